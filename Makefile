@@ -1,0 +1,84 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Debian keeps servers (nginx, apache2) where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+GO ?= go
+# How long each fuzz target runs.
+FUZZTIME ?= 30s
+# Passed on to `make demo` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
+ARGS ?=
+
+# The tools have a module of their own, so that the program's go.mod holds what the program needs.
+TOOL := $(GO) tool -modfile=.tools/go.mod
+# A checkout that git refuses to read (another owner, a tarball) still builds, unstamped.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
+# The race detector needs a C compiler.
+RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/millrace
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/millrace ./cmd/millrace
+
+.PHONY: setup
+setup: ## install what the tests and benchmarks use and this machine lacks (root), or name it
+	@sanity/setup.sh
+	@$(GO) mod download
+
+.PHONY: test
+test: setup build ## all tests under the race detector, the summary last
+	@[ -n '$(RACE)' ] || echo 'no C compiler: testing without the race detector'
+	@if compgen -G 'fuse/*_test.go' >/dev/null; then \
+		echo 'the FUSE tests on one processor:'; \
+		GOMAXPROCS=1 $(TOOL) gotestsum --format pkgname -- -timeout 5m ./fuse/...; \
+	fi
+	@echo 'all tests:'
+	@$(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
+
+.PHONY: race
+race: test ## the same as test, which runs under the race detector
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd cacheclient fuse sanity | \
+	while IFS=: read -r file _ func; do \
+		dir=$$(dirname "$$file"); name=$${func#func }; \
+		echo "== $$dir $$name"; \
+		$(GO) test "./$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime '$(FUZZTIME)' </dev/null; \
+	done
+
+.PHONY: lint
+lint: ## golangci-lint, which also checks who may import whom
+	$(TOOL) golangci-lint run ./...
+
+.PHONY: fmt
+fmt: ## format the code in place
+	$(TOOL) golangci-lint fmt ./...
+
+.PHONY: tidy-check
+tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
+	$(GO) mod tidy -diff
+
+.PHONY: check
+check: lint tidy-check ## lint, tidy-check and go vet
+	$(GO) vet ./...
+
+.PHONY: demo
+demo: setup build ## mount a real web server, copy it out twice, compare every checksum
+	@$(GO) build -o bin/demo ./sanity/demo
+	@exec bin/demo -millrace bin/millrace $(ARGS)
+
+.PHONY: bench
+bench: setup build ## measure beside native, rclone and curl; writes sanity/bench/results.json
+	@$(GO) build -o bin/bench ./sanity/bench
+	@exec bin/bench -millrace bin/millrace -results sanity/bench/results.json $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

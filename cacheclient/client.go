@@ -1,0 +1,260 @@
+// Package cacheclient is the seam between a file system and the cache that
+// feeds it: one read-only [Client] interface, several backends.
+//
+// A file in this package is one version of one file of the source. Its identity,
+// [Info.ID], covers the version: a file that changes at the source becomes another
+// file with another ID, and whoever holds the old one never sees bytes of the new.
+// Identities are derived, not counted, so a new process gives the same file the
+// same ID and the kernel may keep what it knows across a restart.
+//
+// The life of a read:
+//
+//  1. Stat or List give an Info; its ID names the version.
+//  2. Open asks for that version. It may ask the source whether the version still
+//     stands, and answers ErrStale when it does not: the caller looks the path up again.
+//  3. File.Local gives the one local file that holds all of it, when there is one:
+//     the kernel can read that without us.
+//  4. File.Read lends the bytes otherwise, waiting for those that are on their way.
+//
+// Backends: embedded (a tier in local directories over any under store). They all
+// pass the conformance suite in cachetest.
+package cacheclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"time"
+)
+
+// Errors that every backend returns, wrapped with what was tried. A path that does
+// not exist is fs.ErrNotExist, a refusal by the source fs.ErrPermission.
+var (
+	// ErrStale says that the source now holds another version than the one asked for.
+	ErrStale = errors.New("the file changed at the source")
+	// ErrUnavailable says that the source did not answer within the deadline.
+	ErrUnavailable = errors.New("the source does not answer")
+	// ErrNotDir says that a directory was asked for and the path is a file.
+	ErrNotDir = errors.New("not a directory")
+	// ErrIsDir says that a file was asked for and the path is a directory.
+	ErrIsDir = errors.New("is a directory")
+	// ErrClosed says that the client or the file has been closed.
+	ErrClosed = errors.New("closed")
+)
+
+// RootID is the identity of the root directory in every backend; FUSE asks for 1.
+const RootID = 1
+
+// UnknownSize is the Info.Size of a file whose attributes have not been asked for.
+const UnknownSize = -1
+
+// Info describes one version of a file, or a directory.
+type Info struct {
+	// Path is slash-separated and relative to the root, which is "".
+	Path string
+	// ID is the identity of this version; 0 where the attributes are not known yet.
+	ID uint64
+	// Dir tells directories from files; there is nothing else.
+	Dir bool
+	// Size is in bytes, UnknownSize where the attributes are not known yet.
+	Size int64
+	// ModTime is the source's modification time; zero where the source does not tell.
+	ModTime time.Time
+	// Mode has permission bits, 0 where the source does not tell.
+	Mode os.FileMode
+	// Version is the source's own mark of this version (an ETag), "" where it has none:
+	// then Size and ModTime tell versions apart.
+	Version string
+}
+
+// Name is the last element of the path; "" for the root.
+func (i Info) Name() string {
+	if i.Path == "" {
+		return ""
+	}
+	return path.Base(i.Path)
+}
+
+// Identify fills in the ID: RootID for the root, a hash of the path for a directory, of
+// the path and the version for a file. It is the first 8 bytes of a SHA-256, so that
+// nobody who names files at the source can make two of them meet.
+func Identify(i Info) Info {
+	if i.Path == "" {
+		i.ID = RootID
+		return i
+	}
+	h := sha256.New()
+	if i.Dir {
+		_, _ = io.WriteString(h, "dir\x00"+i.Path)
+	} else {
+		_, _ = io.WriteString(h, "file\x00"+i.Path+"\x00"+i.Mark())
+	}
+	var sum [sha256.Size]byte
+	i.ID = binary.LittleEndian.Uint64(h.Sum(sum[:0]))
+	if i.ID <= RootID {
+		i.ID += 2
+	}
+	return i
+}
+
+// Mark is what tells this version of the path from others: the source's version where
+// there is one, else the time; always with the size.
+func (i Info) Mark() string {
+	if i.Version != "" {
+		return strconv.FormatInt(i.Size, 10) + "\x00v" + i.Version
+	}
+	return strconv.FormatInt(i.Size, 10) + "\x00t" + strconv.FormatInt(i.ModTime.UnixNano(), 10)
+}
+
+// Page is a part of a directory, in a stable order.
+type Page struct {
+	// Entries follow one another: the k-th has the cursor from+k.
+	Entries []Info
+	// End says that no entry follows the last one.
+	End bool
+	// Version changes when the directory's entries change; never 0.
+	Version uint64
+}
+
+// Client is a read-only view of one source through one cache. All methods may be
+// called from many goroutines. A method that waits ends with its context.
+type Client interface {
+	// Stat describes the path.
+	Stat(ctx context.Context, path string) (Info, error)
+	// List returns at most limit entries of the directory, from the from-th on (0 is the
+	// first). With attrs each entry is complete, an entry that vanished meanwhile keeping
+	// ID 0; without, files may come as a name and a kind. A directory of any length costs the
+	// caller one page of memory.
+	List(ctx context.Context, dir string, from uint64, limit int, attrs bool) (Page, error)
+	// Open opens the version that info names, as returned by Stat or List. It returns
+	// ErrStale when the source is known to hold another.
+	Open(ctx context.Context, info Info) (File, error)
+	// Blocks tells where each block of the path's present version is.
+	Blocks(ctx context.Context, path string) ([]Block, error)
+	// Warm fetches what is missing of the file at path, calling progress (which may be nil)
+	// as bytes come.
+	Warm(ctx context.Context, path string, progress func(cached int64)) error
+	// Free drops what is cached of the path, a file or a tree, except what is open, and
+	// returns the bytes that it freed.
+	Free(ctx context.Context, path string) (int64, error)
+	// Capacity tells the cache's size and use. It answers from memory.
+	Capacity() Capacity
+	// Counters tells what was done since the client began. It answers from memory.
+	Counters() Counters
+	// Close ends all background work. Files that are open return ErrClosed.
+	Close() error
+}
+
+// File is an open version of a file.
+type File interface {
+	// Info describes this version.
+	Info() Info
+	// Read lends n bytes from the offset off, fewer only at the end of the file. The caller
+	// releases them. It returns ErrStale when bytes are missing that the source no longer has.
+	Read(ctx context.Context, off int64, n int) (Data, error)
+	// Local is the local file that holds the whole of this version at the same offsets, when
+	// there is one. It stays valid and complete until Close; the caller must not close it.
+	Local() (*os.File, bool)
+	// Close gives the file back to eviction.
+	Close() error
+}
+
+// Data is bytes lent by a File: they are read-only, and valid until Release.
+type Data struct {
+	// Parts are the bytes in order.
+	Parts [][]byte
+	// Free is called by Release; nil where nothing is held.
+	Free func()
+}
+
+// Len is the number of bytes.
+func (d Data) Len() int {
+	n := 0
+	for _, p := range d.Parts {
+		n += len(p)
+	}
+	return n
+}
+
+// Release ends the loan.
+func (d Data) Release() {
+	if d.Free != nil {
+		d.Free()
+	}
+}
+
+// ReadAt reads len(p) bytes of f from off into p, and like io.ReaderAt returns io.EOF
+// where the file ends first.
+func ReadAt(ctx context.Context, f File, p []byte, off int64) (int, error) {
+	if off >= f.Info().Size {
+		return 0, io.EOF
+	}
+	d, err := f.Read(ctx, off, len(p))
+	if err != nil {
+		return 0, err
+	}
+	defer d.Release()
+	n := 0
+	for _, part := range d.Parts {
+		n += copy(p[n:], part)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Block is a part of a file and where it is cached.
+type Block struct {
+	// Offset and Length are in bytes.
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
+	// Where names each place that holds the block, best first: a tier's directory, a worker's
+	// address. Empty means that only the source has it.
+	Where []string `json:"where"`
+}
+
+// Capacity is the cache's size and use, in bytes.
+type Capacity struct {
+	Quota int64 `json:"quota"`
+	Used  int64 `json:"used"`
+	// Levels are the tiers, fastest first.
+	Levels []Level `json:"levels"`
+}
+
+// Level is one tier of a cache.
+type Level struct {
+	Where string `json:"where"`
+	Quota int64  `json:"quota"`
+	Used  int64  `json:"used"`
+	// Problem says why the level takes no data at present, "" when it does.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Counters are sums since the client began.
+type Counters struct {
+	// FilesKnown and BytesKnown count the files whose attributes are in memory.
+	FilesKnown int64 `json:"filesKnown"`
+	BytesKnown int64 `json:"bytesKnown"`
+	// Reads by whether all of their bytes were cached when they came.
+	Hits   int64 `json:"hits"`
+	Misses int64 `json:"misses"`
+	// BytesCache were lent from the cache, BytesSource were received from the source.
+	BytesCache  int64 `json:"bytesCache"`
+	BytesSource int64 `json:"bytesSource"`
+	// SourceRequests counts requests to the source, SourceErrors those that failed.
+	SourceRequests int64 `json:"sourceRequests"`
+	SourceErrors   int64 `json:"sourceErrors"`
+	// Evicted counts files and bytes that made room for others.
+	EvictedFiles int64 `json:"evictedFiles"`
+	EvictedBytes int64 `json:"evictedBytes"`
+	// Changed counts files found to have changed at the source.
+	Changed int64 `json:"changed"`
+	// Discarded counts cached files thrown away because their state or content was damaged.
+	Discarded int64 `json:"discarded"`
+}

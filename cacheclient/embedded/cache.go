@@ -1,0 +1,228 @@
+package embedded
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+// Config says how to cache. The zero value of each field but Levels means its default.
+type Config struct {
+	// Levels are the tiers, fastest first. None means that nothing is kept but Staging.
+	Levels []LevelConfig
+	// TTL is the longest time that names and attributes are believed without asking the
+	// source again, 1 minute by default. Less for files that changed lately: a tenth of
+	// their age, the heuristic freshness of RFC 9111, section 4.2.2. Negative: always ask.
+	TTL time.Duration
+	// Timeout is how long a source may bring nothing before a read or a lookup fails, 10 seconds
+	// by default.
+	Timeout time.Duration
+	// Connections is how many requests to the source run at once, 16 by default.
+	Connections int
+	// StagingBytes is the memory for blocks that no tier takes, 32 MiB by default.
+	StagingBytes int64
+	// Log receives what an operator should know; nothing by default.
+	Log *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.TTL == 0 {
+		c.TTL = time.Minute
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = 10 * time.Second
+	}
+	if c.Connections <= 0 {
+		c.Connections = 16
+	}
+	if c.StagingBytes <= 0 {
+		c.StagingBytes = 32 << 20
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Cache is a cacheclient.Client over an under store.
+type Cache struct {
+	store ufs.Store
+	cfg   Config
+	log   *slog.Logger
+	// ctx ends with Close; work counts the goroutines that end with it.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+	slots   *semaphore.Weighted
+	staging *staging
+	meta    *metadata
+	lists   *listings
+	flight  singleflight.Group
+	count   counters
+	// noRanges is set once the source has ignored a range.
+	noRanges atomic.Bool
+	// down says that the source did not answer the last time.
+	down atomic.Bool
+	// evictor wakes the background eviction.
+	evictor chan struct{}
+
+	// mu guards the index and the accounts of the levels. It is taken before entry.mu.
+	mu      sync.Mutex
+	levels  []*level
+	entries map[uint64]*entry
+	// byPath has the latest version of each path.
+	byPath map[string]*entry
+	// attached are idle entries whose files are open, the oldest first.
+	attached list.List
+	closed   bool
+}
+
+// counters are the atomic twins of cacheclient.Counters.
+type counters struct {
+	hits, misses, bytesCache, bytesSource, sourceRequests, sourceErrors atomic.Int64
+	evictedFiles, evictedBytes, changed, discarded                      atomic.Int64
+}
+
+var _ cacheclient.Client = (*Cache)(nil)
+
+// New opens the tiers and takes over what an earlier process left in them. It fails with one
+// sentence when a level is not usable as configured; the store is closed by Close, or by New when it fails.
+func New(store ufs.Store, cfg Config) (*Cache, error) {
+	cfg = cfg.withDefaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Cache{
+		store: store, cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
+		slots:   semaphore.NewWeighted(int64(cfg.Connections)),
+		staging: newStaging(cfg.StagingBytes),
+		evictor: make(chan struct{}, 1),
+		entries: make(map[uint64]*entry), byPath: make(map[string]*entry),
+	}
+	c.meta = newMetadata(c.cfg.TTL)
+	c.lists = newListings()
+	sum := sha256.Sum256([]byte(store.String()))
+	for i, lc := range cfg.Levels {
+		l, err := openLevel(i, lc, hex.EncodeToString(sum[:8]))
+		if err == nil {
+			c.levels = append(c.levels, l)
+			err = c.scan(l)
+		}
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		if l.problem != nil {
+			c.log.Warn("a tier cannot be written to; reads go on without it", "tier", l.dir, "error", l.problem)
+		}
+	}
+	c.work.Add(1)
+	go c.evict()
+	return c, nil
+}
+
+// Close ends all work, waits for it, and leaves the tiers as they are for the next process.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.work.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for el := c.attached.Front(); el != nil; el = el.Next() {
+		el.Value.(*entry).detach()
+	}
+	c.lists.close()
+	var err error
+	for _, l := range c.levels {
+		err = errors.Join(err, l.close())
+	}
+	return errors.Join(err, c.store.Close())
+}
+
+// Capacity implements cacheclient.Client.
+func (c *Cache) Capacity() cacheclient.Capacity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var sum cacheclient.Capacity
+	for _, l := range c.levels {
+		lv := cacheclient.Level{Where: l.dir, Quota: l.quota, Used: l.used}
+		if l.problem != nil {
+			lv.Problem = l.problem.Error()
+		}
+		sum.Quota += l.quota
+		sum.Used += l.used
+		sum.Levels = append(sum.Levels, lv)
+	}
+	return sum
+}
+
+// Counters implements cacheclient.Client.
+func (c *Cache) Counters() cacheclient.Counters {
+	files, bytes := c.meta.known()
+	n := &c.count
+	return cacheclient.Counters{
+		FilesKnown: files, BytesKnown: bytes,
+		Hits: n.hits.Load(), Misses: n.misses.Load(),
+		BytesCache: n.bytesCache.Load(), BytesSource: n.bytesSource.Load(),
+		SourceRequests: n.sourceRequests.Load(), SourceErrors: n.sourceErrors.Load(),
+		EvictedFiles: n.evictedFiles.Load(), EvictedBytes: n.evictedBytes.Load(),
+		Changed: n.changed.Load(), Discarded: n.discarded.Load(),
+	}
+}
+
+// quickTimeout bounds a request to a source that did not answer the one before: whoever
+// asks next should not wait the whole time again.
+const quickTimeout = 2 * time.Second
+
+// patience is how long to wait for the source, and whether a failure is worth another attempt.
+func (c *Cache) patience() (time.Duration, bool) {
+	if c.down.Load() {
+		return min(quickTimeout, c.cfg.Timeout), false
+	}
+	return c.cfg.Timeout, true
+}
+
+func (c *Cache) sourceUp() {
+	if c.down.CompareAndSwap(true, false) {
+		c.log.Info("the source answers again", "source", c.store.String())
+	}
+}
+
+func (c *Cache) sourceDown(err error) {
+	if c.down.CompareAndSwap(false, true) {
+		c.log.Warn("the source does not answer", "source", c.store.String(), "error", err)
+	}
+}
+
+// changed notes that the source no longer has the entry's version.
+func (c *Cache) changed(e *entry) {
+	e.mu.Lock()
+	first := !e.stale
+	e.stale = true
+	e.mu.Unlock()
+	if first {
+		c.count.changed.Add(1)
+		c.log.Info("a file changed at the source", "file", e.info.Path)
+	}
+	c.meta.remove(e.info.Path)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byPath[e.info.Path] == e {
+		delete(c.byPath, e.info.Path)
+	}
+}

@@ -1,0 +1,218 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+// maxKnown bounds the attributes in memory: about 300 bytes each.
+const maxKnown = 64 << 10
+
+// metadata is what is known of paths, the most recently used of it.
+type metadata struct {
+	ttl time.Duration
+
+	mu sync.Mutex
+	// The rest is guarded by mu.
+
+	lru          *simplelru.LRU[string, record]
+	files, bytes int64
+}
+
+// record is what the source said of a path, and when.
+type record struct {
+	info cacheclient.Info
+	// missing says that nothing was there.
+	missing bool
+	at      time.Time
+}
+
+func newMetadata(ttl time.Duration) *metadata {
+	m := &metadata{ttl: ttl}
+	lru, err := simplelru.NewLRU(maxKnown, func(_ string, r record) { m.account(r, -1) })
+	if err != nil {
+		panic("the size of the metadata cache is a constant above 0: " + err.Error())
+	}
+	m.lru = lru
+	return m
+}
+
+// account adds a record to the sums or takes it off; mu is held.
+func (m *metadata) account(r record, sign int64) {
+	if !r.missing && !r.info.Dir {
+		m.files += sign
+		m.bytes += sign * max(r.info.Size, 0)
+	}
+}
+
+func (m *metadata) get(path string) (record, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lru.Get(path)
+}
+
+func (m *metadata) put(path string, r record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Remove(path)
+	m.lru.Add(path, r)
+	m.account(r, 1)
+}
+
+func (m *metadata) remove(path string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Remove(path)
+}
+
+func (m *metadata) known() (files, bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files, m.bytes
+}
+
+// lifetime is how long a record may be believed: a tenth of the age that the file had when it
+// was looked at, at most ttl. What changed a moment ago is likely to change again.
+func lifetime(r record, ttl time.Duration) time.Duration {
+	if r.missing || r.info.Dir || r.info.ModTime.IsZero() {
+		return ttl
+	}
+	return min(max(r.at.Sub(r.info.ModTime)/10, 0), ttl)
+}
+
+func (m *metadata) fresh(r record) bool {
+	return time.Since(r.at) < lifetime(r, m.ttl)
+}
+
+// Stat implements cacheclient.Client.
+func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error) {
+	if path == "" {
+		return cacheclient.Identify(cacheclient.Info{Dir: true}), nil
+	}
+	if c.ctx.Err() != nil {
+		return cacheclient.Info{}, fmt.Errorf("stat %q: %w", path, cacheclient.ErrClosed)
+	}
+	r, known := c.meta.get(path)
+	if !known || !c.meta.fresh(r) {
+		var err error
+		if r, err = c.ask(ctx, path, r, known); err != nil {
+			return cacheclient.Info{}, err
+		}
+	}
+	if r.missing {
+		return cacheclient.Info{}, fmt.Errorf("stat %q: %w", path, fs.ErrNotExist)
+	}
+	return r.info, nil
+}
+
+// ask asks the source about a path, once for all who want to know. When it does not
+// answer, what was known before stands.
+func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
+	ch := c.flight.DoChan("stat\x00"+path, func() (any, error) { return c.lookup(path) })
+	select {
+	case <-ctx.Done():
+		return record{}, fmt.Errorf("stat %q: %w", path, ctx.Err())
+	case res := <-ch:
+		if res.Err == nil {
+			return res.Val.(record), nil
+		}
+		if errors.Is(res.Err, cacheclient.ErrUnavailable) {
+			if known {
+				return old, nil
+			}
+			if info, ok := c.cachedInfo(path); ok {
+				return record{info: info, at: time.Now()}, nil
+			}
+		}
+		return record{}, res.Err
+	}
+}
+
+// cachedInfo is the version of a path that the tiers have.
+func (c *Cache) cachedInfo(path string) (cacheclient.Info, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.byPath[path]; e != nil {
+		return e.info, true
+	}
+	return cacheclient.Info{}, false
+}
+
+// lookup asks the source about a path and remembers the answer.
+func (c *Cache) lookup(path string) (record, error) {
+	var info cacheclient.Info
+	err := c.persistently("stat "+path, func(ctx context.Context, _ func()) (err error) {
+		info, err = c.store.Stat(ctx, path)
+		return err
+	})
+	r := record{info: cacheclient.Identify(info), at: time.Now()}
+	if errors.Is(err, fs.ErrNotExist) {
+		r, err = record{missing: true, at: time.Now()}, nil
+	}
+	if err != nil {
+		return record{}, err
+	}
+	c.meta.put(path, r)
+	return r, nil
+}
+
+// persistently makes attempts at a metadata request until one succeeds, fails for good, or nothing
+// has come for as long as the client waits. try calls alive when something comes.
+func (c *Cache) persistently(what string, try func(ctx context.Context, alive func()) error) error {
+	patience, retry := c.patience()
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	silence := time.AfterFunc(patience, cancel)
+	defer silence.Stop()
+	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		c.count.sourceRequests.Add(1)
+		err := try(ctx, func() { silence.Reset(patience) })
+		if err == nil {
+			c.sourceUp()
+			return nil
+		}
+		again, after := ufs.Retryable(err)
+		if !again && ctx.Err() == nil {
+			return err
+		}
+		c.count.sourceErrors.Add(1)
+		if !retry || !sleep(ctx, max(delay, after)) {
+			if c.ctx.Err() != nil {
+				return cacheclient.ErrClosed
+			}
+			c.sourceDown(err)
+			return fmt.Errorf("%s: %w: %w", what, cacheclient.ErrUnavailable, err)
+		}
+	}
+}
+
+// revalidate makes sure that the source still has the version, as far as it can be known: a
+// source that does not answer changes nothing.
+func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
+	r, known := c.meta.get(info.Path)
+	if !known || !c.meta.fresh(r) {
+		var err error
+		r, err = c.ask(ctx, info.Path, record{info: info}, true)
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case r.missing:
+		return fmt.Errorf("open %q: %w", info.Path, fs.ErrNotExist)
+	case r.info.ID != info.ID:
+		c.count.changed.Add(1)
+		c.log.Info("a file changed at the source", "file", info.Path)
+		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrStale)
+	}
+	return nil
+}

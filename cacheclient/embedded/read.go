@@ -1,0 +1,241 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync/atomic"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+const (
+	// largestWindow is how far ahead of a sequential reader to fetch into a tier, in bytes.
+	largestWindow = 64 << 20
+	// verifyAtOnce is the size in bytes up to which a file that an earlier process cached is
+	// checked whole when it is opened, so that it can be passed through from the first open.
+	verifyAtOnce = 1 << 30
+)
+
+// file is one open of an entry.
+type file struct {
+	e      *entry
+	closed atomic.Bool
+}
+
+var _ cacheclient.File = (*file)(nil)
+
+// Open implements cacheclient.Client.
+func (c *Cache) Open(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	if info.Dir {
+		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrIsDir)
+	}
+	if c.ctx.Err() != nil {
+		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
+	}
+	if err := c.revalidate(ctx, info); err != nil {
+		return nil, err
+	}
+	e, err := c.acquire(info)
+	if err != nil {
+		return nil, fmt.Errorf("open %q: %w", info.Path, err)
+	}
+	e.handles.Add(1)
+	if info.Size <= verifyAtOnce {
+		e.verify(run{0, blocksIn(info.Size)})
+	}
+	return &file{e: e}, nil
+}
+
+// Info implements cacheclient.File.
+func (f *file) Info() cacheclient.Info { return f.e.info }
+
+// Local implements cacheclient.File. An entry that is open is never evicted, so the answer
+// stays true until Close.
+func (f *file) Local() (*os.File, bool) {
+	if f.closed.Load() || !f.e.complete() {
+		return nil, false
+	}
+	return f.e.data, true
+}
+
+// Close implements cacheclient.File.
+func (f *file) Close() error {
+	if !f.closed.CompareAndSwap(false, true) {
+		return cacheclient.ErrClosed
+	}
+	if f.e.handles.Add(-1) == 0 {
+		f.e.mu.Lock()
+		for _, g := range f.e.fetches {
+			g.cancel()
+		}
+		f.e.mu.Unlock()
+	}
+	f.e.c.release(f.e)
+	return nil
+}
+
+// Read implements cacheclient.File.
+func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, error) {
+	e := f.e
+	if f.closed.Load() {
+		return cacheclient.Data{}, cacheclient.ErrClosed
+	}
+	if off < 0 || n < 0 {
+		return cacheclient.Data{}, fmt.Errorf("read %q: offset %d and length %d are not both at least 0", e.info.Path, off, n)
+	}
+	length := min(int64(n), e.info.Size-off)
+	if length <= 0 {
+		return cacheclient.Data{}, nil
+	}
+	want := cover(off, off+length, e.info.Size)
+	d, until, err := e.gather(off, length)
+	if err != nil {
+		return d, err
+	}
+	e.ahead(off, length, want, until > 0)
+	if until == 0 {
+		e.c.count.hits.Add(1)
+		e.c.count.bytesCache.Add(length)
+		return d, nil
+	}
+	e.c.count.misses.Add(1)
+	return e.await(ctx, off, length, want)
+}
+
+// ahead starts fetching what the reader needs now (if it misses something) and soon.
+func (e *entry) ahead(off, n int64, want run, misses bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stale || (!misses && e.have.count == blocksIn(e.info.Size)) {
+		return
+	}
+	largest := int64(largestWindow)
+	if e.bypass || len(e.c.levels) == 0 {
+		largest = e.c.cfg.StagingBytes / 8
+	}
+	until := e.streams.read(off, n, largest)
+	soon := cover(want.first*BlockSize, until, e.info.Size)
+	if soon.last <= want.last && !misses {
+		return
+	}
+	if misses {
+		e.demand(want, soon)
+		return
+	}
+	e.prefetch(run{want.last, soon.last})
+}
+
+// demand starts what is missing of want, and what soon adds; mu is held.
+func (e *entry) demand(want, soon run) {
+	if e.c.noRanges.Load() {
+		if len(e.fetches) == 0 {
+			e.start(run{0, blocksIn(e.info.Size)}, want)
+		}
+		return
+	}
+	for _, r := range missing(want, maxRun, e.busy) {
+		e.start(r, r)
+	}
+	if soon.last > want.last {
+		e.prefetch(run{want.last, soon.last})
+	}
+}
+
+// prefetch starts what is missing of r, in whole runs so that the source sees few large
+// requests, and only as many at once as leave connections for those who wait; mu is held.
+func (e *entry) prefetch(r run) {
+	if e.c.noRanges.Load() {
+		return
+	}
+	longest := min(maxRun, max(1, r.len()/4))
+	for _, m := range missing(r, longest, e.busy) {
+		atEnd := m.last == blocksIn(e.info.Size)
+		if len(e.fetches) >= e.c.cfg.Connections*3/4 || (m.len() < longest && !atEnd && m.last == r.last) {
+			return
+		}
+		e.start(m, m)
+	}
+}
+
+// await waits until [off, off+n) is here, starting again what failed for want of room.
+func (e *entry) await(ctx context.Context, off, n int64, want run) (cacheclient.Data, error) {
+	for {
+		e.verify(want)
+		d, until, err := e.gather(off, n)
+		if err != nil {
+			return d, err
+		}
+		if until == 0 {
+			e.c.count.bytesCache.Add(n)
+			return d, nil
+		}
+		if err := e.awaitBytes(ctx, until, want); err != nil {
+			return cacheclient.Data{}, err
+		}
+	}
+}
+
+// awaitBytes waits for the bytes of a block before the offset until, starting a fetch if none is
+// under way. It may return early; the caller looks again.
+func (e *entry) awaitBytes(ctx context.Context, until int64, want run) error {
+	block := (until - 1) / BlockSize
+	e.mu.Lock()
+	f, err := e.fetchFor(block, until, want)
+	if f == nil {
+		e.mu.Unlock()
+		return err
+	}
+	w := &waiter{until: until, ready: make(chan struct{})}
+	if f.run.last <= block || f.run.first > block {
+		w.until = f.run.last * BlockSize
+	}
+	e.waiters = append(e.waiters, w)
+	e.mu.Unlock()
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		err = fmt.Errorf("read %q: %w", e.info.Path, ctx.Err())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		e.waiters = slices.DeleteFunc(e.waiters, func(v *waiter) bool { return v == w })
+		return err
+	}
+	if f.done && f.err != nil && !again(f.err) && !e.have.has(block) {
+		return f.err
+	}
+	return nil
+}
+
+// fetchFor returns the fetch that brings a block, or one whose end allows another try; nil when
+// the bytes are here already, or cannot come. mu is held.
+func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
+	if e.inTier(block, until) {
+		return nil, nil
+	}
+	if f := e.fetchOf(block); f != nil {
+		return f, nil
+	}
+	switch {
+	case e.have.has(block) || e.staged[block] != nil:
+		return nil, nil
+	case e.stale:
+		return nil, fmt.Errorf("read %q: %w", e.info.Path, cacheclient.ErrStale)
+	case e.c.ctx.Err() != nil:
+		return nil, cacheclient.ErrClosed
+	}
+	e.demand(run{block, max(want.last, block+1)}, run{})
+	if f := e.fetchOf(block); f != nil {
+		return f, nil
+	}
+	return e.fetches[0], nil
+}
+
+// again tells whether a fetch failed in a way that another, started now, will not.
+func again(err error) bool {
+	return errors.Is(err, errTierWrite) || errors.Is(err, errNoRanges) || errors.Is(err, context.Canceled)
+}

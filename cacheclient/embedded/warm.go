@@ -1,0 +1,166 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// errNoRoom says that a file cannot be kept.
+var errNoRoom = errors.New("the tiers have no room for it")
+
+// warmAhead is how many runs of one file are fetched side by side by Warm.
+const warmAhead = 4
+
+// Warm implements cacheclient.Client.
+func (c *Cache) Warm(ctx context.Context, path string, progress func(int64)) error {
+	info, err := c.Stat(ctx, path)
+	if err != nil {
+		return err
+	}
+	f, err := c.Open(ctx, info)
+	if errors.Is(err, cacheclient.ErrStale) {
+		if info, err = c.Stat(ctx, path); err == nil {
+			f, err = c.Open(ctx, info)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	e := f.(*file).e
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	reported := make(chan struct{})
+	go func() {
+		defer close(reported)
+		e.report(ctx, progress)
+	}()
+	err = e.fetchAll(ctx)
+	stop()
+	<-reported
+	progress(e.cached())
+	return err
+}
+
+// report tells the progress twice a second until the context ends.
+func (e *entry) report(ctx context.Context, progress func(int64)) {
+	for sleep(ctx, 500*time.Millisecond) {
+		progress(e.cached())
+	}
+}
+
+// fetchAll brings every block into a tier.
+func (e *entry) fetchAll(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(warmAhead)
+	n := blocksIn(e.info.Size)
+	for b := int64(0); b < n && ctx.Err() == nil; b += maxRun {
+		r := run{b, min(b+maxRun, n)}
+		g.Go(func() error { return e.bring(ctx, r) })
+	}
+	return g.Wait()
+}
+
+// bring waits until the blocks of r are in a tier.
+func (e *entry) bring(ctx context.Context, r run) error {
+	for {
+		e.verify(r)
+		e.mu.Lock()
+		have, bypass := e.have.hasAll(r), e.bypass
+		block := r.last - 1
+		for b := r.first; b < r.last && !have; b++ {
+			if !e.have.has(b) {
+				block = b
+				break
+			}
+		}
+		e.mu.Unlock()
+		switch {
+		case have:
+			return nil
+		case bypass || len(e.c.levels) == 0:
+			return fmt.Errorf("warm %q: %w", e.info.Path, errNoRoom)
+		}
+		if err := e.awaitBytes(ctx, min((block+1)*BlockSize, e.info.Size), r); err != nil {
+			return err
+		}
+	}
+}
+
+// cached is how many bytes of the file the tiers have.
+func (e *entry) cached() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.have.count * BlockSize
+	if last := blocksIn(e.info.Size) - 1; last >= 0 && e.have.has(last) {
+		n += e.info.Size - (last+1)*BlockSize
+	}
+	return n
+}
+
+// Free implements cacheclient.Client.
+func (c *Cache) Free(_ context.Context, path string) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var freed int64
+	for p, e := range c.byPath {
+		if e.idle == nil || !(path == "" || p == path || strings.HasPrefix(p, path+"/")) {
+			continue
+		}
+		freed += e.charged
+		e.level.idle.Remove(e.idle)
+		e.idle = nil
+		c.detachIdle(e)
+		c.drop(e)
+	}
+	return freed, nil
+}
+
+// Blocks implements cacheclient.Client. Neighbours in the same place are told as one.
+func (c *Cache) Blocks(ctx context.Context, path string) ([]cacheclient.Block, error) {
+	info, err := c.Stat(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Dir {
+		return nil, fmt.Errorf("blocks of %q: %w", path, cacheclient.ErrIsDir)
+	}
+	e, err := c.acquire(info)
+	if err != nil {
+		return nil, err
+	}
+	defer c.release(e)
+	c.mu.Lock()
+	where := []string{}
+	if e.level != nil {
+		where = append(where, e.level.dir)
+	}
+	c.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	blocks := []cacheclient.Block{}
+	last := false
+	for b := range blocksIn(info.Size) {
+		r := run{b, b + 1}
+		have := e.have.has(b)
+		if n := len(blocks); n > 0 && have == last {
+			blocks[n-1].Length += r.bytes(info.Size)
+			continue
+		}
+		block := cacheclient.Block{Offset: b * BlockSize, Length: r.bytes(info.Size), Where: []string{}}
+		if have {
+			block.Where = where
+		}
+		blocks, last = append(blocks, block), have
+	}
+	return blocks, nil
+}

@@ -1,0 +1,36 @@
+// Package ufs reads under stores: the places where the data really is. It is read-only, it
+// keeps nothing, and it makes one attempt at a time; caching is above it, in the backends of
+// [cacheclient.Client], and so is the decision to try again, for which [Retryable] is asked.
+//
+// [Open] turns a source as the user writes it into a [Store], and proves that it answers:
+//
+//	http://host/path/ https://host/path/   a tree of index pages (http*.go)
+//	s3://bucket/prefix                     an object store that rclone speaks to (rclone.go)
+//	/a/directory file:///a/directory       a directory of this machine (local.go)
+//
+// # The life of a request
+//
+// Stat asks the source for one path and returns what tells this version from others: the ETag, or
+// else the size and the time. Open asks for a range of exactly that version. Everything that
+// the response says about its version and its range is compared with what was asked before the first
+// byte is handed on, and the [Body] counts the bytes that come: one that ends early is
+// [io.ErrUnexpectedEOF] and never a clean end. What does not agree is [cacheclient.ErrStale].
+//
+// # Why not rclone's backends for everything
+//
+// Options have rclone's names, and s3 is rclone's backend: it lists, and it signs. But the bytes of http and
+// s3 come through one HTTP client of our own (httpclient.go), because rclone's http backend
+// takes a 200 for a 206, shows no ETag, no status and no Retry-After, and keeps a listing whole
+// in memory, and its s3 backend shows the MD5 in the object's metadata where the ETag
+// was asked for, so that a version could not be named the same by a listing and by a request. The local directory
+// is read directly: rclone's backend keeps a listing whole in memory, fails all of it for one link through a
+// file, and does not show the open file whose version is to be compared.
+//
+// # What guards what
+//
+// The stores have no locks: what they know is fixed when they are opened, but for a few atomic flags that remember
+// what a server turned out not to support. A Body belongs to one reader; its Close
+// may come from another goroutine. Secrets come from the options file or the environment
+// (options.go), are sent to the source's own host only, and are in no error and no log line: a
+// URL is shown without its query and its user.
+package ufs

@@ -1,0 +1,122 @@
+package ufs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+type flag = atomic.Bool
+
+// errSilent is why a request is cancelled whose body has stopped coming.
+var errSilent = errors.New("nothing comes")
+
+// patientReader ends a request when a Read has waited for longer than the timeout. The time between
+// Reads is the reader's own and does not count.
+//
+// The timer is not touched while bytes flow: it looks once in a timeout whether a Read is waiting and since when,
+// so that it costs a Read a look at the clock.
+type patientReader struct {
+	ctx     context.Context //nolint:containedctx // of the request this body belongs to
+	cancel  context.CancelCauseFunc
+	src     io.ReadCloser
+	host    string
+	timeout time.Duration
+	timer   *time.Timer
+	epoch   time.Time
+	// since is when the present Read began, in nanoseconds after epoch, 0 when there is none.
+	since atomic.Int64
+	// armed says that the timer runs. It is set by the one who starts the timer and cleared
+	// by the timer before it looks at since, so that a Read is never unwatched.
+	armed atomic.Bool
+}
+
+func newPatientReader(ctx context.Context, cancel context.CancelCauseFunc, src io.ReadCloser, host string, timeout time.Duration) *patientReader {
+	r := &patientReader{ctx: ctx, cancel: cancel, src: src, host: host, timeout: timeout, epoch: time.Now().Add(-1)}
+	r.armed.Store(true)
+	r.timer = time.AfterFunc(timeout, r.look)
+	return r
+}
+
+func (r *patientReader) look() {
+	r.armed.Store(false)
+	since := r.since.Load()
+	if since == 0 {
+		return
+	}
+	rest := r.timeout - (time.Since(r.epoch) - time.Duration(since))
+	if rest <= 0 {
+		r.cancel(errSilent)
+	} else {
+		r.arm(rest)
+	}
+}
+
+func (r *patientReader) arm(d time.Duration) {
+	if !r.armed.Swap(true) {
+		r.timer.Reset(d)
+	}
+}
+
+func (r *patientReader) Read(p []byte) (int, error) {
+	r.since.Store(int64(time.Since(r.epoch)))
+	r.arm(r.timeout)
+	n, err := r.src.Read(p)
+	r.since.Store(0)
+	if err != nil && err != io.EOF { //nolint:errorlint // the bare values of net/http, once a Read
+		err = r.explain(err)
+	}
+	return n, err
+}
+
+func (r *patientReader) explain(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	case errors.Is(context.Cause(r.ctx), errSilent):
+		return explain(context.Background(), timeoutError{}, r.host, r.timeout)
+	}
+	return explain(r.ctx, err, r.host, r.timeout)
+}
+
+// Close ends the request; what has not come is not waited for.
+func (r *patientReader) Close() error {
+	r.timer.Stop()
+	r.cancel(nil)
+	return r.src.Close()
+}
+
+// timeoutError is a timeout of our own.
+type timeoutError struct{}
+
+func (timeoutError) Error() string { return "timeout" }
+func (timeoutError) Timeout() bool { return true }
+
+// countedBody passes exactly left bytes on: what is longer is cut, and what ends early is
+// io.ErrUnexpectedEOF.
+type countedBody struct {
+	src  io.ReadCloser
+	left int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, io.EOF
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.src.Read(p)
+	b.left -= int64(n)
+	switch {
+	case b.left == 0:
+		return n, nil
+	case err == io.EOF: //nolint:errorlint // io.Reader returns it bare
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (b *countedBody) Close() error { return b.src.Close() }

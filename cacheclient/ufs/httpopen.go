@@ -1,0 +1,142 @@
+package ufs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// open asks for a range of the version that want describes, and checks that the response is of that version and
+// of that range. conditional adds If-Match, which a strong ETag is needed for.
+func (c *httpClient) open(ctx context.Context, r request, want cacheclient.Info, off, length int64, conditional bool) (*Body, error) {
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+length-1)}}
+	if conditional && strongETag(want.Version) {
+		header.Set("If-Match", want.Version)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	resp, err := c.send(ctx, c.files, http.MethodGet, r, header)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	start, end, err := checkResponse(resp, r, want, off, length)
+	if err != nil {
+		discard(resp)
+		cancel(nil)
+		return nil, err
+	}
+	patient := newPatientReader(ctx, cancel, resp.Body, r.url.Host, c.timeout)
+	return &Body{ReadCloser: &countedBody{src: patient, left: end - start}, Start: start, End: end}, nil
+}
+
+// checkResponse tells which bytes of the file will come. Anything that shows another version is
+// ErrStale; statuses 412 and 416 are returned as they are, to be confirmed.
+func checkResponse(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
+	switch {
+	case isRedirect(resp):
+		return 0, 0, fmt.Errorf("%s is a directory now: %w", r.show, cacheclient.ErrStale)
+	case resp.StatusCode == http.StatusPartialContent:
+		start, end, err = checkPartial(resp, r, want, off, length)
+	case resp.StatusCode == http.StatusOK:
+		start, end, err = checkWhole(resp, r, want)
+	default:
+		return 0, 0, newStatusError(resp, r.show)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := checkVersion(readHead(resp), r, want); err != nil {
+		return 0, 0, err
+	}
+	return start, end, nil
+}
+
+// checkVersion compares the validators that both have. A strong ETag settles it, for its bytes are the same whatever
+// the time.
+func checkVersion(got head, r request, want cacheclient.Info) error {
+	both := want.Version != "" && got.etag != ""
+	if both && weak(want.Version) != weak(got.etag) {
+		return stale(r, "its ETag is %s and was %s", got.etag, want.Version)
+	}
+	if both && strongETag(want.Version) && strongETag(got.etag) {
+		return nil
+	}
+	if !want.ModTime.IsZero() && !got.modTime.IsZero() && !got.modTime.Equal(want.ModTime) {
+		return stale(r, "it was modified at %v, not at %v", got.modTime.UTC(), want.ModTime.UTC())
+	}
+	return nil
+}
+
+func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
+	if kind := resp.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(kind), "multipart/byteranges") {
+		return 0, 0, fmt.Errorf("%s answers one range in several parts, which is refused", r.show)
+	}
+	got, ok := parseContentRange(resp.Header.Get("Content-Range"))
+	switch {
+	case !ok || got.first < 0:
+		return 0, 0, fmt.Errorf("%s answers 206 with the Content-Range %q", r.show, resp.Header.Get("Content-Range"))
+	case got.total >= 0 && got.total != want.Size:
+		return 0, 0, stale(r, "it has %d bytes, not %d", got.total, want.Size)
+	case got.first != off || got.last != off+length-1:
+		return 0, 0, fmt.Errorf("%s answers the bytes %d-%d when asked for %d-%d", r.show, got.first, got.last, off, off+length-1)
+	case resp.ContentLength >= 0 && resp.ContentLength != length:
+		return 0, 0, fmt.Errorf("%s announces %d bytes for a range of %d", r.show, resp.ContentLength, length)
+	}
+	return off, off + length, nil
+}
+
+// checkWhole accepts a 200, by which the server ignores the range, when the body is the file
+// as it was described.
+func checkWhole(resp *http.Response, r request, want cacheclient.Info) (start, end int64, err error) {
+	coding := strings.ToLower(resp.Header.Get("Content-Encoding"))
+	switch {
+	case resp.ContentLength < 0 && coding != "" && coding != "identity":
+		return 0, 0, fmt.Errorf("%s is sent with the Content-Encoding %s although identity was asked for; the server must be told not to compress it", r.show, coding)
+	case resp.ContentLength >= 0 && resp.ContentLength != want.Size:
+		return 0, 0, stale(r, "it has %d bytes, not %d", resp.ContentLength, want.Size)
+	}
+	return 0, want.Size, nil
+}
+
+func stale(r request, how string, args ...any) error {
+	return fmt.Errorf("%s: %s: %w", r.show, fmt.Sprintf(how, args...), cacheclient.ErrStale)
+}
+
+// strongETag tells whether a version is one that If-Match compares (RFC 9110, section 8.8.3).
+func strongETag(version string) bool {
+	return len(version) >= 2 && version[0] == '"' && version[len(version)-1] == '"'
+}
+
+// weak is an ETag for the weak comparison.
+func weak(etag string) string { return strings.TrimPrefix(etag, "W/") }
+
+// openConfirmed opens, and where the server refuses the condition (412) or the range (416) asks what the file is
+// now: mostly it changed. When it did not, the server gets If-Match wrong, and is not
+// sent it again.
+func (c *httpClient) openConfirmed(
+	ctx context.Context, r request, want cacheclient.Info, off, length int64, noIfMatch *flag, stat func(context.Context) (cacheclient.Info, error),
+) (*Body, error) {
+	body, err := c.open(ctx, r, want, off, length, !noIfMatch.Load())
+	var status *StatusError
+	if !errors.As(err, &status) || status.Code != http.StatusPreconditionFailed && status.Code != http.StatusRequestedRangeNotSatisfiable {
+		return body, err
+	}
+	now, statErr := stat(ctx)
+	switch {
+	case errors.Is(statErr, fs.ErrNotExist):
+		return nil, statErr
+	case statErr != nil:
+		return nil, statErr
+	case now.Dir || now.Mark() != want.Mark():
+		return nil, stale(r, "it changed")
+	case status.Code == http.StatusPreconditionFailed && !noIfMatch.Load():
+		noIfMatch.Store(true)
+		return c.open(ctx, r, want, off, length, false)
+	}
+	return nil, err
+}

@@ -1,0 +1,151 @@
+package ufs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// head is what a response says about a file.
+type head struct {
+	// dir says that the path is a directory; then nothing else is known.
+	dir bool
+	// size is of the whole file, in bytes, -1 where it is not told.
+	size    int64
+	modTime time.Time
+	etag    string
+	html    bool
+}
+
+// stat asks for the head of a file, by HEAD, or by a GET of its first byte where the server or the
+// user forbids HEAD or HEAD does not tell the size.
+func (c *httpClient) stat(ctx context.Context, r request, noHead bool) (head, error) {
+	if !noHead {
+		h, err := c.statBy(ctx, http.MethodHead, r, nil)
+		status, refused := statusOf(err)
+		switch {
+		case err == nil && (h.dir || h.size >= 0):
+			return h, nil
+		case refused && status != http.StatusForbidden && status != http.StatusMethodNotAllowed && status != http.StatusNotImplemented:
+			return head{}, err
+		case err != nil && !refused:
+			return head{}, err
+		}
+	}
+	h, err := c.statBy(ctx, http.MethodGet, r, http.Header{"Range": {"bytes=0-0"}})
+	if status, _ := statusOf(err); status == http.StatusRequestedRangeNotSatisfiable {
+		// An empty file has no first byte.
+		h, err = c.statBy(ctx, http.MethodGet, r, nil)
+	}
+	if err == nil && !h.dir && h.size < 0 {
+		return head{}, fmt.Errorf("%s: the server does not tell the size of the file, so that it cannot be read", r.show)
+	}
+	return h, err
+}
+
+func statusOf(err error) (code int, ok bool) {
+	var status *StatusError
+	if !errors.As(err, &status) {
+		return 0, false
+	}
+	return status.Code, true
+}
+
+// statBy makes one request and reads the head of its response. A status that is none of
+// 200, 206 and a redirect to a directory is a *StatusError.
+func (c *httpClient) statBy(ctx context.Context, method string, r request, header http.Header) (head, error) {
+	// The end of the context closes the connection instead of reading an answer that is longer than asked for.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.send(ctx, c.files, method, r, header)
+	if err != nil {
+		return head{}, err
+	}
+	defer discard(resp)
+	switch {
+	case isRedirect(resp):
+		return head{dir: true}, nil
+	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && header.Get("Range") != "":
+		return readHead(resp), nil
+	}
+	return head{}, newStatusError(resp, r.show)
+}
+
+func readHead(resp *http.Response) head {
+	h := head{size: resp.ContentLength, etag: resp.Header.Get("Etag")}
+	if resp.StatusCode == http.StatusPartialContent {
+		h.size = -1
+		if r, ok := parseContentRange(resp.Header.Get("Content-Range")); ok {
+			h.size = r.total
+		}
+	}
+	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		h.modTime = t
+	}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	h.html = kind == "text/html" || kind == "application/xhtml+xml"
+	if h.etag != "" && !h.modTime.IsZero() && !sameHost(firstURL(resp), resp.Request.URL) {
+		// Each mirror has ETags of its own, so one says nothing when the next request may go to another mirror. The
+		// time is the file's.
+		h.etag = ""
+	}
+	return h
+}
+
+// firstURL is what was asked for before redirects.
+func firstURL(resp *http.Response) *url.URL {
+	req := resp.Request
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return req.URL
+}
+
+// discard ends a response whose body does not matter: a short one is read, so that the
+// connection serves again, a long or a slow one is not.
+func discard(resp *http.Response) {
+	if resp.ContentLength > 0 && resp.ContentLength <= 16<<10 {
+		slow := time.AfterFunc(time.Second, func() { _ = resp.Body.Close() })
+		defer slow.Stop()
+		_, _ = io.CopyN(io.Discard, resp.Body, resp.ContentLength+1)
+	}
+	_ = resp.Body.Close()
+}
+
+// contentRange is the header Content-Range (RFC 9110, section 14.4): the bytes first to last of
+// total, which is -1 where it is not told. An unsatisfied range has first and last -1.
+type contentRange struct{ first, last, total int64 }
+
+func parseContentRange(s string) (contentRange, bool) {
+	unit, rest, _ := strings.Cut(strings.TrimSpace(s), " ")
+	span, size, found := strings.Cut(strings.TrimSpace(rest), "/")
+	if !strings.EqualFold(unit, "bytes") || !found {
+		return contentRange{}, false
+	}
+	r := contentRange{first: -1, last: -1, total: -1}
+	if size != "*" {
+		total, err := strconv.ParseUint(size, 10, 63)
+		if err != nil {
+			return contentRange{}, false
+		}
+		r.total = int64(total)
+	}
+	if span == "*" {
+		return r, r.total >= 0
+	}
+	from, to, _ := strings.Cut(span, "-")
+	first, err1 := strconv.ParseUint(from, 10, 63)
+	last, err2 := strconv.ParseUint(to, 10, 63)
+	if err1 != nil || err2 != nil || last < first || r.total >= 0 && int64(last) >= r.total {
+		return contentRange{}, false
+	}
+	r.first, r.last = int64(first), int64(last)
+	return r, true
+}

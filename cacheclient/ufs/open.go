@@ -1,0 +1,71 @@
+package ufs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// errEnough ends a listing that has shown what it had to.
+var errEnough = errors.New("enough")
+
+// Open understands the source and its options, and proves that it answers and lists, by reading the
+// beginning of its root. An error is one sentence for the user.
+func Open(ctx context.Context, source string, opts Options) (Store, error) {
+	src, err := parseSource(source)
+	if err != nil {
+		return nil, err
+	}
+	opts = opts.defaults()
+	values, err := opts.resolve(ctx, src.scheme)
+	if err != nil {
+		return nil, fmt.Errorf("source %q: %w", src.show, err)
+	}
+	var store Store
+	switch src.scheme {
+	case schemeHTTP:
+		store, err = newHTTPStore(src, values, opts)
+	case schemeS3:
+		store, err = newS3Store(ctx, src, values, opts)
+	default:
+		store, err = newLocalStore(src, values)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("source %q: %w", src.show, err)
+	}
+	if err := prove(ctx, store); err != nil {
+		_ = store.Close()
+		return nil, fmt.Errorf("source %q: %w", src.show, err)
+	}
+	return store, nil
+}
+
+// prove lists the root until its first entry.
+func prove(ctx context.Context, store Store) error {
+	err := store.List(ctx, "", func(cacheclient.Info) error { return errEnough })
+	if err == nil || errors.Is(err, errEnough) {
+		return nil
+	}
+	var status *StatusError
+	switch {
+	case errors.As(err, &status):
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return &plainError{what: "it does not exist", err: err}
+	case errors.Is(err, cacheclient.ErrNotDir):
+		return &plainError{what: "it is not a directory", err: err}
+	}
+	return err
+}
+
+// plainError says in plain words what err is.
+type plainError struct {
+	what string
+	err  error
+}
+
+func (e *plainError) Error() string { return e.what }
+func (e *plainError) Unwrap() error { return e.err }

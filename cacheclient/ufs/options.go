@@ -1,0 +1,231 @@
+package ufs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	_ "github.com/rclone/rclone/backend/s3" // registers s3 and its options
+	"github.com/rclone/rclone/fs"
+	"github.com/rclone/rclone/fs/config/configmap"
+	"github.com/rclone/rclone/fs/config/configstruct"
+)
+
+// Options say how to reach a source.
+type Options struct {
+	// Values are options by rclone's names for the source's backend. A value env:NAME is read
+	// from the environment variable NAME. One that is a secret must be.
+	Values map[string]string
+	// File is the path of a file of more options, one name = value a line, "" for none.
+	// Secrets belong there, and then nobody else may read it. Values win over it.
+	File string
+	// ResponseTimeout is the longest wait for a connection, for the head of a response, and between
+	// bytes of a body; 10 s if 0.
+	ResponseTimeout time.Duration
+	// MaxConns is the largest number of connections to one host for Stat and Open, at least 2; 16 if
+	// 0. A listing has a connection of its own while it is read.
+	MaxConns int
+}
+
+const (
+	defaultResponseTimeout = 10 * time.Second
+	defaultMaxConns        = 16
+)
+
+// defaults fills in what the caller left open.
+func (o Options) defaults() Options {
+	if o.ResponseTimeout <= 0 {
+		o.ResponseTimeout = defaultResponseTimeout
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = defaultMaxConns
+	}
+	o.MaxConns = max(o.MaxConns, 2)
+	return o
+}
+
+// tlsOptions reach the HTTP client. The names are those of rclone's global flags.
+type tlsOptions struct {
+	CACert     fs.CommaSepList `config:"ca_cert"`
+	NoCheck    bool            `config:"no_check_certificate"`
+	ClientCert string          `config:"client_cert"`
+	ClientKey  string          `config:"client_key"`
+}
+
+// httpOptions are those of rclone's http backend that can be honoured, and basic auth.
+type httpOptions struct {
+	Headers  fs.CommaSepList `config:"headers"`
+	NoSlash  bool            `config:"no_slash"`
+	NoHead   bool            `config:"no_head"`
+	NoEscape bool            `config:"no_escape"`
+	User     string          `config:"user"`
+	Pass     string          `config:"pass"`
+}
+
+// localOptions are those of rclone's local backend that matter to a reader.
+type localOptions struct {
+	CopyLinks      bool `config:"copy_links"`
+	SkipLinks      bool `config:"skip_links"`
+	SkipSpecials   bool `config:"skip_specials"`
+	OneFileSystem  bool `config:"one_file_system"`
+	NoCheckUpdated bool `config:"no_check_updated"`
+}
+
+var tlsTable = fs.Options{
+	{Name: "ca_cert", Default: fs.CommaSepList{}},
+	{Name: "no_check_certificate", Default: false},
+	{Name: "client_cert", Default: ""},
+	{Name: "client_key", Default: ""},
+}
+
+var httpTable = append(fs.Options{
+	// A header may be a cookie or a token, and which is one cannot be told.
+	{Name: "headers", Default: fs.CommaSepList{}, Sensitive: true},
+	{Name: "no_slash", Default: false},
+	{Name: "no_head", Default: false},
+	{Name: "no_escape", Default: false},
+	{Name: "user", Default: ""},
+	{Name: "pass", Default: "", IsPassword: true},
+}, tlsTable...)
+
+// localTable follows links, unlike rclone: a mount has no links, and a reader wants what is there.
+var localTable = fs.Options{
+	{Name: "copy_links", Default: true},
+	{Name: "skip_links", Default: false},
+	{Name: "skip_specials", Default: false},
+	{Name: "one_file_system", Default: false},
+	{Name: "no_check_updated", Default: false},
+}
+
+// s3Refused are the options of rclone's s3 backend that a version or a range of a file, or a
+// signed URL, cannot be had with, and why.
+var s3Refused = map[string]string{
+	"decompress":              "the size of a file would be unknown",
+	"versions":                "only present versions are read",
+	"version_at":              "only present versions are read",
+	"version_deleted":         "only present versions are read",
+	"requester_pays":          "it cannot be signed into a URL",
+	"sse_customer_algorithm":  "it cannot be signed into a URL",
+	"sse_customer_key":        "it cannot be signed into a URL",
+	"sse_customer_key_base64": "it cannot be signed into a URL",
+	"sse_customer_key_md5":    "it cannot be signed into a URL",
+	"v2_auth":                 "URLs are signed by version 4",
+	"download_url":            "give it as an https:// source",
+}
+
+// optionTable is what a scheme accepts.
+func optionTable(s scheme) (fs.Options, error) {
+	switch s {
+	case schemeHTTP:
+		return httpTable, nil
+	case schemeLocal:
+		return localTable, nil
+	}
+	backend, err := fs.Find("s3")
+	if err != nil {
+		return nil, fmt.Errorf("rclone's s3 backend: %w", err)
+	}
+	table := slices.DeleteFunc(slices.Clone(backend.Options), func(o fs.Option) bool {
+		_, refused := s3Refused[o.Name]
+		return refused
+	})
+	return append(table, tlsTable...), nil
+}
+
+// resolve gathers the options from the values and the file, checks their names, reads the
+// environment, and returns the value of every option of the scheme.
+func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error) {
+	table, err := optionTable(s)
+	if err != nil {
+		return nil, err
+	}
+	given := configmap.Simple{}
+	if o.File != "" {
+		if given, err = readOptionsFile(ctx, o.File, table); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range o.Values {
+		option := table.Get(name)
+		if option == nil {
+			return nil, unknownOption(s, name, table)
+		}
+		if secret(option) && value != "" && !strings.HasPrefix(value, envPrefix) {
+			return nil, fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options file, or give %s=env:VARIABLE", name, name)
+		}
+		given[name] = value
+	}
+	all := configmap.Simple{}
+	for i := range table {
+		option := &fs.Option{Name: table[i].Name, Default: table[i].Default}
+		all[option.Name] = option.String()
+	}
+	for name, value := range given {
+		if table.Get(name) == nil {
+			return nil, unknownOption(s, name, table)
+		}
+		if all[name], err = fromEnvironment(name, value); err != nil {
+			return nil, err
+		}
+		if err := checkType(table.Get(name), all[name]); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+const envPrefix = "env:"
+
+// fromEnvironment reads a value env:NAME.
+func fromEnvironment(name, value string) (string, error) {
+	variable, found := strings.CutPrefix(value, envPrefix)
+	if !found {
+		return value, nil
+	}
+	value, found = os.LookupEnv(variable)
+	if !found {
+		return "", fmt.Errorf("option %s names the environment variable %q, which is not set", name, variable)
+	}
+	return value, nil
+}
+
+// checkType tells whether the value fits; a secret is not repeated.
+func checkType(option *fs.Option, value string) error {
+	if option.Default == nil {
+		return nil
+	}
+	if _, err := configstruct.StringToInterface(option.Default, value); err != nil {
+		shown := strconv.Quote(value)
+		if secret(option) {
+			shown = "its value"
+		}
+		return fmt.Errorf("option %s: %s is no %s", option.Name, shown, typeName(option))
+	}
+	return nil
+}
+
+func typeName(option *fs.Option) string {
+	switch option.Default.(type) {
+	case bool, fs.Tristate:
+		return "boolean, which is true or false"
+	}
+	return option.Type()
+}
+
+func secret(option *fs.Option) bool { return option.IsPassword || option.Sensitive }
+
+func unknownOption(s scheme, name string, table fs.Options) error {
+	if why, refused := s3Refused[name]; refused && s == schemeS3 {
+		return fmt.Errorf("option %s is not supported: %s", name, why)
+	}
+	names := make([]string, 0, len(table))
+	for i := range table {
+		names = append(names, table[i].Name)
+	}
+	slices.Sort(names)
+	return fmt.Errorf("option %q is not known to %s sources; accepted are %s", name, s, strings.Join(slices.Compact(names), ", "))
+}

@@ -1,0 +1,38 @@
+package ufs
+
+import (
+	"context"
+	"io"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// Store is a read-only under store: where the data really is. All methods may be called
+// from many goroutines, end with their context, and make one attempt each; the
+// caller retries what Retryable says is worth it. Infos come without an ID.
+type Store interface {
+	// String is the source as the user gave it, without secrets.
+	String() string
+	// Stat describes the path, "" being the root. A path that is not there is
+	// fs.ErrNotExist.
+	Stat(ctx context.Context, path string) (cacheclient.Info, error)
+	// List calls fn for each entry of the directory as the source tells it, in the source's order,
+	// without keeping them. Files may come with cacheclient.UnknownSize.
+	List(ctx context.Context, dir string, fn func(cacheclient.Info) error) error
+	// Open reads length bytes (at least 1, within the file) of the version info from off.
+	// It returns ErrStale when the source says that it holds another version. The
+	// returned Body may begin before off when the source has no ranges.
+	Open(ctx context.Context, info cacheclient.Info, off, length int64) (*Body, error)
+	// Close ends idle connections.
+	Close() error
+}
+
+// Body is bytes on their way from the source.
+type Body struct {
+	io.ReadCloser
+	// Start is the offset in the file of the first byte: the one asked for, or 0 where the source
+	// ignores ranges and sends the whole file.
+	Start int64
+	// End is the offset after the last byte that will come.
+	End int64
+}

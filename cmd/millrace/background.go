@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/agent"
+)
+
+// A mount in the background is this binary started again with the same arguments, in a
+// session of its own, with the log for stdout and stderr, and the write end of a pipe whose
+// number is in readyVar. Down the pipe comes one readyReport: the mount answers, or why
+// there will be none. A pipe that ends without one is a process that died.
+const readyVar = "MILLRACE_READY_FD"
+
+// readyReport is what the background process tells the one that started it.
+type readyReport struct {
+	Code  int    `json:"code"`
+	Error string `json:"error,omitempty"`
+}
+
+// startInBackground starts the background process with args and returns once its mount
+// answers, or with its error.
+func startInBackground(c *mountConfig, args []string) error {
+	logPath, err := c.backgroundLog()
+	if err != nil {
+		return err
+	}
+	logFile, err := openLog(logPath)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = logFile.Close() }()
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = read.Close() }()
+	cmd := backgroundCommand(args, logFile, write)
+	// Descriptors that our starter left open, an ssh session's for one, must not live on in
+	// the background: whoever waits for their end would wait for the mount's.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("close-on-exec: %w", err)
+	}
+	err = cmd.Start()
+	_ = write.Close()
+	if err != nil {
+		return fmt.Errorf("the background process could not be started: %w", err)
+	}
+	return awaitReady(cmd, read, logPath)
+}
+
+// backgroundCommand is the process to start. /proc/self/exe is this binary even where the file
+// was replaced meanwhile.
+func backgroundCommand(args []string, logFile, ready *os.File) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	cmd.Args[0] = args[0]
+	cmd.Env = append(os.Environ(), readyVar+"=3")
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.ExtraFiles = []*os.File{ready}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
+// awaitReady waits for the background process's report. A signal meanwhile is passed on, so that
+// Ctrl-C leaves nothing behind.
+func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string) error {
+	signals, end := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	var passing sync.WaitGroup
+	passing.Go(func() {
+		for {
+			select {
+			case <-signals:
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+			case <-end:
+				return
+			}
+		}
+	})
+	defer func() {
+		signal.Stop(signals)
+		close(end)
+		passing.Wait()
+	}()
+	var report readyReport
+	if err := json.NewDecoder(ready).Decode(&report); err != nil {
+		return fmt.Errorf("the background process died before the mount answered (%s): its log is %s", deathOf(cmd), logPath)
+	}
+	if report.Code != 0 {
+		_ = cmd.Wait()
+		return &childError{code: report.Code, sentence: report.Error}
+	}
+	return nil
+}
+
+// deathOf waits for the process and says how it ended.
+func deathOf(cmd *exec.Cmd) string {
+	if err := cmd.Wait(); err != nil {
+		return err.Error()
+	}
+	return cmd.ProcessState.String()
+}
+
+// backgroundLog is the log of a background process: what the user gave, else a file in the
+// runtime directory.
+func (c *mountConfig) backgroundLog() (string, error) {
+	if c.logFile != "" {
+		return c.logFile, nil
+	}
+	runtime, err := agent.RuntimeDir()
+	if err != nil {
+		return "", err
+	}
+	return agent.OpenRegistry(runtime).File(withoutLinksAbove(c.dir), ".log"), nil
+}
+
+// serveInBackground is the background process: it mounts, and reports instead of printing.
+func serveInBackground(c *mountConfig) error {
+	fd, err := strconv.Atoi(os.Getenv(readyVar))
+	if err != nil || fd < 3 {
+		return fmt.Errorf("$%s is %q: it is set by millrace for itself", readyVar, os.Getenv(readyVar))
+	}
+	_ = os.Unsetenv(readyVar)
+	unix.CloseOnExec(fd)
+	pipe := os.NewFile(uintptr(fd), "ready")
+	if pipe == nil {
+		return fmt.Errorf("$%s is %d, which is no open file", readyVar, fd)
+	}
+	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	// A working directory would keep the file system that it is on busy.
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	waiting := true
+	report := func(r readyReport) {
+		if waiting {
+			waiting = false
+			// Whoever waited may be gone; the mount stays.
+			_ = json.NewEncoder(pipe).Encode(r)
+			_ = pipe.Close()
+		}
+	}
+	err = serve(c, log, func() { report(readyReport{}) })
+	if err != nil {
+		log.Error("ended", "error", oneLine(err.Error()))
+		report(readyReport{Code: codeOf(err), Error: oneLine(err.Error())})
+		return &childError{code: codeOf(err), sentence: err.Error(), told: true}
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+// Command millrace mounts remote data as a fast local directory. Each subcommand is a
+// file: its flags, its wiring and its exit code; the work is done in the packages.
+//
+// Exit codes: 0 success, 1 failure, 2 wrong usage. A failure is one line on stderr that begins
+// with "millrace: ". What a command was asked for goes to stdout.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	rclone "github.com/rclone/rclone/fs"
+)
+
+// Exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// command is one subcommand.
+type command struct {
+	name    string
+	summary string
+	run     func(args []string, out io.Writer) error
+}
+
+func commands() []command {
+	return []command{
+		{"mount", "show a remote source as a directory", runMount},
+		{"unmount", "end a mount, also one whose process has gone", runUnmount},
+		{"warm", "fetch files into the cache before they are read", runWarm},
+		{"status", "show each mount: what it caches and where its reads came from", runStatus},
+		{"version", "show what this binary was built from", runVersion},
+		{"help", "show this, or the help of a command", runHelp},
+	}
+}
+
+func main() {
+	// Its messages are for rclone's own users; what they are about reaches us as errors.
+	rclone.SetLogger(slog.DiscardHandler)
+	os.Exit(exitCode(dispatch(os.Args[1:], os.Stdout), os.Stderr))
+}
+
+// dispatch runs the subcommand that args name.
+func dispatch(args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return &usageError{"help", errors.New("a command is missing")}
+	}
+	name := strings.TrimLeft(args[0], "-")
+	if name == "h" {
+		name = "help"
+	}
+	for _, c := range commands() {
+		if c.name == name {
+			if err := c.run(args[1:], out); !errors.Is(err, flag.ErrHelp) {
+				return err
+			}
+			return nil
+		}
+	}
+	return &usageError{"help", fmt.Errorf("there is no command %q", args[0])}
+}
+
+// exitCode tells the user about err, on one line, and gives the code to exit with.
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	var child *childError
+	if !errors.As(err, &child) || !child.told {
+		_, _ = fmt.Fprintf(stderr, "millrace: %s\n", oneLine(err.Error()))
+	}
+	return codeOf(err)
+}

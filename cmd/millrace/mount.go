@@ -1,0 +1,233 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/fuse/agent"
+)
+
+const (
+	// defaultQuota is the largest quota that a tier gets where none is given.
+	defaultQuota = 2 << 30
+	// memoryDir is where tiers in memory live.
+	memoryDir = "/dev/shm"
+)
+
+const mountAbout = `Shows SOURCE as the read-only directory DIR, which must exist and be empty. What is
+read is kept in the tier directories, and reads at the speed of memory the second time.
+
+SOURCE is https://host/path/, s3://bucket/prefix or /a/directory. millrace stays in the
+foreground until Ctrl-C, or with --background returns once the mount answers. Secrets for
+a source belong into --options-file or the environment, never into an argument.`
+
+// mountConfig is what the flags of mount say.
+type mountConfig struct {
+	source, dir string
+
+	tierDirs  []string
+	quotas    []int64
+	high, low float64
+
+	options     map[string]string
+	optionsFile string
+	connections int
+	timeout     time.Duration
+	revalidate  time.Duration
+	staging     int64
+
+	allowOther, noPassthrough bool
+	fileMode, dirMode         fs.FileMode
+	readAhead                 int64
+
+	socket, logLevel, logFormat, logFile string
+	background                           bool
+}
+
+func runMount(args []string, out io.Writer) error {
+	c, err := parseMount(args, out)
+	if err != nil {
+		return err
+	}
+	if err := c.absolute(); err != nil {
+		return err
+	}
+	if os.Getenv(readyVar) != "" {
+		return serveInBackground(c)
+	}
+	if c.background {
+		return startInBackground(c, os.Args)
+	}
+	return serveInForeground(c)
+}
+
+// parseMount reads the arguments of mount and checks all that can be checked without
+// looking at the machine.
+func parseMount(args []string, out io.Writer) (*mountConfig, error) {
+	c := &mountConfig{
+		high: 0.95, low: 0.7, options: map[string]string{}, connections: 16,
+		timeout: 10 * time.Second, revalidate: time.Minute, staging: 32 << 20,
+		fileMode: 0o444, dirMode: 0o555, readAhead: 4 << 20,
+		logLevel: "info", logFormat: "text",
+	}
+	f := newFlags("mount", "[flags] SOURCE DIR", mountAbout, out)
+	c.sourceFlags(f)
+	c.tierFlags(f)
+	c.mountFlags(f)
+	c.processFlags(f)
+	rest, err := f.parse(args)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) != 2 || rest[0] == "" || rest[1] == "" {
+		return nil, f.wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
+	}
+	c.source, c.dir = rest[0], rest[1]
+	switch {
+	case c.low >= c.high:
+		return nil, f.wrong("--low %v is not below --high %v", c.low, c.high)
+	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs), len(c.quotas) > max(1, len(c.tierDirs)):
+		return nil, f.wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in the same order", len(c.quotas), len(c.tierDirs))
+	}
+	return c, nil
+}
+
+func (c *mountConfig) sourceFlags(f *flags) {
+	option := &value{owner: f, name: "option"}
+	option.set = func(s string) error {
+		name, val, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return errors.New("no name=value")
+		}
+		c.options[name] = val
+		return nil
+	}
+	// What was given is not repeated in an error: it may be a secret.
+	option.hide = true
+	f.Var(option, "option", "`NAME=VALUE` of the source's rclone backend, such as endpoint=...; may be repeated")
+	f.text(&c.optionsFile, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
+	parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", countTo(1024))
+	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", parseDuration)
+	parsed(f, &c.revalidate, "revalidate", "`TIME` for which names and attributes are believed; 0 asks the source each time", "1m", parseAge)
+}
+
+func (c *mountConfig) tierFlags(f *flags) {
+	f.define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(), func(s string) error {
+		if s == "" {
+			return errors.New("empty")
+		}
+		c.tierDirs = append(c.tierDirs, s)
+		return nil
+	})
+	f.define("quota", "`SIZE` of a tier directory, one for each --tier-dir", "2Gi, or half of the tier's file system where that is smaller", func(s string) error {
+		n, err := sizeOver(s)
+		c.quotas = append(c.quotas, n)
+		return err
+	})
+	parsed(f, &c.high, "high", "`PART` of the quota at which eviction begins", "0.95", parseRatio)
+	parsed(f, &c.low, "low", "`PART` of the quota down to which it goes", "0.7", parseRatio)
+	parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one", "32Mi", sizeOver)
+}
+
+func (c *mountConfig) mountFlags(f *flags) {
+	f.toggle(&c.allowOther, "allow-other", "let other users read the mount")
+	f.toggle(&c.noPassthrough, "no-passthrough", "never let the kernel read cached files by itself")
+	parsed(f, &c.fileMode, "file-mode", "`MODE` of files", "0444", parseMode)
+	parsed(f, &c.dirMode, "dir-mode", "`MODE` of directories", "0555", parseMode)
+	parsed(f, &c.readAhead, "read-ahead", "`SIZE` that the kernel reads ahead", "4Mi", sizeOver)
+}
+
+func (c *mountConfig) processFlags(f *flags) {
+	f.toggle(&c.background, "background", "return once the mount answers, and go on in the background")
+	f.text(&c.socket, "socket", "`PATH` of the socket that answers status and warm (default in the runtime directory)")
+	f.choice(&c.logLevel, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
+	f.choice(&c.logFormat, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+	f.text(&c.logFile, "log-file", "`FILE` for the log (default stderr, or with --background in the runtime directory)")
+}
+
+// absolute makes every path independent of the working directory, which a background process
+// gives up.
+func (c *mountConfig) absolute() error {
+	paths := []*string{&c.dir, &c.optionsFile, &c.socket, &c.logFile}
+	for i := range c.tierDirs {
+		paths = append(paths, &c.tierDirs[i])
+	}
+	if c.source == "." || c.source == ".." || strings.HasPrefix(c.source, "./") || strings.HasPrefix(c.source, "../") {
+		paths = append(paths, &c.source)
+	}
+	for _, p := range paths {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", *p, err)
+		}
+		*p = abs
+	}
+	return nil
+}
+
+// defaultTierRoot is the directory in memory, or where there is none the one for temporary
+// files, that holds what this user's mounts have cached; each source has its own directory there.
+func defaultTierRoot() string {
+	root := memoryDir
+	if st, err := os.Stat(root); err != nil || !st.IsDir() {
+		root = os.TempDir()
+	}
+	return filepath.Join(root, "millrace-"+strconv.Itoa(os.Geteuid()))
+}
+
+// levels makes the tiers' configuration: the directories and quotas that were given, else
+// the defaults.
+func (c *mountConfig) levels() ([]embedded.LevelConfig, error) {
+	dirs := c.tierDirs
+	if len(dirs) == 0 {
+		root := defaultTierRoot()
+		// A name in /dev/shm is anybody's to take.
+		if err := agent.PrivateDir(root); err != nil {
+			return nil, fmt.Errorf("the default tier directory cannot be used: %w; give another one with --tier-dir", err)
+		}
+		dirs = []string{root}
+	}
+	levels := make([]embedded.LevelConfig, 0, len(dirs))
+	for i, dir := range dirs {
+		quota := int64(0)
+		if i < len(c.quotas) {
+			quota = c.quotas[i]
+		} else {
+			size, err := fileSystemSize(dir)
+			if err != nil {
+				return nil, fmt.Errorf("tier directory %s: %w", dir, err)
+			}
+			quota = min(defaultQuota, size/2)
+		}
+		levels = append(levels, embedded.LevelConfig{Dir: dir, Quota: quota, High: c.high, Low: c.low})
+	}
+	return levels, nil
+}
+
+// fileSystemSize is the size in bytes of the file system that holds dir, or will hold it.
+func fileSystemSize(dir string) (int64, error) {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			return int64(st.Blocks) * st.Frsize, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return 0, err
+		}
+		dir = filepath.Dir(dir)
+	}
+}

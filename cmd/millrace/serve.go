@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/agent"
+)
+
+const (
+	// detachPatience is how long readers that hold a detached mount get before the process
+	// ends all the same.
+	detachPatience = 2 * time.Second
+	// usersNamed is how many processes a sentence about a busy mount names.
+	usersNamed = 3
+)
+
+// errInterrupted is a signal before the mount was made.
+var errInterrupted = errors.New("interrupted before the mount was made")
+
+// serveInForeground mounts, logs to stderr, and ends with the mount.
+func serveInForeground(c *mountConfig) error {
+	w := os.Stderr
+	if c.logFile != "" {
+		f, err := openLog(c.logFile)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		w = f
+	}
+	return serve(c, newLog(w, c.logLevel, c.logFormat), func() {})
+}
+
+// serve makes the mount that c asks for, calls ready once it answers, and returns when it has
+// ended: nil if it was unmounted, by a signal or by anybody. Whatever it made is gone when it
+// returns.
+func serve(c *mountConfig, log *slog.Logger, ready func()) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	stopWatching := cancelOnSignal(cancel)
+
+	m, err := startMount(ctx, c, log)
+	if !stopWatching() && err != nil {
+		err = errInterrupted
+	}
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	log.Info("mounted", "source", m.source, "dir", m.dir, "socket", m.socket)
+	ready()
+	return m.wait(signals)
+}
+
+// cancelOnSignal calls cancel at the first signal that would end us, until the function it
+// returns is called, which tells whether none came.
+func cancelOnSignal(cancel context.CancelFunc) (stop func() bool) {
+	early := make(chan os.Signal, 1)
+	signal.Notify(early, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	end, ended, quiet := make(chan struct{}), make(chan struct{}), true
+	go func() {
+		defer close(ended)
+		select {
+		case <-early:
+			quiet = false
+			cancel()
+		case <-end:
+		}
+	}()
+	return func() bool {
+		signal.Stop(early)
+		close(end)
+		<-ended
+		return quiet
+	}
+}
+
+// served is a mount and everything that this process holds for it.
+type served struct {
+	dir, source, socket string
+	log                 *slog.Logger
+	session             *fuse.Session
+	ended               chan error
+	undo                []func()
+}
+
+// startMount makes the mount. Each step that succeeds leaves what undoes it.
+func startMount(ctx context.Context, c *mountConfig, log *slog.Logger) (m *served, err error) {
+	m = &served{log: log, ended: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			m.close()
+			m = nil
+		}
+	}()
+	runtime, err := agent.RuntimeDir()
+	if err != nil {
+		return m, err
+	}
+	dir, lock, err := prepareMountpoint(c.dir, log)
+	if err != nil {
+		return m, err
+	}
+	defer func() { _ = lock.Close() }()
+	m.dir = dir
+	cache, err := m.openCache(ctx, c)
+	if err != nil {
+		return m, err
+	}
+	registry := agent.OpenRegistry(runtime)
+	if m.socket = c.socket; m.socket == "" {
+		m.socket = registry.File(dir, ".sock")
+	}
+	socket, err := agent.Listen(m.socket)
+	if err != nil {
+		return m, err
+	}
+	m.undo = append(m.undo, func() { _ = socket.Close() })
+	if err := m.mount(ctx, c, cache); err != nil {
+		return m, err
+	}
+	return m, m.announce(registry, socket, cache)
+}
+
+// openCache opens the source and the tiers above it.
+func (m *served) openCache(ctx context.Context, c *mountConfig) (*embedded.Cache, error) {
+	store, err := ufs.Open(ctx, c.source, ufs.Options{
+		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.source = store.String()
+	m.undo = append(m.undo, func() { _ = store.Close() })
+	levels, err := c.levels()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := embedded.New(store, embedded.Config{
+		Levels: levels, TTL: orShortest(c.revalidate, -1), Timeout: c.timeout, Connections: c.connections, StagingBytes: c.staging, Log: m.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.undo = append(m.undo, func() { _ = cache.Close() })
+	return cache, nil
+}
+
+// orShortest is d, or for 0, which stands for a default in the packages below, what they take
+// for "always ask".
+func orShortest(d, shortest time.Duration) time.Duration {
+	if d == 0 {
+		return shortest
+	}
+	return d
+}
+
+// mount makes the kernel's mount and starts to wait for its end.
+func (m *served) mount(ctx context.Context, c *mountConfig, cache *embedded.Cache) error {
+	session, err := fuse.Mount(ctx, fuse.Config{
+		Client: cache, Source: m.source, Dir: m.dir,
+		AllowOther: c.allowOther, NoPassthrough: c.noPassthrough,
+		FileMode: c.fileMode, DirMode: c.dirMode,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+		TTL: orShortest(c.revalidate, time.Nanosecond), Timeout: c.timeout, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	m.session = session
+	go func() { m.ended <- session.Wait() }()
+	m.undo = append(m.undo, m.end)
+	return nil
+}
+
+// announce starts to answer on the socket and enters the mount into the registry.
+func (m *served) announce(registry agent.Registry, socket net.Listener, cache *embedded.Cache) error {
+	started := time.Now()
+	server := agent.New(m.log)
+	if err := server.Add(agent.Mount{
+		Dir: m.dir, Name: agent.MountName(m.dir), Source: m.source, Started: started,
+		Client: cache, Stats: m.session.Stats, Unmount: m.session.Unmount,
+	}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(ctx, socket); err != nil {
+			m.log.Error("the socket no longer answers", "error", err)
+		}
+	})
+	m.undo = append(m.undo, func() { cancel(); serving.Wait() })
+	if err := registry.Put(agent.Entry{Dir: m.dir, Socket: m.socket, PID: os.Getpid(), Source: m.source, Started: started}); err != nil {
+		return err
+	}
+	m.undo = append(m.undo, func() {
+		if err := registry.Remove(m.dir, os.Getpid()); err != nil {
+			m.log.Warn("the registry still lists the mount", "error", err)
+		}
+	})
+	return nil
+}
+
+// close undoes every step of the start, last first.
+func (m *served) close() {
+	for len(m.undo) > 0 {
+		last := len(m.undo) - 1
+		step := m.undo[last]
+		m.undo = m.undo[:last]
+		step()
+	}
+}
+
+// end makes sure that the mount is gone, by force if need be. Once wait has returned there
+// is nothing left to do.
+func (m *served) end() {
+	if m.session == nil {
+		return
+	}
+	if err := m.session.Unmount(true); err != nil {
+		m.log.Error("the mount could not be ended", "dir", m.dir, "error", err)
+	}
+	m.drain()
+}
+
+// wait blocks until the mount has ended: somebody unmounted it, or a signal asked for
+// that. SIGINT asks politely and, the second time, insists; SIGTERM asks once and then insists.
+func (m *served) wait(signals <-chan os.Signal) error {
+	insist := false
+	for {
+		select {
+		case err := <-m.ended:
+			m.session = nil
+			if err != nil {
+				return fmt.Errorf("the mount on %s ended: %w", m.dir, err)
+			}
+			m.log.Info("unmounted", "dir", m.dir)
+			return nil
+		case sig := <-signals:
+			done, err := m.stop(sig, insist)
+			if done || err != nil {
+				return err
+			}
+			insist = true
+		}
+	}
+}
+
+// stop unmounts because of a signal. It tells whether that is done; a mount in use is left alone
+// at the first SIGINT.
+func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
+	m.log.Info("unmounting", "dir", m.dir, "signal", sig.String())
+	err = m.session.Unmount(false)
+	if errors.Is(err, fuse.ErrBusy) {
+		busy := agent.BusySentence(m.dir, agent.Users(m.dir, usersNamed))
+		if sig == syscall.SIGINT && !insist {
+			_, _ = fmt.Fprintf(os.Stderr, "millrace: %s; Ctrl-C again forces the unmount\n", oneLine(busy))
+			return false, nil
+		}
+		m.log.Warn("detaching a mount that is in use", "dir", m.dir, "users", busy)
+	}
+	if err != nil {
+		// Busy, or held by a copy of the mount in another mount namespace.
+		err = m.session.Unmount(true)
+	}
+	if err != nil {
+		return false, fmt.Errorf("unmount %s: %w", m.dir, err)
+	}
+	m.drain()
+	return true, nil
+}
+
+// drain waits for the session's end after an unmount. Readers that still hold a detached
+// mount do not keep us for long: their next request fails when this process ends.
+func (m *served) drain() {
+	select {
+	case <-m.ended:
+		m.log.Info("unmounted", "dir", m.dir)
+	case <-time.After(detachPatience):
+		m.log.Warn("unmounted while it is held open", "dir", m.dir)
+	}
+	m.session = nil
+}
+
+// openLog opens a log to append to. One that has grown large is put aside first.
+func openLog(path string) (*os.File, error) {
+	const large = 4 << 20
+	if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Size() > large {
+		_ = os.Rename(path, path+".1")
+	}
+	f, err := os.OpenFile(filepath.Clean(path), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("--log-file: %w", err)
+	}
+	return f, nil
+}

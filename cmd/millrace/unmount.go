@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/agent"
+)
+
+// servingPatience is how long unmount waits for the process that served the mount to end.
+const servingPatience = 10 * time.Second
+
+const unmountAbout = `Ends the millrace mount on DIR and waits until the process that served it has ended. It also
+ends a mount whose process has gone or no longer answers. A mount in use is refused, unless
+--force detaches it: what is open then fails.`
+
+func runUnmount(args []string, out io.Writer) error {
+	f := newFlags("unmount", "[--force] DIR", unmountAbout, out)
+	force := false
+	f.toggle(&force, "force", "detach the mount even if it is in use")
+	rest, err := f.parse(args)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 1 || rest[0] == "" {
+		return f.wrong("unmount takes one DIR, not %d arguments", len(rest))
+	}
+	dir, err := mountedDir(rest[0])
+	if err != nil {
+		return err
+	}
+	return unmount(dir, force)
+}
+
+// unmount ends the mount on dir and waits for its process.
+func unmount(dir string, force bool) error {
+	runtime, err := agent.RuntimeDir()
+	if err != nil {
+		return err
+	}
+	registry := agent.OpenRegistry(runtime)
+	entry, listed, err := registry.Find(dir)
+	if err != nil {
+		return err
+	}
+	if err := fuse.Unmount(dir, force); err != nil {
+		if errors.Is(err, fuse.ErrBusy) {
+			return fmt.Errorf("%s; unmount --force detaches it all the same", agent.BusySentence(dir, agent.Users(dir, usersNamed)))
+		}
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	if !listed {
+		return nil
+	}
+	if !entry.Dead {
+		return awaitEnd(entry, force)
+	}
+	// Reading the registry again cleans up after a process that could not.
+	_, _, err = registry.Find(dir)
+	return err
+}
+
+// awaitEnd waits until the process that served the entry's mount has ended.
+func awaitEnd(entry agent.Entry, force bool) error {
+	ended, err := processEnded(entry.PID, servingPatience)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s is unmounted, but process %d that served it cannot be waited for: %w", entry.Dir, entry.PID, err)
+	case !ended && force:
+		return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be stopped or stuck", entry.Dir, entry.PID, servingPatience)
+	case !ended:
+		return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v", entry.Dir, entry.PID, servingPatience)
+	}
+	return nil
+}
+
+// processEnded waits at most limit for the end of a process that need not be our child.
+func processEnded(pid int, limit time.Duration) (bool, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	end := time.Now().Add(limit)
+	for {
+		left := max(time.Until(end), 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return n > 0, err
+	}
+}
+
+// mountedDir finds the millrace mount that arg names, asking a mount that may be dead as
+// little as possible: first by its path, then through symbolic links.
+func mountedDir(arg string) (string, error) {
+	abs, err := filepath.Abs(arg)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", arg, err)
+	}
+	dir := withoutLinksAbove(abs)
+	if on, fstype, _, err := fuse.MountOf(dir); err == nil && on == dir && fstype == fuse.FSType {
+		return dir, nil
+	}
+	real := ""
+	err = within(pathPatience, dir, func() (err error) {
+		real, err = filepath.EvalSymlinks(dir)
+		return err
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("%s does not exist", abs)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", err
+	case err != nil:
+		return "", fmt.Errorf("%s cannot be looked at: %w", abs, err)
+	}
+	on, fstype, _, err := fuse.MountOf(real)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", abs, err)
+	case fstype != fuse.FSType:
+		return "", fmt.Errorf("%s is not a millrace mount", abs)
+	case on != real:
+		return "", fmt.Errorf("%s is inside the millrace mount %s, not a mount", abs, on)
+	}
+	return real, nil
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/agent"
+)
+
+const warmAbout = `Fetches the files at and below each PATH, which lies in a millrace mount, into the cache
+of that mount, with a progress bar on a terminal and a line a second elsewhere. Ctrl-C
+stops it; what has come stays cached.`
+
+func runWarm(args []string, out io.Writer) error {
+	f := newFlags("warm", "[--jobs N] PATH...", warmAbout, out)
+	jobs := agent.DefaultWarmJobs
+	parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", countTo(agent.MaxWarmJobs))
+	paths, err := f.parse(args)
+	if err != nil {
+		return err
+	}
+	if len(paths) == 0 {
+		return f.wrong("warm takes at least one PATH in a millrace mount")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	for _, p := range paths {
+		if err := warm(ctx, p, jobs, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// warm fetches one path and shows how it goes.
+func warm(ctx context.Context, arg string, jobs int, out io.Writer) error {
+	path, err := resolve(arg)
+	if err != nil {
+		return err
+	}
+	client, err := clientOf(path)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	show := newProgress(out)
+	last := agent.WarmProgress{}
+	final, err := client.Warm(ctx, agent.WarmRequest{Path: path, Jobs: jobs}, func(p agent.WarmProgress) {
+		last = p
+		show.update(p)
+	})
+	show.clear()
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("stopped: %s of %s are cached", formatSize(last.BytesDone), formatSize(last.BytesTotal))
+	case err != nil:
+		return err
+	}
+	show.summary(final)
+	switch {
+	case final.FilesFailed > 0:
+		return fmt.Errorf("%d of %d files could not be fetched, the first of them because of: %s", final.FilesFailed, final.FilesTotal, final.Error)
+	case final.Error != "":
+		return errors.New(final.Error)
+	}
+	return nil
+}
+
+// resolve gives the path without symbolic links, as far as it exists: what does not may
+// still be a file that the mount has not heard of.
+func resolve(arg string) (string, error) {
+	abs, err := filepath.Abs(arg)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", arg, err)
+	}
+	for known, rest := abs, ""; ; known, rest = filepath.Dir(known), filepath.Join(filepath.Base(known), rest) {
+		real := ""
+		err := within(pathPatience, known, func() (err error) {
+			real, err = filepath.EvalSymlinks(known)
+			return err
+		})
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || known == filepath.Dir(known) {
+			return "", fmt.Errorf("%s cannot be looked at: %w", abs, err)
+		}
+	}
+}
+
+// clientOf gives a client of the process that serves the mount which path lies in.
+func clientOf(path string) (*agent.Client, error) {
+	dir, fstype, _, err := fuse.MountOf(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err != nil || fstype != fuse.FSType {
+		return nil, fmt.Errorf("%s is not in a millrace mount", path)
+	}
+	runtime, err := agent.RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	entry, listed, err := agent.OpenRegistry(runtime).Find(dir)
+	switch {
+	case err != nil:
+		return nil, err
+	case !listed:
+		return nil, fmt.Errorf("the mount on %s is not in %s: it was made by another user, or with another $MILLRACE_RUNTIME_DIR", dir, runtime)
+	case entry.Dead:
+		return nil, fmt.Errorf("the process that served the mount on %s has gone; millrace unmount %s cleans up", dir, dir)
+	}
+	return agent.Dial(entry.Socket), nil
+}

@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse"
+)
+
+// The requests of the socket, version 1. This is an ABI: fields are added, never renamed,
+// retyped or taken away, and a client ignores fields it does not know. Sizes are in bytes, times
+// are RFC 3339, rates are per second.
+//
+//	GET  /v1/mounts             → [MountStatus]
+//	GET  /v1/blocks?path=PATH   → [cacheclient.Block]
+//	POST /v1/warm    WarmRequest    → WarmProgress, one JSON object a line, until "done"
+//	POST /v1/free    FreeRequest    → FreeAnswer
+//	POST /v1/unmount UnmountRequest → UnmountAnswer
+//	GET  /healthz               → Health
+//	GET  /metrics               → Prometheus text
+//	GET  /debug/pprof/...       → as net/http/pprof
+//
+// A PATH is a file or directory in a mount as the machine sees it (/data/a/b), or,
+// where the process serves one mount, relative to it (a/b; "" is the mount itself).
+//
+// Every failure is a status of 400 or more and an ErrorAnswer. A body that is no JSON, or
+// has a field that does not exist, is 400.
+const (
+	pathMounts  = "/v1/mounts"
+	pathBlocks  = "/v1/blocks"
+	pathWarm    = "/v1/warm"
+	pathFree    = "/v1/free"
+	pathUnmount = "/v1/unmount"
+	pathHealth  = "/healthz"
+	pathMetrics = "/metrics"
+	pathPprof   = "/debug/pprof/"
+)
+
+// States of a mount.
+const (
+	// StateServing is a mount whose process answers.
+	StateServing = "serving"
+	// StateUnresponsive is a mount whose process is gone, or did not answer in time. The
+	// server never says so of itself: whoever asked it does.
+	StateUnresponsive = "unresponsive"
+)
+
+// MountStatus is one mount. It is also an element of `millrace status -o json`.
+type MountStatus struct {
+	// Dir is where it is mounted, Source what it shows (without secrets), Name the label of
+	// its metrics.
+	Dir    string `json:"dir"`
+	Source string `json:"source"`
+	Name   string `json:"name"`
+	// State is StateServing or StateUnresponsive; Problem says why the latter.
+	State   string `json:"state"`
+	Problem string `json:"problem,omitempty"`
+	// PID is the process that serves it, Socket where that process answers, Started since when.
+	PID     int       `json:"pid"`
+	Socket  string    `json:"socket"`
+	Started time.Time `json:"started"`
+	// Counters, Capacity and Session are absent when the mount is unresponsive.
+	Counters *cacheclient.Counters `json:"counters,omitempty"`
+	Capacity *cacheclient.Capacity `json:"capacity,omitempty"`
+	Session  *fuse.Stats           `json:"session,omitempty"`
+}
+
+// HitRatio is the part of the reads that found all their bytes cached, between 0 and 1, and
+// false before the first read.
+func (m MountStatus) HitRatio() (float64, bool) {
+	if m.Counters == nil || m.Counters.Hits+m.Counters.Misses == 0 {
+		return 0, false
+	}
+	return float64(m.Counters.Hits) / float64(m.Counters.Hits+m.Counters.Misses), true
+}
+
+// WarmRequest asks for a file, or all files below a directory, to be fetched. Closing the
+// connection stops the fetching; what has come stays cached.
+type WarmRequest struct {
+	Path string `json:"path"`
+	// Jobs is how many files are fetched at once, 1 to MaxWarmJobs; 0 means DefaultWarmJobs.
+	Jobs int `json:"jobs,omitempty"`
+}
+
+// Files fetched at once by a WarmRequest.
+const (
+	DefaultWarmJobs = 4
+	MaxWarmJobs     = 64
+)
+
+// WarmProgress is how far a WarmRequest has come. Lines come about five times a second; the
+// last one has Done.
+type WarmProgress struct {
+	// File is one that is being fetched, relative to the mount.
+	File string `json:"file"`
+	// BytesDone and FilesDone are cached, whether they came now or were there before.
+	BytesDone int64 `json:"bytesDone"`
+	FilesDone int64 `json:"filesDone"`
+	// BytesTotal and FilesTotal are what is to be cached, as far as the tree has been walked;
+	// they grow while Listing.
+	BytesTotal int64 `json:"bytesTotal"`
+	FilesTotal int64 `json:"filesTotal"`
+	Listing    bool  `json:"listing"`
+	// FilesFailed could not be fetched, Error says why the first of them could not.
+	FilesFailed int64  `json:"filesFailed"`
+	Error       string `json:"error,omitempty"`
+	// BytesSource came from the source meanwhile, whoever asked for them.
+	BytesSource int64 `json:"bytesSource"`
+	// Rate is the bytes a second that became done lately; in the last line, those that came from
+	// the source, over the whole time.
+	Rate float64 `json:"rate"`
+	// Warning, in the last line, tells what the user should know though nothing failed.
+	Warning string `json:"warning,omitempty"`
+	Done    bool   `json:"done"`
+}
+
+// FreeRequest asks for what is cached of a file or a tree to be dropped.
+type FreeRequest struct {
+	Path string `json:"path"`
+}
+
+// FreeAnswer tells how many bytes were dropped. What is open stays.
+type FreeAnswer struct {
+	Freed int64 `json:"freed"`
+}
+
+// UnmountRequest asks for a mount to end. A mount in use is 409 unless Force is set.
+type UnmountRequest struct {
+	// Dir may be empty where the process serves one mount.
+	Dir   string `json:"dir,omitempty"`
+	Force bool   `json:"force,omitempty"`
+}
+
+// UnmountAnswer names the directory that was unmounted.
+type UnmountAnswer struct {
+	Dir string `json:"dir"`
+}
+
+// Health says that the process answers, and for how many mounts.
+type Health struct {
+	Status string `json:"status"`
+	Mounts int    `json:"mounts"`
+}
+
+// ErrorAnswer is the body of every failure: one sentence.
+type ErrorAnswer struct {
+	Error string `json:"error"`
+}

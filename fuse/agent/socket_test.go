@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// shortDir is a directory whose path leaves room for a socket's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func listenOn(t *testing.T, path string) net.Listener {
+	t.Helper()
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func TestListenMakesAPrivateSocket(t *testing.T) {
+	old := unix.Umask(0)
+	defer unix.Umask(old)
+	dir := shortDir(t)
+	path := filepath.Join(dir, "s.sock")
+	l := listenOn(t, path)
+	st, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("mode %v, want a socket of 0600", st.Mode())
+	}
+	if !Answers(path) {
+		t.Error("nobody answers on the socket")
+	}
+	if l.Addr().String() != path {
+		t.Errorf("address %s", l.Addr())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestListenReplacesADeadSocketOnly(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s.sock")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	_ = dead.Close()
+	if Answers(path) {
+		t.Fatal("a closed socket answers")
+	}
+	l := listenOn(t, path)
+	if _, err := Listen(path); !errors.Is(err, ErrSocketInUse) {
+		t.Fatalf("a second listener: %v, want ErrSocketInUse", err)
+	}
+	if !Answers(path) {
+		t.Error("the refused listener took the socket away")
+	}
+	_ = l.Close()
+
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over a file: %v, want fs.ErrExist", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "mine" {
+		t.Error("the file was replaced")
+	}
+}
+
+func TestCloseLeavesAnothersSocket(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s.sock")
+	first := listenOn(t, path)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	listenOn(t, path)
+	_ = first.Close()
+	if !Answers(path) {
+		t.Error("closing the first listener removed the second one's socket")
+	}
+}
+
+func TestSocketPathsLongerThanSockaddr(t *testing.T) {
+	for _, parts := range []int{1, 4} {
+		dir := shortDir(t)
+		for range parts {
+			dir = filepath.Join(dir, strings.Repeat("d", 60))
+		}
+		path := filepath.Join(dir, strings.Repeat("n", 120)+".sock")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		l := listenOn(t, path)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_ = c.Close()
+			}
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		c, err := dialSocket(ctx, path)
+		cancel()
+		if err != nil {
+			t.Fatalf("path of %d bytes: %v", len(path), err)
+		}
+		_ = c.Close()
+	}
+}
+
+func TestMayAsk(t *testing.T) {
+	cases := []struct {
+		peer *unix.Ucred
+		self int
+		want bool
+	}{
+		{&unix.Ucred{Uid: 1000}, 1000, true},
+		{&unix.Ucred{Uid: 0}, 1000, true},
+		{&unix.Ucred{Uid: 1001}, 1000, false},
+		{&unix.Ucred{Uid: 1000}, 0, false},
+		{nil, 0, false},
+	}
+	for _, c := range cases {
+		if got := mayAsk(c.peer, c.self); got != c.want {
+			t.Errorf("peer %+v of a process of %d: %v", c.peer, c.self, got)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package fuse
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// device is the /dev/fuse descriptor of a session, which owns it. It is a bare number and
+// blocking: an os.File would hand it to the runtime's poller, and close it when collected.
+type device struct {
+	fd int
+}
+
+// openDevice opens /dev/fuse for a new connection.
+func openDevice() (*device, error) {
+	for {
+		fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return &device{fd: fd}, err
+		}
+	}
+}
+
+// read waits for one request. It returns ENODEV when the file system is gone, and no bytes
+// when the connection was severed.
+func (d *device) read(buf []byte) (int, error) {
+	for {
+		n, err := unix.Read(d.fd, buf)
+		switch err {
+		case nil:
+			return n, nil
+		case unix.EINTR, unix.EAGAIN, unix.ENOENT:
+			// ENOENT: the request was taken back before it could be read.
+			continue
+		}
+		return 0, err
+	}
+}
+
+// write sends one reply in one piece.
+func (d *device) write(reply []byte) syscall.Errno {
+	for {
+		_, err := unix.Write(d.fd, reply)
+		if err != unix.EINTR {
+			return asErrno(err)
+		}
+	}
+}
+
+// writev sends one reply made of parts, without joining them.
+func (d *device) writev(parts [][]byte) syscall.Errno {
+	for {
+		_, err := unix.Writev(d.fd, parts)
+		if err != unix.EINTR {
+			return asErrno(err)
+		}
+	}
+}
+
+// sever puts /dev/null in the descriptor's place: the connection loses this holder, and the
+// number cannot come to mean another file while a late worker still has it.
+func (d *device) sever() {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_ = unix.Dup3(null, d.fd, unix.O_CLOEXEC)
+	_ = unix.Close(null)
+}
+
+// close gives the descriptor back. No worker may be left.
+func (d *device) close() {
+	_ = unix.Close(d.fd)
+}
+
+func asErrno(err error) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	if errno, ok := err.(syscall.Errno); ok {
+		return errno
+	}
+	return unix.EIO
+}

@@ -1,0 +1,165 @@
+package fuse
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+	"sync"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// rootID is the node id of the root, fixed by the protocol.
+const rootID = cacheclient.RootID
+
+// errCollision says that two paths have the same identity. It reaches applications as EIO.
+var errCollision = errors.New("two files have the same identity")
+
+// node is one version of a file, or a directory, that the kernel knows. All but lookups
+// is immutable. A node keeps its parent, so that its path can be told even where the
+// parent's FORGET overtakes its own.
+type node struct {
+	parent  *node
+	name    string
+	version string
+	id      uint64
+	size    int64
+	sec     int64
+	nsec    uint32
+	perm    uint16
+	dir     bool
+	// lookups is how often the kernel was given this node since it last forgot it; guarded by
+	// nodeTable.mu.
+	lookups uint64
+}
+
+// path is the node's path from the root, "" for the root itself.
+func (n *node) path() string {
+	if n.parent == nil {
+		return ""
+	}
+	return path.Join(n.parent.path(), n.name)
+}
+
+// child is the path of a name in the directory n.
+func (n *node) child(name string) string {
+	return path.Join(n.path(), name)
+}
+
+// modTime is the modification time, zero where the source does not tell.
+func (n *node) modTime() time.Time {
+	return time.Unix(n.sec, int64(n.nsec))
+}
+
+// info is the node as the client described it.
+func (n *node) info() cacheclient.Info {
+	return cacheclient.Info{
+		Path:    n.path(),
+		ID:      n.id,
+		Dir:     n.dir,
+		Size:    n.size,
+		ModTime: n.modTime(),
+		Mode:    fs.FileMode(n.perm),
+		Version: n.version,
+	}
+}
+
+// newNode makes a node of what the client told, without any lookup.
+func newNode(parent *node, name string, info cacheclient.Info) *node {
+	return &node{
+		parent:  parent,
+		name:    name,
+		version: info.Version,
+		id:      info.ID,
+		size:    max(info.Size, 0),
+		sec:     info.ModTime.Unix(),
+		nsec:    uint32(info.ModTime.Nanosecond()),
+		perm:    uint16(info.Mode.Perm()),
+		dir:     info.Dir,
+	}
+}
+
+// nodeTable holds the nodes that the kernel knows, by id.
+type nodeTable struct {
+	// mu guards the maps and the nodes' lookups.
+	mu    sync.RWMutex
+	nodes map[uint64]*node
+	// listed is, for each directory whose entries the kernel may have cached, the version of
+	// the listing; 0 where what it cached is of more than one version.
+	listed map[uint64]uint64
+}
+
+func newNodeTable() *nodeTable {
+	root := newNode(nil, "", cacheclient.Info{ID: rootID, Dir: true})
+	return &nodeTable{
+		nodes:  map[uint64]*node{rootID: root},
+		listed: make(map[uint64]uint64),
+	}
+}
+
+// get returns the node, nil where the kernel is not known to have it.
+func (t *nodeTable) get(id uint64) *node {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.nodes[id]
+}
+
+// add counts one lookup of the node that info names below parent, and makes the node
+// where it is new. It returns errCollision where the identity belongs to another path.
+func (t *nodeTable) add(parent *node, name string, info cacheclient.Info) (*node, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.nodes[info.ID]
+	if n == nil {
+		n = newNode(parent, name, info)
+		t.nodes[info.ID] = n
+	} else if n.parent == nil || n.name != name || n.parent.id != parent.id || n.dir != info.Dir {
+		return nil, errCollision
+	}
+	n.lookups++
+	return n, nil
+}
+
+// forget takes count lookups back, and drops the node when none is left. The root stays.
+func (t *nodeTable) forget(id, count uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.nodes[id]
+	if n == nil || id == rootID {
+		return
+	}
+	if count < n.lookups {
+		n.lookups -= count
+		return
+	}
+	delete(t.nodes, id)
+	delete(t.listed, id)
+}
+
+// relist notes that the directory is listed at this version, and tells whether what the kernel
+// has cached of it is of the same.
+func (t *nodeTable) relist(id, version uint64) (same bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	same = version != 0 && t.listed[id] == version
+	t.listed[id] = version
+	return same
+}
+
+// mixed notes that entries of this version go to the kernel: where the listing began at
+// another one, what the kernel caches is no version's.
+func (t *nodeTable) mixed(id, version uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.listed[id] != version {
+		t.listed[id] = 0
+	}
+}
+
+// known is the number of nodes, the root included.
+func (t *nodeTable) known() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.nodes)
+}

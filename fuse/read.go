@@ -1,0 +1,80 @@
+package fuse
+
+import (
+	"fmt"
+	"syscall"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// maxParts is the number of pieces that one writev(2) takes besides the header (IOV_MAX is
+// 1024).
+const maxParts = 1023
+
+// serveRead answers READ with bytes lent by the client. The kernel takes a reply that is
+// shorter than asked for the file's end and would cut the file there, so a reply has
+// exactly the bytes that the file has in the range, or is an error.
+func (w *worker) serveRead(h inHeader, msg []byte) {
+	r, ok := parseRead(msg)
+	if !ok {
+		w.replyError(h, syscall.EINVAL)
+		return
+	}
+	file := w.s.fs.opens.get(h.node)
+	if file == nil {
+		w.replyError(h, syscall.ESTALE)
+		return
+	}
+	n := readLength(file.Info().Size, r)
+	if n == 0 {
+		w.replyError(h, 0)
+		return
+	}
+	c := w.s.inflight.begin(h.op, h.unique)
+	data, err := file.Read(c.ctx, int64(r.offset), n)
+	w.s.inflight.end(c, h.unique)
+	if err == nil && data.Len() != n {
+		err = fmt.Errorf("the cache lent %d bytes where the file has %d", data.Len(), n)
+		data.Release()
+	}
+	if err != nil {
+		w.replyError(h, syscall.Errno(w.s.fs.fail(opRead, file.Info().Path, err)))
+		return
+	}
+	defer data.Release()
+	w.replyData(h, data, n)
+}
+
+// readLength is the number of bytes that a file of this size has in the range.
+func readLength(size int64, r readRange) int {
+	if size <= 0 || r.offset >= uint64(size) {
+		return 0
+	}
+	return int(min(uint64(r.size), uint64(size)-r.offset))
+}
+
+// replyData sends the header and the lent bytes in one writev(2).
+func (w *worker) replyData(h inHeader, data cacheclient.Data, n int) {
+	parts := data.Parts
+	if len(parts) > maxParts {
+		parts = [][]byte{join(parts, n)}
+	}
+	putHeader(w.header[:], outHeaderSize+n, 0, h.unique)
+	w.iov = append(append(w.iov[:0], w.header[:]), parts...)
+	errno := w.s.dev.writev(w.iov)
+	clear(w.iov)
+	w.replied(h, outHeaderSize+n, 0, errno)
+	if errno == 0 {
+		w.s.counters.copyReads.Add(1)
+		w.s.counters.copyBytes.Add(int64(n))
+	}
+}
+
+// join copies the parts into one.
+func join(parts [][]byte, n int) []byte {
+	joined := make([]byte, 0, n)
+	for _, p := range parts {
+		joined = append(joined, p...)
+	}
+	return joined
+}

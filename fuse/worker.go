@@ -1,0 +1,204 @@
+package fuse
+
+import (
+	"sync"
+	"syscall"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// requestSize has room for any request, in bytes: the kernel demands 8192 and what
+	// max_write needs more, and sends nothing longer to a read-only file system.
+	requestSize = 16 << 10
+	// startWorkers wait for requests from the start.
+	startWorkers = 2
+	// idleWorkers is the number of waiting workers beyond which one ends.
+	idleWorkers = 4
+)
+
+// pollName is a name in the root that go-fuse's ProtocolServer answers by itself, with a file
+// that does not exist.
+const pollName = ".go-fuse-epoll-hack"
+
+// worker serves one request at a time.
+type worker struct {
+	s   *Session
+	buf []byte
+	// header and iov are the reply to a READ, small the one to most others.
+	header [outHeaderSize]byte
+	iov    [][]byte
+	small  [fixedReplySize]byte
+
+	// start is when the present request was read.
+	start time.Time
+	// answered tells whether the present request has had its reply.
+	answered bool
+}
+
+// largeReplies lends buffers for listings.
+var largeReplies = sync.Pool{New: func() any { return new([]byte) }}
+
+// startWorker adds a worker.
+func (s *Session) startWorker() {
+	s.workers.Add(1)
+	go func() {
+		defer s.workers.Done()
+		w := &worker{s: s, buf: make([]byte, requestSize)}
+		w.run()
+	}()
+}
+
+// run serves requests until the session ends or enough others wait.
+func (w *worker) run() {
+	s := w.s
+	for {
+		if s.idle.Add(1) > idleWorkers {
+			s.idle.Add(-1)
+			return
+		}
+		if s.stopping.Load() {
+			s.idle.Add(-1)
+			return
+		}
+		n, err := s.dev.read(w.buf)
+		left := s.idle.Add(-1)
+		if err != nil || n == 0 {
+			s.deviceEnded(err)
+			return
+		}
+		if s.stopping.Load() {
+			w.refuse(w.buf[:n])
+			return
+		}
+		if left == 0 {
+			s.startWorker()
+		}
+		w.serve(w.buf[:n])
+	}
+}
+
+// serve answers one request.
+func (w *worker) serve(msg []byte) {
+	h, ok := parseHeader(msg)
+	if !ok {
+		w.s.log.Error("a request from the kernel has a wrong length", "bytes", len(msg))
+		return
+	}
+	w.start, w.answered = time.Now(), false
+	defer func() {
+		if r := recover(); r != nil {
+			w.s.fs.panicked(r)
+			if !w.answered {
+				w.replyError(h, syscall.EIO)
+			}
+		}
+	}()
+	switch {
+	case h.op == opRead:
+		w.serveRead(h, msg)
+	case h.op == opInterrupt:
+		w.serveInterrupt(h, msg)
+	case h.op == opLookup && h.node == rootID && parseName(msg) == pollName:
+		w.replyError(h, syscall.ENOENT)
+	default:
+		w.serveProtocol(h, msg)
+	}
+}
+
+// serveInterrupt cancels the request that INTERRUPT names. One that is not known may be on
+// its way through another worker: EAGAIN has the kernel ask again while it is unanswered.
+func (w *worker) serveInterrupt(h inHeader, msg []byte) {
+	target, ok := parseInterrupt(msg)
+	if ok && !w.s.inflight.interrupt(target) {
+		w.replyError(h, syscall.EAGAIN)
+		return
+	}
+	w.count(h, 0)
+}
+
+// serveProtocol has go-fuse decode the request and call the file system.
+func (w *worker) serveProtocol(h inHeader, msg []byte) {
+	if mayWait(h.op) {
+		c := w.s.inflight.begin(h.op, h.unique)
+		defer w.s.inflight.end(c, h.unique)
+	}
+	reply := w.small[:]
+	if room := replyRoom(h.op, msg); room > len(reply) {
+		if room > fixedReplySize+maxReply() {
+			w.replyError(h, syscall.EINVAL)
+			return
+		}
+		large := largeReplies.Get().(*[]byte)
+		defer largeReplies.Put(large)
+		if cap(*large) < room {
+			*large = make([]byte, room)
+		}
+		reply = (*large)[:room]
+	}
+	n, status := w.s.protocol.HandleRequest([][]byte{msg}, [][]byte{reply})
+	switch {
+	case n > 0:
+		w.reply(h, reply[:n])
+	case status != gofuse.OK:
+		w.replyError(h, syscall.EIO)
+	default:
+		w.count(h, 0)
+	}
+}
+
+// refuse answers a request that came while the session is being aborted.
+func (w *worker) refuse(msg []byte) {
+	h, ok := parseHeader(msg)
+	if !ok || h.op == opForget || h.op == opBatchForget || h.op == opNotifyReply || h.op == opInterrupt {
+		return
+	}
+	w.start = time.Now()
+	w.replyError(h, syscall.EIO)
+}
+
+// reply sends a whole reply, and takes back what it gave if the kernel did not take it.
+func (w *worker) reply(h inHeader, reply []byte) {
+	if w.replied(h, len(reply), replyErrno(reply), w.s.dev.write(reply)) {
+		return
+	}
+	if errno := replyErrno(reply); errno != 0 {
+		return
+	}
+	switch h.op {
+	case opOpen:
+		w.s.fs.release(h.node)
+	case opLookup:
+		w.s.fs.Forget(entryNode(reply), 1)
+	}
+}
+
+// replyError sends a reply without a body; errno may be 0.
+func (w *worker) replyError(h inHeader, errno syscall.Errno) {
+	putHeader(w.header[:], outHeaderSize, errno, h.unique)
+	w.replied(h, outHeaderSize, errno, w.s.dev.write(w.header[:]))
+}
+
+// replied counts a reply and tells whether the kernel took it. One that it did not take for a
+// reason other than that nobody waits for it any more (ENOENT) is replaced by an error, so
+// that the application does not wait for ever.
+func (w *worker) replied(h inHeader, size int, errno, failure syscall.Errno) bool {
+	w.answered = true
+	if failure == 0 {
+		w.s.counters.bytesReplied.Add(int64(size))
+	} else if failure != unix.ENOENT && failure != unix.ENODEV {
+		w.s.log.Warn("the kernel refused a reply", "op", opName(h.op), "error", failure)
+		putHeader(w.header[:], outHeaderSize, syscall.EIO, h.unique)
+		_ = w.s.dev.write(w.header[:])
+		errno = syscall.EIO
+	}
+	w.count(h, errno)
+	return failure == 0
+}
+
+// count notes the end of a request.
+func (w *worker) count(h inHeader, errno syscall.Errno) {
+	w.s.counters.done(h.op, time.Since(w.start), errno)
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"path/filepath"
+)
+
+// repeats is how often a short read is repeated within a round; the round's value is the median.
+const repeats = 3
+
+// warmRead is one case over a cached file.
+type warmRead struct {
+	name string
+	// program is what must be installed, "" for what every machine has.
+	program string
+	// mode is the millrace mount that is read: passthrough or copy.
+	mode string
+	// repeats is how often it is measured within a round.
+	repeats int
+	read    func(b *bench, name string) (float64, error)
+}
+
+const (
+	passthrough = "passthrough"
+	copyReplies = "copy"
+)
+
+func warmReads() []warmRead {
+	return []warmRead{
+		{"warm-seq", "dd", passthrough, repeats, (*bench).readWarm},
+		{"warm-seq-copy", "dd", copyReplies, repeats, (*bench).readWarm},
+		{"warm-rand4k", "fio", passthrough, 1, (*bench).readRandom},
+		{"warm-mmap", "python3", passthrough, repeats, (*bench).readMapped},
+	}
+}
+
+// measureWarm mounts for each system, reads the file once so that it is cached, and measures each case on
+// all of them in turn.
+func (b *bench) measureWarm(round int) error {
+	name := bigName(0)
+	files := map[string]string{native: filepath.Join(b.data, "big", name)}
+	for _, mode := range []struct {
+		key, system string
+		flags       []string
+	}{
+		{passthrough, millrace, nil},
+		{copyReplies, millrace, []string{"--no-passthrough"}},
+		{rclone, rclone, nil},
+	} {
+		if !b.needsWarm(mode.key) {
+			continue
+		}
+		m, err := b.newMount(mode.system, b.bare, "big/", mode.flags...)
+		if err != nil {
+			b.failed("warm mount", mode.key, err)
+			continue
+		}
+		defer m.close()
+		file := filepath.Join(m.dir, name)
+		if _, err := b.readCold(file); err != nil {
+			b.failed("warm mount", mode.key, err)
+			continue
+		}
+		files[mode.key] = file
+	}
+	for _, c := range warmReads() {
+		if b.cfg.wants(c.name) && b.installed(c.program, c.name) {
+			b.measureWarmCase(c, round, files)
+		}
+	}
+	return nil
+}
+
+// needsWarm says whether a case that was asked for reads the mount.
+func (b *bench) needsWarm(key string) bool {
+	if key == rclone {
+		return b.has(rclone)
+	}
+	for _, c := range warmReads() {
+		if c.mode == key && b.cfg.wants(c.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// measureWarmCase measures one case on each system, the page cache dropped before each read.
+func (b *bench) measureWarmCase(c warmRead, round int, files map[string]string) {
+	values := map[string][]float64{}
+	systems := b.turns(round, native, millrace, rclone)
+	for range c.repeats {
+		for _, system := range systems {
+			key := system
+			if system == millrace {
+				key = c.mode
+			}
+			file, mounted := files[key]
+			if !mounted {
+				continue
+			}
+			b.dropCaches()
+			v, err := c.read(b, file)
+			if err != nil {
+				b.failed(c.name, system, err)
+				continue
+			}
+			values[system] = append(values[system], v)
+		}
+	}
+	for _, system := range systems {
+		if len(values[system]) > 0 {
+			b.keep(c.name, system, median(values[system]))
+		}
+	}
+}

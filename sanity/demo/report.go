@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/dustin/go-humanize"
+
+	"millrace.io/millrace/sanity/session"
+)
+
+// printTable prints what each copy took and what it cost the source.
+func printTable(w io.Writer, source tree, status session.Status, results []copied, verdicts []verdict) {
+	first, second := results[0], results[1]
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	row := func(what, one, two string) { fmt.Fprintf(t, "  %s\t%s\t%s\n", what, one, two) }
+	row("", "first copy", "second copy")
+	row("seconds", fmt.Sprintf("%.2f", first.took.Seconds()), fmt.Sprintf("%.2f", second.took.Seconds()))
+	row("times faster", "", fmt.Sprintf("%.1f x", first.took.Seconds()/second.took.Seconds()))
+	row("bytes from the source", size(first.cost.BodyBytes), size(second.cost.BodyBytes))
+	row("requests to the source", humanize.Comma(first.cost.Requests), humanize.Comma(second.cost.Requests))
+	row("files compared", humanize.Comma(int64(verdicts[0].files)), humanize.Comma(int64(verdicts[1].files)))
+	row("files that differ", humanize.Comma(int64(len(verdicts[0].wrong))), humanize.Comma(int64(len(verdicts[1].wrong))))
+	_ = t.Flush()
+	fmt.Fprintf(w, "\n  cached: %.1f %% of the source's %s\n", 100*float64(status.Capacity.Used)/float64(source.bytes), humanize.Bytes(uint64(source.bytes)))
+}
+
+// size shows bytes for people, zero as zero.
+func size(n int64) string { return humanize.Bytes(uint64(n)) }

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/sanity/serve"
+	"millrace.io/millrace/sanity/session"
+
+	"github.com/dustin/go-humanize"
+)
+
+// tree is the source: a directory, and what is in it.
+type tree struct {
+	dir   string
+	files int
+	bytes int64
+}
+
+// makeSource copies the Go toolchain's own source tree into the work directory, and writes a file
+// of random bytes beside it.
+func makeSource(s *session.Session, work string, fileSize int64) (tree, error) {
+	out, err := s.Run(30*time.Second, "go", "env", "GOROOT")
+	if err != nil {
+		return tree{}, err
+	}
+	t := tree{dir: filepath.Join(work, "source")}
+	if err := os.Mkdir(t.dir, 0o755); err != nil {
+		return tree{}, err
+	}
+	goroot := filepath.Join(strings.TrimSpace(out.Stdout), "src")
+	// -L: a GOROOT may be made of symbolic links, and a web server has none.
+	if _, err := s.Run(10*time.Minute, "cp", "-rL", goroot, filepath.Join(t.dir, "go")); err != nil {
+		return tree{}, err
+	}
+	if err := writeRandom(filepath.Join(t.dir, "random.bin"), fileSize); err != nil {
+		return tree{}, err
+	}
+	err = filepath.WalkDir(t.dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		t.files++
+		t.bytes += info.Size()
+		return nil
+	})
+	fmt.Printf("source tree       %s files, %s: %s and one file of %s\n",
+		humanize.Comma(int64(t.files)), humanize.Bytes(uint64(t.bytes)), goroot, humanize.Bytes(uint64(fileSize)))
+	return t, err
+}
+
+// writeRandom writes a file that nothing can compress or guess.
+func writeRandom(name string, size int64) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(f, io.LimitReader(rand.Reader, size), make([]byte, 1<<20))
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// tierBytes is the quota for a source: the whole of it stays below the high watermark, with room
+// for what small files round up to.
+func tierBytes(source int64) int64 { return source*3/2 + 256<<20 }
+
+// tierDir makes the cache's directory in memory where there is room for it, else in the work directory.
+func tierDir(s *session.Session, work string, source int64) (string, error) {
+	const memory = "/dev/shm"
+	var st unix.Statfs_t
+	if err := unix.Statfs(memory, &st); err == nil && int64(st.Bavail)*st.Bsize > tierBytes(source) {
+		if dir, err := s.TempDir(memory, "millrace-demo-"); err == nil {
+			return dir, nil
+		}
+	}
+	dir := filepath.Join(work, "tier")
+	return dir, os.Mkdir(dir, 0o700)
+}
+
+// limitsText says how slow the server was made.
+func limitsText(o serve.Options) string {
+	text := "as fast as this machine"
+	if o.BytesPerSecond > 0 {
+		text = fmt.Sprintf("limited to %s/s", humanize.Bytes(uint64(o.BytesPerSecond)))
+	}
+	if o.DelayPerRequest > 0 {
+		text += fmt.Sprintf(", %v before each response", o.DelayPerRequest)
+	}
+	return text
+}

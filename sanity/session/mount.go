@@ -1,0 +1,105 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// CanMount says why this process cannot mount a FUSE file system, "" when it can.
+func CanMount() string {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return "needs /dev/fuse"
+	}
+	if os.Geteuid() == 0 {
+		return ""
+	}
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		return "needs root, or fusermount3 (package fuse3)"
+	}
+	return ""
+}
+
+// Mounted says whether something is mounted on the directory itself. It asks mountinfo, not
+// the mount, which may hang.
+func Mounted(dir string) bool {
+	found, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
+	return err == nil && len(found) > 0
+}
+
+// WaitMounted waits until something is mounted on the directory, or the process ends.
+func WaitMounted(ctx context.Context, dir string, limit time.Duration, ended <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !Mounted(dir) {
+		select {
+		case <-tick.C:
+		case <-ended:
+			return errors.New("the process ended before it mounted")
+		case <-ctx.Done():
+			return fmt.Errorf("nothing is mounted: %w", context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// Detach takes every mount off the directory, also those whose server is dead or hangs.
+func Detach(dir string) {
+	for range 8 {
+		if !Mounted(dir) {
+			return
+		}
+		if os.Geteuid() == 0 {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+			continue
+		}
+		_, _ = Run(context.Background(), 10*time.Second, "fusermount3", "-u", "-z", dir)
+	}
+}
+
+// PidsWithArgument finds the processes that have the string as one whole argument.
+func PidsWithArgument(arg string) []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		line, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if err != nil {
+			continue
+		}
+		for a := range bytes.SplitSeq(line, []byte{0}) {
+			if string(a) == arg {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids
+}
+
+// FileSystem names the type of the file system that holds the path: "tmpfs", "ext2/ext3/ext4"
+// and the like.
+func FileSystem(path string) string {
+	out, err := Run(context.Background(), 5*time.Second, "stat", "-f", "-c", "%T", path)
+	if err != nil {
+		return "an unknown file system"
+	}
+	return strings.TrimSpace(out.Stdout)
+}
