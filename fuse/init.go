@@ -60,8 +60,10 @@ func newProtocol(fs *filesystem, passthrough bool, logger *slog.Logger) *gofuse.
 		Logger:              goFuseLogger(logger),
 		// A node is one version: what the kernel cached of it never goes wrong.
 		ExplicitDataCacheControl: true,
-		ExtraCapabilities:        gofuse.CAP_READDIRPLUS_AUTO | gofuse.CAP_ASYNC_DIO,
-		DisabledCapabilities:     gofuse.CAP_NO_OPEN_SUPPORT,
+		// CAP_ASYNC_DIO is left out on purpose: with it the kernel waits for reads past the page
+		// cache without listening to signals, and a killed process stays in state D.
+		ExtraCapabilities:    gofuse.CAP_READDIRPLUS_AUTO,
+		DisabledCapabilities: gofuse.CAP_NO_OPEN_SUPPORT,
 		PanicHandler: func(r any) gofuse.Status {
 			fs.panicked(r)
 			return gofuse.EIO

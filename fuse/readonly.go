@@ -79,9 +79,6 @@ func (readOnly) CopyFileRange(<-chan struct{}, *gofuse.CopyFileRangeIn) (uint32,
 	return 0, erofs
 }
 
-// Flush is answered once for the whole session: there is nothing to flush.
-func (readOnly) Flush(<-chan struct{}, *gofuse.FlushIn) gofuse.Status { return enosys }
-
 // Access is answered once: the mount has default_permissions, the kernel decides.
 func (readOnly) Access(<-chan struct{}, *gofuse.AccessIn) gofuse.Status { return enosys }
 

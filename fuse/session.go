@@ -128,6 +128,8 @@ type Session struct {
 	idle    atomic.Int64
 	// stopping has workers end instead of reading on.
 	stopping atomic.Bool
+	// settled is set when Mount is done with its own requests.
+	settled atomic.Bool
 
 	// endOnce guards err, why the session ended.
 	endOnce sync.Once
@@ -217,6 +219,25 @@ func (s *Session) settle(readAheadKB int) error {
 		s.log.Debug("the read-ahead of the mount stays as it is", "kb", kb, "error", err)
 	}
 	s.kernel.ReadAheadKB = kb
+	return s.refusePoll()
+}
+
+// pollName is a name in the root for which go-fuse's ProtocolServer has a file of its own. It is
+// there while the session settles, and for nobody else.
+const pollName = ".go-fuse-epoll-hack"
+
+// refusePoll has the kernel ask for POLL once, which is answered with ENOSYS, so that it
+// never asks again. A Go program that opens a file has its runtime put it into epoll(7) without
+// giving up the processor; one that reads a mount that it serves itself, as tests do, could
+// not answer.
+func (s *Session) refusePoll() error {
+	defer s.settled.Store(true)
+	fd, err := unix.Open(filepath.Join(s.dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("asking the new mount on %s for a file: %w", s.dir, err)
+	}
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	_ = unix.Close(fd)
 	return nil
 }
 

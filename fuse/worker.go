@@ -19,10 +19,6 @@ const (
 	idleWorkers = 4
 )
 
-// pollName is a name in the root that go-fuse's ProtocolServer answers by itself, with a file
-// that does not exist.
-const pollName = ".go-fuse-epoll-hack"
-
 // worker serves one request at a time.
 type worker struct {
 	s   *Session
@@ -101,7 +97,11 @@ func (w *worker) serve(msg []byte) {
 		w.serveRead(h, msg)
 	case h.op == opInterrupt:
 		w.serveInterrupt(h, msg)
-	case h.op == opLookup && h.node == rootID && parseName(msg) == pollName:
+	case h.op == opFlush:
+		// There is nothing to flush. ProtocolServer would accept it for the file of refusePoll, and
+		// the kernel go on asking.
+		w.replyError(h, syscall.ENOSYS)
+	case h.op == opLookup && h.node == rootID && w.s.settled.Load() && parseName(msg) == pollName:
 		w.replyError(h, syscall.ENOENT)
 	default:
 		w.serveProtocol(h, msg)

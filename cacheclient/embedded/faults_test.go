@@ -95,7 +95,7 @@ func checkRandom(t *testing.T, c cacheclient.Client, rnd *rand.Rand, name string
 // TestEachBlockComesOnce has many readers of a cold file cost the source one file.
 func TestEachBlockComesOnce(t *testing.T) {
 	src := newSource(t)
-	want := random(1, 40<<20)
+	want := random(1, 16<<20)
 	src.write(t, "f", want)
 	c := src.client(t, embedded.Config{Levels: tier(t.TempDir(), 64<<20)})
 	var wg sync.WaitGroup

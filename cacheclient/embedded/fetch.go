@@ -82,6 +82,7 @@ func (f *fetch) fetch(ctx context.Context) error {
 	f.e.mu.Lock()
 	f.inTier, f.e.bypass = tier, !tier
 	if !tier {
+		f.e.wake(0, f.e.info.Size)
 		f.run, f.at = f.want, f.want.first*BlockSize
 	}
 	f.e.mu.Unlock()

@@ -190,7 +190,7 @@ func (e *entry) awaitBytes(ctx context.Context, until int64, want run) error {
 	}
 	w := &waiter{until: until, ready: make(chan struct{})}
 	if f.run.last <= block || f.run.first > block {
-		w.until = f.run.last * BlockSize
+		w.until = min(f.run.last*BlockSize, e.info.Size)
 	}
 	e.waiters = append(e.waiters, w)
 	e.mu.Unlock()

@@ -70,18 +70,19 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	if value == "" {
 		return 0
 	}
-	var wait time.Duration
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		wait = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		if server, err := http.ParseTime(h.Get("Date")); err == nil {
-			now = server
-		}
-		wait = at.Sub(now)
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	} else if errors.Is(err, strconv.ErrRange) {
-		wait = maxRetryAfter
+		return maxRetryAfter
 	}
-	return min(max(wait, 0), maxRetryAfter)
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	if server, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = server
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
 // networkError says that no answer came. It is cacheclient.ErrUnavailable.

@@ -113,7 +113,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	switch {
 	case b.left == 0:
 		return n, nil
-	case err == io.EOF: //nolint:errorlint // io.Reader returns it bare
+	case err == io.EOF:
 		return n, io.ErrUnexpectedEOF
 	}
 	return n, err

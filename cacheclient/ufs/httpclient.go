@@ -41,6 +41,8 @@ type httpClient struct {
 	private    []string
 	user, pass string
 	timeout    time.Duration
+	// stored says that a Content-Encoding belongs to the file as it is stored, as in object stores.
+	stored bool
 }
 
 // request is what to ask for, and how to call it in an error.

@@ -24,7 +24,7 @@ func (c *httpClient) open(ctx context.Context, r request, want cacheclient.Info,
 		cancel(nil)
 		return nil, err
 	}
-	start, end, err := checkResponse(resp, r, want, off, length)
+	start, end, err := c.checkResponse(resp, r, want, off, length)
 	if err != nil {
 		discard(resp)
 		cancel(nil)
@@ -36,7 +36,10 @@ func (c *httpClient) open(ctx context.Context, r request, want cacheclient.Info,
 
 // checkResponse tells which bytes of the file will come. Anything that shows another version is
 // ErrStale; statuses 412 and 416 are returned as they are, to be confirmed.
-func checkResponse(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
+func (c *httpClient) checkResponse(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
+	if err := c.checkEncoding(resp, r); err != nil && resp.StatusCode < http.StatusMultipleChoices {
+		return 0, 0, err
+	}
 	switch {
 	case isRedirect(resp):
 		return 0, 0, fmt.Errorf("%s is a directory now: %w", r.show, cacheclient.ErrStale)
@@ -93,11 +96,7 @@ func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, le
 // checkWhole accepts a 200, by which the server ignores the range, when the body is the file
 // as it was described.
 func checkWhole(resp *http.Response, r request, want cacheclient.Info) (start, end int64, err error) {
-	coding := strings.ToLower(resp.Header.Get("Content-Encoding"))
-	switch {
-	case resp.ContentLength < 0 && coding != "" && coding != "identity":
-		return 0, 0, fmt.Errorf("%s is sent with the Content-Encoding %s although identity was asked for; the server must be told not to compress it", r.show, coding)
-	case resp.ContentLength >= 0 && resp.ContentLength != want.Size:
+	if resp.ContentLength >= 0 && resp.ContentLength != want.Size {
 		return 0, 0, stale(r, "it has %d bytes, not %d", resp.ContentLength, want.Size)
 	}
 	return 0, want.Size, nil

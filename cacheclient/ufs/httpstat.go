@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -73,7 +74,7 @@ func (c *httpClient) statBy(ctx context.Context, method string, r request, heade
 	case isRedirect(resp):
 		return head{dir: true}, nil
 	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && header.Get("Range") != "":
-		return readHead(resp), nil
+		return readHead(resp), c.checkEncoding(resp, r)
 	}
 	return head{}, newStatusError(resp, r.show)
 }
@@ -97,6 +98,23 @@ func readHead(resp *http.Response) head {
 		h.etag = ""
 	}
 	return h
+}
+
+// compressed are the names of files that servers call encoded as they are, such as Apache httpd by AddEncoding.
+var compressed = regexp.MustCompile(`(?i)\.(gz|tgz|svgz|z|taz|bz2|tbz2?|xz|txz|zst|tzst|br)$`)
+
+// checkEncoding refuses a file that the server compresses on the way, although it was asked not to: the bytes and their
+// number would be those of another file.
+func (c *httpClient) checkEncoding(resp *http.Response, r request) error {
+	if c.stored || !encoded(resp) || compressed.MatchString(r.url.Path) {
+		return nil
+	}
+	return fmt.Errorf("%s is sent with the Content-Encoding %s although identity was asked for; the server must be told not to compress it", r.show, resp.Header.Get("Content-Encoding"))
+}
+
+func encoded(resp *http.Response) bool {
+	coding := strings.ToLower(resp.Header.Get("Content-Encoding"))
+	return coding != "" && coding != "identity"
 }
 
 // firstURL is what was asked for before redirects.

@@ -103,12 +103,12 @@ func (s *httpStore) List(ctx context.Context, dir string, fn func(cacheclient.In
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	resp, err := s.client.send(ctx, s.client.lists, http.MethodGet, r, nil)
+	resp, err := s.client.send(ctx, s.client.lists, http.MethodGet, r, nil) //nolint:bodyclose // page closes it
 	if err != nil {
 		return err
 	}
 	page := newPatientReader(ctx, cancel, resp.Body, r.url.Host, s.client.timeout)
-	defer page.Close()
+	defer func() { _ = page.Close() }()
 	switch {
 	case isRedirect(resp):
 		return fmt.Errorf("%s: %w", r.show, cacheclient.ErrNotDir)
@@ -185,9 +185,4 @@ func checkRange(info cacheclient.Info, off, length int64) error {
 		return fmt.Errorf("%q: %d bytes from %d are not within %d: %w", info.Path, length, off, info.Size, fs.ErrInvalid)
 	}
 	return nil
-}
-
-func encoded(resp *http.Response) bool {
-	coding := strings.ToLower(resp.Header.Get("Content-Encoding"))
-	return coding != "" && coding != "identity"
 }

@@ -146,7 +146,7 @@ func (s *localStore) List(ctx context.Context, dir string, fn func(cacheclient.I
 	if err != nil {
 		return s.listError(dir, name, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for {
 		entries, err := f.ReadDir(listBatch)
 		for _, entry := range entries {
@@ -212,7 +212,7 @@ func (s *localStore) Open(ctx context.Context, info cacheclient.Info, off, lengt
 	}
 	switch {
 	case err != nil:
-	case !fi.Mode().IsRegular() || fi.Size() != info.Size && !(s.opt.NoCheckUpdated && fi.Size() > info.Size) || !fi.ModTime().Equal(info.ModTime) && !s.opt.NoCheckUpdated:
+	case !fi.Mode().IsRegular() || !s.isVersion(fi, info):
 		err = cacheclient.ErrStale
 	default:
 		b.look = b.fstat
@@ -220,6 +220,15 @@ func (s *localStore) Open(ctx context.Context, info cacheclient.Info, off, lengt
 	}
 	_ = f.Close()
 	return nil, localError(info.Path, err)
+}
+
+// isVersion tells whether the open file is the version that was asked for. With no_check_updated a file that
+// grew is as good.
+func (s *localStore) isVersion(fi os.FileInfo, info cacheclient.Info) bool {
+	if s.opt.NoCheckUpdated {
+		return fi.Size() >= info.Size
+	}
+	return fi.Size() == info.Size && fi.ModTime().Equal(info.ModTime)
 }
 
 // localBody reads a range of an open file, and looks after each read whether the file is

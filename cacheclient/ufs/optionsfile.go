@@ -28,7 +28,7 @@ func readOptionsFile(ctx context.Context, name string, table rclone.Options) (co
 	if err != nil {
 		return nil, fmt.Errorf("options file %q: %w", name, bare(err))
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("options file %q: %w", name, bare(err))

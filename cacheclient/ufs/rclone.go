@@ -52,6 +52,7 @@ func newS3Store(ctx context.Context, src source, values configmap.Simple, opts O
 	if err != nil {
 		return nil, err
 	}
+	client.stored = true
 	backend, err := rclone.Find("s3")
 	if err != nil {
 		return nil, fmt.Errorf("rclone's s3 backend: %w", err)

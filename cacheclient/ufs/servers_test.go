@@ -152,6 +152,7 @@ func apacheUser() string {
 }
 
 func apacheModules(t *testing.T) string {
+	t.Helper()
 	for _, dir := range []string{"/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/etc/httpd/modules"} {
 		var config strings.Builder
 		for _, name := range []string{"mpm_event", "authz_core", "autoindex", "dir", "mime", "alias", "filter", "deflate", "unixd"} {
@@ -196,6 +197,7 @@ func TestS3(t *testing.T) {
 
 // s3Options reach serveS3; its keys come from the environment.
 func s3Options(t *testing.T, endpoint string) Options {
+	t.Helper()
 	t.Setenv("UFS_TEST_KEY", "key")
 	t.Setenv("UFS_TEST_SECRET", "secret")
 	return Options{Values: map[string]string{

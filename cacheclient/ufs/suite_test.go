@@ -44,19 +44,19 @@ func TestMain(m *testing.M) {
 }
 
 // sharedTree makes the tree once. Other users, as which servers run, may read it.
-func sharedTree(t testing.TB) *tree {
-	t.Helper()
+func sharedTree(tb testing.TB) *tree {
+	tb.Helper()
 	if theTree == nil {
 		dir, err := os.MkdirTemp("", "ufs-test") //nolint:usetesting // it outlives the test
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		base = dir
 		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		theTree = newTree(t, filepath.Join(dir, "tree"), manyFiles)
-		theTree.addBig(t, filepath.Join(dir, "bigtree"))
+		theTree = newTree(tb, filepath.Join(dir, "tree"), manyFiles)
+		theTree.addBig(tb, filepath.Join(dir, "bigtree"))
 	}
 	return theTree
 }
@@ -74,8 +74,8 @@ var oddNames = []string{
 }
 
 // newTree writes the tree. many is the number of files of its large directory.
-func newTree(t testing.TB, dir string, many int) *tree {
-	t.Helper()
+func newTree(tb testing.TB, dir string, many int) *tree {
+	tb.Helper()
 	tr := &tree{dir: dir, files: map[string][]byte{}}
 	random := rand.New(rand.NewPCG(1, 2))
 	content := func(n int) []byte {
@@ -100,19 +100,19 @@ func newTree(t testing.TB, dir string, many int) *tree {
 	for name, data := range tr.files {
 		full := filepath.Join(tr.dir, name)
 		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := os.WriteFile(full, data, 0o644); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	// An old time with a fraction, as a server does not tell it.
 	old := time.Date(2024, 2, 3, 4, 5, 6, 789000000, time.UTC)
 	if err := os.Chtimes(filepath.Join(tr.dir, "data.bin"), old, old); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(tr.dir, "emptydir"), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	tr.dirs = append(tr.dirs, "emptydir")
 	for name := range tr.files {
@@ -126,19 +126,19 @@ func newTree(t testing.TB, dir string, many int) *tree {
 }
 
 // addBig adds a sparse file of more than 4 GiB.
-func (tr *tree) addBig(t testing.TB, dir string) {
-	t.Helper()
+func (tr *tree) addBig(tb testing.TB, dir string) {
+	tb.Helper()
 	tr.big = dir
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f, err := os.Create(filepath.Join(dir, "sparse"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer f.Close()
 	if _, err := f.WriteAt(bigTail, bigSize-int64(len(bigTail))); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -172,20 +172,20 @@ type abilities struct {
 	unlisted map[string]string
 }
 
-func testContext(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(cancel)
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 2*time.Minute)
+	tb.Cleanup(cancel)
 	return ctx
 }
 
-func mustOpen(t testing.TB, source string, opts Options) Store {
-	t.Helper()
-	store, err := Open(testContext(t), source, opts)
+func mustOpen(tb testing.TB, source string, opts Options) Store {
+	tb.Helper()
+	store, err := Open(testContext(tb), source, opts)
 	if err != nil {
-		t.Fatalf("open: %v", err)
+		tb.Fatalf("open: %v", err)
 	}
-	t.Cleanup(func() { _ = store.Close() })
+	tb.Cleanup(func() { _ = store.Close() })
 	return store
 }
 
@@ -201,13 +201,13 @@ func runSuite(t *testing.T, store Store, tr *tree, can abilities) {
 	t.Run("stale", func(t *testing.T) { testStale(t, store, tr, can) })
 }
 
-func listNames(t testing.TB, store Store, dir string) ([]string, []cacheclient.Info) {
-	t.Helper()
+func listNames(tb testing.TB, store Store, dir string) ([]string, []cacheclient.Info) {
+	tb.Helper()
 	var names []string
 	var infos []cacheclient.Info
-	err := store.List(testContext(t), dir, func(info cacheclient.Info) error {
-		if path.Dir(info.Path) != dir && !(dir == "" && path.Dir(info.Path) == ".") {
-			t.Errorf("list %q gives the path %q", dir, info.Path)
+	err := store.List(testContext(tb), dir, func(info cacheclient.Info) error {
+		if parent := path.Dir(info.Path); parent != dir && (dir != "" || parent != ".") {
+			tb.Errorf("list %q gives the path %q", dir, info.Path)
 		}
 		name := info.Name()
 		if info.Dir {
@@ -218,13 +218,14 @@ func listNames(t testing.TB, store Store, dir string) ([]string, []cacheclient.I
 		return nil
 	})
 	if err != nil {
-		t.Fatalf("list %q: %v", dir, err)
+		tb.Fatalf("list %q: %v", dir, err)
 	}
 	slices.Sort(names)
 	return names, infos
 }
 
 func testList(t *testing.T, store Store, tr *tree, can abilities) {
+	t.Helper()
 	for _, dir := range append([]string{""}, tr.dirs...) {
 		if can.skips(dir) {
 			continue
@@ -280,6 +281,7 @@ func difference(got, want []string) []string {
 }
 
 func testStat(t *testing.T, store Store, tr *tree, can abilities) {
+	t.Helper()
 	ctx := testContext(t)
 	if info, err := store.Stat(ctx, ""); err != nil || !info.Dir || info.Path != "" {
 		t.Errorf("stat of the root: %+v, %v", info, err)
@@ -348,6 +350,7 @@ func readAll(ctx context.Context, store Store, info cacheclient.Info, off, lengt
 }
 
 func testRead(t *testing.T, store Store, tr *tree, can abilities) {
+	t.Helper()
 	ctx := testContext(t)
 	for p, data := range tr.files {
 		if can.skips(p) || len(data) == 0 || strings.HasPrefix(p, "many/") && p > "many/file-000020" {
@@ -410,6 +413,7 @@ func testParallel(t *testing.T, store Store, tr *tree, info cacheclient.Info) {
 }
 
 func testMissing(t *testing.T, store Store) {
+	t.Helper()
 	ctx := testContext(t)
 	for _, p := range []string{"nothing", "nothing/below", "data.bin/below", "../etc", "a//b", "/abs", "odd/..", "odd/.", "nul\x00"} {
 		if info, err := store.Stat(ctx, p); !errors.Is(err, fs.ErrNotExist) {
@@ -430,6 +434,7 @@ func testMissing(t *testing.T, store Store) {
 }
 
 func testKinds(t *testing.T, store Store) {
+	t.Helper()
 	ctx := testContext(t)
 	if err := store.List(ctx, "data.bin", func(cacheclient.Info) error { return nil }); !errors.Is(err, cacheclient.ErrNotDir) {
 		t.Errorf("list of a file: %v", err)
@@ -446,6 +451,7 @@ func testKinds(t *testing.T, store Store) {
 }
 
 func testCancelled(t *testing.T, store Store) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := store.Stat(ctx, "data.bin"); !errors.Is(err, context.Canceled) {
@@ -463,6 +469,7 @@ func testCancelled(t *testing.T, store Store) {
 
 // testStale changes a file of the tree at the source.
 func testStale(t *testing.T, store Store, tr *tree, can abilities) {
+	t.Helper()
 	ctx := testContext(t)
 	full := filepath.Join(tr.dir, "changing")
 	write := func(data string, at time.Time) {
@@ -515,6 +522,7 @@ func testStale(t *testing.T, store Store, tr *tree, can abilities) {
 }
 
 func testBig(t *testing.T, store Store) {
+	t.Helper()
 	ctx := testContext(t)
 	info, err := store.Stat(ctx, "sparse")
 	if err != nil || info.Size != bigSize {

@@ -78,9 +78,7 @@ func TestBackgroundOverHTTP(t *testing.T) {
 	}
 	// Begun anew, it is as warm as before.
 	r.ok("unmount", r.dir)
-	if running(pid) {
-		t.Errorf("process %d lives on after unmount", pid)
-	}
+	r.ended(pid)
 	r.mountBackground(url)
 	r.same("d/big", data)
 	if st := r.status(r.dir); st.Counters.BytesSource >= 5<<20 {
@@ -89,7 +87,13 @@ func TestBackgroundOverHTTP(t *testing.T) {
 	r.ok("unmount", r.dir)
 }
 
-func running(pid int) bool { return unix.Kill(pid, 0) == nil }
+// ended fails unless the process has ended by now, be it that nobody has reaped it.
+func (r *rig) ended(pid int) {
+	r.t.Helper()
+	if ended, err := processEnded(pid, 0); err != nil || !ended {
+		r.t.Errorf("process %d lives on (%v)", pid, err)
+	}
+}
 
 func TestBackgroundReturnsAtOnce(t *testing.T) {
 	const limit = 300 * time.Millisecond
@@ -192,9 +196,7 @@ func TestBusyUnmountIsRefusedUnlessForced(t *testing.T) {
 	r.refused(1, []string{r.dir + " is in use by", fmt.Sprintf("%d sleep", holder), "--force"}, "unmount", r.dir)
 	r.same("a", data)
 	r.ok("unmount", "--force", r.dir)
-	if running(pid) {
-		t.Errorf("process %d lives on", pid)
-	}
+	r.ended(pid)
 }
 
 func TestSecondInterruptForces(t *testing.T) {
@@ -471,10 +473,10 @@ func TestMountedAlreadyAndInUse(t *testing.T) {
 	if err := os.Mkdir(second, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r.refused(1, []string{r.tier, "use"}, "mount", "--tier-dir", r.tier, r.source, second)
+	r.refused(1, []string{r.tier, "another mount"}, "mount", "--tier-dir", r.tier, r.source, second)
 	r.refused(1, []string{"another process answers"}, "mount", "--tier-dir", r.tier+"2", "--socket", r.status(r.dir).Socket, r.source, second)
 	r.refused(1, []string{"inside the millrace mount"}, "unmount", r.dir+"/a")
-	r.refused(1, []string{"no such file", "nope"}, "warm", r.dir+"/nope")
+	r.refused(1, []string{"not exist", "nope"}, "warm", r.dir+"/nope")
 	r.same("a", data)
 	r.ok("unmount", r.dir)
 }
@@ -513,7 +515,7 @@ func TestInterruptWhileTheSourceIsSilent(t *testing.T) {
 
 func TestSilentSourceIsGivenUp(t *testing.T) {
 	r := newRig(t)
-	r.refused(1, []string{"does not answer"}, r.mountArgs(r.silentServer(), "--timeout", "500ms", "--background")...)
+	r.refused(1, []string{"nothing came for 500ms"}, r.mountArgs(r.silentServer(), "--timeout", "500ms", "--background")...)
 }
 
 func TestBackgroundProcessThatDiesIsReported(t *testing.T) {

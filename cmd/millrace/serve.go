@@ -23,6 +23,8 @@ const (
 	// detachPatience is how long readers that hold a detached mount get before the process
 	// ends all the same.
 	detachPatience = 2 * time.Second
+	// forcePatience bounds a forced unmount, in which the session gives its readers time.
+	forcePatience = 5 * time.Second
 	// usersNamed is how many processes a sentence about a busy mount names.
 	usersNamed = 3
 )
@@ -234,7 +236,7 @@ func (m *served) end() {
 	if m.session == nil {
 		return
 	}
-	if err := m.session.Unmount(true); err != nil {
+	if err := m.force(); err != nil {
 		m.log.Error("the mount could not be ended", "dir", m.dir, "error", err)
 	}
 	m.drain()
@@ -278,13 +280,26 @@ func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
 	}
 	if err != nil {
 		// Busy, or held by a copy of the mount in another mount namespace.
-		err = m.session.Unmount(true)
+		err = m.force()
 	}
 	if err != nil {
 		return false, fmt.Errorf("unmount %s: %w", m.dir, err)
 	}
 	m.drain()
 	return true, nil
+}
+
+// force detaches the mount, whoever uses it. A session whose end does not come is left to
+// the end of the process, which ends it for the kernel.
+func (m *served) force() error {
+	forced, session := make(chan error, 1), m.session
+	go func() { forced <- session.Unmount(true) }()
+	select {
+	case err := <-forced:
+		return err
+	case <-time.After(forcePatience):
+		return nil
+	}
 }
 
 // drain waits for the session's end after an unmount. Readers that still hold a detached

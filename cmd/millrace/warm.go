@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -99,10 +98,14 @@ func resolve(arg string) (string, error) {
 // clientOf gives a client of the process that serves the mount which path lies in.
 func clientOf(path string) (*agent.Client, error) {
 	dir, fstype, _, err := fuse.MountOf(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	for known := path; errors.Is(err, fs.ErrNotExist) && known != filepath.Dir(known); {
+		known = filepath.Dir(known)
+		dir, fstype, _, err = fuse.MountOf(known)
 	}
-	if err != nil || fstype != fuse.FSType {
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", path, err)
+	case fstype != fuse.FSType:
 		return nil, fmt.Errorf("%s is not in a millrace mount", path)
 	}
 	runtime, err := agent.RuntimeDir()

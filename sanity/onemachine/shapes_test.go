@@ -50,7 +50,7 @@ func TestNames(t *testing.T) {
 // TestManyFiles lists a directory of 100,000 files.
 func TestManyFiles(t *testing.T) {
 	const count = 100_000
-	source := t.TempDir()
+	source := memoryDir(t)
 	if err := os.Mkdir(filepath.Join(source, "many"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,8 @@ func TestManyFiles(t *testing.T) {
 		}
 	}
 	r := newRig(t, source)
-	for range 2 {
+	for _, when := range []string{"first", "second"} {
+		begin := time.Now()
 		out, err := r.try(filepath.Join(r.dir, "many"), 5*time.Minute, "find", ".", "-type", "f", "-printf", "%f %s\n")
 		if err != nil {
 			t.Fatal(err)
@@ -75,6 +76,7 @@ func TestManyFiles(t *testing.T) {
 			}
 			seen[name] = true
 		}
+		t.Logf("the %s listing took %v", when, time.Since(begin).Round(time.Millisecond))
 		if len(seen) != count {
 			t.Fatalf("%d different files of %d", len(seen), count)
 		}
@@ -86,6 +88,17 @@ func TestManyFiles(t *testing.T) {
 		}
 	}
 	r.unmount()
+}
+
+// memoryDir is a directory in memory where there is some: 100,000 files are made and removed faster.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "millrace-onemachine-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // TestOverFourGiB reads both ends of a sparse file whose size needs more than 32 bits, without the

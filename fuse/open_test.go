@@ -1,0 +1,226 @@
+package fuse
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// TestOneModeAtATime: a file that becomes local while it is open is copied on to whoever opens
+// it, and passed through once nobody has it open.
+func TestOneModeAtATime(t *testing.T) {
+	source := t.TempDir()
+	content := pattern(3 << 20)
+	write(t, source, "f", content)
+	client := newLocalClient(source)
+	s, dir := mountLocal(t, client, nil)
+	path := filepath.Join(dir, "f")
+	first, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	client.local.Store(true)
+	for range 3 {
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("beside an open handle: %d bytes, %v", len(got), err)
+		}
+	}
+	if st := s.Stats(); st.PassthroughOpens != 0 || st.OpenFiles != 1 {
+		t.Fatalf("%d passthrough opens, %d open files", st.PassthroughOpens, st.OpenFiles)
+	}
+	_ = first.Close()
+	eventually(t, "RELEASE", func() bool { return s.Stats().OpenFiles == 0 })
+	handles := make([]*os.File, 3)
+	for i := range handles {
+		if handles[i], err = os.Open(path); err != nil {
+			t.Fatal(err)
+		}
+		// The way back: what was open in passthrough mode stays there.
+		client.local.Store(false)
+	}
+	if st := s.Stats(); st.PassthroughOpens != 3 {
+		t.Fatalf("%d passthrough opens", st.PassthroughOpens)
+	}
+	for _, h := range handles {
+		if got, err := io.ReadAll(h); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("passed through: %d bytes, %v", len(got), err)
+		}
+		_ = h.Close()
+	}
+	eventually(t, "RELEASE", func() bool { return s.Stats().OpenFiles == 0 })
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("copied again: %d bytes, %v", len(got), err)
+	}
+	if n := client.open.Load(); n > 1 {
+		t.Errorf("%d files of the client", n)
+	}
+}
+
+// TestModesUnderLoad opens and reads one file from all sides while it is now local, now
+// not: the kernel answers a wrong mode with EIO.
+func TestModesUnderLoad(t *testing.T) {
+	source := t.TempDir()
+	content := pattern(300_000)
+	write(t, source, "f", content)
+	client := newLocalClient(source)
+	s, dir := mountLocal(t, client, nil)
+	var group sync.WaitGroup
+	for range 6 {
+		group.Go(func() {
+			for i := range 150 {
+				client.local.Store(i%7 < 4)
+				if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, content) {
+					t.Errorf("%d bytes, %v", len(got), err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	st := s.Stats()
+	if st.PassthroughOpens == 0 || st.CopyOpens == 0 {
+		t.Errorf("%d passthrough opens, %d copy opens: not both", st.PassthroughOpens, st.CopyOpens)
+	}
+}
+
+func TestNoPassthrough(t *testing.T) {
+	source := t.TempDir()
+	write(t, source, "f", pattern(1000))
+	client := newLocalClient(source)
+	client.local.Store(true)
+	s, dir := mountLocal(t, client, func(c *Config) { c.NoPassthrough = true })
+	if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, pattern(1000)) {
+		t.Error(len(got), err)
+	}
+	if st := s.Stats(); st.PassthroughOpens != 0 || st.Kernel.Passthrough {
+		t.Errorf("%+v", st.Kernel)
+	}
+}
+
+// TestStackedLocalFile: a local file that the kernel refuses to pass through, as it is on a
+// stacked file system itself, is copied.
+func TestStackedLocalFile(t *testing.T) {
+	source := t.TempDir()
+	write(t, source, "f", pattern(5000))
+	_, lower := mountLocal(t, newLocalClient(source), nil)
+	client := newLocalClient(lower)
+	client.local.Store(true)
+	s, dir := mountLocal(t, client, nil)
+	// Another process, since the client maps files of the mount below.
+	if out, err := run(t, "cmp", filepath.Join(source, "f"), filepath.Join(dir, "f")); err != nil {
+		t.Error(out, err)
+	}
+	if st := s.Stats(); st.PassthroughOpens != 0 || st.CopyOpens != 1 {
+		t.Errorf("%d passthrough opens, %d copy opens", st.PassthroughOpens, st.CopyOpens)
+	}
+}
+
+// TestStaleOpen: who opens a file that changed at the source gets the new version, with no
+// error and at once, though the kernel still believes in the old one.
+func TestStaleOpen(t *testing.T) {
+	source := t.TempDir()
+	_, dir := mountLocal(t, newLocalClient(source), func(c *Config) { c.TTL = time.Hour })
+	path := filepath.Join(dir, "f")
+	for round := range 5 {
+		want := fmt.Appendf(nil, "version %d%s", round, pattern(round*100))
+		// A new inode, as the old mapping must not change.
+		write(t, source, "f.new", want)
+		if err := os.Rename(filepath.Join(source, "f.new"), filepath.Join(source, "f")); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("round %d: %q, %v; want %q", round, got, err, want)
+		}
+	}
+}
+
+// TestConcurrentFirstOpens are one open of the client.
+func TestConcurrentFirstOpens(t *testing.T) {
+	table := &openTable{files: make(map[uint64]*openFile)}
+	starts, gate := 0, make(chan struct{})
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			state, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) {
+				starts++
+				<-gate
+				return &localFile{}, 9, nil
+			})
+			if err != nil || state.backing != 9 {
+				t.Errorf("%+v, %v", state, err)
+			}
+		})
+	}
+	time.Sleep(20 * time.Millisecond)
+	close(gate)
+	group.Wait()
+	if starts != 1 {
+		t.Errorf("%d starts", starts)
+	}
+	for i := range 20 {
+		file, backing := table.release(5)
+		if last := i == 19; (file != nil) != last || (backing == 9) != last {
+			t.Errorf("release %d: %v %d", i, file, backing)
+		}
+	}
+	if file, backing := table.release(5); file != nil || backing != 0 || table.count() != 0 {
+		t.Error("a release too many")
+	}
+}
+
+// TestFailedFirstOpen: who waited for it gets its error, who comes later tries anew, also after
+// a panic.
+func TestFailedFirstOpen(t *testing.T) {
+	table := &openTable{files: make(map[uint64]*openFile)}
+	failing := func(err error) func() (cacheclient.File, int32, error) {
+		return func() (cacheclient.File, int32, error) { return nil, 0, err }
+	}
+	if _, err := table.open(t.Context(), 5, failing(cacheclient.ErrStale)); !errors.Is(err, cacheclient.ErrStale) {
+		t.Error(err)
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { panic("a bug") })
+	}()
+	if table.count() != 0 {
+		t.Error("a failed open left an entry")
+	}
+	if _, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil }); err != nil {
+		t.Error(err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	table.files[6] = &openFile{ready: make(chan struct{})}
+	if _, err := table.open(canceled, 6, failing(nil)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	source := t.TempDir()
+	write(t, source, "f", []byte("x"))
+	client := newLocalClient(source)
+	_, dir := mountLocal(t, client, nil)
+	for _, want := range []syscall.Errno{syscall.EACCES, syscall.EIO} {
+		client.mu.Lock()
+		client.onOpen = statError(want)
+		client.mu.Unlock()
+		if _, err := os.ReadFile(filepath.Join(dir, "f")); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+}
