@@ -14,7 +14,7 @@ func BenchmarkSequential(b *testing.B) {
 	if _, err := exec.LookPath("dd"); err != nil {
 		b.Skip("needs dd:", err)
 	}
-	source, err := os.MkdirTemp("/dev/shm", "millrace-bench-")
+	source, err := os.MkdirTemp("/dev/shm", "millrace-bench-") //nolint:usetesting // it must be on tmpfs
 	if err != nil {
 		b.Skip("needs /dev/shm:", err)
 	}
@@ -53,6 +53,7 @@ func BenchmarkSequential(b *testing.B) {
 
 // holdOpen keeps the file open, so that the client keeps its mapping of it.
 func holdOpen(b *testing.B, path string) {
+	b.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		b.Fatal(err)

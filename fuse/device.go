@@ -1,6 +1,9 @@
 package fuse
 
 import (
+	"errors"
+	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -59,14 +62,31 @@ func (d *device) writev(parts [][]byte) syscall.Errno {
 }
 
 // sever puts /dev/null in the descriptor's place: the connection loses this holder, and the
-// number cannot come to mean another file while a late worker still has it.
-func (d *device) sever() {
+// number cannot come to mean another file while a late worker still has it. A worker that waits in
+// read(2) does not notice until wakeThreads.
+func (d *device) sever() error {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(null) }()
+	return unix.Dup3(null, d.fd, unix.O_CLOEXEC)
+}
+
+// wakeThreads has every system call of the process that waits begin anew, and so a read(2) of a
+// descriptor that was severed come to its end. It sends SIGURG, which the Go runtime sends its
+// own threads all the time, to each thread, and passes over what is not meant for it; the
+// handler is one after which the kernel restarts the call.
+func wakeThreads() {
+	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return
 	}
-	_ = unix.Dup3(null, d.fd, unix.O_CLOEXEC)
-	_ = unix.Close(null)
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+	}
 }
 
 // close gives the descriptor back. No worker may be left.
@@ -78,7 +98,8 @@ func asErrno(err error) syscall.Errno {
 	if err == nil {
 		return 0
 	}
-	if errno, ok := err.(syscall.Errno); ok {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
 		return errno
 	}
 	return unix.EIO

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,7 +60,7 @@ func TestFaultsAreLoggedOnce(t *testing.T) {
 		t.Errorf("%d lines, want 4:\n%s", got, out.String())
 	}
 	for i := range 3 * faultMemory {
-		f.report("read", fmt.Sprint(i), errors.New("broken"))
+		f.report("read", strconv.Itoa(i), errors.New("broken"))
 	}
 	if len(f.last) > faultMemory {
 		t.Errorf("%d faults are remembered, more than %d", len(f.last), faultMemory)

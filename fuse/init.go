@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"os"
 	"strconv"
@@ -57,7 +56,8 @@ func newProtocol(fs *filesystem, passthrough bool, logger *slog.Logger) *gofuse.
 		MaxBackground:       maxBackground,
 		CongestionThreshold: congestion,
 		MaxStackDepth:       stackDepth,
-		Logger:              goFuseLogger(logger),
+		// go-fuse's own messages are for its developers.
+		Logger: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		// A node is one version: what the kernel cached of it never goes wrong.
 		ExplicitDataCacheControl: true,
 		// CAP_ASYNC_DIO is left out on purpose: with it the kernel waits for reads past the page
@@ -73,12 +73,6 @@ func newProtocol(fs *filesystem, passthrough bool, logger *slog.Logger) *gofuse.
 		opts.DisabledCapabilities |= gofuse.CAP_PASSTHROUGH
 	}
 	return gofuse.NewProtocolServer(fs, opts)
-}
-
-// goFuseLogger sends go-fuse's own messages, which are for its developers, to the debug
-// level.
-func goFuseLogger(logger *slog.Logger) *log.Logger {
-	return slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 }
 
 // initialize reads INIT, the first request of a connection, and answers it.

@@ -98,63 +98,63 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func needMount(t testing.TB) {
-	t.Helper()
+func needMount(tb testing.TB) {
+	tb.Helper()
 	if !hasCapability(capSysAdmin) {
-		t.Skip("needs root: mount(2) and passthrough")
+		tb.Skip("needs root: mount(2) and passthrough")
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("needs /dev/fuse:", err)
+		tb.Skip("needs /dev/fuse:", err)
 	}
 }
 
 // mountPoint makes an empty directory to mount on.
-func mountPoint(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp(mountsBelow, "mnt-")
+func mountPoint(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp(mountsBelow, "mnt-") //nolint:usetesting // leftovers are looked for below it
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Remove(dir) })
+	tb.Cleanup(func() { _ = os.Remove(dir) })
 	return dir
 }
 
 // mountLocal mounts a client of the test's own; it is unmounted and checked at the end.
-func mountLocal(t testing.TB, client *localClient, change func(*Config)) (*Session, string) {
-	t.Helper()
-	needMount(t)
-	dir := mountPoint(t)
+func mountLocal(tb testing.TB, client *localClient, change func(*Config)) (*Session, string) {
+	tb.Helper()
+	needMount(tb)
+	dir := mountPoint(tb)
 	cfg := Config{Client: client, Source: "test", Dir: dir}
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := Mount(t.Context(), cfg)
+	s, err := Mount(tb.Context(), cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Unmount(true); err != nil {
-			t.Error("unmount:", err)
+			tb.Error("unmount:", err)
 		}
 		if err := s.Wait(); err != nil {
-			t.Error("wait:", err)
+			tb.Error("wait:", err)
 		}
 		if n := client.open.Load(); n != 0 {
-			t.Error("files of the client left open:", n)
+			tb.Error("files of the client left open:", n)
 		}
 	})
 	return s, dir
 }
 
 // write makes a file below root.
-func write(t testing.TB, root, name string, content []byte) {
-	t.Helper()
+func write(tb testing.TB, root, name string, content []byte) {
+	tb.Helper()
 	path := filepath.Join(root, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(path, content, 0o644); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -172,21 +172,21 @@ func pattern(n int) []byte {
 }
 
 // run runs a command, which must end within a short time.
-func run(t testing.TB, name string, args ...string) (string, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+func run(tb testing.TB, name string, args ...string) (string, error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
 // eventually waits until the condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, condition func() bool) {
+	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if condition() {
 			return
 		}
 	}
-	t.Fatal("did not happen:", what)
+	tb.Fatal("did not happen:", what)
 }

@@ -126,8 +126,6 @@ type Session struct {
 	// workers counts the goroutines that serve, idle those of them that wait in read(2).
 	workers sync.WaitGroup
 	idle    atomic.Int64
-	// stopping has workers end instead of reading on.
-	stopping atomic.Bool
 	// settled is set when Mount is done with its own requests.
 	settled atomic.Bool
 
@@ -163,9 +161,7 @@ func Mount(ctx context.Context, cfg Config) (*Session, error) {
 	go s.finish()
 	if err := s.settle(cfg.ReadAheadKB); err != nil {
 		_ = detach(s.dir, lazily)
-		s.abort()
-		<-s.done
-		return nil, err
+		return nil, errors.Join(err, s.abort())
 	}
 	return s, nil
 }

@@ -20,8 +20,10 @@ var ErrBusy = errors.New("the mount is in use")
 const (
 	// forceGrace is how long readers of a session may go on after a forced unmount.
 	forceGrace = 2 * time.Second
-	// severGrace is how long workers may take to notice that the session is aborted.
-	severGrace = time.Second
+	// severGrace is how long workers may take to end once the device is given up, and
+	// wakeInterval the time between two attempts to tell them.
+	severGrace   = 5 * time.Second
+	wakeInterval = 10 * time.Millisecond
 	// fusermountTime bounds a run of fusermount3.
 	fusermountTime = 20 * time.Second
 )
@@ -140,9 +142,7 @@ func (s *Session) Unmount(force bool) error {
 	if s.awaitEnd(forceGrace, ErrBusy) == nil {
 		return nil
 	}
-	s.abort()
-	<-s.done
-	return nil
+	return s.abort()
 }
 
 // awaitEnd waits for the session's end and returns err where it does not come in time.
@@ -164,18 +164,18 @@ func (s *Session) mounted() (bool, error) {
 	return unix.Mkdev(uint32(m.Major), uint32(m.Minor)) == s.devNumber, nil
 }
 
-// abort ends the session whether or not the mount has users: it has the workers end and
-// gives up the device, whereupon the kernel fails what is left.
-func (s *Session) abort() {
-	s.stopping.Store(true)
+// abort ends the session whether or not the mount has users: it gives up the device,
+// whereupon the kernel fails what is left, and waits for the workers.
+func (s *Session) abort() error {
 	s.cancel()
-	// A worker that waits does so in read(2), where nothing but a request reaches it. Each of these
-	// messages makes one.
-	wake := wakeMessage()
-	for range s.idle.Load() {
-		_ = s.dev.write(wake)
+	if err := s.dev.sever(); err != nil {
+		return fmt.Errorf("giving up the device: %w", err)
 	}
-	if s.awaitEnd(severGrace, ErrBusy) != nil {
-		s.dev.sever()
+	for deadline := time.Now().Add(severGrace); time.Now().Before(deadline); {
+		wakeThreads()
+		if s.awaitEnd(wakeInterval, ErrBusy) == nil {
+			return nil
+		}
 	}
+	return errors.New("unmounted, but a request to the cache does not end")
 }

@@ -157,14 +157,3 @@ func entryNode(reply []byte) uint64 {
 	}
 	return binary.LittleEndian.Uint64(reply[outHeaderSize:])
 }
-
-// wakeMessage is a FUSE_NOTIFY_RETRIEVE of no bytes of the root. The kernel answers it with a
-// NOTIFY_REPLY request, which wakes one reader of the device.
-func wakeMessage() []byte {
-	const notifyRetrieve = 5
-	msg := make([]byte, outHeaderSize+32)
-	putHeader(msg, len(msg), 0, 0)
-	binary.LittleEndian.PutUint32(msg[4:], notifyRetrieve)
-	binary.LittleEndian.PutUint64(msg[outHeaderSize+8:], rootID)
-	return msg
-}

@@ -34,8 +34,8 @@ type worker struct {
 	answered bool
 }
 
-// largeReplies lends buffers for listings.
-var largeReplies = sync.Pool{New: func() any { return new([]byte) }}
+// largeReplies keeps buffers for listings, as *[]byte.
+var largeReplies sync.Pool
 
 // startWorker adds a worker.
 func (s *Session) startWorker() {
@@ -55,18 +55,10 @@ func (w *worker) run() {
 			s.idle.Add(-1)
 			return
 		}
-		if s.stopping.Load() {
-			s.idle.Add(-1)
-			return
-		}
 		n, err := s.dev.read(w.buf)
 		left := s.idle.Add(-1)
 		if err != nil || n == 0 {
 			s.deviceEnded(err)
-			return
-		}
-		if s.stopping.Load() {
-			w.refuse(w.buf[:n])
 			return
 		}
 		if left == 0 {
@@ -131,11 +123,12 @@ func (w *worker) serveProtocol(h inHeader, msg []byte) {
 			w.replyError(h, syscall.EINVAL)
 			return
 		}
-		large := largeReplies.Get().(*[]byte)
-		defer largeReplies.Put(large)
-		if cap(*large) < room {
-			*large = make([]byte, room)
+		large, ok := largeReplies.Get().(*[]byte)
+		if !ok || cap(*large) < room {
+			fresh := make([]byte, room)
+			large = &fresh
 		}
+		defer largeReplies.Put(large)
 		reply = (*large)[:room]
 	}
 	n, status := w.s.protocol.HandleRequest([][]byte{msg}, [][]byte{reply})
@@ -147,16 +140,6 @@ func (w *worker) serveProtocol(h inHeader, msg []byte) {
 	default:
 		w.count(h, 0)
 	}
-}
-
-// refuse answers a request that came while the session is being aborted.
-func (w *worker) refuse(msg []byte) {
-	h, ok := parseHeader(msg)
-	if !ok || h.op == opForget || h.op == opBatchForget || h.op == opNotifyReply || h.op == opInterrupt {
-		return
-	}
-	w.start = time.Now()
-	w.replyError(h, syscall.EIO)
 }
 
 // reply sends a whole reply, and takes back what it gave if the kernel did not take it.

@@ -15,7 +15,7 @@ import (
 )
 
 // maxKnown bounds the attributes in memory: about 300 bytes each.
-const maxKnown = 64 << 10
+const maxKnown = 128 << 10
 
 // metadata is what is known of paths, the most recently used of it.
 type metadata struct {

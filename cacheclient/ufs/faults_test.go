@@ -278,9 +278,9 @@ func TestStall(t *testing.T) {
 	ended := make(chan struct{})
 	t.Cleanup(func() { close(ended) })
 	f := newFaulty(t)
-	stall := "head"
+	var inBody atomic.Bool
 	f.on = func(w http.ResponseWriter, r *http.Request) bool {
-		if stall == "body" {
+		if inBody.Load() {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", len(f.content)-1, len(f.content)))
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(f.content[:100])
@@ -293,7 +293,8 @@ func TestStall(t *testing.T) {
 		return true
 	}
 	store, info := openFaulty(t, f, Options{ResponseTimeout: timeout})
-	for _, stall = range []string{"head", "body"} {
+	for _, stall := range []string{"head", "body"} {
+		inBody.Store(stall == "body")
 		began := time.Now()
 		got, err := readAll(testContext(t), store, info, 0, info.Size)
 		took := time.Since(began)
@@ -304,7 +305,7 @@ func TestStall(t *testing.T) {
 			t.Errorf("%s: %d bytes, ended after %v", stall, len(got), took)
 		}
 	}
-	stall = "head"
+	inBody.Store(false)
 	if _, err := store.Stat(testContext(t), "file"); !errors.Is(err, cacheclient.ErrUnavailable) {
 		t.Errorf("stat: %v", err)
 	}

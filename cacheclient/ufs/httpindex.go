@@ -111,6 +111,9 @@ func parseLink(base *url.URL, address string) link {
 	if address == "" {
 		return link{}
 	}
+	if name, slash := strings.CutSuffix(address, "/"); plainName(name) {
+		return link{name: name, dir: slash}
+	}
 	relative, err := url.Parse(address)
 	if err != nil {
 		return link{}
@@ -139,6 +142,18 @@ func parseLink(base *url.URL, address string) link {
 		return link{}
 	}
 	return link{name: name, dir: dir}
+}
+
+// plainName tells whether an address is a name and cannot be anything else. Most are, and
+// need not be taken apart as URLs.
+func plainName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return s != "" && s != "." && s != ".."
 }
 
 // sortQuery is how the columns of index pages are sorted: ?C=N;O=D in Apache httpd and nginx's fancyindex,

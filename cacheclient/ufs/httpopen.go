@@ -46,7 +46,7 @@ func (c *httpClient) checkResponse(resp *http.Response, r request, want cachecli
 	case resp.StatusCode == http.StatusPartialContent:
 		start, end, err = checkPartial(resp, r, want, off, length)
 	case resp.StatusCode == http.StatusOK:
-		start, end, err = checkWhole(resp, r, want)
+		end, err = checkWhole(resp, r, want)
 	default:
 		return 0, 0, newStatusError(resp, r.show)
 	}
@@ -95,11 +95,11 @@ func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, le
 
 // checkWhole accepts a 200, by which the server ignores the range, when the body is the file
 // as it was described.
-func checkWhole(resp *http.Response, r request, want cacheclient.Info) (start, end int64, err error) {
+func checkWhole(resp *http.Response, r request, want cacheclient.Info) (end int64, err error) {
 	if resp.ContentLength >= 0 && resp.ContentLength != want.Size {
-		return 0, 0, stale(r, "it has %d bytes, not %d", resp.ContentLength, want.Size)
+		return 0, stale(r, "it has %d bytes, not %d", resp.ContentLength, want.Size)
 	}
-	return 0, want.Size, nil
+	return want.Size, nil
 }
 
 func stale(r request, how string, args ...any) error {

@@ -164,7 +164,7 @@ func TestNoRcloneConfig(t *testing.T) {
 	t.Setenv("RCLONE_S3_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("RCLONE_CONFIG_S3_ENDPOINT", "http://127.0.0.1:1")
 	sharedTree(t)
-	names, _ := listNames(t, mustOpen(t, "s3://bigtree", s3Options(t, serveS3(t, base, ""))), "")
+	names, _ := listNames(t, mustOpen(t, "s3://bigtree", s3Options(t, serveS3(t, base, "", "0s"))), "")
 	if !slices.Equal(names, []string{"sparse"}) {
 		t.Errorf("%q", names)
 	}

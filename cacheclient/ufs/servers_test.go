@@ -171,8 +171,12 @@ func apacheModules(t *testing.T) string {
 
 func TestS3(t *testing.T) {
 	tr := sharedTree(t)
-	opts := s3Options(t, serveS3(t, base, "MD5"))
-	runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true, contentVersion: true})
+	opts := s3Options(t, serveS3(t, base, "MD5", "1h"))
+	runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true, cached: true})
+	t.Run("stale", func(t *testing.T) {
+		opts := s3Options(t, serveS3(t, base, "MD5", "0s"))
+		testStale(t, mustOpen(t, "s3://tree", opts), tr, abilities{contentVersion: true})
+	})
 	t.Run("prefix", func(t *testing.T) {
 		names, _ := listNames(t, mustOpen(t, "s3://tree/odd dirs/", opts), "")
 		if len(names) != len(oddNames) {
@@ -180,8 +184,8 @@ func TestS3(t *testing.T) {
 		}
 	})
 	t.Run("without ETags", func(t *testing.T) {
-		opts := s3Options(t, serveS3(t, base, ""))
-		runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true})
+		opts := s3Options(t, serveS3(t, base, "", "1h"))
+		runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true, cached: true})
 		testBig(t, mustOpen(t, "s3://bigtree", opts))
 	})
 	for source, want := range map[string]string{
@@ -205,15 +209,16 @@ func s3Options(t *testing.T, endpoint string) Options {
 	}}
 }
 
-// serveS3 is rclone's S3 server over a directory, each directory in which is a bucket.
-func serveS3(t *testing.T, dir, etags string) (endpoint string) {
+// serveS3 is rclone's S3 server over a directory, each directory in which is a bucket. etags names the
+// hash that its ETags are, "" for none; cacheTime is how long it remembers directories.
+func serveS3(t *testing.T, dir, etags, cacheTime string) (endpoint string) {
 	t.Helper()
 	logToSlog()
 	address := freeAddress(t)
 	start, stop := rc.Calls.Get("serve/start"), rc.Calls.Get("serve/stop")
 	out, err := start.Fn(context.Background(), rc.Params{
 		"type": "s3", "fs": dir, "addr": address, "auth_key": []string{"key,secret"}, "etag_hash": etags,
-		"vfsOpt": rc.Params{"DirCacheTime": "0s", "PollInterval": "0s"},
+		"vfsOpt": rc.Params{"DirCacheTime": cacheTime, "PollInterval": "0s"},
 	})
 	if err != nil {
 		t.Fatal(err)

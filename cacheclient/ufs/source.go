@@ -46,7 +46,8 @@ func parseSource(s string) (source, error) {
 	case !found:
 		return source{}, fmt.Errorf("source %q is neither a URL nor an absolute path; give https://host/path/, s3://bucket/prefix or /a/directory", redact(s))
 	}
-	src, err := source{}, error(nil)
+	var src source
+	var err error
 	switch strings.ToLower(kind) {
 	case "http", "https":
 		src, err = parseHTTP(s)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,18 +53,23 @@ func startInBackground(c *mountConfig, args []string) error {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("close-on-exec: %w", err)
 	}
+	// Before there is a child: a signal must not end us and leave it.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	err = cmd.Start()
 	_ = write.Close()
 	if err != nil {
 		return fmt.Errorf("the background process could not be started: %w", err)
 	}
-	return awaitReady(cmd, read, logPath)
+	return awaitReady(cmd, read, logPath, signals)
 }
 
 // backgroundCommand is the process to start. /proc/self/exe is this binary even where the file
 // was replaced meanwhile.
 func backgroundCommand(args []string, logFile, ready *os.File) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	// No deadline: it is to outlive us.
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", args[1:]...)
 	cmd.Args[0] = args[0]
 	cmd.Env = append(os.Environ(), readyVar+"=3")
 	cmd.Stdout, cmd.Stderr = logFile, logFile
@@ -74,9 +80,8 @@ func backgroundCommand(args []string, logFile, ready *os.File) *exec.Cmd {
 
 // awaitReady waits for the background process's report. A signal meanwhile is passed on, so that
 // Ctrl-C leaves nothing behind.
-func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string) error {
-	signals, end := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string, signals <-chan os.Signal) error {
+	end := make(chan struct{})
 	var passing sync.WaitGroup
 	passing.Go(func() {
 		for {
@@ -89,7 +94,6 @@ func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string) error {
 		}
 	})
 	defer func() {
-		signal.Stop(signals)
 		close(end)
 		passing.Wait()
 	}()

@@ -202,17 +202,17 @@ func (c *mountConfig) levels() ([]embedded.LevelConfig, error) {
 	}
 	levels := make([]embedded.LevelConfig, 0, len(dirs))
 	for i, dir := range dirs {
-		quota := int64(0)
+		level := embedded.LevelConfig{Dir: dir, High: c.high, Low: c.low}
 		if i < len(c.quotas) {
-			quota = c.quotas[i]
+			level.Quota = c.quotas[i]
 		} else {
 			size, err := fileSystemSize(dir)
 			if err != nil {
 				return nil, fmt.Errorf("tier directory %s: %w", dir, err)
 			}
-			quota = min(defaultQuota, size/2)
+			level.Quota = min(defaultQuota, size/2)
 		}
-		levels = append(levels, embedded.LevelConfig{Dir: dir, Quota: quota, High: c.high, Low: c.low})
+		levels = append(levels, level)
 	}
 	return levels, nil
 }

@@ -27,12 +27,12 @@ func prepareMountpoint(dir string, log *slog.Logger) (string, *os.File, error) {
 		return "", nil, err
 	}
 	var lock *os.File
-	real := ""
-	err := within(pathPatience, dir, func() (err error) {
-		if real, err = filepath.EvalSymlinks(dir); err != nil {
+	resolved := ""
+	err := within(dir, func() (err error) {
+		if resolved, err = filepath.EvalSymlinks(dir); err != nil {
 			return err
 		}
-		lock, err = os.OpenFile(real, os.O_RDONLY|unix.O_DIRECTORY, 0)
+		lock, err = os.OpenFile(resolved, os.O_RDONLY|unix.O_DIRECTORY, 0)
 		return err
 	})
 	switch {
@@ -43,11 +43,11 @@ func prepareMountpoint(dir string, log *slog.Logger) (string, *os.File, error) {
 	case err != nil:
 		return "", nil, fmt.Errorf("the directory %s cannot be used: %w", dir, err)
 	}
-	if err := checkEmpty(real, lock, log); err != nil {
+	if err := checkEmpty(resolved, lock, log); err != nil {
 		_ = lock.Close()
 		return "", nil, err
 	}
-	return real, lock, nil
+	return resolved, lock, nil
 }
 
 // checkEmpty takes the lock on the open directory and checks that it is free to mount on.
@@ -71,9 +71,8 @@ func checkEmpty(dir string, open *os.File, log *slog.Logger) error {
 // alive.
 func clearMounts(dir string, log *slog.Logger) error {
 	for {
-		on, fstype, source, err := fuse.MountOf(dir)
-		if err != nil || on != dir || fstype != fuse.FSType {
-			// What cannot be looked up is judged by the checks that open the directory.
+		source, mounted := millraceOn(dir)
+		if !mounted {
 			return nil
 		}
 		stale, err := fuse.IsStale(dir)
@@ -90,11 +89,18 @@ func clearMounts(dir string, log *slog.Logger) error {
 	}
 }
 
+// millraceOn tells whether there is a mount of ours on dir, and what it shows. A dir that cannot
+// be looked up has none.
+func millraceOn(dir string) (source string, mounted bool) {
+	on, fstype, source, err := fuse.MountOf(dir)
+	return source, err == nil && on == dir && fstype == fuse.FSType
+}
+
 // withoutLinksAbove resolves the symbolic links of all but the last element of the absolute
 // path dir: so a mount on dir itself is not touched. Where that fails it is dir as given.
 func withoutLinksAbove(dir string) string {
 	above := ""
-	err := within(pathPatience, dir, func() (err error) {
+	err := within(dir, func() (err error) {
 		above, err = filepath.EvalSymlinks(filepath.Dir(dir))
 		return err
 	})
@@ -104,16 +110,16 @@ func withoutLinksAbove(dir string) string {
 	return filepath.Join(above, filepath.Base(dir))
 }
 
-// within runs look, which asks the file system about path, and gives up on it after limit: a
+// within runs look, which asks the file system about path, and gives up on it after pathPatience: a
 // system call that waits for a dead server cannot be taken back, and its goroutine stays
 // until the process ends. Nothing that look sets may be used after an error.
-func within(limit time.Duration, path string, look func() error) error {
+func within(path string, look func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- look() }()
 	select {
 	case err := <-ended:
 		return err
-	case <-time.After(limit):
+	case <-time.After(pathPatience):
 		return fmt.Errorf("%s does not answer: %w", path, os.ErrDeadlineExceeded)
 	}
 }

@@ -80,11 +80,8 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := os.MkdirTemp("", "mr")
+	base, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
-		t.Fatal(err)
-	}
-	if base, err = filepath.EvalSymlinks(base); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, bin: bin, base: base, runtime: filepath.Join(base, "run"), tier: filepath.Join(base, "tier"), dir: filepath.Join(base, "mnt"), source: filepath.Join(base, "src")}
@@ -93,7 +90,8 @@ func newRig(t *testing.T) *rig {
 			t.Fatal(err)
 		}
 	}
-	r.env = append(os.Environ(), "MILLRACE_RUNTIME_DIR="+r.runtime)
+	// The race detector would sleep a second at the end of each process.
+	r.env = append(os.Environ(), "MILLRACE_RUNTIME_DIR="+r.runtime, "GORACE=atexit_sleep_ms=0")
 	t.Cleanup(r.finish)
 	return r
 }
@@ -130,7 +128,6 @@ func (r *rig) finish() {
 			r.t.Logf("%s:\n%s", filepath.Base(l), text)
 		}
 	}
-	_ = os.RemoveAll(r.base)
 }
 
 // mounts are the mount points below the rig.

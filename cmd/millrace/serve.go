@@ -306,7 +306,10 @@ func (m *served) force() error {
 // mount do not keep us for long: their next request fails when this process ends.
 func (m *served) drain() {
 	select {
-	case <-m.ended:
+	case err := <-m.ended:
+		if err != nil {
+			m.log.Warn("the session ended badly", "dir", m.dir, "error", err)
+		}
 		m.log.Info("unmounted", "dir", m.dir)
 	case <-time.After(detachPatience):
 		m.log.Warn("unmounted while it is held open", "dir", m.dir)

@@ -61,7 +61,7 @@ func unmount(dir string, force bool) error {
 		return nil
 	}
 	if !entry.Dead {
-		return awaitEnd(entry, force)
+		return awaitEnd(entry)
 	}
 	// Reading the registry again cleans up after a process that could not.
 	_, _, err = registry.Find(dir)
@@ -69,15 +69,13 @@ func unmount(dir string, force bool) error {
 }
 
 // awaitEnd waits until the process that served the entry's mount has ended.
-func awaitEnd(entry agent.Entry, force bool) error {
+func awaitEnd(entry agent.Entry) error {
 	ended, err := processEnded(entry.PID, servingPatience)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s is unmounted, but process %d that served it cannot be waited for: %w", entry.Dir, entry.PID, err)
-	case !ended && force:
-		return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be stopped or stuck", entry.Dir, entry.PID, servingPatience)
 	case !ended:
-		return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v", entry.Dir, entry.PID, servingPatience)
+		return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be stopped or stuck", entry.Dir, entry.PID, servingPatience)
 	}
 	return nil
 }
@@ -111,12 +109,12 @@ func mountedDir(arg string) (string, error) {
 		return "", fmt.Errorf("%s: %w", arg, err)
 	}
 	dir := withoutLinksAbove(abs)
-	if on, fstype, _, err := fuse.MountOf(dir); err == nil && on == dir && fstype == fuse.FSType {
+	if _, mounted := millraceOn(dir); mounted {
 		return dir, nil
 	}
-	real := ""
-	err = within(pathPatience, dir, func() (err error) {
-		real, err = filepath.EvalSymlinks(dir)
+	resolved := ""
+	err = within(dir, func() (err error) {
+		resolved, err = filepath.EvalSymlinks(dir)
 		return err
 	})
 	switch {
@@ -127,14 +125,14 @@ func mountedDir(arg string) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("%s cannot be looked at: %w", abs, err)
 	}
-	on, fstype, _, err := fuse.MountOf(real)
+	on, fstype, _, err := fuse.MountOf(resolved)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("%s: %w", abs, err)
 	case fstype != fuse.FSType:
 		return "", fmt.Errorf("%s is not a millrace mount", abs)
-	case on != real:
+	case on != resolved:
 		return "", fmt.Errorf("%s is inside the millrace mount %s, not a mount", abs, on)
 	}
-	return real, nil
+	return resolved, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -70,7 +71,7 @@ func runVersion(args []string, out io.Writer) error {
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return fmt.Errorf("this binary carries no build information")
+		return errors.New("this binary carries no build information")
 	}
 	v := readVersion(info)
 	if format == "json" {

@@ -81,13 +81,13 @@ func resolve(arg string) (string, error) {
 		return "", fmt.Errorf("%s: %w", arg, err)
 	}
 	for known, rest := abs, ""; ; known, rest = filepath.Dir(known), filepath.Join(filepath.Base(known), rest) {
-		real := ""
-		err := within(pathPatience, known, func() (err error) {
-			real, err = filepath.EvalSymlinks(known)
+		resolved := ""
+		err := within(known, func() (err error) {
+			resolved, err = filepath.EvalSymlinks(known)
 			return err
 		})
 		if err == nil {
-			return filepath.Join(real, rest), nil
+			return filepath.Join(resolved, rest), nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || known == filepath.Dir(known) {
 			return "", fmt.Errorf("%s cannot be looked at: %w", abs, err)

@@ -40,7 +40,7 @@ type world struct {
 
 func newWorld(t *testing.T, files map[string]int) *world {
 	t.Helper()
-	base := shortDir(t)
+	base := t.TempDir()
 	w := &world{source: filepath.Join(base, "src"), dir: filepath.Join(base, "mnt"), socket: filepath.Join(base, "s.sock")}
 	for name, size := range files {
 		writeFile(t, filepath.Join(w.source, name), size)
@@ -225,7 +225,7 @@ func TestOthersAreRefused(t *testing.T) {
 	}
 	w := newWorld(t, map[string]int{"a": 10})
 	// As if somebody had opened the way to the socket by mistake.
-	for _, p := range []string{filepath.Dir(w.socket), w.socket} {
+	for _, p := range []string{filepath.Dir(filepath.Dir(w.socket)), filepath.Dir(w.socket), w.socket} {
 		if err := os.Chmod(p, 0o777); err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +429,7 @@ func TestMetricsAndProfiles(t *testing.T) {
 
 // A client that sends half a header does not keep the server from ending.
 func TestServeEndsWithClientsConnected(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s.sock")
+	path := filepath.Join(t.TempDir(), "s.sock")
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -478,7 +478,7 @@ func TestStatusOf(t *testing.T) {
 }
 
 func TestUsersFindsWhoHoldsAFile(t *testing.T) {
-	dir := shortDir(t)
+	dir := t.TempDir()
 	file := filepath.Join(dir, "held")
 	writeFile(t, file, 10)
 	if got := Users(dir, 3); len(got) != 0 {

@@ -29,7 +29,7 @@ func TestRuntimeDirFromEnvironment(t *testing.T) {
 }
 
 func TestPrivateDir(t *testing.T) {
-	base := shortDir(t)
+	base := t.TempDir()
 	fresh := filepath.Join(base, "a", "b")
 	if err := PrivateDir(fresh); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func gone(t *testing.T) int {
 }
 
 func TestRegistryKeepsTheLivingAndDropsTheRest(t *testing.T) {
-	dir := shortDir(t)
+	dir := t.TempDir()
 	r := OpenRegistry(dir)
 	live := Entry{Dir: "/m/live", Socket: filepath.Join(dir, "live.sock"), PID: os.Getpid(), Source: "/src", Started: time.Now().UTC().Round(0)}
 	listenOn(t, live.Socket)
@@ -138,7 +138,7 @@ func TestRegistryKeepsTheLivingAndDropsTheRest(t *testing.T) {
 
 // Readers see whole entries while writers change them.
 func TestRegistryIsReadWhileItIsWritten(t *testing.T) {
-	dir := shortDir(t)
+	dir := t.TempDir()
 	r := OpenRegistry(dir)
 	e := Entry{Dir: "/m/x", Socket: filepath.Join(dir, "x.sock"), PID: os.Getpid(), Source: strings.Repeat("s", 2000)}
 	listenOn(t, e.Socket)
@@ -167,7 +167,7 @@ func FuzzRegistryEntry(f *testing.F) {
 	f.Add([]byte(`{"dir":"/m","pid":-1}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := shortDir(t)
+		dir := t.TempDir()
 		r := OpenRegistry(dir)
 		if err := os.WriteFile(r.File("/m", ".json"), data, 0o600); err != nil {
 			t.Fatal(err)

@@ -14,17 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shortDir is a directory whose path leaves room for a socket's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ag")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 func listenOn(t *testing.T, path string) net.Listener {
 	t.Helper()
 	l, err := Listen(path)
@@ -38,7 +27,7 @@ func listenOn(t *testing.T, path string) net.Listener {
 func TestListenMakesAPrivateSocket(t *testing.T) {
 	old := unix.Umask(0)
 	defer unix.Umask(old)
-	dir := shortDir(t)
+	dir := t.TempDir()
 	path := filepath.Join(dir, "s.sock")
 	l := listenOn(t, path)
 	st, err := os.Lstat(path)
@@ -64,7 +53,7 @@ func TestListenMakesAPrivateSocket(t *testing.T) {
 }
 
 func TestListenReplacesADeadSocketOnly(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s.sock")
+	path := filepath.Join(t.TempDir(), "s.sock")
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +84,7 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 }
 
 func TestCloseLeavesAnothersSocket(t *testing.T) {
-	path := filepath.Join(shortDir(t), "s.sock")
+	path := filepath.Join(t.TempDir(), "s.sock")
 	first := listenOn(t, path)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -109,7 +98,7 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 
 func TestSocketPathsLongerThanSockaddr(t *testing.T) {
 	for _, parts := range []int{1, 4} {
-		dir := shortDir(t)
+		dir := t.TempDir()
 		for range parts {
 			dir = filepath.Join(dir, strings.Repeat("d", 60))
 		}

@@ -82,7 +82,7 @@ func checkRoom(cfg settings, dir string) error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return err
 	}
-	need := uint64(cfg.size)*(1+3) + 1<<30
+	need := uint64(cfg.size)*(1+4) + 1<<30
 	if cfg.wants("memory") {
 		need = uint64(cfg.size)*(streams+streams) + 1<<30
 	}

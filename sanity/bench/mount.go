@@ -52,10 +52,11 @@ func (b *bench) newMount(system string, from *webServer, path string, flags ...s
 	return m, nil
 }
 
-// startMillrace mounts with `millrace mount --background`.
+// startMillrace mounts with `millrace mount --background`. Attributes are believed for as long as
+// rclone is told to.
 func (b *bench) startMillrace(m *mount, source string, flags []string) (stop func(), err error) {
 	stop = func() { b.program.Discard(m.dir) }
-	flags = append([]string{"--tier-dir", m.tier, "--quota", strconv.FormatInt(tierQuota>>20, 10) + "Mi"}, flags...)
+	flags = append([]string{"--tier-dir", m.tier, "--quota", strconv.FormatInt(tierQuota>>20, 10) + "Mi", "--revalidate", "1h"}, flags...)
 	if m.took, err = b.program.Mount(source, m.dir, flags...); err != nil {
 		return stop, err
 	}
@@ -97,7 +98,7 @@ func (b *bench) dropCaches() {
 	if os.Geteuid() != 0 {
 		return
 	}
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil && !b.skipped["drop"] {
+	if err := session.DropPageCache(); err != nil && !b.skipped["drop"] {
 		b.skipped["drop"] = true
 		fmt.Println("    the page cache cannot be dropped:", err)
 	}

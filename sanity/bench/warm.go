@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"time"
 )
 
 // repeats is how often a short read is repeated within a round; the round's value is the median.
@@ -16,6 +18,8 @@ type warmRead struct {
 	mode string
 	// repeats is how often it is measured within a round.
 	repeats int
+	// newNative has the native system read a copy made after the page cache was dropped: see freshCopy.
+	newNative bool
 	read    func(b *bench, name string) (float64, error)
 }
 
@@ -26,10 +30,10 @@ const (
 
 func warmReads() []warmRead {
 	return []warmRead{
-		{"warm-seq", "dd", passthrough, repeats, (*bench).readWarm},
-		{"warm-seq-copy", "dd", copyReplies, repeats, (*bench).readWarm},
-		{"warm-rand4k", "fio", passthrough, 1, (*bench).readRandom},
-		{"warm-mmap", "python3", passthrough, repeats, (*bench).readMapped},
+		{"warm-seq", "dd", passthrough, repeats, false, (*bench).readWarm},
+		{"warm-seq-copy", "dd", copyReplies, repeats, false, (*bench).readWarm},
+		{"warm-rand4k", "fio", passthrough, 1, false, (*bench).readRandom},
+		{"warm-mmap", "python3", passthrough, repeats, true, (*bench).readMapped},
 	}
 }
 
@@ -98,7 +102,14 @@ func (b *bench) measureWarmCase(c warmRead, round int, files map[string]string) 
 				continue
 			}
 			b.dropCaches()
-			v, err := c.read(b, file)
+			var err error
+			if system == native && c.newNative {
+				file, err = b.freshCopy(file)
+			}
+			var v float64
+			if err == nil {
+				v, err = c.read(b, file)
+			}
 			if err != nil {
 				b.failed(c.name, system, err)
 				continue
@@ -111,4 +122,17 @@ func (b *bench) measureWarmCase(c warmRead, round int, files map[string]string) 
 			b.keep(c.name, system, median(values[system]))
 		}
 	}
+}
+
+// freshCopy copies a file to another place in memory. Dropping the page cache cannot drop the pages of a tmpfs, which
+// are dirty, but marks them for reclaim; that mark is also the one for read-ahead, and the kernel maps such a
+// page only by a fault of its own instead of sixteen at a time. A mapped tmpfs file that has been through it
+// is four times slower than it was, which would flatter whoever is compared with it.
+func (b *bench) freshCopy(file string) (string, error) {
+	name := filepath.Join(b.work, "native.bin")
+	if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	_, err := b.session.Run(time.Minute, "cp", file, name)
+	return name, err
 }

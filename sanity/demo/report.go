@@ -24,7 +24,11 @@ func printTable(w io.Writer, source tree, status session.Status, results []copie
 	row("files compared", humanize.Comma(int64(verdicts[0].files)), humanize.Comma(int64(verdicts[1].files)))
 	row("files that differ", humanize.Comma(int64(len(verdicts[0].wrong))), humanize.Comma(int64(len(verdicts[1].wrong))))
 	_ = t.Flush()
-	fmt.Fprintf(w, "\n  cached: %.1f %% of the source's %s\n", 100*float64(status.Capacity.Used)/float64(source.bytes), humanize.Bytes(uint64(source.bytes)))
+	// What the second copy did not take from the source was cached.
+	cached := 100 * (1 - float64(second.cost.BodyBytes)/float64(source.bytes))
+	fmt.Fprintf(w, "\n  cached            %.1f %% of %s in %s files\n", cached, size(source.bytes), humanize.Comma(int64(source.files)))
+	fmt.Fprintf(w, "  millrace status   %s of the quota of %s in use (files are rounded up to pages, and have a page of state), %s known in %s files\n",
+		size(status.Capacity.Used), size(status.Capacity.Quota), size(status.Counters.BytesKnown), humanize.Comma(status.Counters.FilesKnown))
 }
 
 // size shows bytes for people, zero as zero.

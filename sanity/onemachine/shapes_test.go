@@ -60,9 +60,9 @@ func TestManyFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := newRig(t, source)
+	r := newRig(t, source, "--revalidate", "1h")
 	for _, when := range []string{"first", "second"} {
-		begin := time.Now()
+		begin, before := time.Now(), r.server.Stats()
 		out, err := r.try(filepath.Join(r.dir, "many"), 5*time.Minute, "find", ".", "-type", "f", "-printf", "%f %s\n")
 		if err != nil {
 			t.Fatal(err)
@@ -76,7 +76,11 @@ func TestManyFiles(t *testing.T) {
 			}
 			seen[name] = true
 		}
-		t.Logf("the %s listing took %v", when, time.Since(begin).Round(time.Millisecond))
+		asked := r.server.Stats().Sub(before).Requests
+		t.Logf("the %s listing took %v and %d requests", when, time.Since(begin).Round(time.Millisecond), asked)
+		if when == "second" && asked > 10 {
+			t.Errorf("the second listing made %d requests", asked)
+		}
 		if len(seen) != count {
 			t.Fatalf("%d different files of %d", len(seen), count)
 		}

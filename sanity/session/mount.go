@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
@@ -94,12 +93,25 @@ func PidsWithArgument(arg string) []int {
 	return pids
 }
 
-// FileSystem names the type of the file system that holds the path: "tmpfs", "ext2/ext3/ext4"
-// and the like.
+// FileSystem names the type of the file system that holds the path: "tmpfs", "ext4" and the
+// like.
 func FileSystem(path string) string {
-	out, err := Run(context.Background(), 5*time.Second, "stat", "-f", "-c", "%T", path)
-	if err != nil {
+	above, err := mountinfo.GetMounts(mountinfo.ParentsFilter(path))
+	if err != nil || len(above) == 0 {
 		return "an unknown file system"
 	}
-	return strings.TrimSpace(out.Stdout)
+	// The longest mountpoint holds the path; of several on it, the last one.
+	best := above[0]
+	for _, m := range above[1:] {
+		if len(m.Mountpoint) >= len(best.Mountpoint) {
+			best = m
+		}
+	}
+	return best.FSType
+}
+
+// DropPageCache has the kernel forget the file contents that it holds in memory, those of tmpfs
+// excepted. It takes root.
+func DropPageCache() error {
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0)
 }
