@@ -114,7 +114,7 @@ func (fs *filesystem) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofu
 		return estale
 	}
 	fs.attr(n, &out.Attr)
-	out.SetTimeout(fs.ttl)
+	out.SetTimeout(immutable)
 	return gofuse.OK
 }
 
@@ -133,19 +133,27 @@ func (fs *filesystem) StatFs(_ <-chan struct{}, _ *gofuse.InHeader, out *gofuse.
 	return gofuse.OK
 }
 
+const (
+	// immutable is how long the attributes of a node are good: a node is one version.
+	immutable = 365 * 24 * time.Hour
+	// nameTTLs is how many times Config.TTL a name leads to the same node without a question. What
+	// is behind it is asked about at each open and each listing anyway.
+	nameTTLs = 10
+)
+
 // entry fills in a reply that gives a node to the kernel.
 func (fs *filesystem) entry(n *node, out *gofuse.EntryOut) {
 	out.NodeId = n.id
-	out.SetEntryTimeout(fs.ttl)
-	out.SetAttrTimeout(fs.ttl)
+	out.SetEntryTimeout(nameTTLs * fs.ttl)
+	out.SetAttrTimeout(immutable)
 	fs.attr(n, &out.Attr)
 }
 
 // attr fills in the attributes of a node.
 func (fs *filesystem) attr(n *node, out *gofuse.Attr) {
-	mode, nlink := syscall.S_IFREG|fs.fileMode, uint32(1)
+	mode := syscall.S_IFREG | fs.fileMode
 	if n.dir {
-		mode, nlink = syscall.S_IFDIR|fs.dirMode, 2
+		mode = syscall.S_IFDIR | fs.dirMode
 	}
 	if n.perm != 0 {
 		mode = mode&^uint32(os.ModePerm) | uint32(n.perm)&^0o222
@@ -155,7 +163,8 @@ func (fs *filesystem) attr(n *node, out *gofuse.Attr) {
 		Size:    uint64(n.size),
 		Blocks:  (uint64(n.size) + 511) / 512,
 		Mode:    mode,
-		Nlink:   nlink,
+		// Also of a directory: 2 would tell find(1) that it has no subdirectories.
+		Nlink:   1,
 		Owner:   gofuse.Owner{Uid: fs.uid, Gid: fs.gid},
 		Blksize: blockSize,
 	}

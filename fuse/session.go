@@ -34,8 +34,8 @@ type Config struct {
 	FileMode, DirMode os.FileMode
 	// UID and GID own everything. Both 0 stand for the process's own.
 	UID, GID uint32
-	// TTL is how long the kernel may believe names, attributes and the absence of names
-	// without asking; a minute by default.
+	// TTL is how long the kernel may believe the absence of a name without asking, a minute by
+	// default; a name that is there ten times as long, because opens and listings ask again.
 	TTL time.Duration
 	// Timeout bounds an operation on metadata, 10 s by default. Reads are bounded by the client.
 	Timeout time.Duration

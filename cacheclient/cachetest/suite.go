@@ -96,6 +96,7 @@ type suite struct {
 
 // Run runs the suite.
 func Run(t *testing.T, b Backend) {
+	t.Helper()
 	for name, test := range map[string]func(*suite){
 		"Stat": (*suite).stat, "List": (*suite).list, "Pages": (*suite).pages,
 		"Read": (*suite).read, "Concurrent": (*suite).concurrent, "Identities": (*suite).identities,

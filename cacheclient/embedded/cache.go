@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"container/list"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -85,7 +84,7 @@ type Cache struct {
 	// byPath has the latest version of each path.
 	byPath map[string]*entry
 	// attached are idle entries whose files are open, the oldest first.
-	attached list.List
+	attached queue
 	closed   bool
 }
 
@@ -109,25 +108,38 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 		evictor: make(chan struct{}, 1),
 		entries: make(map[uint64]*entry), byPath: make(map[string]*entry),
 	}
-	c.meta = newMetadata(c.cfg.TTL)
-	c.lists = newListings()
-	sum := sha256.Sum256([]byte(store.String()))
-	for i, lc := range cfg.Levels {
+	var err error
+	if c.meta, err = newMetadata(c.cfg.TTL); err != nil {
+		return nil, err
+	}
+	if c.lists, err = newListings(); err != nil {
+		return nil, err
+	}
+	if err := c.openLevels(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	c.work.Add(1)
+	go c.evict()
+	return c, nil
+}
+
+// openLevels opens the tiers of the configuration.
+func (c *Cache) openLevels() error {
+	sum := sha256.Sum256([]byte(c.store.String()))
+	for i, lc := range c.cfg.Levels {
 		l, err := openLevel(i, lc, hex.EncodeToString(sum[:8]))
 		if err == nil {
 			c.levels = append(c.levels, l)
 			err = c.scan(l)
 		}
 		if err != nil {
-			return nil, errors.Join(err, c.Close())
+			return err
 		}
 		if l.problem != nil {
 			c.log.Warn("a tier cannot be written to; reads go on without it", "tier", l.dir, "error", l.problem)
 		}
 	}
-	c.work.Add(1)
-	go c.evict()
-	return c, nil
+	return nil
 }
 
 // Close ends all work, waits for it, and leaves the tiers as they are for the next process.
@@ -143,8 +155,9 @@ func (c *Cache) Close() error {
 	c.work.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for el := c.attached.Front(); el != nil; el = el.Next() {
-		el.Value.(*entry).detach()
+	for e := c.attached.oldest(); e != nil; e = c.attached.oldest() {
+		c.detachIdle(e)
+		e.detach()
 	}
 	c.lists.close()
 	var err error

@@ -16,6 +16,7 @@ func TestConformance(t *testing.T) {
 	for name, serve := range map[string]func(t *testing.T, dir string) string{
 		"local": func(_ *testing.T, dir string) string { return dir },
 		"http": func(t *testing.T, dir string) string {
+			t.Helper()
 			srv := httptest.NewServer(http.FileServer(http.Dir(dir)))
 			t.Cleanup(srv.Close)
 			return srv.URL + "/"
@@ -29,8 +30,10 @@ func TestConformance(t *testing.T) {
 }
 
 func conform(t *testing.T, serve func(*testing.T, string) string, tiered bool) {
+	t.Helper()
 	sources := make(map[string]string)
 	cachetest.Run(t, cachetest.Backend{Caches: tiered, New: func(t *testing.T, dir, cache string) cacheclient.Client {
+		t.Helper()
 		if sources[dir] == "" {
 			sources[dir] = serve(t, dir)
 		}

@@ -29,6 +29,7 @@ func TestRightBytesWhateverTheSourceDoes(t *testing.T) {
 }
 
 func rightBytes(t *testing.T, cfg embedded.Config) {
+	t.Helper()
 	src := newSource(t)
 	files := make([][]byte, 8)
 	for i := range files {
@@ -67,6 +68,7 @@ func rightBytes(t *testing.T, cfg embedded.Config) {
 }
 
 func checkRandom(t *testing.T, c cacheclient.Client, rnd *rand.Rand, name string, want []byte) {
+	t.Helper()
 	info, err := c.Stat(t.Context(), name)
 	if err != nil {
 		t.Errorf("stat %s: %v", name, err)

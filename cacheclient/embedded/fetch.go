@@ -19,7 +19,16 @@ import (
 // processor's cache when they are written to the tier.
 const piece = 256 << 10
 
-var pieces = sync.Pool{New: func() any { b := make([]byte, piece); return &b }}
+var pieces sync.Pool
+
+// takePiece returns a buffer of piece bytes, to be put back.
+func takePiece() *[]byte {
+	if p, ok := pieces.Get().(*[]byte); ok {
+		return p
+	}
+	b := make([]byte, piece)
+	return &b
+}
 
 var (
 	// errNoRanges says that the source sends the whole file whatever it is asked for.
@@ -56,7 +65,7 @@ type fetch struct {
 }
 
 // start begins a fetch of r, which covers want; e.mu is held and the caller has a reference.
-func (e *entry) start(r, want run) *fetch {
+func (e *entry) start(r, want run) {
 	ctx, cancel := context.WithCancel(e.c.ctx)
 	f := &fetch{e: e, run: r, want: want, cancel: cancel, at: r.first * BlockSize}
 	e.fetches = append(e.fetches, f)
@@ -68,7 +77,6 @@ func (e *entry) start(r, want run) *fetch {
 		defer cancel()
 		e.endFetch(f, f.fetch(ctx))
 	}()
-	return f
 }
 
 // fetch waits for a slot, finds room, and brings the run.
@@ -173,7 +181,7 @@ func (f *fetch) whole() bool { return f.run == run{0, blocksIn(f.e.info.Size)} }
 // fill writes the body to the tier, block by block, telling readers of each piece.
 func (f *fetch) fill(body io.Reader, end int64, patience time.Duration) error {
 	e := f.e
-	bufp := pieces.Get().(*[]byte)
+	bufp := takePiece()
 	defer pieces.Put(bufp)
 	for f.at < end {
 		b := f.at / BlockSize

@@ -48,6 +48,19 @@ func (c LevelConfig) check() error {
 	return nil
 }
 
+// queue is a list of entries, the one that was used longest ago first.
+type queue struct{ list.List }
+
+// oldest is the first entry, nil of an empty queue.
+func (q *queue) oldest() *entry {
+	el := q.Front()
+	if el == nil {
+		return nil
+	}
+	e, _ := el.Value.(*entry)
+	return e
+}
+
 // retryTier is how long a tier that refused a write is left alone.
 const retryTier = 10 * time.Second
 
@@ -62,7 +75,7 @@ type level struct {
 	// used is what files and runs under way are charged for, in bytes.
 	used int64
 	// idle holds the entries that nobody has open, the least recently used first.
-	idle list.List
+	idle queue
 	// problem says why the level takes no data until blockedUntil.
 	problem      error
 	blockedUntil time.Time

@@ -48,12 +48,9 @@ type listings struct {
 	lru *lru.Cache[string, *listing]
 }
 
-func newListings() *listings {
+func newListings() (*listings, error) {
 	cache, err := lru.New[string, *listing](maxListings)
-	if err != nil {
-		panic("the number of listings is a constant above 0: " + err.Error())
-	}
-	return &listings{lru: cache}
+	return &listings{lru: cache}, err
 }
 
 func (ls *listings) close() { ls.lru.Purge() }
@@ -81,19 +78,11 @@ func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing,
 	if known && (resume || time.Since(old.at) < c.cfg.TTL) {
 		return old, nil
 	}
-	ch := c.flight.DoChan("list\x00"+dir, func() (any, error) { return c.readDir(dir) })
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("list %q: %w", dir, ctx.Err())
-	case res := <-ch:
-		if res.Err == nil {
-			return res.Val.(*listing), nil
-		}
-		if known && errors.Is(res.Err, cacheclient.ErrUnavailable) {
-			return old, nil
-		}
-		return nil, res.Err
+	l, err := once(ctx, &c.flight, "list\x00"+dir, func() (*listing, error) { return c.readDir(dir) })
+	if known && errors.Is(err, cacheclient.ErrUnavailable) {
+		return old, nil
 	}
+	return l, err
 }
 
 // readDir reads a directory from the source and remembers it.
@@ -190,7 +179,6 @@ type listingBuilder struct {
 	l    *listing
 	buf  []byte
 	dirs []string
-	w    *bufio.Writer
 }
 
 func newListingBuilder(dirs []string) *listingBuilder {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sync/singleflight"
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/ufs"
@@ -36,14 +37,11 @@ type record struct {
 	at      time.Time
 }
 
-func newMetadata(ttl time.Duration) *metadata {
+func newMetadata(ttl time.Duration) (*metadata, error) {
 	m := &metadata{ttl: ttl}
-	lru, err := simplelru.NewLRU(maxKnown, func(_ string, r record) { m.account(r, -1) })
-	if err != nil {
-		panic("the size of the metadata cache is a constant above 0: " + err.Error())
-	}
-	m.lru = lru
-	return m
+	var err error
+	m.lru, err = simplelru.NewLRU(maxKnown, func(_ string, r record) { m.account(r, -1) })
+	return m, err
 }
 
 // account adds a record to the sums or takes it off; mu is held.
@@ -117,23 +115,31 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 // ask asks the source about a path, once for all who want to know. When it does not
 // answer, what was known before stands.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
-	ch := c.flight.DoChan("stat\x00"+path, func() (any, error) { return c.lookup(path) })
+	r, err := once(ctx, &c.flight, "stat\x00"+path, func() (record, error) { return c.lookup(path) })
+	if errors.Is(err, cacheclient.ErrUnavailable) {
+		if known {
+			return old, nil
+		}
+		if info, ok := c.cachedInfo(path); ok {
+			return record{info: info, at: time.Now()}, nil
+		}
+	}
+	return r, err
+}
+
+// once calls f for all who ask for the key at the same time. f goes on when the context of one of
+// them ends.
+func once[T any](ctx context.Context, flight *singleflight.Group, key string, f func() (T, error)) (T, error) {
+	var none T
+	ch := flight.DoChan(key, func() (any, error) { return f() })
 	select {
 	case <-ctx.Done():
-		return record{}, fmt.Errorf("stat %q: %w", path, ctx.Err())
+		return none, fmt.Errorf("wait for the source: %w", ctx.Err())
 	case res := <-ch:
-		if res.Err == nil {
-			return res.Val.(record), nil
+		if v, ok := res.Val.(T); ok && res.Err == nil {
+			return v, nil
 		}
-		if errors.Is(res.Err, cacheclient.ErrUnavailable) {
-			if known {
-				return old, nil
-			}
-			if info, ok := c.cachedInfo(path); ok {
-				return record{info: info, at: time.Now()}, nil
-			}
-		}
-		return record{}, res.Err
+		return none, res.Err
 	}
 }
 

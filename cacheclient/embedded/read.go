@@ -29,6 +29,14 @@ var _ cacheclient.File = (*file)(nil)
 
 // Open implements cacheclient.Client.
 func (c *Cache) Open(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	f, err := c.open(ctx, info)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (c *Cache) open(ctx context.Context, info cacheclient.Info) (*file, error) {
 	if info.Dir {
 		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrIsDir)
 	}

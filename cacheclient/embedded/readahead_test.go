@@ -56,8 +56,8 @@ func TestReorderedReadsAreOneStream(t *testing.T) {
 
 func TestStreamsSideBySide(t *testing.T) {
 	var s streams
-	for i := int64(0); i < 32; i++ {
-		for k := int64(0); k < 4; k++ {
+	for i := range int64(32) {
+		for k := range int64(4) {
 			base := k << 30
 			until := s.read(base+i<<20, 1<<20, largestWindow)
 			if i > 16 && until <= base+(i+1)<<20 {

@@ -13,27 +13,27 @@ func testHeader() header {
 	return headerOf(cacheclient.Info{Path: "a/b", Size: 5*BlockSize + 1, ModTime: time.Unix(1, 2).UTC(), Version: `"e"`})
 }
 
-func writeState(t testing.TB, name string, blocks map[int64]uint32) {
-	t.Helper()
+func writeState(tb testing.TB, name string, blocks map[int64]uint32) {
+	tb.Helper()
 	s, err := createState(name, testHeader())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for b, sum := range blocks {
 		if err := s.set(b, sum); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := s.close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func readState(t testing.TB, name string) (header, map[int64]uint32, error) {
-	t.Helper()
+func readState(tb testing.TB, name string) (header, map[int64]uint32, error) {
+	tb.Helper()
 	f, err := os.Open(name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
 	_, h, slots, err := openState(f)

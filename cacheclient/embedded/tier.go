@@ -124,12 +124,11 @@ func (c *Cache) blockLevel(e *entry, err error) {
 // files are moved or removed.
 func (c *Cache) reclaim(l *level, n int64) {
 	for n > 0 {
-		el := l.idle.Front()
-		if el == nil {
+		e := l.idle.oldest()
+		if e == nil {
 			return
 		}
-		e := el.Value.(*entry)
-		l.idle.Remove(el)
+		l.idle.Remove(e.idle)
 		e.idle = nil
 		c.detachIdle(e)
 		e.moving = make(chan struct{})
@@ -454,7 +453,7 @@ func (c *Cache) release(e *entry) {
 	e.attached = c.attached.PushBack(e)
 	c.touch(e)
 	if c.attached.Len() > maxAttached {
-		oldest := c.attached.Front().Value.(*entry)
+		oldest := c.attached.oldest()
 		c.detachIdle(oldest)
 		oldest.detach()
 	}

@@ -24,17 +24,17 @@ func (c *Cache) Warm(ctx context.Context, path string, progress func(int64)) err
 	if err != nil {
 		return err
 	}
-	f, err := c.Open(ctx, info)
+	f, err := c.open(ctx, info)
 	if errors.Is(err, cacheclient.ErrStale) {
 		if info, err = c.Stat(ctx, path); err == nil {
-			f, err = c.Open(ctx, info)
+			f, err = c.open(ctx, info)
 		}
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	e := f.(*file).e
+	e := f.e
 	if progress == nil {
 		progress = func(int64) {}
 	}
@@ -113,7 +113,7 @@ func (c *Cache) Free(_ context.Context, path string) (int64, error) {
 	defer c.mu.Unlock()
 	var freed int64
 	for p, e := range c.byPath {
-		if e.idle == nil || !(path == "" || p == path || strings.HasPrefix(p, path+"/")) {
+		if e.idle == nil || !below(path, p) {
 			continue
 		}
 		freed += e.charged
@@ -123,6 +123,11 @@ func (c *Cache) Free(_ context.Context, path string) (int64, error) {
 		c.drop(e)
 	}
 	return freed, nil
+}
+
+// below tells whether p is the path or in the tree below it.
+func below(path, p string) bool {
+	return path == "" || p == path || strings.HasPrefix(p, path+"/")
 }
 
 // Blocks implements cacheclient.Client. Neighbours in the same place are told as one.
