@@ -9,6 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// WaitingThreads is how many threads of a session wait in read(2) at the most. Each may keep one of Go's
+// processors (GOMAXPROCS) for up to 10 ms before the runtime takes it back, and meanwhile nobody
+// looks at the network: a process that serves one session wants so many processors more.
+const WaitingThreads = 4
+
 const (
 	// requestSize has room for any request, in bytes: the kernel demands 8192 and what
 	// max_write needs more, and sends nothing longer to a read-only file system.
@@ -16,7 +21,7 @@ const (
 	// startWorkers wait for requests from the start.
 	startWorkers = 2
 	// idleWorkers is the number of waiting workers beyond which one ends.
-	idleWorkers = 4
+	idleWorkers = WaitingThreads
 )
 
 // worker serves one request at a time.

@@ -21,9 +21,10 @@ import (
 type Config struct {
 	// Levels are the tiers, fastest first. None means that nothing is kept but Staging.
 	Levels []LevelConfig
-	// TTL is the longest time that names and attributes are believed without asking the
-	// source again, 1 minute by default. Less for files that changed lately: a tenth of
-	// their age, the heuristic freshness of RFC 9111, section 4.2.2. Negative: always ask.
+	// TTL is the longest time that listings and the absence of names are believed, and files
+	// opened, without asking the source again, 1 minute by default. Less for files that
+	// changed lately: a tenth of their age, the heuristic freshness of RFC 9111, section 4.2.2.
+	// The attributes that Stat and List tell are believed ten times as long. Negative: always ask.
 	TTL time.Duration
 	// Timeout is how long a source may bring nothing before a read or a lookup fails, 10 seconds
 	// by default.

@@ -128,7 +128,7 @@ func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs 
 			c.meta.put(e.Path, record{info: *e, at: at})
 			continue
 		}
-		if r, ok := c.meta.get(e.Path); ok && !r.missing && c.meta.fresh(r) {
+		if r, ok := c.meta.get(e.Path); ok && !r.missing && c.meta.good(r) {
 			*e = r.info
 			continue
 		}

@@ -87,8 +87,20 @@ func lifetime(r record, ttl time.Duration) time.Duration {
 	return min(max(r.at.Sub(r.info.ModTime)/10, 0), ttl)
 }
 
+// fresh tells whether a record is good enough to open the file by.
 func (m *metadata) fresh(r record) bool {
 	return time.Since(r.at) < lifetime(r, m.ttl)
+}
+
+// nameTTLs is how many times the TTL a record is good enough to list and describe the file by: what is
+// behind a name is asked about when it is opened.
+const nameTTLs = 10
+
+func (m *metadata) good(r record) bool {
+	if r.missing {
+		return m.fresh(r)
+	}
+	return time.Since(r.at) < nameTTLs*m.ttl
 }
 
 // Stat implements cacheclient.Client.
@@ -100,7 +112,7 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 		return cacheclient.Info{}, fmt.Errorf("stat %q: %w", path, cacheclient.ErrClosed)
 	}
 	r, known := c.meta.get(path)
-	if !known || !c.meta.fresh(r) {
+	if !known || !c.meta.good(r) {
 		var err error
 		if r, err = c.ask(ctx, path, r, known); err != nil {
 			return cacheclient.Info{}, err

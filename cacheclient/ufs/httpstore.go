@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/config/configstruct"
@@ -22,6 +23,9 @@ type httpStore struct {
 	opt    httpOptions
 	// noIfMatch remembers that the server gets If-Match wrong.
 	noIfMatch flag
+	// greeting is the goroutine of greet, which dismiss ends.
+	greeting sync.WaitGroup
+	dismiss  context.CancelFunc
 }
 
 func newHTTPStore(src source, values configmap.Simple, opts Options) (*httpStore, error) {
@@ -38,8 +42,31 @@ func newHTTPStore(src source, values configmap.Simple, opts Options) (*httpStore
 // String is the URL of the root.
 func (s *httpStore) String() string { return s.src.show }
 
+// greet opens a connection for files ahead of the first one, whose reader would otherwise wait for
+// the handshakes. That it fails does not matter.
+func (s *httpStore) greet() {
+	if s.opt.NoHead {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.client.timeout)
+	s.dismiss = cancel
+	s.greeting.Go(func() {
+		r, err := s.request("", true)
+		if err != nil {
+			return
+		}
+		if resp, err := s.client.send(ctx, s.client.files, http.MethodHead, r, nil); err == nil {
+			discard(resp)
+		}
+	})
+}
+
 // Close ends idle connections.
 func (s *httpStore) Close() error {
+	if s.dismiss != nil {
+		s.dismiss()
+	}
+	s.greeting.Wait()
 	s.client.close()
 	return nil
 }

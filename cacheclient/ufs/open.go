@@ -40,6 +40,9 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 		_ = store.Close()
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
 	}
+	if h, ok := store.(*httpStore); ok {
+		h.greet()
+	}
 	return store, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -175,6 +176,7 @@ func orShortest(d, shortest time.Duration) time.Duration {
 
 // mount makes the kernel's mount and starts to wait for its end.
 func (m *served) mount(ctx context.Context, c *mountConfig, cache *embedded.Cache) error {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
 	session, err := fuse.Mount(ctx, fuse.Config{
 		Client: cache, Source: m.source, Dir: m.dir,
 		AllowOther: c.allowOther, NoPassthrough: c.noPassthrough,

@@ -1,13 +1,7 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -100,9 +94,8 @@ func (b *bench) measureFirstByte(round int) error {
 	return nil
 }
 
-// firstByte is the median time in milliseconds of several new mounts, or of several downloads.
-// Neither clock has the start of a process in it: of a mount it is open, read and close; of curl, which
-// connects each time, what it says itself.
+// firstByte is the median time in milliseconds of several commands, each of a new mount or a new
+// connection, with the start of the process in it, as a user has it.
 func (b *bench) firstByte(system string) (float64, error) {
 	var values []float64
 	for range repeats {
@@ -121,12 +114,8 @@ func (b *bench) firstByte(system string) (float64, error) {
 
 // firstByteCurl asks for one byte.
 func (b *bench) firstByteCurl(string) (float64, error) {
-	out, err := b.session.Run(time.Minute, "curl", "-sS", "--fail", "-r", "0-0", "-o", "/dev/null", "-w", "%{time_total}", b.bare.url("big/"+bigName(0)))
-	if err != nil {
-		return 0, err
-	}
-	seconds, err := strconv.ParseFloat(out.Stdout, 64)
-	return seconds * 1000, err
+	out, err := b.session.Run(time.Minute, "curl", "-sS", "--fail", "-r", "0-0", "-o", "/dev/null", b.bare.url("big/"+bigName(0)))
+	return milliseconds(out.Took), err
 }
 
 // firstByteMounted reads one byte of a file that the mount has not seen yet.
@@ -136,29 +125,8 @@ func (b *bench) firstByteMounted(system string) (float64, error) {
 		return 0, err
 	}
 	defer m.close()
-	ctx, cancel := context.WithTimeout(b.session.Context(), time.Minute)
-	defer cancel()
-	took := make(chan error, 1)
-	begin := time.Now()
-	// The goroutine ends at the latest when the mount is closed.
-	go func() { took <- readByte(filepath.Join(m.dir, bigName(0))) }()
-	select {
-	case err := <-took:
-		return milliseconds(time.Since(begin)), err
-	case <-ctx.Done():
-		return 0, fmt.Errorf("one byte: %w", context.Cause(ctx))
-	}
-}
-
-// readByte opens a file, reads its first byte and closes it.
-func readByte(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	var one [1]byte
-	_, err = io.ReadFull(f, one[:])
-	return errors.Join(err, f.Close())
+	out, err := b.session.Run(time.Minute, "head", "-c", "1", filepath.Join(m.dir, bigName(0)))
+	return milliseconds(out.Took), err
 }
 
 // milliseconds is a duration with its fraction.

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
@@ -18,6 +20,10 @@ const (
 	// filesPerDir is how the tree of ls-warm is cut up.
 	filesPerDir = 1000
 )
+
+// dataAge is how old the files are made: data that is read again and again has been there for a while, and a
+// cache may ask more often about what changed a moment ago.
+const dataAge = 30 * 24 * time.Hour
 
 // bigName is the name of the i-th large file.
 func bigName(i int) string { return fmt.Sprintf("big-%d.bin", i) }
@@ -40,10 +46,23 @@ func makeData(cfg settings, dir string) error {
 			return err
 		}
 	}
-	if !cfg.wants("ls-warm") {
-		return nil
+	if cfg.wants("ls-warm") {
+		if err := makeTree(many, cfg.files); err != nil {
+			return err
+		}
 	}
-	for i := range cfg.files {
+	old := time.Now().Add(-dataAge)
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, old, old)
+	})
+}
+
+// makeTree writes the small files.
+func makeTree(many string, files int) error {
+	for i := range files {
 		d := filepath.Join(many, fmt.Sprintf("dir-%03d", i/filesPerDir))
 		if i%filesPerDir == 0 {
 			if err := os.Mkdir(d, 0o755); err != nil {

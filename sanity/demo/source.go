@@ -37,8 +37,9 @@ func makeSource(s *session.Session, work string, fileSize int64) (tree, error) {
 		return tree{}, err
 	}
 	goroot := filepath.Join(strings.TrimSpace(out.Stdout), "src")
-	// -L: a GOROOT may be made of symbolic links, and a web server has none.
-	if _, err := s.Run(10*time.Minute, "cp", "-rL", goroot, filepath.Join(t.dir, "go")); err != nil {
+	// A GOROOT may be made of symbolic links, and a web server has none. Times are kept, since what
+	// changed a moment ago is not believed for long.
+	if _, err := s.Run(10*time.Minute, "cp", "-rL", "--preserve=timestamps", goroot, filepath.Join(t.dir, "go")); err != nil {
 		return tree{}, err
 	}
 	if err := writeRandom(filepath.Join(t.dir, "random.bin"), fileSize); err != nil {
