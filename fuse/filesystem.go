@@ -159,10 +159,10 @@ func (fs *filesystem) attr(n *node, out *gofuse.Attr) {
 		mode = mode&^uint32(os.ModePerm) | uint32(n.perm)&^0o222
 	}
 	*out = gofuse.Attr{
-		Ino:     n.id,
-		Size:    uint64(n.size),
-		Blocks:  (uint64(n.size) + 511) / 512,
-		Mode:    mode,
+		Ino:    n.id,
+		Size:   uint64(n.size),
+		Blocks: (uint64(n.size) + 511) / 512,
+		Mode:   mode,
 		// Also of a directory: 2 would tell find(1) that it has no subdirectories.
 		Nlink:   1,
 		Owner:   gofuse.Owner{Uid: fs.uid, Gid: fs.gid},
