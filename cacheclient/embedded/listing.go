@@ -11,9 +11,10 @@ import (
 	"io"
 	"os"
 	"path"
+	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -21,8 +22,10 @@ import (
 )
 
 const (
-	// maxListings is how many directories are remembered.
-	maxListings = 256
+	// maxListings is how many directories are remembered, and maxListed how many bytes of them
+	// are in memory.
+	maxListings = 32 << 10
+	maxListed   = 16 << 20
 	// spillAt is the size in bytes at which a listing moves from memory to an unnamed file.
 	spillAt = 256 << 10
 	// indexEvery is how many entries lie between two whose places are remembered.
@@ -43,17 +46,50 @@ type listing struct {
 	file *os.File
 }
 
+// weight is what the listing takes of memory, in bytes, about.
+func (l *listing) weight() int64 {
+	return int64(len(l.mem)) + int64(8*len(l.index)) + 256
+}
+
 // listings remembers the directories that were read lately.
 type listings struct {
-	lru *lru.Cache[string, *listing]
+	mu sync.Mutex
+	// The rest is guarded by mu.
+
+	lru    *simplelru.LRU[string, *listing]
+	weight int64
 }
 
 func newListings() (*listings, error) {
-	cache, err := lru.New[string, *listing](maxListings)
-	return &listings{lru: cache}, err
+	ls := &listings{}
+	var err error
+	ls.lru, err = simplelru.NewLRU(maxListings, func(_ string, l *listing) { ls.weight -= l.weight() })
+	return ls, err
 }
 
-func (ls *listings) close() { ls.lru.Purge() }
+func (ls *listings) get(dir string) (*listing, bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.lru.Get(dir)
+}
+
+// put remembers a directory, and forgets others if they take too much memory.
+func (ls *listings) put(dir string, l *listing) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.lru.Remove(dir)
+	ls.lru.Add(dir, l)
+	ls.weight += l.weight()
+	for ls.weight > maxListed && ls.lru.Len() > 1 {
+		ls.lru.RemoveOldest()
+	}
+}
+
+func (ls *listings) close() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.lru.Purge()
+}
 
 // List implements cacheclient.Client.
 func (c *Cache) List(ctx context.Context, dir string, from uint64, limit int, attrs bool) (cacheclient.Page, error) {
@@ -74,7 +110,7 @@ func (c *Cache) List(ctx context.Context, dir string, from uint64, limit int, at
 // listing returns the directory from memory, or from the source when that is too old. Whoever
 // goes on reading a directory (resume) keeps the listing that it began with, if it is still there.
 func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing, error) {
-	old, known := c.lists.lru.Get(dir)
+	old, known := c.lists.get(dir)
 	if known && (resume || time.Since(old.at) < c.cfg.TTL) {
 		return old, nil
 	}
@@ -104,7 +140,7 @@ func (c *Cache) readDir(dir string) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.lists.lru.Add(dir, l)
+	c.lists.put(dir, l)
 	return l, nil
 }
 
