@@ -71,8 +71,6 @@ type Cache struct {
 	lists   *listings
 	flight  singleflight.Group
 	count   counters
-	// noRanges is set once the source has ignored a range.
-	noRanges atomic.Bool
 	// down says that the source did not answer the last time.
 	down atomic.Bool
 	// evictor wakes the background eviction.

@@ -59,6 +59,8 @@ type entry struct {
 	waiters    []*waiter
 	// stale says that the source has another version now.
 	stale bool
+	// noRanges says that the source has ignored a range of this file: it sends all or nothing.
+	noRanges bool
 	// bypass says that the last fetch found no room in the tiers.
 	bypass bool
 }

@@ -158,9 +158,13 @@ func (f *fetch) request(ctx context.Context, patience time.Duration) error {
 		return err
 	}
 	defer func() { _ = body.Close() }()
+	if body.Start < f.at || body.End > end {
+		e.mu.Lock()
+		e.noRanges = true
+		e.mu.Unlock()
+	}
 	if body.Start < f.at {
 		if f.inTier && !f.whole() {
-			e.c.noRanges.Store(true)
 			return errNoRanges
 		}
 		n, err := io.CopyN(io.Discard, body, f.at-body.Start)

@@ -138,7 +138,7 @@ func (e *entry) ahead(off, n int64, want run, misses bool) {
 
 // demand starts what is missing of want, and what soon adds; mu is held.
 func (e *entry) demand(want, soon run) {
-	if e.c.noRanges.Load() {
+	if e.noRanges {
 		if len(e.fetches) == 0 {
 			e.start(run{0, blocksIn(e.info.Size)}, want)
 		}
@@ -155,7 +155,7 @@ func (e *entry) demand(want, soon run) {
 // prefetch starts what is missing of r, in whole runs so that the source sees few large
 // requests, and only as many at once as leave connections for those who wait; mu is held.
 func (e *entry) prefetch(r run) {
-	if e.c.noRanges.Load() {
+	if e.noRanges {
 		return
 	}
 	longest := min(maxRun, max(1, r.len()/4))
