@@ -118,7 +118,7 @@ func (c *mountConfig) sourceFlags(f *flags) {
 	f.text(&c.optionsFile, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
 	parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", countTo(1024))
 	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", parseDuration)
-	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open a file or list a directory without asking the source again, less for files that changed lately; 0 asks each time", "1m", parseAge)
+	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", parseAge)
 }
 
 func (c *mountConfig) tierFlags(f *flags) {

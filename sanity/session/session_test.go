@@ -67,7 +67,11 @@ func TestASignalEndsTheContext(t *testing.T) {
 func TestAProcessGoesWithItsSession(t *testing.T) {
 	s := session.New(t.Context())
 	mark := filepath.Join(t.TempDir(), "mark")
-	p, err := s.Start(io.Discard, "sh", "-c", "sleep 60", mark)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A program that makes no other process, not even for a moment.
+	p, err := s.Start(io.Discard, "tail", "-f", mark)
 	if err != nil {
 		t.Fatal(err)
 	}
