@@ -234,3 +234,34 @@ func TestSourceWithoutRanges(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
+
+// TestLentBytesOutliveTheirFetch holds bytes of a block whose rest fails for good.
+func TestLentBytesOutliveTheirFetch(t *testing.T) {
+	for name, cfg := range map[string]embedded.Config{"tier": {Levels: tier(t.TempDir(), 64<<20)}, "staging": {}} {
+		t.Run(name, func(t *testing.T) {
+			src := newSource(t)
+			want := random(1, 3<<20)
+			src.write(t, "f", want)
+			release := make(chan struct{})
+			src.setFault(func(*http.Request) fault {
+				return func(w http.ResponseWriter, r *http.Request, content http.HandlerFunc) {
+					cutAfter(100_000)(&heldWriter{ResponseWriter: w, until: release}, r, content)
+				}
+			})
+			f := open(t, src.client(t, cfg), "f")
+			d, err := f.Read(t.Context(), 1000, 4096)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Release()
+			src.setFault(func(*http.Request) fault { return status(http.StatusForbidden, "") })
+			close(release)
+			if _, err := f.Read(t.Context(), 500_000, 10); err == nil {
+				t.Fatal("the rest of the block was read from a source that refuses it")
+			}
+			if got := slices.Concat(d.Parts...); !bytes.Equal(got, want[1000:5096]) {
+				t.Error("bytes on loan changed when their fetch failed")
+			}
+		})
+	}
+}

@@ -310,7 +310,8 @@ func (f *fetch) price() int64 {
 }
 
 // abandon gives back what was reserved for blocks that did not come, and the block in memory
-// that is not full.
+// that is not full. The part of a block that came stays in the data file: a reader may have it on loan, and
+// whoever fetches the block again writes the same bytes.
 func (f *fetch) abandon(tier bool) {
 	e := f.e
 	if f.current != nil {
@@ -320,17 +321,7 @@ func (f *fetch) abandon(tier bool) {
 	if !tier {
 		return
 	}
-	e.mu.Lock()
-	var freed int64
-	for b := f.run.first; b < f.run.last; b++ {
-		if !e.have.has(b) {
-			r := run{b, b + 1}
-			freed += r.charge(e.info.Size)
-			e.punch(r)
-		}
-	}
-	e.mu.Unlock()
-	e.c.uncharge(e, freed)
+	e.c.uncharge(e, f.price())
 }
 
 // judge turns the outcome into what readers are told, and what the cache remembers.

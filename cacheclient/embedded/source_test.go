@@ -100,6 +100,17 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// heldWriter flushes, and then holds the handler until it may go on.
+type heldWriter struct {
+	http.ResponseWriter
+	until <-chan struct{}
+}
+
+func (h *heldWriter) Flush() {
+	_ = http.NewResponseController(h.ResponseWriter).Flush()
+	<-h.until
+}
+
 // cutAfter lets n bytes of the body pass and breaks the connection.
 func cutAfter(n int) fault {
 	return func(w http.ResponseWriter, r *http.Request, content http.HandlerFunc) {
