@@ -29,7 +29,7 @@
 //
 // What the kernel may keep. A node is one version of a file: its pages never
 // change and stay cached between opens, and its attributes are good for ever. A name is
-// believed for ten times Config.TTL and the absence of one for Config.TTL; a file that
+// believed for Config.NameTTL and the absence of one for Config.TTL; a file that
 // changed has another id, so the kernel drops the old inode by itself. An open of a version that the source no
 // longer has answers ESTALE, upon which the kernel looks the name up again.
 //

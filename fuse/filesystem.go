@@ -36,6 +36,7 @@ type filesystem struct {
 	log      *slog.Logger
 
 	ttl      time.Duration
+	nameTTL  time.Duration
 	timeout  time.Duration
 	fileMode uint32
 	dirMode  uint32
@@ -133,18 +134,13 @@ func (fs *filesystem) StatFs(_ <-chan struct{}, _ *gofuse.InHeader, out *gofuse.
 	return gofuse.OK
 }
 
-const (
-	// immutable is how long the attributes of a node are good: a node is one version.
-	immutable = 365 * 24 * time.Hour
-	// nameTTLs is how many times Config.TTL a name leads to the same node without a question. What
-	// is behind it is asked about at each open and each listing anyway.
-	nameTTLs = 10
-)
+// immutable is how long the attributes of a node are good: a node is one version.
+const immutable = 365 * 24 * time.Hour
 
 // entry fills in a reply that gives a node to the kernel.
 func (fs *filesystem) entry(n *node, out *gofuse.EntryOut) {
 	out.NodeId = n.id
-	out.SetEntryTimeout(nameTTLs * fs.ttl)
+	out.SetEntryTimeout(fs.nameTTL)
 	out.SetAttrTimeout(immutable)
 	fs.attr(n, &out.Attr)
 }

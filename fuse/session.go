@@ -35,8 +35,9 @@ type Config struct {
 	// UID and GID own everything. Both 0 stand for the process's own.
 	UID, GID uint32
 	// TTL is how long the kernel may believe the absence of a name without asking, a minute by
-	// default; a name that is there ten times as long, because opens and listings ask again.
-	TTL time.Duration
+	// default, and NameTTL a name that is there, TTL by default. The latter may be longer, because opens
+	// and listings ask again.
+	TTL, NameTTL time.Duration
 	// Timeout bounds an operation on metadata, 10 s by default. Reads are bounded by the client.
 	Timeout time.Duration
 	// ReadAheadKB is the kernel's read-ahead for this mount in KiB, 4096 by default. Only
@@ -65,6 +66,7 @@ func (c *Config) complete() error {
 	c.FileMode = orDefault(c.FileMode, defaultFileMode)
 	c.DirMode = orDefault(c.DirMode, defaultDirMode)
 	c.TTL = orDefault(c.TTL, defaultTTL)
+	c.NameTTL = orDefault(c.NameTTL, c.TTL)
 	c.Timeout = orDefault(c.Timeout, defaultTimeout)
 	c.ReadAheadKB = orDefault(c.ReadAheadKB, defaultReadAheadKB)
 	if c.UID == 0 && c.GID == 0 {
@@ -188,6 +190,7 @@ func newSession(ctx context.Context, cfg *Config) *Session {
 		stats:    &s.counters,
 		log:      s.log,
 		ttl:      cfg.TTL,
+		nameTTL:  cfg.NameTTL,
 		timeout:  cfg.Timeout,
 		fileMode: uint32(cfg.FileMode.Perm()) &^ 0o222,
 		dirMode:  uint32(cfg.DirMode.Perm()) &^ 0o222,

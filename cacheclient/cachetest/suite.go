@@ -476,8 +476,18 @@ func (s *suite) cancelled() {
 
 func (s *suite) closed() {
 	info := s.mustStat("big.bin")
+	f := s.mustOpen("a.txt")
+	if _, err := cacheclient.ReadAt(s.ctx, f, make([]byte, 3), 0); err != nil {
+		s.Fatal(err)
+	}
 	if err := s.c.Close(); err != nil {
 		s.Fatal(err)
+	}
+	if _, err := f.Read(s.ctx, 0, 3); !errors.Is(err, cacheclient.ErrClosed) {
+		s.Errorf("read of an open file after close: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		s.Errorf("close of a file after its client: %v", err)
 	}
 	if _, err := s.c.Open(s.ctx, info); !errors.Is(err, cacheclient.ErrClosed) {
 		s.Errorf("open after close: %v", err)

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,8 +26,11 @@ type Config struct {
 	// TTL is the longest time that listings and the absence of names are believed, and files
 	// opened, without asking the source again, 1 minute by default. Less for files that
 	// changed lately: a tenth of their age, the heuristic freshness of RFC 9111, section 4.2.2.
-	// The attributes that Stat and List tell are believed ten times as long. Negative: always ask.
+	// Negative: always ask.
 	TTL time.Duration
+	// NameTTL is how long the attributes that Stat and List tell are believed, TTL by default. It may
+	// be longer: what is behind a name is asked about when it is opened.
+	NameTTL time.Duration
 	// Timeout is how long a source may bring nothing before a read or a lookup fails, 10 seconds
 	// by default.
 	Timeout time.Duration
@@ -40,6 +45,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.TTL == 0 {
 		c.TTL = time.Minute
+	}
+	if c.NameTTL == 0 {
+		c.NameTTL = c.TTL
 	}
 	if c.Timeout <= 0 {
 		c.Timeout = 10 * time.Second
@@ -62,15 +70,17 @@ type Cache struct {
 	cfg   Config
 	log   *slog.Logger
 	// ctx ends with Close; work counts the goroutines that end with it.
-	ctx     context.Context
-	cancel  context.CancelFunc
-	work    sync.WaitGroup
-	slots   *semaphore.Weighted
-	staging *staging
-	meta    *metadata
-	lists   *listings
-	flight  singleflight.Group
-	count   counters
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	// slots are the requests for content that may run at once; ahead are those of them for bytes that
+	// nobody waits for yet, fewer, so that who waits finds a place.
+	slots, ahead *semaphore.Weighted
+	staging      *staging
+	meta         *metadata
+	lists        *listings
+	flight       singleflight.Group
+	count        counters
 	// down says that the source did not answer the last time.
 	down atomic.Bool
 	// evictor wakes the background eviction.
@@ -84,7 +94,21 @@ type Cache struct {
 	byPath map[string]*entry
 	// attached are idle entries whose files are open, the oldest first.
 	attached queue
-	closed   bool
+
+	// gate guards closed, after which no work begins. It is taken last.
+	gate   sync.Mutex
+	closed bool
+}
+
+// begin counts a goroutine that Close waits for; false when it is too late to start one.
+func (c *Cache) begin() bool {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	if c.closed {
+		return false
+	}
+	c.work.Add(1)
+	return true
 }
 
 // counters are the atomic twins of cacheclient.Counters.
@@ -103,12 +127,13 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 	c := &Cache{
 		store: store, cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
 		slots:   semaphore.NewWeighted(int64(cfg.Connections)),
+		ahead:   semaphore.NewWeighted(int64(cfg.Connections) * 3 / 4),
 		staging: newStaging(cfg.StagingBytes),
 		evictor: make(chan struct{}, 1),
 		entries: make(map[uint64]*entry), byPath: make(map[string]*entry),
 	}
 	var err error
-	if c.meta, err = newMetadata(c.cfg.TTL); err != nil {
+	if c.meta, err = newMetadata(c.cfg.TTL, c.cfg.NameTTL); err != nil {
 		return nil, err
 	}
 	if c.lists, err = newListings(); err != nil {
@@ -117,39 +142,48 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 	if err := c.openLevels(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	c.work.Add(1)
-	go c.evict()
+	if c.begin() {
+		go c.evict()
+	}
 	return c, nil
 }
 
 // openLevels opens the tiers of the configuration.
 func (c *Cache) openLevels() error {
 	sum := sha256.Sum256([]byte(c.store.String()))
+	var all []found
 	for i, lc := range c.cfg.Levels {
 		l, err := openLevel(i, lc, hex.EncodeToString(sum[:8]))
-		if err == nil {
-			c.levels = append(c.levels, l)
-			err = c.scan(l)
-		}
 		if err != nil {
 			return err
 		}
+		c.levels = append(c.levels, l)
 		if l.problem != nil {
 			c.log.Warn("a tier cannot be written to; reads go on without it", "tier", l.dir, "error", l.problem)
+			continue
 		}
+		left, err := c.scan(l)
+		if err != nil {
+			return err
+		}
+		all = append(all, left...)
+	}
+	slices.SortFunc(all, func(a, b found) int { return a.used.Compare(b.used) })
+	for _, f := range all {
+		c.adopt(f.e, f.l)
 	}
 	return nil
 }
 
 // Close ends all work, waits for it, and leaves the tiers as they are for the next process.
 func (c *Cache) Close() error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	c.gate.Lock()
+	again := c.closed
+	c.closed = true
+	c.gate.Unlock()
+	if again {
 		return nil
 	}
-	c.closed = true
-	c.mu.Unlock()
 	c.cancel()
 	c.work.Wait()
 	c.mu.Lock()
@@ -221,6 +255,15 @@ func (c *Cache) sourceDown(err error) {
 	}
 }
 
+// outdated forgets the listing that tells of a path's former version.
+func (c *Cache) outdated(file string) {
+	dir := path.Dir(file)
+	if dir == "." {
+		dir = ""
+	}
+	c.lists.remove(dir)
+}
+
 // changed notes that the source no longer has the entry's version.
 func (c *Cache) changed(e *entry) {
 	e.mu.Lock()
@@ -232,6 +275,7 @@ func (c *Cache) changed(e *entry) {
 		c.log.Info("a file changed at the source", "file", e.info.Path)
 	}
 	c.meta.remove(e.info.Path)
+	c.outdated(e.info.Path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byPath[e.info.Path] == e {

@@ -23,6 +23,6 @@
 //  6. Past the high mark the evictor moves the least recently used idle files to the next level, or
 //     removes them, down to the low mark.
 //
-// Locks: entry.admit, then Cache.mu, then entry.mu, then staging.mu. Nothing waits for the source
+// Locks: entry.admit, then Cache.mu, then entry.mu, then staging.mu or Cache.gate. Nothing waits for the source
 // with a lock held.
 package embedded

@@ -64,15 +64,20 @@ type fetch struct {
 	err    error
 }
 
-// start begins a fetch of r, which covers want; e.mu is held and the caller has a reference.
-func (e *entry) start(r, want run) {
+// start begins a fetch of r, which covers want, and calls done when it has ended; e.mu is held and the
+// caller has a reference.
+func (e *entry) start(r, want run, done func()) {
+	if !e.c.begin() {
+		done()
+		return
+	}
 	ctx, cancel := context.WithCancel(e.c.ctx)
 	f := &fetch{e: e, run: r, want: want, cancel: cancel, at: r.first * BlockSize}
 	e.fetches = append(e.fetches, f)
 	e.refs.Add(1)
-	e.c.work.Add(1)
 	go func() {
 		defer e.c.work.Done()
+		defer done()
 		defer e.c.release(e)
 		defer cancel()
 		e.endFetch(f, f.fetch(ctx))

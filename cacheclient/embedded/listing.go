@@ -85,6 +85,12 @@ func (ls *listings) put(dir string, l *listing) {
 	}
 }
 
+func (ls *listings) remove(dir string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.lru.Remove(dir)
+}
+
 func (ls *listings) close() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -114,7 +120,7 @@ func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing,
 	if known && (resume || time.Since(old.at) < c.cfg.TTL) {
 		return old, nil
 	}
-	l, err := once(ctx, &c.flight, "list\x00"+dir, func() (*listing, error) { return c.readDir(dir) })
+	l, err := once(ctx, c, "list\x00"+dir, func() (*listing, error) { return c.readDir(dir) })
 	if known && errors.Is(err, cacheclient.ErrUnavailable) {
 		return old, nil
 	}
@@ -160,8 +166,7 @@ func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs 
 	for i := range entries {
 		e := &entries[i]
 		if e.Dir || e.Size != cacheclient.UnknownSize {
-			*e = cacheclient.Identify(*e)
-			c.meta.put(e.Path, record{info: *e, at: at})
+			*e = c.meta.refresh(e.Path, record{info: cacheclient.Identify(*e), at: at}).info
 			continue
 		}
 		if r, ok := c.meta.get(e.Path); ok && !r.missing && c.meta.good(r) {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"golang.org/x/sync/singleflight"
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/ufs"
@@ -20,7 +19,7 @@ const maxKnown = 128 << 10
 
 // metadata is what is known of paths, the most recently used of it.
 type metadata struct {
-	ttl time.Duration
+	ttl, nameTTL time.Duration
 
 	mu sync.Mutex
 	// The rest is guarded by mu.
@@ -37,8 +36,8 @@ type record struct {
 	at      time.Time
 }
 
-func newMetadata(ttl time.Duration) (*metadata, error) {
-	m := &metadata{ttl: ttl}
+func newMetadata(ttl, nameTTL time.Duration) (*metadata, error) {
+	m := &metadata{ttl: ttl, nameTTL: nameTTL}
 	var err error
 	m.lru, err = simplelru.NewLRU(maxKnown, func(_ string, r record) { m.account(r, -1) })
 	return m, err
@@ -64,6 +63,15 @@ func (m *metadata) put(path string, r record) {
 	m.lru.Remove(path)
 	m.lru.Add(path, r)
 	m.account(r, 1)
+}
+
+// refresh puts a record unless a newer one of a file that is there is known, and returns the one that stands.
+func (m *metadata) refresh(path string, r record) record {
+	if old, ok := m.get(path); ok && !old.missing && old.at.After(r.at) {
+		return old
+	}
+	m.put(path, r)
+	return r
 }
 
 func (m *metadata) remove(path string) {
@@ -92,15 +100,12 @@ func (m *metadata) fresh(r record) bool {
 	return time.Since(r.at) < lifetime(r, m.ttl)
 }
 
-// nameTTLs is how many times the TTL a record is good enough to list and describe the file by: what is
-// behind a name is asked about when it is opened.
-const nameTTLs = 10
-
+// good tells whether a record is good enough to list and describe the file by.
 func (m *metadata) good(r record) bool {
 	if r.missing {
 		return m.fresh(r)
 	}
-	return time.Since(r.at) < nameTTLs*m.ttl
+	return time.Since(r.at) < m.nameTTL
 }
 
 // Stat implements cacheclient.Client.
@@ -127,7 +132,7 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 // ask asks the source about a path, once for all who want to know. When it does not
 // answer, what was known before stands.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
-	r, err := once(ctx, &c.flight, "stat\x00"+path, func() (record, error) { return c.lookup(path) })
+	r, err := once(ctx, c, "stat\x00"+path, func() (record, error) { return c.lookup(path) })
 	if errors.Is(err, cacheclient.ErrUnavailable) {
 		if known {
 			return old, nil
@@ -141,9 +146,15 @@ func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (r
 
 // once calls f for all who ask for the key at the same time. f goes on when the context of one of
 // them ends.
-func once[T any](ctx context.Context, flight *singleflight.Group, key string, f func() (T, error)) (T, error) {
+func once[T any](ctx context.Context, c *Cache, key string, f func() (T, error)) (T, error) {
 	var none T
-	ch := flight.DoChan(key, func() (any, error) { return f() })
+	ch := c.flight.DoChan(key, func() (any, error) {
+		if !c.begin() {
+			return none, cacheclient.ErrClosed
+		}
+		defer c.work.Done()
+		return f()
+	})
 	select {
 	case <-ctx.Done():
 		return none, fmt.Errorf("wait for the source: %w", ctx.Err())
@@ -230,6 +241,7 @@ func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
 	case r.info.ID != info.ID:
 		c.count.changed.Add(1)
 		c.log.Info("a file changed at the source", "file", info.Path)
+		c.outdated(info.Path)
 		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrStale)
 	}
 	return nil

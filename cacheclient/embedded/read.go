@@ -46,10 +46,7 @@ func (c *Cache) open(ctx context.Context, info cacheclient.Info) (*file, error) 
 	if err := c.revalidate(ctx, info); err != nil {
 		return nil, err
 	}
-	e, err := c.acquire(info)
-	if err != nil {
-		return nil, fmt.Errorf("open %q: %w", info.Path, err)
-	}
+	e := c.acquire(info)
 	e.handles.Add(1)
 	if info.Size <= verifyAtOnce {
 		e.verify(run{0, blocksIn(info.Size)})
@@ -88,7 +85,7 @@ func (f *file) Close() error {
 // Read implements cacheclient.File.
 func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, error) {
 	e := f.e
-	if f.closed.Load() {
+	if f.closed.Load() || e.c.ctx.Err() != nil {
 		return cacheclient.Data{}, cacheclient.ErrClosed
 	}
 	if off < 0 || n < 0 {
@@ -140,12 +137,12 @@ func (e *entry) ahead(off, n int64, want run, misses bool) {
 func (e *entry) demand(want, soon run) {
 	if e.noRanges {
 		if len(e.fetches) == 0 {
-			e.start(run{0, blocksIn(e.info.Size)}, want)
+			e.start(run{0, blocksIn(e.info.Size)}, want, func() {})
 		}
 		return
 	}
 	for _, r := range missing(want, maxRun, e.busy) {
-		e.start(r, r)
+		e.start(r, r, func() {})
 	}
 	if soon.last > want.last {
 		e.prefetch(run{want.last, soon.last})
@@ -161,10 +158,10 @@ func (e *entry) prefetch(r run) {
 	longest := min(maxRun, max(1, r.len()/4))
 	for _, m := range missing(r, longest, e.busy) {
 		atEnd := m.last == blocksIn(e.info.Size)
-		if len(e.fetches) >= e.c.cfg.Connections*3/4 || (m.len() < longest && !atEnd && m.last == r.last) {
+		if (m.len() < longest && !atEnd && m.last == r.last) || !e.c.ahead.TryAcquire(1) {
 			return
 		}
-		e.start(m, m)
+		e.start(m, m, func() { e.c.ahead.Release(1) })
 	}
 }
 
@@ -239,6 +236,9 @@ func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 	e.demand(run{block, max(want.last, block+1)}, run{})
 	if f := e.fetchOf(block); f != nil {
 		return f, nil
+	}
+	if len(e.fetches) == 0 {
+		return nil, cacheclient.ErrClosed
 	}
 	return e.fetches[0], nil
 }

@@ -1,11 +1,9 @@
 package embedded
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -111,11 +109,12 @@ func (c *Cache) leave(e *entry) {
 func (c *Cache) blockLevel(e *entry, err error) {
 	c.mu.Lock()
 	l := e.level
-	if l != nil {
+	news := l != nil && l.open(time.Now())
+	if news {
 		l.block(err)
 	}
 	c.mu.Unlock()
-	if l != nil {
+	if news {
 		c.log.Warn("a tier refused a write; reads go on without it", "tier", l.dir, "error", err)
 	}
 }
@@ -265,18 +264,18 @@ func (c *Cache) evict() {
 	}
 }
 
+// found is a cached file that an earlier process left, and when it was used last.
+type found struct {
+	e    *entry
+	l    *level
+	used time.Time
+}
+
 // scan finds what an earlier process left on a level. Whatever does not hold is removed.
-func (c *Cache) scan(l *level) error {
+func (c *Cache) scan(l *level) ([]found, error) {
 	names, err := os.ReadDir(l.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("tier directory %s cannot be read: %w", l.dir, err)
-	}
-	type found struct {
-		e    *entry
-		used time.Time
+		return nil, fmt.Errorf("tier directory %s cannot be read: %w", l.dir, err)
 	}
 	var all []found
 	states := make(map[string]bool, len(names)/2)
@@ -287,7 +286,7 @@ func (c *Cache) scan(l *level) error {
 		}
 		if e, used := c.load(l, id); e != nil {
 			states[id] = true
-			all = append(all, found{e, used})
+			all = append(all, found{e, l, used})
 		}
 	}
 	for _, n := range names {
@@ -296,11 +295,7 @@ func (c *Cache) scan(l *level) error {
 			_ = os.Remove(filepath.Join(l.dir, n.Name()))
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].used.Before(all[j].used) })
-	for _, f := range all {
-		c.adopt(f.e, l)
-	}
-	return nil
+	return all, nil
 }
 
 // load reads one state and checks that its data is there; nil when it does not hold.
@@ -332,20 +327,18 @@ func (c *Cache) load(l *level, id string) (*entry, time.Time) {
 	return e, st.ModTime()
 }
 
-// adopt puts a loaded entry into the index; of two versions of a path the later used stays.
+// adopt puts a loaded entry into the index. Of two versions of a path the later used stays, of two
+// copies of one version, which a demotion that was cut off leaves, the one with more of it.
 func (c *Cache) adopt(e *entry, l *level) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.byPath[e.info.Path]; old != nil || c.entries[e.info.ID] != nil {
-		if old != nil && old.level != nil && old.idle != nil {
-			old.level.idle.Remove(old.idle)
-			old.level.used -= old.charged
-			removeFiles(old.level, old.info.ID)
-			c.forget(old)
-		} else {
+	if old := c.byPath[e.info.Path]; old != nil {
+		if old.info.ID == e.info.ID && old.charged >= e.charged {
 			removeFiles(l, e.info.ID)
 			return
 		}
+		old.level.idle.Remove(old.idle)
+		c.drop(old)
 	}
 	e.level = l
 	l.used += e.charged
@@ -355,7 +348,7 @@ func (c *Cache) adopt(e *entry, l *level) {
 }
 
 // acquire returns the entry of a version with a reference, and its files open.
-func (c *Cache) acquire(info cacheclient.Info) (*entry, error) {
+func (c *Cache) acquire(info cacheclient.Info) *entry {
 	for {
 		c.mu.Lock()
 		e := c.entries[info.ID]
@@ -379,11 +372,7 @@ func (c *Cache) acquire(info cacheclient.Info) (*entry, error) {
 		c.mu.Unlock()
 		err := c.attach(e)
 		if err == nil {
-			return e, nil
-		}
-		if errors.Is(err, os.ErrPermission) {
-			c.release(e)
-			return nil, err
+			return e
 		}
 		c.discard(e, err)
 	}
@@ -452,7 +441,7 @@ func (c *Cache) release(e *entry) {
 	e.idle = e.level.idle.PushBack(e)
 	e.attached = c.attached.PushBack(e)
 	c.touch(e)
-	if c.attached.Len() > maxAttached {
+	if c.attached.Len() > maxAttached || c.ctx.Err() != nil {
 		oldest := c.attached.oldest()
 		c.detachIdle(oldest)
 		oldest.detach()

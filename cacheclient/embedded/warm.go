@@ -60,6 +60,9 @@ func (e *entry) report(ctx context.Context, progress func(int64)) {
 
 // fetchAll brings every block into a tier.
 func (e *entry) fetchAll(ctx context.Context) error {
+	e.mu.Lock()
+	e.bypass = false
+	e.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(warmAhead)
 	n := blocksIn(e.info.Size)
@@ -139,10 +142,7 @@ func (c *Cache) Blocks(ctx context.Context, path string) ([]cacheclient.Block, e
 	if info.Dir {
 		return nil, fmt.Errorf("blocks of %q: %w", path, cacheclient.ErrIsDir)
 	}
-	e, err := c.acquire(info)
-	if err != nil {
-		return nil, err
-	}
+	e := c.acquire(info)
 	defer c.release(e)
 	c.mu.Lock()
 	where := []string{}

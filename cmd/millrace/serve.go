@@ -156,14 +156,26 @@ func (m *served) openCache(ctx context.Context, c *mountConfig) (*embedded.Cache
 		return nil, err
 	}
 	cache, err := embedded.New(store, embedded.Config{
-		Levels: levels, TTL: orShortest(c.revalidate, -1), Timeout: c.timeout, Connections: c.connections, StagingBytes: c.staging, Log: m.log,
+		Levels: levels, TTL: orShortest(c.revalidate, -1), NameTTL: orShortest(c.nameTTL(), -1),
+		Timeout: c.timeout, Connections: c.connections, StagingBytes: c.staging, Log: m.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.undo = append(m.undo, func() { _ = cache.Close() })
+	m.undo = append(m.undo, func() {
+		if err := cache.Close(); err != nil {
+			m.log.Warn("closing the cache failed", "error", err)
+		}
+	})
 	return cache, nil
 }
+
+// nameTTLs is how many times --revalidate a name and its attributes are believed, by the cache and again by the
+// kernel: what is behind them is asked about when it is opened.
+const nameTTLs = 10
+
+// nameTTL does not overflow: --revalidate is a year at the most.
+func (c *mountConfig) nameTTL() time.Duration { return nameTTLs * c.revalidate }
 
 // orShortest is d, or for 0, which stands for a default in the packages below, what they take
 // for "always ask".
@@ -182,7 +194,8 @@ func (m *served) mount(ctx context.Context, c *mountConfig, cache *embedded.Cach
 		AllowOther: c.allowOther, NoPassthrough: c.noPassthrough,
 		FileMode: c.fileMode, DirMode: c.dirMode,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
-		TTL: orShortest(c.revalidate, time.Nanosecond), Timeout: c.timeout, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
+		TTL: orShortest(c.revalidate, time.Nanosecond), NameTTL: orShortest(c.nameTTL(), time.Nanosecond),
+		Timeout: c.timeout, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
 	})
 	if err != nil {
 		return err
