@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"errors"
+	iofs "io/fs"
 	"sync"
 	"syscall"
 
@@ -35,8 +36,10 @@ var errAbandoned = errors.New("the first open of the file did not end")
 
 // open counts one more handle of the node. Of several first opens at the same time one
 // calls start, and the others wait for it; where that one is interrupted, the next takes its
-// place. start returns the backing id of the file, 0 where the kernel shall send READs.
-func (t *openTable) open(ctx context.Context, id uint64, start func() (cacheclient.File, int32, error)) (ioState, error) {
+// place. start returns the backing id of the file, 0 where the kernel shall send READs. joined says
+// that the file was open before this call.
+func (t *openTable) open(ctx context.Context, id uint64, start func() (cacheclient.File, int32, error)) (state ioState, joined bool, err error) {
+	waited := false
 	for {
 		t.mu.Lock()
 		f := t.files[id]
@@ -44,22 +47,24 @@ func (t *openTable) open(ctx context.Context, id uint64, start func() (cacheclie
 			f = &openFile{ready: make(chan struct{})}
 			t.files[id] = f
 			t.mu.Unlock()
-			return t.lead(f, id, start)
+			state, err = t.lead(f, id, start)
+			return state, false, err
 		}
 		if f.file != nil {
 			f.io = f.io.open(0)
-			state := f.io
+			state = f.io
 			t.mu.Unlock()
-			return state, nil
+			return state, !waited, nil
 		}
 		t.mu.Unlock()
+		waited = true
 		select {
 		case <-f.ready:
 		case <-ctx.Done():
-			return ioState{}, ctx.Err()
+			return ioState{}, false, ctx.Err()
 		}
 		if f.err != nil && !errors.Is(f.err, context.Canceled) {
-			return ioState{}, f.err
+			return ioState{}, false, f.err
 		}
 	}
 }
@@ -146,13 +151,18 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	}
 	ctx, cancel := fs.waiting(&in.InHeader)
 	defer cancel()
-	state, err := fs.opens.open(ctx, n.id, func() (cacheclient.File, int32, error) {
+	state, joined, err := fs.opens.open(ctx, n.id, func() (cacheclient.File, int32, error) {
 		file, err := fs.client.Open(ctx, n.info())
 		if err != nil {
 			return nil, 0, err
 		}
 		return file, fs.registerLocal(n, file), nil
 	})
+	if joined {
+		if err = fs.stands(ctx, n); err != nil {
+			fs.release(n.id)
+		}
+	}
 	if err != nil {
 		return fs.fail(opOpen, n.path(), err)
 	}
@@ -166,6 +176,21 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	fs.stats.copyOpens.Add(1)
 	out.OpenFlags = gofuse.FOPEN_KEEP_CACHE
 	return gofuse.OK
+}
+
+// stands asks the client whether a version that is open already is still the source's: an open must not
+// get an old version because somebody holds it, or because the kernel's RELEASE is still on
+// its way. Only a change is an error; what a source that fails says does not matter here.
+func (fs *filesystem) stands(ctx context.Context, n *node) error {
+	file, err := fs.client.Open(ctx, n.info())
+	if err == nil {
+		fs.closeFile(file)
+		return nil
+	}
+	if errors.Is(err, cacheclient.ErrStale) || errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // registerLocal registers the local file behind a file, if there is one, and returns its

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -157,6 +158,48 @@ func TestStaleOpen(t *testing.T) {
 		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("round %d: %q, %v; want %q", round, got, err, want)
 		}
+		// Held over the next round, in which an open must not get this version.
+		held, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			got, err := io.ReadAll(held)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("held since round %d: %q, %v; want %q", round, got, err, want)
+			}
+			_ = held.Close()
+		}()
+	}
+}
+
+// TestJoinedOpen: a source that fails does not fail the open of a file that is open already, and one
+// that has lost the file does.
+func TestJoinedOpen(t *testing.T) {
+	source := t.TempDir()
+	write(t, source, "f", []byte("x"))
+	client := newLocalClient(source)
+	_, dir := mountLocal(t, client, func(c *Config) { c.TTL = time.Hour })
+	path := filepath.Join(dir, "f")
+	held, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Close() }()
+	client.mu.Lock()
+	client.onOpen = statError(syscall.EIO)
+	client.mu.Unlock()
+	if got, err := os.ReadFile(path); err != nil || string(got) != "x" {
+		t.Errorf("%q, %v", got, err)
+	}
+	client.mu.Lock()
+	client.onOpen = nil
+	client.mu.Unlock()
+	if err := os.Remove(filepath.Join(source, "f")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -167,7 +210,7 @@ func TestConcurrentFirstOpens(t *testing.T) {
 	var group sync.WaitGroup
 	for range 20 {
 		group.Go(func() {
-			state, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) {
+			state, _, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) {
 				starts++
 				<-gate
 				return &localFile{}, 9, nil
@@ -201,23 +244,23 @@ func TestFailedFirstOpen(t *testing.T) {
 	failing := func(err error) func() (cacheclient.File, int32, error) {
 		return func() (cacheclient.File, int32, error) { return nil, 0, err }
 	}
-	if _, err := table.open(t.Context(), 5, failing(cacheclient.ErrStale)); !errors.Is(err, cacheclient.ErrStale) {
+	if _, _, err := table.open(t.Context(), 5, failing(cacheclient.ErrStale)); !errors.Is(err, cacheclient.ErrStale) {
 		t.Error(err)
 	}
 	func() {
 		defer func() { _ = recover() }()
-		_, _ = table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { panic("a bug") })
+		_, _, _ = table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { panic("a bug") })
 	}()
 	if table.count() != 0 {
 		t.Error("a failed open left an entry")
 	}
-	if _, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil }); err != nil {
+	if _, _, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil }); err != nil {
 		t.Error(err)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	table.files[6] = &openFile{ready: make(chan struct{})}
-	if _, err := table.open(canceled, 6, failing(nil)); !errors.Is(err, context.Canceled) {
+	if _, _, err := table.open(canceled, 6, failing(nil)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
