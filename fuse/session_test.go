@@ -286,20 +286,6 @@ func TestLargeRequests(t *testing.T) {
 	}
 }
 
-// TestOneProcessor runs a leg of the suite where goroutines share one processor.
-func TestOneProcessor(t *testing.T) {
-	if runtime.GOMAXPROCS(0) == 1 {
-		t.Skip("runs with one processor already")
-	}
-	needMount(t)
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.timeout=60s",
-		"-test.run=^(TestRandomReads|TestModesUnderLoad|TestStallsDoNotSpread|TestInterruptedRead|TestForcedUnmount)$")
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
 // TestUnprivileged mounts as a user who is not root, through fusermount3. A mount namespace of
 // the test's own gives that user a /dev/fuse, wherever the machine keeps it for root.
 func TestUnprivileged(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/cachetest"
 )
 
 const index = `<html><head><title>Index of /</title></head><body><a href="file">file</a></body></html>`
@@ -677,7 +678,7 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	address := freeAddress(t)
+	address := cachetest.FreeAddress(t)
 	_, err := Open(testContext(t), "http://"+address+"/", Options{})
 	if retry, _ := Retryable(err); !retry || !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "refuses the connection") {
 		t.Errorf("%v", err)

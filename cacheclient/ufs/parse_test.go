@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"millrace.io/millrace/cacheclient/cachetest"
 )
 
 func TestParseSource(t *testing.T) {
@@ -164,7 +166,7 @@ func TestNoRcloneConfig(t *testing.T) {
 	t.Setenv("RCLONE_S3_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("RCLONE_CONFIG_S3_ENDPOINT", "http://127.0.0.1:1")
 	sharedTree(t)
-	names, _ := listNames(t, mustOpen(t, "s3://bigtree", s3Options(t, serveS3(t, base, "", "0s"))), "")
+	names, _ := listNames(t, mustOpen(t, "s3://bigtree", s3Options(t, cachetest.ServeS3(t, base, "", "0s"))), "")
 	if !slices.Equal(names, []string{"sparse"}) {
 		t.Errorf("%q", names)
 	}

@@ -2,8 +2,6 @@ package ufs
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,8 +15,8 @@ import (
 	"time"
 
 	_ "github.com/rclone/rclone/backend/local"
-	_ "github.com/rclone/rclone/cmd/serve/s3"
-	"github.com/rclone/rclone/fs/rc"
+
+	"millrace.io/millrace/cacheclient/cachetest"
 )
 
 const manyFiles = 10000
@@ -171,10 +169,10 @@ func apacheModules(t *testing.T) string {
 
 func TestS3(t *testing.T) {
 	tr := sharedTree(t)
-	opts := s3Options(t, serveS3(t, base, "MD5", "1h"))
+	opts := s3Options(t, cachetest.ServeS3(t, base, "MD5", "1h"))
 	runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true, cached: true})
 	t.Run("stale", func(t *testing.T) {
-		opts := s3Options(t, serveS3(t, base, "MD5", "0s"))
+		opts := s3Options(t, cachetest.ServeS3(t, base, "MD5", "0s"))
 		testStale(t, mustOpen(t, "s3://tree", opts), tr, abilities{contentVersion: true})
 	})
 	t.Run("prefix", func(t *testing.T) {
@@ -184,7 +182,7 @@ func TestS3(t *testing.T) {
 		}
 	})
 	t.Run("without ETags", func(t *testing.T) {
-		opts := s3Options(t, serveS3(t, base, "", "1h"))
+		opts := s3Options(t, cachetest.ServeS3(t, base, "", "1h"))
 		runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true, cached: true})
 		testBig(t, mustOpen(t, "s3://bigtree", opts))
 	})
@@ -199,7 +197,7 @@ func TestS3(t *testing.T) {
 	}
 }
 
-// s3Options reach serveS3; its keys come from the environment.
+// s3Options reach cachetest.ServeS3; its keys come from the environment.
 func s3Options(t *testing.T, endpoint string) Options {
 	t.Helper()
 	t.Setenv("UFS_TEST_KEY", "key")
@@ -207,29 +205,6 @@ func s3Options(t *testing.T, endpoint string) Options {
 	return Options{Values: map[string]string{
 		"provider": "Rclone", "endpoint": endpoint, "access_key_id": "env:UFS_TEST_KEY", "secret_access_key": "env:UFS_TEST_SECRET",
 	}}
-}
-
-// serveS3 is rclone's S3 server over a directory, each directory in which is a bucket. etags names the
-// hash that its ETags are, "" for none; cacheTime is how long it remembers directories.
-func serveS3(t *testing.T, dir, etags, cacheTime string) (endpoint string) {
-	t.Helper()
-	logToSlog()
-	address := freeAddress(t)
-	start, stop := rc.Calls.Get("serve/start"), rc.Calls.Get("serve/stop")
-	out, err := start.Fn(context.Background(), rc.Params{
-		"type": "s3", "fs": dir, "addr": address, "auth_key": []string{"key,secret"}, "etag_hash": etags,
-		"vfsOpt": rc.Params{"DirCacheTime": cacheTime, "PollInterval": "0s"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := stop.Fn(context.Background(), rc.Params{"id": out["id"]}); err != nil {
-			t.Error(err)
-		}
-	})
-	waitListening(t, address, nil)
-	return "http://" + address
 }
 
 func lookPath(t *testing.T, names ...string) string {
@@ -252,20 +227,10 @@ func write(t *testing.T, name, content string) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // startServer starts a server process on a free port of the loopback, and ends it with the test.
 func startServer(t *testing.T, dir string, command func(address string) *exec.Cmd) (address string) {
 	t.Helper()
-	address = freeAddress(t)
+	address = cachetest.FreeAddress(t)
 	cmd := command(address)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -291,27 +256,6 @@ func startServer(t *testing.T, dir string, command func(address string) *exec.Cm
 			t.Logf("the server said: %s%s", output.Bytes(), log)
 		}
 	})
-	waitListening(t, address, done)
+	cachetest.WaitListening(t, address, done)
 	return address
-}
-
-func waitListening(t *testing.T, address string, ended <-chan struct{}) {
-	t.Helper()
-	for range 500 {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			_ = conn.Close()
-			return
-		}
-		var network net.Error
-		if !errors.As(err, &network) {
-			t.Fatal(err)
-		}
-		select {
-		case <-ended:
-			t.Fatal("the server ended")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	t.Fatal("the server does not listen")
 }
