@@ -50,7 +50,7 @@ var quiet = sync.OnceFunc(func() { rclone.GetConfig(context.Background()).LogLev
 // FreeAddress is one on the loopback that nobody listens on.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +62,9 @@ func FreeAddress(t *testing.T) string {
 // server has ended.
 func WaitListening(t *testing.T, address string, ended <-chan struct{}) {
 	t.Helper()
+	dialer := net.Dialer{Timeout: time.Second}
 	for range 500 {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
+		conn, err := dialer.DialContext(t.Context(), "tcp", address)
 		if err == nil {
 			_ = conn.Close()
 			return
