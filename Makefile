@@ -41,12 +41,24 @@ test: setup build ## all tests under the race detector, the summary last
 	@echo 'all tests:'
 	@$(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
 
+.PHONY: sanity
+sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
+	@$(TOOL) gotestsum --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
+
+# How long `make soak` kills.
+SOAK ?= 60s
+
+.PHONY: soak
+soak: setup build ## the long forms: an agent that is killed for $SOAK (60s), 1,000 rounds of attaching (root)
+	@MILLRACE_SOAK=$(SOAK) $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m \
+		-run 'Killed|Many|Soak|Volumes' ./fuse ./fuse/agent ./sanity/csi
+
 .PHONY: race
 race: test ## the same as test, which runs under the race detector
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
-	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd cacheclient fuse sanity | \
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd cacheclient driver fuse sanity | \
 	while IFS=: read -r file _ func; do \
 		dir=$$(dirname "$$file"); name=$${func#func }; \
 		echo "== $$dir $$name"; \

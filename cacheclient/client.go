@@ -134,6 +134,9 @@ type Client interface {
 	// Open opens the version that info names, as returned by Stat or List. It returns
 	// ErrStale when the source is known to hold another.
 	Open(ctx context.Context, info Info) (File, error)
+	// Resume opens a version that this client's predecessor, another process, had open. The source is not asked:
+	// it may hold another version by now, and whoever has the old one open goes on with what is cached of it.
+	Resume(ctx context.Context, info Info) (File, error)
 	// Blocks tells where each block of the path's present version is.
 	Blocks(ctx context.Context, path string) ([]Block, error)
 	// Warm fetches what is missing of the file at path, calling progress (which may be nil)
@@ -170,7 +173,21 @@ type Data struct {
 	Parts [][]byte
 	// Free is called by Release; nil where nothing is held.
 	Free func()
+	// Origin is which source served the bytes; "" where the backend does not tell.
+	Origin Origin
 }
+
+// Origin is a source that bytes were served by.
+type Origin string
+
+// The origins.
+const (
+	// OriginCache is a tier of this machine, OriginStaging the memory for bytes that no tier took.
+	OriginCache   Origin = "cache"
+	OriginStaging Origin = "staging"
+	// OriginSource is the source: the reader waited for some of the bytes to come from there.
+	OriginSource Origin = "source"
+)
 
 // Len is the number of bytes.
 func (d Data) Len() int {
@@ -257,4 +274,10 @@ type Counters struct {
 	Changed int64 `json:"changed"`
 	// Discarded counts cached files thrown away because their state or content was damaged.
 	Discarded int64 `json:"discarded"`
+	// SourceDown says that the source did not answer the last time that it was asked, since SourceDownSince.
+	SourceDown      bool      `json:"sourceDown"`
+	SourceDownSince time.Time `json:"sourceDownSince,omitzero"`
+	// LastSourceError is what the source, or the way to it, last failed with, in one sentence without secrets; it
+	// stays when the source answers again. What concerns one path only is not told.
+	LastSourceError string `json:"lastSourceError,omitempty"`
 }

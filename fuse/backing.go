@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// strayBackings is how many ids behind the highest known one a process that died may have registered
+// without keeping them: one for each request that it was serving.
+const strayBackings = 64
+
 // ioctls of /dev/fuse for passthrough, from include/uapi/linux/fuse.h (Linux 6.9).
 const (
 	iocBackingOpen  = 0x4010e501
@@ -20,8 +24,9 @@ const (
 // backing registers local files with the kernel so that it reads them itself. The ids
 // belong to the connection, not to the process.
 type backing struct {
-	dev *device
-	log *slog.Logger
+	dev   *device
+	state *stateFile
+	log   *slog.Logger
 	// off is set for good once the kernel says that this process may not.
 	off atomic.Bool
 }
@@ -45,6 +50,7 @@ func (b *backing) register(file *os.File) int32 {
 	case err != nil:
 		return 0
 	case errno == 0:
+		b.state.noteBacking(id)
 		return id
 	case errno == unix.EPERM || errno == unix.ENOTTY:
 		// No CAP_SYS_ADMIN, or a kernel without passthrough.
@@ -68,7 +74,19 @@ func (b *backing) ioctlOpen(fd int32) (int32, syscall.Errno) {
 // unregister forgets a backing id; handles that are open with it keep working.
 func (b *backing) unregister(id int32) {
 	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(b.dev.fd), iocBackingClose, uintptr(unsafe.Pointer(&id)))
-	if errno != 0 {
-		b.log.Debug("a backing id was not known", "id", id, "error", errno)
+	if errno != 0 && errno != unix.ENOENT {
+		b.log.Debug("a backing id could not be unregistered", "id", id, "error", errno)
+	}
+}
+
+// clean unregisters what an earlier process left behind: ids whose files were closed, and ids that it
+// registered and had no time to keep. The kernel hands out ids in rising order (idr_alloc_cyclic).
+func (b *backing) clean(closed []int32) {
+	for _, id := range closed {
+		b.unregister(id)
+	}
+	highest := b.state.highestBacking()
+	for id := highest + 1; id <= highest+strayBackings; id++ {
+		b.unregister(id)
 	}
 }

@@ -9,21 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// device is the /dev/fuse descriptor of a session, which owns it. It is a bare number and
-// blocking: an os.File would hand it to the runtime's poller, and close it when collected.
+// device is the /dev/fuse descriptor of a session, which owns it. Reads and writes go to the bare number:
+// the descriptor is blocking, and the runtime's poller must not have it.
 type device struct {
-	fd int
+	// file keeps the number ours.
+	file *os.File
+	fd   int
 }
 
-// openDevice opens /dev/fuse for a new connection.
-func openDevice() (*device, error) {
-	for {
-		fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != unix.EINTR {
-			return &device{fd: fd}, err
-		}
-	}
-}
+// newDevice takes over a descriptor.
+func newDevice(file *os.File) *device { return &device{file: file, fd: int(file.Fd())} }
 
 // read waits for one request. It returns ENODEV when the file system is gone, and no bytes
 // when the connection was severed.
@@ -91,7 +86,7 @@ func wakeThreads() {
 
 // close gives the descriptor back. No worker may be left.
 func (d *device) close() {
-	_ = unix.Close(d.fd)
+	_ = d.file.Close()
 }
 
 func asErrno(err error) syscall.Errno {

@@ -1,8 +1,8 @@
 // Package fuse shows a [cacheclient.Client] as a read-only directory through the
 // kernel's FUSE protocol.
 //
-// The life of a session. [Mount] opens /dev/fuse, calls mount(2) (or asks fusermount3
-// where the process may not), reads the kernel's INIT, answers it and starts workers.
+// The life of a session. Package mountpoint opens /dev/fuse and calls mount(2), here ([Mount]) or in another
+// process; [Serve] reads the kernel's INIT, answers it and starts workers.
 // Each worker reads one request from the device, serves it and writes the
 // reply; one more is started whenever none is left waiting, because a handler may wait
 // for a slow source while FORGET and INTERRUPT must still be read. The session ends when
@@ -16,11 +16,19 @@
 // methods of filesystem: filesystem.go (names and attributes), dir.go (listings),
 // open.go (opening) and readonly.go (everything that is refused).
 //
-// What makes a session resumable by another process: a node id is the client's
-// [cacheclient.Info.ID] and means the same to everybody; file handles are not used, what is
-// open belongs to the node; the offset in a directory is the client's cursor; the bytes of
-// INIT are kept. What cannot be derived is in nodes.go (names behind the ids) and
-// iomode.go (how an open file is read, and its backing id).
+// A session outlives its process. The kernel keeps a connection for as long as any process has its device, so
+// another one, the holder, has a copy ([Session.Handles]) of that and of the state (state.go): a file in memory with
+// all that the next process cannot find out by itself. That is INIT, the nodes that the kernel knows, the handles
+// that are open and how the kernel reads them (backing ids belong to the connection and not to the process). Node ids
+// and offsets in directories are the client's and mean the same to everybody. The next process gives both to [Serve],
+// which tells its decoder what INIT agreed upon, and has the kernel send again what was not answered
+// (FUSE_NOTIFY_RESEND, Linux 6.9).
+//
+// What is done twice, because a process died between doing it and answering, must be as if done once. Each OPEN gives
+// a handle of its own and keeps the request's number: the same request gets the same handle, and a RELEASE of a
+// handle that is gone is nothing. A LOOKUP that is sent again counts twice, and a FORGET that was read and not carried
+// out is lost, so the kernel's count may be the lower one: such a node stays known until the session ends. Buffers
+// that the kernel copies to and from are resident (worker.go says why).
 //
 // Two ways to read a file. Where the client has the whole file in one local file and
 // the process has CAP_SYS_ADMIN, OPEN registers that file with the kernel, which then reads it

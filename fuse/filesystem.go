@@ -44,7 +44,7 @@ type filesystem struct {
 	// born is the modification time of the root and of directories whose source tells none.
 	born time.Time
 
-	// backing registers local files with the kernel; nil where passthrough is not wanted.
+	// backing registers local files with the kernel.
 	backing *backing
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 func TestAttributes(t *testing.T) {
@@ -131,7 +133,7 @@ func TestNegativeEntriesExpire(t *testing.T) {
 // TestNoPhantom: the file that go-fuse has up its sleeve is not there.
 func TestNoPhantom(t *testing.T) {
 	_, dir := mountLocal(t, newLocalClient(t.TempDir()), nil)
-	if _, err := os.Stat(filepath.Join(dir, pollName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, mountpoint.PollName)); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

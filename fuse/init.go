@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -86,7 +87,10 @@ func (s *Session) initialize() error {
 	if h, ok := parseHeader(msg); !ok || h.op != opInit {
 		return errors.New("the kernel's first request is not INIT")
 	}
-	s.initRequest = append([]byte(nil), msg...)
+	// Before the answer: the kernel does not send it again to a process that comes after an answer.
+	if err := s.state.saveInit(msg); err != nil {
+		return err
+	}
 	reply, err := s.negotiate(pagesLimit())
 	if err != nil {
 		return err
@@ -101,7 +105,7 @@ func (s *Session) initialize() error {
 // size of READs from that of WRITEs, which are not wanted here.
 func (s *Session) negotiate(pages uint16) ([]byte, error) {
 	reply := make([]byte, fixedReplySize)
-	n, status := s.protocol.HandleRequest([][]byte{s.initRequest}, [][]byte{reply})
+	n, status := s.protocol.HandleRequest([][]byte{bytes.Clone(s.state.init())}, [][]byte{reply})
 	if n < outHeaderSize+initOutSize || status != gofuse.OK || replyErrno(reply) != 0 {
 		return nil, errors.New("the kernel's FUSE protocol is too old (7.28 or later is needed, Linux 4.20)")
 	}

@@ -20,6 +20,8 @@ type localClient struct {
 	root string
 	// local has File.Local give the file itself; it may change while files are open.
 	local atomic.Bool
+	// localPrefix has the files whose names begin so be local always; set before the client is used.
+	localPrefix string
 	// whole lends each read in one part instead of two.
 	whole atomic.Bool
 	// stats, lists and opens count the calls.
@@ -148,6 +150,10 @@ func (c *localClient) Open(ctx context.Context, info cacheclient.Info) (cachecli
 	return &localFile{c: c, info: info, file: f, data: data}, nil
 }
 
+func (c *localClient) Resume(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	return c.Open(ctx, info)
+}
+
 func (c *localClient) Blocks(context.Context, string) ([]cacheclient.Block, error) {
 	return nil, nil
 }
@@ -192,7 +198,8 @@ func (f *localFile) Read(ctx context.Context, off int64, n int) (cacheclient.Dat
 }
 
 func (f *localFile) Local() (*os.File, bool) {
-	return f.file, f.c.local.Load()
+	prefix := f.c.localPrefix
+	return f.file, f.c.local.Load() || prefix != "" && strings.HasPrefix(f.info.Name(), prefix)
 }
 
 func (f *localFile) Close() error {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // childMode is the environment variable that makes the test binary serve a mount instead of
@@ -50,13 +52,16 @@ func leftoverMounts() []string {
 	var left []string
 	for _, m := range mounts {
 		left = append(left, m.Mountpoint)
-		_ = Unmount(m.Mountpoint, true)
+		_ = mountpoint.Unmount(m.Mountpoint, true)
 	}
 	return left
 }
 
 // childMain serves until it is unmounted or killed: "serve SOURCE DIR".
 func childMain(mode string) int {
+	if mode == "resume" {
+		return resumeMain(os.Args[1])
+	}
 	client := newLocalClient(os.Args[2])
 	s, err := Mount(context.Background(), Config{
 		Client: client, Source: "a,b\\c d", Dir: os.Args[3], Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -100,7 +105,7 @@ func (l *logBuffer) String() string {
 
 func needMount(tb testing.TB) {
 	tb.Helper()
-	if !hasCapability(capSysAdmin) {
+	if !mountpoint.HasSysAdmin() {
 		tb.Skip("needs root: mount(2) and passthrough")
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {

@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"sync"
@@ -16,8 +17,8 @@ const rootID = cacheclient.RootID
 // errCollision says that two paths have the same identity. It reaches applications as EIO.
 var errCollision = errors.New("two files have the same identity")
 
-// node is one version of a file, or a directory, that the kernel knows. All but lookups
-// is immutable. A node keeps its parent, so that its path can be told even where the
+// node is one version of a file, or a directory, that the kernel knows. All but lookups, children and
+// saved is immutable. A node keeps its parent, so that its path can be told even where the
 // parent's FORGET overtakes its own.
 type node struct {
 	parent  *node
@@ -32,6 +33,11 @@ type node struct {
 	// lookups is how often the kernel was given this node since it last forgot it; guarded by
 	// nodeTable.mu.
 	lookups uint64
+	// children is how many nodes have this one for a parent, saved its record in the state, 0 where it has none,
+	// and dropped says that nobody needs it any more; guarded by nodeTable.mu.
+	children int
+	saved    record
+	dropped  bool
 }
 
 // path is the node's path from the root, "" for the root itself.
@@ -80,9 +86,10 @@ func newNode(parent *node, name string, info cacheclient.Info) *node {
 	}
 }
 
-// nodeTable holds the nodes that the kernel knows, by id.
+// nodeTable holds the nodes that the kernel knows, by id, and keeps them in the state.
 type nodeTable struct {
-	// mu guards the maps and the nodes' lookups.
+	state *stateFile
+	// mu guards the maps, and the nodes' lookups, children and saved.
 	mu    sync.RWMutex
 	nodes map[uint64]*node
 	// listed is, for each directory whose entries the kernel may have cached, the version of
@@ -90,11 +97,59 @@ type nodeTable struct {
 	listed map[uint64]uint64
 }
 
-func newNodeTable() *nodeTable {
+func newNodeTable(state *stateFile) *nodeTable {
 	root := newNode(nil, "", cacheclient.Info{ID: rootID, Dir: true})
 	return &nodeTable{
+		state:  state,
 		nodes:  map[uint64]*node{rootID: root},
 		listed: make(map[uint64]uint64),
+	}
+}
+
+// load takes over the nodes that an earlier process knew. A node that the kernel has forgotten is among them
+// only as the parent of others.
+func (t *nodeTable) load() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	loaded, parents := make(map[record]*node), make(map[*node]record)
+	err := t.state.each(recordNode, func(r record) error {
+		n, parent, err := t.state.loadNode(r)
+		if err != nil {
+			return err
+		}
+		loaded[r], parents[n] = n, parent
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for n, r := range parents {
+		n.parent = t.nodes[rootID]
+		if r != 0 {
+			n.parent = loaded[r]
+		}
+		if n.parent == nil {
+			return fmt.Errorf("%w: the node at %d has no parent", ErrState, n.saved)
+		}
+		n.parent.children++
+		if n.lookups > 0 {
+			t.nodes[n.id] = n
+		}
+	}
+	for _, n := range loaded {
+		t.drop(n)
+	}
+	return nil
+}
+
+// drop gives back the record of a node that neither the kernel nor another node needs, and then looks at its
+// parent. mu is held.
+func (t *nodeTable) drop(n *node) {
+	for n.parent != nil && n.lookups == 0 && n.children == 0 && !n.dropped {
+		t.state.release(n.saved)
+		n.saved, n.dropped = 0, true
+		n = n.parent
+		n.children--
 	}
 }
 
@@ -113,11 +168,16 @@ func (t *nodeTable) add(parent *node, name string, info cacheclient.Info) (*node
 	n := t.nodes[info.ID]
 	if n == nil {
 		n = newNode(parent, name, info)
+		n.lookups = 1
+		n.saved = t.state.saveNode(n)
+		parent.children++
 		t.nodes[info.ID] = n
+		return n, nil
 	} else if n.parent == nil || n.name != name || n.parent.id != parent.id || n.dir != info.Dir {
 		return nil, errCollision
 	}
 	n.lookups++
+	t.state.saveLookups(n)
 	return n, nil
 }
 
@@ -129,12 +189,14 @@ func (t *nodeTable) forget(id, count uint64) {
 	if n == nil || id == rootID {
 		return
 	}
-	if count < n.lookups {
-		n.lookups -= count
+	n.lookups -= min(count, n.lookups)
+	t.state.saveLookups(n)
+	if n.lookups > 0 {
 		return
 	}
 	delete(t.nodes, id)
 	delete(t.listed, id)
+	t.drop(n)
 }
 
 // relist notes that the directory is listed at this version, and tells whether what the kernel

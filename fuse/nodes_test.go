@@ -11,7 +11,7 @@ import (
 )
 
 func TestNodes(t *testing.T) {
-	table := newNodeTable()
+	table := newNodeTable(testState(t))
 	root := table.get(rootID)
 	dirInfo := cacheclient.Identify(cacheclient.Info{Path: "a", Dir: true})
 	dir, err := table.add(root, "a", dirInfo)
@@ -55,7 +55,7 @@ func TestNodes(t *testing.T) {
 }
 
 func TestNodeWithoutTime(t *testing.T) {
-	table := newNodeTable()
+	table := newNodeTable(testState(t))
 	n, err := table.add(table.get(rootID), "x", cacheclient.Identify(cacheclient.Info{Path: "x"}))
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestNodeWithoutTime(t *testing.T) {
 }
 
 func TestNodeCollision(t *testing.T) {
-	table := newNodeTable()
+	table := newNodeTable(testState(t))
 	root := table.get(rootID)
 	if _, err := table.add(root, "x", cacheclient.Info{Path: "x", ID: 42}); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestNodeCollision(t *testing.T) {
 }
 
 func TestListedVersions(t *testing.T) {
-	table := newNodeTable()
+	table := newNodeTable(testState(t))
 	if table.relist(rootID, 5) {
 		t.Error("a first listing is taken for cached")
 	}
@@ -111,7 +111,7 @@ func TestNodesAreSmall(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	table := newNodeTable()
+	table := newNodeTable(testState(t))
 	var dir *node
 	for i := range files {
 		if i%1000 == 0 {

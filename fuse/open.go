@@ -14,63 +14,85 @@ import (
 
 // openFile is a node that is open: one file of the client for all its handles.
 type openFile struct {
-	// ready is closed when the first open has ended, well or not.
+	// ready is closed when file and err are what they will be.
 	ready chan struct{}
 	// file is what the handles read; nil until ready, and after a failure.
 	file cacheclient.File
-	// err is the first open's failure; valid when ready.
+	// err is why there is no file; valid when ready.
 	err error
-	// io is how the kernel reads; guarded by openTable.mu.
+	// io is how the kernel reads, and counts the handles; guarded by openTable.mu.
 	io ioState
 }
 
-// openTable holds the open nodes, by node id.
+// openTable holds the open nodes, by node id, and their handles, which it keeps in the state.
 type openTable struct {
-	// mu guards files and the fields of what it holds.
+	state *stateFile
+	// mu guards the maps and the fields of what they hold.
 	mu    sync.RWMutex
 	files map[uint64]*openFile
+	// handles are by number, resent those of an earlier process by the request that opened them.
+	handles, resent map[uint64]*handle
+}
+
+func newOpenTable(state *stateFile) *openTable {
+	return &openTable{
+		state: state, files: make(map[uint64]*openFile),
+		handles: make(map[uint64]*handle), resent: make(map[uint64]*handle),
+	}
 }
 
 // errAbandoned is what followers of a first open see when it ended without an answer.
 var errAbandoned = errors.New("the first open of the file did not end")
 
-// open counts one more handle of the node. Of several first opens at the same time one
+// opened is the outcome of an open.
+type opened struct {
+	// handle is the number of the new handle.
+	handle uint64
+	// io is how the kernel reads.
+	io ioState
+	// joined says that the file was open before.
+	joined bool
+}
+
+// open adds a handle to the node that the request unique opens. Of several first opens at the same time one
 // calls start, and the others wait for it; where that one is interrupted, the next takes its
-// place. start returns the backing id of the file, 0 where the kernel shall send READs. joined says
-// that the file was open before this call.
-func (t *openTable) open(ctx context.Context, id uint64, start func() (cacheclient.File, int32, error)) (state ioState, joined bool, err error) {
+// place. start returns the backing id of the file, 0 where the kernel shall send READs. A request that the
+// kernel sent before, to a process that died over it, gets the handle that it got then.
+func (t *openTable) open(ctx context.Context, id, unique uint64, start func() (cacheclient.File, int32, error)) (opened, error) {
 	waited := false
 	for {
 		t.mu.Lock()
 		f := t.files[id]
+		if h := t.resent[unique&^uniqueResent]; h != nil && unique&uniqueResent != 0 && h.node == id && f != nil {
+			defer t.mu.Unlock()
+			return opened{handle: h.number, io: f.io}, nil
+		}
 		if f == nil {
 			f = &openFile{ready: make(chan struct{})}
 			t.files[id] = f
 			t.mu.Unlock()
-			state, err = t.lead(f, id, start)
-			return state, false, err
+			return t.lead(f, id, unique, start)
 		}
-		if f.file != nil {
+		if f.io.opens > 0 {
+			defer t.mu.Unlock()
 			f.io = f.io.open(0)
-			state = f.io
-			t.mu.Unlock()
-			return state, !waited, nil
+			return opened{handle: t.addHandle(id, unique, f.io.backing), io: f.io, joined: !waited}, nil
 		}
 		t.mu.Unlock()
 		waited = true
 		select {
 		case <-f.ready:
 		case <-ctx.Done():
-			return ioState{}, false, ctx.Err()
+			return opened{}, ctx.Err()
 		}
 		if f.err != nil && !errors.Is(f.err, context.Canceled) {
-			return ioState{}, false, f.err
+			return opened{}, f.err
 		}
 	}
 }
 
 // lead makes the first open of a node and tells those who wait for it.
-func (t *openTable) lead(f *openFile, id uint64, start func() (cacheclient.File, int32, error)) (state ioState, err error) {
+func (t *openTable) lead(f *openFile, id, unique uint64, start func() (cacheclient.File, int32, error)) (out opened, err error) {
 	var file cacheclient.File
 	var backing int32
 	err = errAbandoned
@@ -79,7 +101,7 @@ func (t *openTable) lead(f *openFile, id uint64, start func() (cacheclient.File,
 		if err == nil {
 			f.file = file
 			f.io = f.io.open(backing)
-			state = f.io
+			out = opened{handle: t.addHandle(id, unique, backing), io: f.io}
 		} else {
 			f.err = err
 			delete(t.files, id)
@@ -88,34 +110,129 @@ func (t *openTable) lead(f *openFile, id uint64, start func() (cacheclient.File,
 		t.mu.Unlock()
 	}()
 	file, backing, err = start()
-	return state, err
+	return out, err
 }
 
-// release counts one handle less. It returns the file to close at the last one, with
-// the backing id to unregister.
-func (t *openTable) release(id uint64) (file cacheclient.File, backing int32) {
+// addHandle makes a handle of the node; mu is held.
+func (t *openTable) addHandle(id, unique uint64, backing int32) uint64 {
+	h := &handle{number: t.state.nextHandle(), node: id, unique: unique &^ uniqueResent, backing: backing}
+	h.saved = t.state.saveHandle(h)
+	t.handles[h.number] = h
+	return h.number
+}
+
+// load takes over the handles that an earlier process gave out, and returns the nodes that are open by them,
+// whose files are to be given to reopened. It also returns the backing ids that the earlier process had no time
+// to unregister.
+func (t *openTable) load() (open []uint64, backings []int32, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = t.state.each(recordHandle, func(r record) error {
+		h := t.state.loadHandle(r)
+		t.handles[h.number], t.resent[h.unique] = h, h
+		f := t.files[h.node]
+		if f == nil {
+			f = &openFile{ready: make(chan struct{})}
+			t.files[h.node] = f
+			open = append(open, h.node)
+		}
+		f.io = f.io.open(h.backing)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = t.state.each(recordClosed, func(r record) error {
+		if id := t.state.loadHandle(r).backing; id != 0 {
+			backings = append(backings, id)
+		}
+		t.state.release(r)
+		return nil
+	})
+	return open, backings, err
+}
+
+// reopened gives an open node of an earlier process its file, or says why it has none. It gives the file back
+// where the last handle was released meanwhile.
+func (t *openTable) reopened(id uint64, file cacheclient.File, err error) (unwanted cacheclient.File) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[id]
-	if f == nil || f.file == nil {
-		return nil, 0
+	if f == nil || f.io.opens == 0 {
+		return file
 	}
-	f.io, backing = f.io.release()
-	if f.io.mode != ioClosed {
-		return nil, 0
+	select {
+	case <-f.ready:
+		// The last handle was released, and the file opened anew.
+		return file
+	default:
 	}
-	delete(t.files, id)
-	return f.file, backing
+	f.file, f.err = file, err
+	close(f.ready)
+	return nil
 }
 
-// get is the file behind an open node, nil where it is not open.
-func (t *openTable) get(id uint64) cacheclient.File {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if f := t.files[id]; f != nil {
-		return f.file
+// released is what is left to do after a release: a file to close, and a backing id to unregister.
+type released struct {
+	file    cacheclient.File
+	backing int32
+	saved   record
+}
+
+// release ends a handle. What it returns is empty but for the last one of a node. A handle that is not known,
+// because it was released before and the kernel never saw the answer, is none.
+func (t *openTable) release(number uint64) released {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.handles[number]
+	if h == nil {
+		return released{}
 	}
-	return nil
+	delete(t.handles, number)
+	if t.resent[h.unique] == h {
+		delete(t.resent, h.unique)
+	}
+	f := t.files[h.node]
+	if f == nil {
+		t.state.release(h.saved)
+		return released{}
+	}
+	var backing int32
+	f.io, backing = f.io.release()
+	if f.io.mode != ioClosed {
+		t.state.release(h.saved)
+		return released{}
+	}
+	delete(t.files, h.node)
+	if h.saved != 0 {
+		// Whoever comes after us must unregister the backing id if we do not come to it.
+		t.state.commit(h.saved, recordClosed)
+	}
+	return released{file: f.file, backing: backing, saved: h.saved}
+}
+
+// get is the file behind an open node. It waits for the file of an earlier process to be open again. Where the
+// node is not open, it returns ErrStale.
+func (t *openTable) get(ctx context.Context, id uint64) (cacheclient.File, error) {
+	t.mu.RLock()
+	f := t.files[id]
+	t.mu.RUnlock()
+	if f == nil {
+		return nil, cacheclient.ErrStale
+	}
+	select {
+	case <-f.ready:
+	default:
+		select {
+		case <-f.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if f.file == nil {
+		return nil, f.err
+	}
+	return f.file, nil
 }
 
 // drain takes out all open files, for the session's end.
@@ -151,26 +268,27 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	}
 	ctx, cancel := fs.waiting(&in.InHeader)
 	defer cancel()
-	state, joined, err := fs.opens.open(ctx, n.id, func() (cacheclient.File, int32, error) {
+	o, err := fs.opens.open(ctx, n.id, in.Unique, func() (cacheclient.File, int32, error) {
 		file, err := fs.client.Open(ctx, n.info())
 		if err != nil {
 			return nil, 0, err
 		}
 		return file, fs.registerLocal(n, file), nil
 	})
-	if joined {
+	if o.joined {
 		if err = fs.stands(ctx, n); err != nil {
-			fs.release(n.id)
+			fs.release(o.handle)
 		}
 	}
 	if err != nil {
 		return fs.fail(opOpen, n.path(), err)
 	}
-	if state.mode == ioPassthrough {
+	out.Fh = o.handle
+	if o.io.mode == ioPassthrough {
 		fs.stats.passthroughOpens.Add(1)
 		// The kernel refuses FOPEN_KEEP_CACHE here: there are no pages of its own to keep.
 		out.OpenFlags = gofuse.FOPEN_PASSTHROUGH
-		out.BackingID = state.backing
+		out.BackingID = o.io.backing
 		return gofuse.OK
 	}
 	fs.stats.copyOpens.Add(1)
@@ -196,7 +314,7 @@ func (fs *filesystem) stands(ctx context.Context, n *node) error {
 // registerLocal registers the local file behind a file, if there is one, and returns its
 // backing id; 0 means copy mode.
 func (fs *filesystem) registerLocal(n *node, file cacheclient.File) int32 {
-	if fs.backing == nil || n.size == 0 {
+	if n.size == 0 {
 		return 0
 	}
 	local, ok := file.Local()
@@ -208,16 +326,33 @@ func (fs *filesystem) registerLocal(n *node, file cacheclient.File) int32 {
 
 // Release ends one handle.
 func (fs *filesystem) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
-	fs.release(in.NodeId)
+	fs.release(in.Fh)
 }
 
-// release ends one handle of the node, and gives the file back at the last one.
-func (fs *filesystem) release(id uint64) {
-	file, backing := fs.opens.release(id)
-	if backing != 0 {
-		fs.backing.unregister(backing)
+// release ends one handle of a node, and gives the file back at the last one.
+func (fs *filesystem) release(handle uint64) {
+	r := fs.opens.release(handle)
+	if r.backing != 0 {
+		fs.backing.unregister(r.backing)
 	}
-	fs.closeFile(file)
+	fs.opens.state.release(r.saved)
+	fs.closeFile(r.file)
+}
+
+// reopen opens the files that an earlier process had open, in the background: a version that is cached needs no
+// source for that. READs of one wait for it.
+func (fs *filesystem) reopen(ctx context.Context, ids []uint64) {
+	for _, id := range ids {
+		var file cacheclient.File
+		err := cacheclient.ErrStale
+		if n := fs.nodes.get(id); n != nil {
+			file, err = fs.client.Resume(ctx, n.info())
+		}
+		if err != nil {
+			fs.log.Warn("an open file could not be taken over", "node", id, "error", err)
+		}
+		fs.closeFile(fs.opens.reopened(id, file, err))
+	}
 }
 
 // closeFile gives a file back to the client.

@@ -205,19 +205,24 @@ func TestJoinedOpen(t *testing.T) {
 
 // TestConcurrentFirstOpens are one open of the client.
 func TestConcurrentFirstOpens(t *testing.T) {
-	table := &openTable{files: make(map[uint64]*openFile)}
+	table := newOpenTable(testState(t))
 	starts, gate := 0, make(chan struct{})
 	var group sync.WaitGroup
+	var mu sync.Mutex
+	var handles []uint64
 	for range 20 {
 		group.Go(func() {
-			state, _, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) {
+			o, err := table.open(t.Context(), 5, 0, func() (cacheclient.File, int32, error) {
 				starts++
 				<-gate
 				return &localFile{}, 9, nil
 			})
-			if err != nil || state.backing != 9 {
-				t.Errorf("%+v, %v", state, err)
+			if err != nil || o.io.backing != 9 {
+				t.Errorf("%+v, %v", o, err)
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			handles = append(handles, o.handle)
 		})
 	}
 	time.Sleep(20 * time.Millisecond)
@@ -226,13 +231,13 @@ func TestConcurrentFirstOpens(t *testing.T) {
 	if starts != 1 {
 		t.Errorf("%d starts", starts)
 	}
-	for i := range 20 {
-		file, backing := table.release(5)
-		if last := i == 19; (file != nil) != last || (backing == 9) != last {
-			t.Errorf("release %d: %v %d", i, file, backing)
+	for i, number := range handles {
+		r := table.release(number)
+		if last := i == 19; (r.file != nil) != last || (r.backing == 9) != last {
+			t.Errorf("release %d: %+v", i, r)
 		}
 	}
-	if file, backing := table.release(5); file != nil || backing != 0 || table.count() != 0 {
+	if r := table.release(handles[0]); r != (released{}) || table.count() != 0 {
 		t.Error("a release too many")
 	}
 }
@@ -240,27 +245,27 @@ func TestConcurrentFirstOpens(t *testing.T) {
 // TestFailedFirstOpen: who waited for it gets its error, who comes later tries anew, also after
 // a panic.
 func TestFailedFirstOpen(t *testing.T) {
-	table := &openTable{files: make(map[uint64]*openFile)}
+	table := newOpenTable(testState(t))
 	failing := func(err error) func() (cacheclient.File, int32, error) {
 		return func() (cacheclient.File, int32, error) { return nil, 0, err }
 	}
-	if _, _, err := table.open(t.Context(), 5, failing(cacheclient.ErrStale)); !errors.Is(err, cacheclient.ErrStale) {
+	if _, err := table.open(t.Context(), 5, 0, failing(cacheclient.ErrStale)); !errors.Is(err, cacheclient.ErrStale) {
 		t.Error(err)
 	}
 	func() {
 		defer func() { _ = recover() }()
-		_, _, _ = table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { panic("a bug") })
+		_, _ = table.open(t.Context(), 5, 0, func() (cacheclient.File, int32, error) { panic("a bug") })
 	}()
 	if table.count() != 0 {
 		t.Error("a failed open left an entry")
 	}
-	if _, _, err := table.open(t.Context(), 5, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil }); err != nil {
+	if _, err := table.open(t.Context(), 5, 0, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil }); err != nil {
 		t.Error(err)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	table.files[6] = &openFile{ready: make(chan struct{})}
-	if _, _, err := table.open(canceled, 6, failing(nil)); !errors.Is(err, context.Canceled) {
+	if _, err := table.open(canceled, 6, 0, failing(nil)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

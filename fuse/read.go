@@ -3,6 +3,9 @@ package fuse
 import (
 	"fmt"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
 )
@@ -20,17 +23,19 @@ func (w *worker) serveRead(h inHeader, msg []byte) {
 		w.replyError(h, syscall.EINVAL)
 		return
 	}
-	file := w.s.fs.opens.get(h.node)
-	if file == nil {
-		w.replyError(h, syscall.ESTALE)
+	c := w.s.inflight.begin(h.op, h.unique)
+	file, err := w.s.fs.opens.get(c.ctx, h.node)
+	if err != nil {
+		w.s.inflight.end(c, h.unique)
+		w.replyError(h, errnoOf(err))
 		return
 	}
 	n := readLength(file.Info().Size, r)
 	if n == 0 {
+		w.s.inflight.end(c, h.unique)
 		w.replyError(h, 0)
 		return
 	}
-	c := w.s.inflight.begin(h.op, h.unique)
 	data, err := file.Read(c.ctx, int64(r.offset), n)
 	w.s.inflight.end(c, h.unique)
 	if err == nil && data.Len() != n {
@@ -61,12 +66,29 @@ func (w *worker) replyData(h inHeader, data cacheclient.Data, n int) {
 	}
 	putHeader(w.header[:], outHeaderSize+n, 0, h.unique)
 	w.iov = append(append(w.iov[:0], w.header[:]), parts...)
+	w.origin = data.Origin
+	populate(parts)
 	errno := w.s.dev.writev(w.iov)
 	clear(w.iov)
 	w.replied(h, outHeaderSize+n, 0, errno)
 	if errno == 0 {
 		w.s.counters.copyReads.Add(1)
 		w.s.counters.copyBytes.Add(int64(n))
+		w.s.outcomes.serve(data.Origin, n)
+	}
+}
+
+// populate maps the pages of lent bytes, most of which are parts of a mapped file, in one go. Otherwise the
+// kernel would do so page by page as it takes the reply, and end the request with EIO where that process is being
+// killed meanwhile, see resident. It is a hint: kernels before 5.14 do not know it.
+func populate(parts [][]byte) {
+	for _, p := range parts {
+		if len(p) == 0 {
+			continue
+		}
+		// madvise(2) wants the start of a page.
+		skew := uintptr(unsafe.Pointer(&p[0])) % uintptr(pageSize)
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(unsafe.Pointer(&p[0]))-skew, uintptr(len(p))+skew, unix.MADV_POPULATE_READ)
 	}
 }
 

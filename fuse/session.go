@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,15 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
-// Config describes a mount. The zero values of all but Client and Dir are usable.
+// Config describes a session. The zero values of all but Client and Dir are usable.
 type Config struct {
 	// Client is what the mount shows. The session does not close it.
 	Client cacheclient.Client
 	// Source is shown as the mount's source in mountinfo, to everybody: no secrets in it.
 	Source string
-	// Dir is the mount point, an empty directory.
+	// Dir is the mount point. Mount wants an empty directory; Serve uses it as a name only.
 	Dir string
 	// AllowOther lets other users than the process's own in; permissions count as usual.
 	AllowOther bool
@@ -61,7 +61,7 @@ func (c *Config) complete() error {
 		return errors.New("a mount needs a client")
 	}
 	if c.Source == "" {
-		c.Source = subtype
+		c.Source = "millrace"
 	}
 	c.FileMode = orDefault(c.FileMode, defaultFileMode)
 	c.DirMode = orDefault(c.DirMode, defaultDirMode)
@@ -75,26 +75,6 @@ func (c *Config) complete() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return c.checkDir()
-}
-
-// checkDir makes Dir absolute and demands an empty directory.
-func (c *Config) checkDir() error {
-	dir, err := filepath.Abs(c.Dir)
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("the mount point: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("the mount point: %w", err)
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("the mount point %s is not empty", c.Dir)
-	}
-	c.Dir = dir
 	return nil
 }
 
@@ -106,30 +86,37 @@ func orDefault[T comparable](value, fallback T) T {
 	return value
 }
 
-// Session is a mount that this process serves.
+// Session is a connection that this process serves.
 type Session struct {
 	dir         string
 	log         *slog.Logger
 	dev         *device
+	state       *stateFile
 	fs          *filesystem
 	inflight    *inflight
 	protocol    *gofuse.ProtocolServer
 	counters    counters
+	outcomes    outcomes
+	tracer      tracer
 	passthrough bool
 	// cancel ends the context of everything that goes on in the session.
 	cancel context.CancelFunc
 
-	// initRequest is the kernel's INIT as it came: another process that takes over the device
-	// feeds it to its own decoder. It and the two below are set before the workers start.
-	initRequest []byte
+	// kernel is set before the workers start. readAheadKB is set by Mount alone.
 	kernel      KernelSettings
-	devNumber   uint64
+	readAheadKB int
 
 	// workers counts the goroutines that serve, idle those of them that wait in read(2).
 	workers sync.WaitGroup
 	idle    atomic.Int64
-	// settled is set when Mount is done with its own requests.
-	settled atomic.Bool
+
+	// devNumber is the mount's device number, 0 where it is not known, and resumes how many processes served before;
+	// both are set before the session is given to anybody.
+	devNumber uint64
+	resumes   int64
+
+	// handles guards the device and the state against being closed while they are copied.
+	handles sync.Mutex
 
 	// endOnce guards err, why the session ended.
 	endOnce sync.Once
@@ -141,50 +128,108 @@ type Session struct {
 // Mount mounts the client on a directory and serves it. It returns when the mount answers.
 // The context bounds Mount only; a session lives until it is unmounted.
 func Mount(ctx context.Context, cfg Config) (*Session, error) {
+	dir, err := mountpoint.Prepare(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dir = dir
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := newSession(ctx, &cfg)
-	dev, err := attach(ctx, &cfg)
+	dev, err := mountpoint.Attach(ctx, mountpoint.Options{Dir: cfg.Dir, Source: cfg.Source, AllowOther: cfg.AllowOther})
 	if err != nil {
-		s.cancel()
 		return nil, err
 	}
-	s.dev.fd = dev.fd
-	if err := s.initialize(); err != nil {
+	s, err := Serve(ctx, cfg, dev, nil)
+	if err != nil {
+		_ = mountpoint.Detach(cfg.Dir, mountpoint.Lazily)
+		return nil, err
+	}
+	settled, err := mountpoint.Settle(s.dir, cfg.ReadAheadKB)
+	if err != nil {
+		_ = mountpoint.Detach(s.dir, mountpoint.Lazily)
+		return nil, errors.Join(err, s.Abort())
+	}
+	s.settled(settled)
+	return s, nil
+}
+
+// Serve serves a connection that was mounted before: a new one, whose INIT it answers, where saved is nil, else
+// one that another process served, by the state which that process had. The former process must have ended.
+// Both files are the session's from then on, also where Serve fails. An error of ErrState says that the
+// connection cannot be taken over. The context bounds Serve only.
+func Serve(ctx context.Context, cfg Config, dev, saved *os.File) (*Session, error) {
+	if err := cfg.complete(); err != nil {
+		_ = dev.Close()
+		if saved != nil {
+			_ = saved.Close()
+		}
+		return nil, err
+	}
+	state, err := openState(saved)
+	if err != nil {
+		_ = dev.Close()
+		return nil, err
+	}
+	s := newSession(ctx, &cfg, newDevice(dev), state)
+	if saved == nil {
+		err = s.initialize()
+	} else {
+		err = s.resume()
+	}
+	if err != nil {
 		s.cancel()
-		_ = detach(s.dir, lazily)
 		s.dev.close()
+		s.state.close()
 		return nil, err
 	}
 	for range startWorkers {
 		s.startWorker()
 	}
 	go s.finish()
-	if err := s.settle(cfg.ReadAheadKB); err != nil {
-		_ = detach(s.dir, lazily)
-		return nil, errors.Join(err, s.abort())
-	}
 	return s, nil
 }
 
-// newSession makes a session that has no device yet.
-func newSession(ctx context.Context, cfg *Config) *Session {
+// settled keeps what Mount found out; the session may have ended by then.
+func (s *Session) settled(found mountpoint.Settled) {
+	s.handles.Lock()
+	defer s.handles.Unlock()
+	s.devNumber, s.readAheadKB = found.Device, found.ReadAheadKB
+	select {
+	case <-s.done:
+	default:
+		s.state.saveDevice(found.Device)
+	}
+}
+
+// openState is the state to go on with, a new one where there is none.
+func openState(saved *os.File) (*stateFile, error) {
+	if saved == nil {
+		return newStateFile()
+	}
+	return openStateFile(saved)
+}
+
+// newSession makes a session that serves nothing yet.
+func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile) *Session {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Session{
 		dir:         cfg.Dir,
 		log:         cfg.Log.With("mount", cfg.Dir),
-		dev:         &device{fd: -1},
+		dev:         dev,
+		state:       state,
 		inflight:    &inflight{base: base, calls: make(map[uint64]*call)},
-		passthrough: !cfg.NoPassthrough && hasCapability(capSysAdmin),
+		passthrough: !cfg.NoPassthrough && mountpoint.HasSysAdmin(),
 		cancel:      cancel,
 		done:        make(chan struct{}),
+		devNumber:   state.device(),
+		resumes:     state.resumes(),
 	}
 	s.fs = &filesystem{
 		readOnly: newReadOnly(),
 		client:   cfg.Client,
-		nodes:    newNodeTable(),
-		opens:    &openTable{files: make(map[uint64]*openFile)},
+		nodes:    newNodeTable(state),
+		opens:    newOpenTable(state),
 		inflight: s.inflight,
 		faults:   &faultLog{log: s.log},
 		stats:    &s.counters,
@@ -196,47 +241,39 @@ func newSession(ctx context.Context, cfg *Config) *Session {
 		dirMode:  uint32(cfg.DirMode.Perm()) &^ 0o222,
 		uid:      cfg.UID,
 		gid:      cfg.GID,
-		born:     time.Now(),
+		born:     state.born(),
+		backing:  &backing{dev: dev, state: state, log: s.log},
 	}
-	if s.passthrough {
-		s.fs.backing = &backing{dev: s.dev, log: s.log}
-	}
+	s.fs.backing.off.Store(!s.passthrough)
 	s.protocol = newProtocol(s.fs, s.passthrough, s.log)
 	return s
 }
 
-// settle asks the mount for its root, which shows that it answers and tells its device
-// number, and raises the read-ahead.
-func (s *Session) settle(readAheadKB int) error {
-	var st unix.Stat_t
-	if err := unix.Stat(s.dir, &st); err != nil {
-		return fmt.Errorf("asking the new mount on %s for its root: %w", s.dir, err)
+// resume goes on where another process stopped: it learns from the state what the kernel knows, tells the
+// decoder what was agreed upon, and has the kernel send again what was not answered.
+func (s *Session) resume() error {
+	if err := s.fs.nodes.load(); err != nil {
+		return err
 	}
-	s.devNumber = st.Dev
-	kb, err := raiseReadAhead(st.Dev, readAheadKB)
+	open, backings, err := s.fs.opens.load()
 	if err != nil {
-		s.log.Debug("the read-ahead of the mount stays as it is", "kb", kb, "error", err)
+		return err
 	}
-	s.kernel.ReadAheadKB = kb
-	return s.refusePoll()
-}
-
-// pollName is a name in the root for which go-fuse's ProtocolServer has a file of its own. It is
-// there while the session settles, and for nobody else.
-const pollName = ".go-fuse-epoll-hack"
-
-// refusePoll has the kernel ask for POLL once, which is answered with ENOSYS, so that it
-// never asks again. A Go program that opens a file has its runtime put it into epoll(7) without
-// giving up the processor; one that reads a mount that it serves itself, as tests do, could
-// not answer.
-func (s *Session) refusePoll() error {
-	defer s.settled.Store(true)
-	fd, err := unix.Open(filepath.Join(s.dir, pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("asking the new mount on %s for a file: %w", s.dir, err)
+	s.fs.backing.clean(backings)
+	agreed := len(s.state.init()) > 0
+	if agreed {
+		// The kernel has had an answer; this one only sets the decoder.
+		if _, err := s.negotiate(pagesLimit()); err != nil {
+			return err
+		}
 	}
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	_ = unix.Close(fd)
+	if errno := s.dev.write(resendRequest()); errno == unix.EINVAL {
+		return fmt.Errorf("%w: the kernel does not send requests again (Linux 6.9 or later does)", ErrState)
+	}
+	if !agreed {
+		return s.initialize()
+	}
+	s.workers.Go(func() { s.fs.reopen(s.inflight.base, open) })
 	return nil
 }
 
@@ -259,7 +296,10 @@ func (s *Session) finish() {
 	for _, file := range s.fs.opens.drain() {
 		s.fs.closeFile(file)
 	}
+	s.handles.Lock()
+	defer s.handles.Unlock()
 	s.dev.close()
+	s.state.close()
 	close(s.done)
 }
 
@@ -269,3 +309,36 @@ func (s *Session) Wait() error {
 	<-s.done
 	return s.err
 }
+
+// Handles gives copies of the device and the state, for another process to go on with when this one has
+// ended. They belong to the caller. It fails where the session has ended.
+func (s *Session) Handles() (dev, state *os.File, err error) {
+	s.handles.Lock()
+	defer s.handles.Unlock()
+	select {
+	case <-s.done:
+		return nil, nil, errors.New("the session has ended")
+	default:
+	}
+	if dev, err = dup(s.dev.file); err != nil {
+		return nil, nil, err
+	}
+	if state, err = dup(s.state.file); err != nil {
+		_ = dev.Close()
+		return nil, nil, err
+	}
+	return dev, state, nil
+}
+
+// dup copies a descriptor.
+func dup(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copying a descriptor: %w", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// Leave stops serving without ending the mount, which lives on where another process holds the device. What was
+// being served is left unanswered, for that process. It returns when this one has stopped.
+func (s *Session) Leave() error { return s.giveUp() }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // child is this test binary, serving a mount in a process of its own.
@@ -72,10 +75,10 @@ func TestBusyUnmount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Unmount(false); !errors.Is(err, ErrBusy) {
+	if err := s.Unmount(false); !errors.Is(err, mountpoint.ErrBusy) {
 		t.Errorf("busy: %v", err)
 	}
-	if err := Unmount(dir, false); !errors.Is(err, ErrBusy) {
+	if err := mountpoint.Unmount(dir, false); !errors.Is(err, mountpoint.ErrBusy) {
 		t.Errorf("busy, by path: %v", err)
 	}
 	if _, err := f.Read(make([]byte, 10)); err != nil {
@@ -113,7 +116,7 @@ func TestForcedUnmount(t *testing.T) {
 			if way == "session" {
 				err = s.Unmount(true)
 			} else {
-				err = Unmount(dir, true)
+				err = mountpoint.Unmount(dir, true)
 			}
 			if err != nil {
 				t.Error(err)
@@ -168,27 +171,27 @@ func TestStaleMount(t *testing.T) {
 	dir := mountPoint(t)
 	cmd := child(t, "serve", source, dir)
 	started(t, cmd)
-	if stale, err := IsStale(dir); stale || err != nil {
+	if stale, err := mountpoint.IsStale(dir); stale || err != nil {
 		t.Errorf("a living mount: stale %v, %v", stale, err)
 	}
-	if _, from, source, err := MountOf(dir); err != nil || from != FSType || source != `a,b\c d` {
+	if _, from, source, err := mountpoint.Of(dir); err != nil || from != mountpoint.FSType || source != `a,b\c d` {
 		t.Errorf("%q %q %v", from, source, err)
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	if stale, err := IsStale(dir); !stale || err != nil {
+	if stale, err := mountpoint.IsStale(dir); !stale || err != nil {
 		t.Errorf("a dead mount: stale %v, %v", stale, err)
 	}
-	if at, _, _, err := MountOf(dir); at != dir || err != nil {
+	if at, _, _, err := mountpoint.Of(dir); at != dir || err != nil {
 		t.Errorf("a dead mount: %q %v", at, err)
 	}
 	if _, err := Mount(t.Context(), Config{Client: newLocalClient(source), Dir: dir}); err == nil {
 		t.Error("mounted over a stale mount")
 	}
-	if err := Unmount(dir, false); err != nil {
+	if err := mountpoint.Unmount(dir, false); err != nil {
 		t.Error(err)
 	}
-	if stale, err := IsStale(dir); stale || err != nil {
+	if stale, err := mountpoint.IsStale(dir); stale || err != nil {
 		t.Errorf("unmounted: stale %v, %v", stale, err)
 	}
 	s, err := Mount(t.Context(), Config{Client: newLocalClient(source), Dir: dir})
@@ -255,10 +258,10 @@ func TestKernelSettings(t *testing.T) {
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(readAheadFile(st.Dev)); err != nil || strings.TrimSpace(string(text)) != "2048" {
+	if text, err := os.ReadFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))); err != nil || strings.TrimSpace(string(text)) != "2048" {
 		t.Errorf("%s %v", text, err)
 	}
-	if len(s.initRequest) < inHeaderSize+16 {
+	if len(s.state.init()) < inHeaderSize+16 {
 		t.Error("INIT was not kept")
 	}
 }
@@ -290,10 +293,7 @@ func TestLargeRequests(t *testing.T) {
 // the test's own gives that user a /dev/fuse, wherever the machine keeps it for root.
 func TestUnprivileged(t *testing.T) {
 	needMount(t)
-	if _, err := fusermount(); err != nil {
-		t.Skip(err)
-	}
-	for _, tool := range []string{"unshare", "setpriv", "sh", "mknod"} {
+	for _, tool := range []string{"fusermount3", "unshare", "setpriv", "sh", "mknod"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s: %v", tool, err)
 		}
@@ -354,5 +354,34 @@ func copyExecutable(t *testing.T, path string) {
 	_, err = io.Copy(to, from)
 	if err := errors.Join(err, to.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMountOf looks a living mount up by paths in it.
+func TestMountOf(t *testing.T) {
+	source := t.TempDir()
+	write(t, source, "d/f", []byte("x"))
+	_, dir := mountLocal(t, newLocalClient(source), func(c *Config) { c.Source = `https://host/a path,with\odd` })
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(dir, "d"), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, dir + "/", filepath.Join(dir, "d/f"), link} {
+		at, fstype, from, err := mountpoint.Of(path)
+		if err != nil || at != dir || fstype != mountpoint.FSType || from != `https://host/a path,with\odd` {
+			t.Errorf("%s: %q %q %q %v", path, at, fstype, from, err)
+		}
+	}
+	if at, _, _, err := mountpoint.Of(source); err != nil || at == dir {
+		t.Errorf("%s: %q %v", source, at, err)
+	}
+	if _, _, _, err := mountpoint.Of(filepath.Join(source, "missing")); err == nil {
+		t.Error("a path that does not exist has a mount")
+	}
+	if stale, err := mountpoint.IsStale(dir); stale || err != nil {
+		t.Errorf("a living mount: stale %v, %v", stale, err)
+	}
+	if stale, err := mountpoint.IsStale(source); stale || err != nil {
+		t.Errorf("a plain directory: stale %v, %v", stale, err)
 	}
 }

@@ -20,6 +20,10 @@ type Stats struct {
 	// Reads are READs answered by copying, ReadBytes their bytes.
 	Reads     int64 `json:"reads"`
 	ReadBytes int64 `json:"readBytes"`
+	// Served are the bytes of READs by the source which served them (cacheclient.Origin).
+	Served map[string]int64 `json:"served"`
+	// Errnos are the answers with an errno, by its name; "other" are all that have no name here.
+	Errnos map[string]int64 `json:"errnos"`
 	// Opens by the way that the kernel reads.
 	PassthroughOpens int64 `json:"passthroughOpens"`
 	CopyOpens        int64 `json:"copyOpens"`
@@ -31,6 +35,8 @@ type Stats struct {
 	InFlight int64   `json:"inFlight"`
 	OldestOp string  `json:"oldestOp,omitempty"`
 	Oldest   float64 `json:"oldestMs"`
+	// Stalled are those of them that have waited for longer than StallTime.
+	Stalled int64 `json:"stalled"`
 	// Longest is the longest time that a request took, in milliseconds, and LongestOp its
 	// kind.
 	LongestOp string  `json:"longestOp,omitempty"`
@@ -40,6 +46,8 @@ type Stats struct {
 	// Interrupts are the INTERRUPTs that came, Panics the requests that failed by a panic.
 	Interrupts int64 `json:"interrupts"`
 	Panics     int64 `json:"panics"`
+	// Resumes is how many processes have taken the session over from one that ended.
+	Resumes int64 `json:"resumes"`
 	// Kernel is what was agreed with the kernel.
 	Kernel KernelSettings `json:"kernel"`
 }
@@ -166,6 +174,10 @@ func (s *Session) Stats() Stats {
 	if count > 0 {
 		out.OldestOp, out.Oldest = opName(op), milliseconds(age)
 	}
+	out.Stalled = int64(s.inflight.stalled())
+	out.Served, out.Errnos = s.outcomes.snapshot()
 	out.Kernel = s.kernel
+	out.Kernel.ReadAheadKB = s.readAheadKB
+	out.Resumes = s.resumes
 	return out
 }

@@ -25,6 +25,7 @@ const (
 	opInterrupt   = 36
 	opDestroy     = 38
 	opIoctl       = 39
+	opPoll        = 40
 	opNotifyReply = 41
 	opBatchForget = 42
 	opReadDirPlus = 44
@@ -39,7 +40,7 @@ var opNames = map[uint32]string{
 	opLookup: "lookup", opForget: "forget", opGetAttr: "getattr", opOpen: "open", opRead: "read",
 	opStatFS: "statfs", opRelease: "release", opGetXAttr: "getxattr", opListXAttr: "listxattr",
 	opFlush: "flush", opInit: "init", opOpenDir: "opendir", opReadDir: "readdir", opReleaseDir: "releasedir",
-	opAccess: "access", opInterrupt: "interrupt", opDestroy: "destroy", opIoctl: "ioctl",
+	opAccess: "access", opInterrupt: "interrupt", opDestroy: "destroy", opIoctl: "ioctl", opPoll: "poll",
 	opNotifyReply: "notify_reply", opBatchForget: "batch_forget", opReadDirPlus: "readdirplus",
 	opLseek: "lseek", opStatx: "statx",
 }
@@ -136,6 +137,29 @@ func replyRoom(op uint32, msg []byte) int {
 		}
 	}
 	return fixedReplySize
+}
+
+// uniqueResent is set in the unique of a request that the kernel sends once more (FUSE_UNIQUE_RESEND).
+const uniqueResent = 1 << 63
+
+// notifyResend asks the kernel to send again what was read and not answered (FUSE_NOTIFY_RESEND, Linux
+// 6.9). A notification is a reply with the unique 0 and its code for an error.
+const notifyResend = 7
+
+// resendRequest is the notification.
+func resendRequest() []byte {
+	msg := make([]byte, outHeaderSize)
+	binary.LittleEndian.PutUint32(msg, outHeaderSize)
+	binary.LittleEndian.PutUint32(msg[4:], notifyResend)
+	return msg
+}
+
+// openHandle is the handle in the reply to an OPEN.
+func openHandle(reply []byte) uint64 {
+	if len(reply) < outHeaderSize+8 {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(reply[outHeaderSize:])
 }
 
 // putHeader writes struct fuse_out_header for a reply of length bytes in all.

@@ -1,12 +1,16 @@
 package fuse
 
 import (
+	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // WaitingThreads is how many threads of a session wait in read(2) at the most. Each may keep one of Go's
@@ -37,7 +41,12 @@ type worker struct {
 	start time.Time
 	// answered tells whether the present request has had its reply.
 	answered bool
+	// origin is which source served the last READ that had bytes.
+	origin cacheclient.Origin
 }
+
+// pageSize is the kernel's, in bytes.
+var pageSize = os.Getpagesize()
 
 // largeReplies keeps buffers for listings, as *[]byte.
 var largeReplies sync.Pool
@@ -47,9 +56,20 @@ func (s *Session) startWorker() {
 	s.workers.Add(1)
 	go func() {
 		defer s.workers.Done()
-		w := &worker{s: s, buf: make([]byte, requestSize)}
+		w := &worker{s: s, buf: resident(requestSize)}
 		w.run()
 	}()
+}
+
+// resident is a buffer whose pages are there. The kernel ends a request with EIO where it cannot copy it
+// to the reader, and that is so for a page which is not there when the process is being killed (get_user_pages
+// gives up where a fatal signal is pending): the application would see an error in place of a pause.
+func resident(size int) []byte {
+	buf := make([]byte, size)
+	for i := 0; i < size; i += pageSize {
+		buf[i] = 0
+	}
+	return buf
 }
 
 // run serves requests until the session ends or enough others wait.
@@ -98,8 +118,14 @@ func (w *worker) serve(msg []byte) {
 		// There is nothing to flush. ProtocolServer would accept it for the file of refusePoll, and
 		// the kernel go on asking.
 		w.replyError(h, syscall.ENOSYS)
-	case h.op == opLookup && h.node == rootID && w.s.settled.Load() && parseName(msg) == pollName:
+	case h.op == opPoll:
+		// The kernel never asks again. It is what mountpoint.Settle waits for.
+		w.s.state.settle()
+		w.replyError(h, syscall.ENOSYS)
+	case h.op == opLookup && h.node == rootID && w.s.state.settled() && parseName(msg) == mountpoint.PollName:
 		w.replyError(h, syscall.ENOENT)
+	case h.op == opInit:
+		w.serveInit(h)
 	default:
 		w.serveProtocol(h, msg)
 	}
@@ -114,6 +140,18 @@ func (w *worker) serveInterrupt(h inHeader, msg []byte) {
 		return
 	}
 	w.count(h, 0)
+}
+
+// serveInit answers an INIT that the kernel sent to a process which died over it.
+func (w *worker) serveInit(h inHeader) {
+	reply, err := w.s.negotiate(pagesLimit())
+	if err != nil {
+		w.s.log.Error("INIT came again and cannot be answered", "error", err)
+		w.replyError(h, syscall.EIO)
+		return
+	}
+	putHeader(reply, len(reply), 0, h.unique)
+	w.replied(h, len(reply), 0, w.s.dev.write(reply))
 }
 
 // serveProtocol has go-fuse decode the request and call the file system.
@@ -141,6 +179,7 @@ func (w *worker) serveProtocol(h inHeader, msg []byte) {
 	case n > 0:
 		w.reply(h, reply[:n])
 	case status != gofuse.OK:
+		w.s.log.Warn("a request could not be decoded", "op", opName(h.op), "bytes", len(msg), "status", status.String())
 		w.replyError(h, syscall.EIO)
 	default:
 		w.count(h, 0)
@@ -157,7 +196,7 @@ func (w *worker) reply(h inHeader, reply []byte) {
 	}
 	switch h.op {
 	case opOpen:
-		w.s.fs.release(h.node)
+		w.s.fs.release(openHandle(reply))
 	case opLookup:
 		w.s.fs.Forget(entryNode(reply), 1)
 	}
@@ -188,5 +227,12 @@ func (w *worker) replied(h inHeader, size int, errno, failure syscall.Errno) boo
 
 // count notes the end of a request.
 func (w *worker) count(h inHeader, errno syscall.Errno) {
-	w.s.counters.done(h.op, time.Since(w.start), errno)
+	took := time.Since(w.start)
+	w.s.counters.done(h.op, took, errno)
+	if errno != 0 {
+		w.s.outcomes.fail(errno)
+	}
+	if w.s.tracer.wants(took) {
+		w.traced(h, errno, took)
+	}
 }

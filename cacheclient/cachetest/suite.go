@@ -92,6 +92,8 @@ type suite struct {
 	dir, cache string
 	c          cacheclient.Client
 	ctx        context.Context
+	// infos are of the versions that a former process had open.
+	infos map[string]cacheclient.Info
 }
 
 // Run runs the suite.
@@ -102,7 +104,7 @@ func Run(t *testing.T, b Backend) {
 		"Read": (*suite).read, "Concurrent": (*suite).concurrent, "Identities": (*suite).identities,
 		"Warm": (*suite).warm, "Changed": (*suite).changed, "Removed": (*suite).removed,
 		"Restart": (*suite).restart, "Cancelled": (*suite).cancelled, "Closed": (*suite).closed,
-		"Kinds": (*suite).kinds,
+		"Kinds": (*suite).kinds, "Resumed": (*suite).resumed, "ResumedRemoved": (*suite).resumedRemoved,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -455,6 +457,98 @@ func (s *suite) restart() {
 	if n := s.c.Counters().BytesSource; n != 0 {
 		s.Errorf("a new process asked the source for %d bytes of a cached file", n)
 	}
+}
+
+// resumed changes files at the source between two processes: who had them open reads on what is cached.
+func (s *suite) resumed() {
+	s.beforeResume()
+	for _, name := range []string{"big.bin", "block and a byte"} {
+		put(s.T, s.dir, name, content(98, len(Tree[name])), time.Now())
+	}
+	s.afterResume()
+	if !s.b.Caches {
+		return
+	}
+	// The new version is another file, and the old one stands beside it.
+	now := s.mustOpen("block and a byte")
+	defer func() { _ = now.Close() }()
+	got := make([]byte, 10)
+	if _, err := cacheclient.ReadAt(s.ctx, now, got, 0); err != nil || !bytes.Equal(got, content(98, len(Tree["block and a byte"]))[:10]) {
+		s.Errorf("the new version beside the one that was resumed reads wrong (%v)", err)
+	}
+}
+
+// resumedRemoved does the same with files that the source has no more.
+func (s *suite) resumedRemoved() {
+	s.beforeResume()
+	for _, name := range []string{"big.bin", "block and a byte"} {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
+			s.Fatal(err)
+		}
+	}
+	s.afterResume()
+}
+
+// beforeResume is the former process: it has one file whole, and the beginning of another.
+func (s *suite) beforeResume() {
+	s.Helper()
+	s.infos = map[string]cacheclient.Info{"big.bin": s.mustStat("big.bin"), "block and a byte": s.mustStat("block and a byte")}
+	if !s.b.Caches {
+		return
+	}
+	if err := s.c.Warm(s.ctx, "block and a byte", nil); err != nil {
+		s.Fatal(err)
+	}
+	f := s.mustOpen("big.bin")
+	defer func() { _ = f.Close() }()
+	if _, err := cacheclient.ReadAt(s.ctx, f, make([]byte, 1<<20), 0); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// afterResume resumes one file that was cached whole and one of which the first block was.
+func (s *suite) afterResume() {
+	s.Helper()
+	s.reopen()
+	if _, err := s.c.Resume(s.ctx, s.mustStat("dir")); !errors.Is(err, cacheclient.ErrIsDir) {
+		s.Errorf("a directory is resumed: %v", err)
+	}
+	whole, part := s.mustResume("block and a byte"), s.mustResume("big.bin")
+	defer func() { _, _ = whole.Close(), part.Close() }()
+	if s.b.Caches {
+		want := Tree["block and a byte"]
+		got := make([]byte, len(want))
+		if _, err := cacheclient.ReadAt(s.ctx, whole, got, 0); err != nil || !bytes.Equal(got, want) {
+			s.Errorf("what is cached of a resumed file reads wrong (%v)", err)
+		}
+		if _, ok := whole.Local(); !ok {
+			s.Error("a resumed file that is cached whole and was read has no local file")
+		}
+		if freed, err := s.c.Free(s.ctx, "block and a byte"); err != nil || freed != 0 {
+			s.Errorf("%d bytes of a resumed file are freed, %v", freed, err)
+		}
+		got = got[:100]
+		if _, err := cacheclient.ReadAt(s.ctx, part, got, 0); err != nil || !bytes.Equal(got, Tree["big.bin"][:100]) {
+			s.Errorf("the cached block of a resumed file reads wrong (%v)", err)
+		}
+	}
+	if d, err := part.Read(s.ctx, 8<<20, 100); !errors.Is(err, cacheclient.ErrStale) {
+		s.Errorf("bytes that are neither cached nor at the source any more: %d of them, %v; want %v", d.Len(), err, cacheclient.ErrStale)
+		d.Release()
+	}
+}
+
+// mustResume opens what the former process had open.
+func (s *suite) mustResume(path string) cacheclient.File {
+	s.Helper()
+	f, err := s.c.Resume(s.ctx, s.infos[path])
+	if err != nil {
+		s.Fatalf("resume %q: %v", path, err)
+	}
+	if f.Info().ID != s.infos[path].ID {
+		s.Errorf("resume %q: another version", path)
+	}
+	return f
 }
 
 func (s *suite) cancelled() {

@@ -2,12 +2,9 @@ package embedded
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +20,9 @@ import (
 type Config struct {
 	// Levels are the tiers, fastest first. None means that nothing is kept but Staging.
 	Levels []LevelConfig
+	// Scope keeps what is cached of a source apart from what others, who may not see the same of it, have cached of
+	// it; "" by default.
+	Scope string
 	// TTL is the longest time that listings and the absence of names are believed, and files
 	// opened, without asking the source again, 1 minute by default. Less for files that
 	// changed lately: a tenth of their age, the heuristic freshness of RFC 9111, section 4.2.2.
@@ -36,7 +36,9 @@ type Config struct {
 	Timeout time.Duration
 	// Connections is how many requests to the source run at once, 16 by default.
 	Connections int
-	// StagingBytes is the memory for blocks that no tier takes, 32 MiB by default.
+	// Budget is the memory to bring bytes in through, shared with other caches of the process. By default the cache
+	// has one of its own, of StagingBytes, 32 MiB by default.
+	Budget       *Budget
 	StagingBytes int64
 	// Log receives what an operator should know; nothing by default.
 	Log *slog.Logger
@@ -57,6 +59,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StagingBytes <= 0 {
 		c.StagingBytes = 32 << 20
+	}
+	if c.Budget == nil {
+		c.Budget = NewBudget(c.StagingBytes)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -81,8 +86,7 @@ type Cache struct {
 	lists        *listings
 	flight       singleflight.Group
 	count        counters
-	// down says that the source did not answer the last time.
-	down atomic.Bool
+	health       health
 	// evictor wakes the background eviction.
 	evictor chan struct{}
 
@@ -94,6 +98,10 @@ type Cache struct {
 	byPath map[string]*entry
 	// attached are idle entries whose files are open, the oldest first.
 	attached queue
+	// left is what an earlier process left.
+	left *adoption
+	// shut says that the tiers may be another's now: no file is removed any more.
+	shut bool
 
 	// gate guards closed, after which no work begins. It is taken last.
 	gate   sync.Mutex
@@ -119,8 +127,8 @@ type counters struct {
 
 var _ cacheclient.Client = (*Cache)(nil)
 
-// New opens the tiers and takes over what an earlier process left in them. It fails with one
-// sentence when a level is not usable as configured; the store is closed by Close, or by New when it fails.
+// New opens the tiers; what an earlier process left in them is served at once and counted in the background. It
+// fails with one sentence when a level is not usable as configured; the store is closed by Close, or by New when it fails.
 func New(store ufs.Store, cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -128,19 +136,23 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 		store: store, cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
 		slots:   semaphore.NewWeighted(int64(cfg.Connections)),
 		ahead:   semaphore.NewWeighted(int64(cfg.Connections) * 3 / 4),
-		staging: newStaging(cfg.StagingBytes),
+		staging: &staging{b: cfg.Budget},
 		evictor: make(chan struct{}, 1),
-		entries: make(map[uint64]*entry), byPath: make(map[string]*entry),
+		entries: make(map[uint64]*entry), byPath: make(map[string]*entry), left: newAdoption(),
 	}
 	var err error
-	if c.meta, err = newMetadata(c.cfg.TTL, c.cfg.NameTTL); err != nil {
+	if c.meta, err = newMetadata(c.cfg.TTL, c.cfg.NameTTL, &cfg.Budget.names); err != nil {
 		return nil, err
 	}
-	if c.lists, err = newListings(); err != nil {
+	if c.lists, err = newListings(&cfg.Budget.listed); err != nil {
 		return nil, err
 	}
 	if err := c.openLevels(); err != nil {
 		return nil, errors.Join(err, c.Close())
+	}
+	c.left.graceEnds = time.Now().Add(resumeGrace)
+	if c.begin() {
+		go c.adopt()
 	}
 	if c.begin() {
 		go c.evict()
@@ -150,32 +162,26 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 
 // openLevels opens the tiers of the configuration.
 func (c *Cache) openLevels() error {
-	sum := sha256.Sum256([]byte(c.store.String()))
-	var all []found
+	name := SourceDir(c.store.String(), c.cfg.Scope)
 	for i, lc := range c.cfg.Levels {
-		l, err := openLevel(i, lc, hex.EncodeToString(sum[:8]))
+		l, err := openLevel(i, lc, name)
 		if err != nil {
 			return err
 		}
 		c.levels = append(c.levels, l)
 		if l.problem != nil {
 			c.log.Warn("a tier cannot be written to; reads go on without it", "tier", l.dir, "error", l.problem)
-			continue
 		}
-		left, err := c.scan(l)
-		if err != nil {
-			return err
-		}
-		all = append(all, left...)
-	}
-	slices.SortFunc(all, func(a, b found) int { return a.used.Compare(b.used) })
-	for _, f := range all {
-		c.adopt(f.e, f.l)
 	}
 	return nil
 }
 
-// Close ends all work, waits for it, and leaves the tiers as they are for the next process.
+// closePatience is how long Close waits for work that does not heed its end, as a system call on a file
+// system that hangs.
+const closePatience = 1500 * time.Millisecond
+
+// Close ends all work, waits for it at most 1.5 seconds, and leaves the tiers as they are for the next process.
+// What still hangs then in the source ends when that lets it, and touches the tiers no more.
 func (c *Cache) Close() error {
 	c.gate.Lock()
 	again := c.closed
@@ -185,14 +191,28 @@ func (c *Cache) Close() error {
 		return nil
 	}
 	c.cancel()
-	c.work.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.work.Wait()
+	}()
+	patience := time.NewTimer(closePatience)
+	defer patience.Stop()
+	select {
+	case <-ended:
+	case <-patience.C:
+		c.log.Warn("the source hangs; its requests are left behind", "source", c.store.String())
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.shut = true
 	for e := c.attached.oldest(); e != nil; e = c.attached.oldest() {
 		c.detachIdle(e)
 		e.detach()
 	}
 	c.lists.close()
+	c.meta.close()
+	c.staging.close()
 	var err error
 	for _, l := range c.levels {
 		err = errors.Join(err, l.close())
@@ -206,12 +226,13 @@ func (c *Cache) Capacity() cacheclient.Capacity {
 	defer c.mu.Unlock()
 	var sum cacheclient.Capacity
 	for _, l := range c.levels {
-		lv := cacheclient.Level{Where: l.dir, Quota: l.quota, Used: l.used}
+		used := l.used + l.left
+		lv := cacheclient.Level{Where: l.dir, Quota: l.quota, Used: used}
 		if l.problem != nil {
 			lv.Problem = l.problem.Error()
 		}
 		sum.Quota += l.quota
-		sum.Used += l.used
+		sum.Used += used
 		sum.Levels = append(sum.Levels, lv)
 	}
 	return sum
@@ -221,7 +242,7 @@ func (c *Cache) Capacity() cacheclient.Capacity {
 func (c *Cache) Counters() cacheclient.Counters {
 	files, bytes := c.meta.known()
 	n := &c.count
-	return cacheclient.Counters{
+	counters := cacheclient.Counters{
 		FilesKnown: files, BytesKnown: bytes,
 		Hits: n.hits.Load(), Misses: n.misses.Load(),
 		BytesCache: n.bytesCache.Load(), BytesSource: n.bytesSource.Load(),
@@ -229,30 +250,8 @@ func (c *Cache) Counters() cacheclient.Counters {
 		EvictedFiles: n.evictedFiles.Load(), EvictedBytes: n.evictedBytes.Load(),
 		Changed: n.changed.Load(), Discarded: n.discarded.Load(),
 	}
-}
-
-// quickTimeout bounds a request to a source that did not answer the one before: whoever
-// asks next should not wait the whole time again.
-const quickTimeout = 2 * time.Second
-
-// patience is how long to wait for the source, and whether a failure is worth another attempt.
-func (c *Cache) patience() (time.Duration, bool) {
-	if c.down.Load() {
-		return min(quickTimeout, c.cfg.Timeout), false
-	}
-	return c.cfg.Timeout, true
-}
-
-func (c *Cache) sourceUp() {
-	if c.down.CompareAndSwap(true, false) {
-		c.log.Info("the source answers again", "source", c.store.String())
-	}
-}
-
-func (c *Cache) sourceDown(err error) {
-	if c.down.CompareAndSwap(false, true) {
-		c.log.Warn("the source does not answer", "source", c.store.String(), "error", err)
-	}
+	c.health.tell(&counters)
+	return counters
 }
 
 // outdated forgets the listing that tells of a path's former version.

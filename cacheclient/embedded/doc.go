@@ -4,8 +4,9 @@
 // What lives where. Each version of each file is an entry. On its level it is two files: the data, a
 // sparse file with every byte at its own offset, so that a complete one can be passed through to the
 // kernel; and the state, which vouches for blocks of 1 MiB (state.go tells the format). The directory of a
-// source on a tier is locked by the process that serves it. A process that starts takes over
-// what it finds, and checks each block against its checksum before the first use.
+// source on a tier is locked by the process that serves it; Prune removes those that nobody serves. A process that
+// starts takes over what it finds in the background (adopt.go), and serves single entries of it meanwhile. It checks each
+// block against its checksum before the first use, unless the file was sealed in the same boot (seal.go).
 //
 // The life of a read:
 //
@@ -19,10 +20,14 @@
 //     come; readers are woken for each. It goes on after an error where it stopped. A block that came whole
 //     is vouched for; what came of a broken one is given back.
 //  5. Without room (the quota is taken by open files, the tier is full or read-only) the fetch goes to
-//     a small pool in memory (staging.go): slower, not wrong.
+//     a small pool in memory: slower, not wrong. This memory and the buffers of fetches are one Budget, which the caches
+//     of a process may share (budget.go).
 //  6. Past the high mark the evictor moves the least recently used idle files to the next level, or
 //     removes them, down to the low mark.
 //
-// Locks: entry.admit, then Cache.mu, then entry.mu, then staging.mu or Cache.gate. Nothing waits for the source
+// A process that takes the place of another opens by Resume what the other had open: also a version that the source
+// has no more, of which a newer one may be cached too. Versions that were replaced stay for that a while after the start.
+//
+// Locks: entry.admit, then Cache.mu, then entry.mu, then Budget.mu or Cache.gate. Nothing waits for the source
 // with a lock held.
 package embedded

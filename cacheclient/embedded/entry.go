@@ -2,12 +2,14 @@ package embedded
 
 import (
 	"container/list"
+	"context"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +24,9 @@ import (
 type entry struct {
 	c    *Cache
 	info cacheclient.Info
+	// confirmed is when an earlier process knew the last time that the source has this version; zero for an entry of
+	// this process.
+	confirmed time.Time
 	// refs only rises from 0 under Cache.mu.
 	refs atomic.Int64
 	// handles counts open files; when the last is closed the fetches are cancelled.
@@ -53,23 +58,25 @@ type entry struct {
 	have   bitmap
 	// unverified has the checksums of blocks that an earlier process cached.
 	unverified map[int64]uint32
-	fetches    []*fetch
-	staged     map[int64]*stagedBlock
-	streams    streams
-	waiters    []*waiter
+	// checking is closed when the check of all of them, which is under way, ends; nil otherwise.
+	checking chan struct{}
+	fetches  []*fetch
+	staged   map[int64]*stagedBlock
+	// streams are those who read, nil before the first read.
+	streams *streams
+	waiters []*waiter
 	// stale says that the source has another version now.
 	stale bool
 	// noRanges says that the source has ignored a range of this file: it sends all or nothing.
 	noRanges bool
 	// bypass says that the last fetch found no room in the tiers.
 	bypass bool
+	// resumed says that a reader whom an earlier process served may have the data file open without us.
+	resumed bool
 }
 
 func newEntry(c *Cache, info cacheclient.Info) *entry {
-	return &entry{
-		c: c, info: info, have: newBitmap(blocksIn(info.Size)),
-		staged: make(map[int64]*stagedBlock),
-	}
+	return &entry{c: c, info: info, have: newBitmap(blocksIn(info.Size))}
 }
 
 // attach opens the files that hold the entry on its level. A state that does not hold, or
@@ -98,14 +105,31 @@ func (e *entry) attach(l *level) error {
 		_, _ = sf.Close(), df.Close()
 		return fmt.Errorf("cached file %q: %w", e.info.Path, errBadState)
 	}
+	e.data, e.state = df, st
 	if e.have.count == 0 {
 		for b := range slots {
 			e.have.set(b)
 		}
-		e.unverified = slots
+		if !e.whole() || !st.sealed(df, e.blocks()) {
+			e.unverified = slots
+		}
 	}
-	e.data, e.state = df, st
 	return nil
+}
+
+// blocks is how many blocks the file has.
+func (e *entry) blocks() int64 { return blocksIn(e.info.Size) }
+
+// whole tells whether every block is in the tier, checked or not; mu is held.
+func (e *entry) whole() bool { return e.data != nil && e.have.count == e.blocks() }
+
+// seal lets the next process trust a file that is whole and checked; that it fails costs a check.
+func (e *entry) seal() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.whole() && len(e.unverified) == 0 {
+		_ = e.state.seal(e.data, e.blocks())
+	}
 }
 
 // create makes the files of an entry that has none.
@@ -144,6 +168,7 @@ func (e *entry) detach() {
 		_, _ = e.data.Close(), e.state.close()
 		e.data, e.state = nil, nil
 	}
+	e.streams = nil
 }
 
 // waiter is a reader that waits for the bytes before an offset.
@@ -182,7 +207,7 @@ func (e *entry) busy(block int64) bool {
 func (e *entry) complete() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.data != nil && e.have.count == blocksIn(e.info.Size) && len(e.unverified) == 0
+	return e.whole() && len(e.unverified) == 0
 }
 
 // dropStaged forgets a block in memory whose place another has taken.
@@ -235,6 +260,10 @@ func (e *entry) gather(off, n int64) (d cacheclient.Data, until int64, err error
 		pos = end
 	}
 	flush(off + n)
+	d.Origin = cacheclient.OriginCache
+	if len(used) > 0 {
+		d.Origin = cacheclient.OriginStaging
+	}
 	e.refs.Add(1)
 	d.Free = func() {
 		undo()
@@ -269,7 +298,7 @@ func (e *entry) mapData() error {
 // verify checks the blocks of r that an earlier process cached, and drops those whose
 // data is not what was written.
 func (e *entry) verify(r run) {
-	var buf []byte
+	var buf *[]byte
 	for b := r.first; b < r.last; b++ {
 		e.mu.Lock()
 		want, doubtful := e.unverified[b]
@@ -279,13 +308,76 @@ func (e *entry) verify(r run) {
 			continue
 		}
 		if buf == nil {
-			buf = make([]byte, BlockSize)
+			buf = checkBuffer()
+			defer checkBuffers.Put(buf)
 		}
-		n := run{b, b + 1}.bytes(e.info.Size)
-		_, err := data.ReadAt(buf[:n], b*BlockSize)
-		good := err == nil && crc32.Checksum(buf[:n], castagnoli) == want
-		e.judge(b, good)
+		e.judge(b, sumIs(data, *buf, b, run{b, b + 1}.bytes(e.info.Size), want))
 	}
+}
+
+var checkBuffers sync.Pool
+
+// checkBuffer is a small buffer to check blocks with.
+func checkBuffer() *[]byte {
+	if p, ok := checkBuffers.Get().(*[]byte); ok {
+		return p
+	}
+	b := make([]byte, 64<<10)
+	return &b
+}
+
+// sumIs tells whether the block b of n bytes has the checksum.
+func sumIs(data *os.File, buf []byte, b, n int64, want uint32) bool {
+	var sum uint32
+	for at := int64(0); at < n; at += int64(len(buf)) {
+		part := buf[:min(int64(len(buf)), n-at)]
+		if _, err := data.ReadAt(part, b*BlockSize+at); err != nil {
+			return false
+		}
+		sum = crc32.Update(sum, castagnoli, part)
+	}
+	return sum == want
+}
+
+// check verifies a whole file in the background, for as long as somebody has it open, and waits for that up to patience:
+// a file that was checked can be passed through.
+func (e *entry) check(ctx context.Context, patience time.Duration) error {
+	e.mu.Lock()
+	if !e.whole() || len(e.unverified) == 0 {
+		e.mu.Unlock()
+		return nil
+	}
+	if e.checking == nil && e.c.begin() {
+		e.checking = make(chan struct{})
+		e.refs.Add(1)
+		go e.checkAll()
+	}
+	checked := e.checking
+	e.mu.Unlock()
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	select {
+	case <-checked:
+	case <-enough.C:
+	case <-ctx.Done():
+		return fmt.Errorf("open %q: %w", e.info.Path, ctx.Err())
+	case <-e.c.ctx.Done():
+	}
+	return nil
+}
+
+// checkAll is the goroutine of check.
+func (e *entry) checkAll() {
+	defer e.c.work.Done()
+	defer e.c.release(e)
+	for b := int64(0); b < e.blocks() && e.handles.Load() > 0 && e.c.ctx.Err() == nil; b++ {
+		e.verify(run{b, b + 1})
+	}
+	e.seal()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.checking)
+	e.checking = nil
 }
 
 // judge ends the doubt about a block.
@@ -297,7 +389,9 @@ func (e *entry) judge(b int64, good bool) {
 	if bad {
 		e.have.clear(b)
 		_ = e.state.clear(b)
-		e.punch(run{b, b + 1})
+		if !e.resumed {
+			e.punch(run{b, b + 1})
+		}
 	}
 	e.mu.Unlock()
 	if bad {
@@ -322,4 +416,7 @@ func (e *entry) endFetch(f *fetch, err error) {
 	e.fetches = slices.DeleteFunc(e.fetches, func(g *fetch) bool { return g == f })
 	f.done, f.err = true, err
 	e.wake(f.run.first*BlockSize, f.run.last*BlockSize)
+	if err == nil && f.inTier && e.whole() && len(e.unverified) == 0 {
+		_ = e.state.seal(e.data, e.blocks())
+	}
 }

@@ -1,9 +1,11 @@
 package embedded
 
 import (
+	"cmp"
 	"container/list"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -72,8 +74,9 @@ type level struct {
 	high, low int64
 	lock      *os.File
 
-	// used is what files and runs under way are charged for, in bytes.
-	used int64
+	// used is what files and runs under way are charged for, in bytes; left about what an earlier process left that
+	// is not among them yet.
+	used, left int64
 	// idle holds the entries that nobody has open, the least recently used first.
 	idle queue
 	// problem says why the level takes no data until blockedUntil.
@@ -98,22 +101,55 @@ func openLevel(index int, cfg LevelConfig, source string) (*level, error) {
 	if err := checkQuota(cfg); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
+	err := l.take()
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, fmt.Errorf("tier directory %s already serves this source%s: give another --tier-dir", cfg.Dir, l.holder())
+	case err != nil:
 		return l.refused(err, cfg.Dir)
 	}
-	f, err := os.OpenFile(filepath.Join(l.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return l.refused(err, cfg.Dir)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder := lockHolder(f)
-		_ = f.Close()
-		return nil, fmt.Errorf("tier directory %s already serves this source%s: give another --tier-dir", cfg.Dir, holder)
-	}
-	_ = f.Truncate(0)
-	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
-	l.lock = f
 	return l, nil
+}
+
+const (
+	lockName = "lock"
+	// lockTries is how often a lock is tried for, at intervals of lockPause: who prunes the tier has it for a moment.
+	lockTries = 10
+	lockPause = 10 * time.Millisecond
+)
+
+// take makes the level's directory and locks it; EWOULDBLOCK when another has it.
+func (l *level) take() error {
+	for try := 1; ; try++ {
+		if err := os.MkdirAll(l.dir, 0o700); err != nil {
+			return err
+		}
+		f, err := lockDir(l.dir)
+		if err == nil && isAt(f, filepath.Join(l.dir, lockName)) {
+			_ = f.Truncate(0)
+			_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+			l.lock = f
+			return nil
+		}
+		if f != nil {
+			_ = f.Close()
+		}
+		pruned := err == nil || errors.Is(err, fs.ErrNotExist)
+		if !pruned && !errors.Is(err, unix.EWOULDBLOCK) || try == lockTries {
+			return cmp.Or(err, error(unix.EWOULDBLOCK))
+		}
+		time.Sleep(lockPause)
+	}
+}
+
+// isAt tells whether the open file is the one at the path, and not one that was there.
+func isAt(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(open, now)
 }
 
 // refused turns the failure to set a level up into one that takes nothing, where that is
@@ -130,11 +166,11 @@ func takesNothing(err error) bool {
 	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-func lockHolder(f *os.File) string {
-	buf := make([]byte, 16)
-	n, _ := f.ReadAt(buf, 0)
-	if pid := strings.TrimSpace(string(buf[:n])); pid != "" {
-		return " for another mount (process " + pid + ")"
+// holder names the process that has the level's lock.
+func (l *level) holder() string {
+	text, _ := os.ReadFile(filepath.Join(l.dir, lockName))
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+		return fmt.Sprintf(" for another mount (process %d)", pid)
 	}
 	return " for another mount"
 }
@@ -173,5 +209,8 @@ func (l *level) close() error {
 	if l.lock == nil {
 		return nil
 	}
+	// The time of the lock is that of the last use, for Prune.
+	now := time.Now()
+	_ = os.Chtimes(filepath.Join(l.dir, lockName), now, now)
 	return l.lock.Close()
 }

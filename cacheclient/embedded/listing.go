@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -22,8 +23,8 @@ import (
 )
 
 const (
-	// maxListings is how many directories are remembered, and maxListed how many bytes of them
-	// are in memory.
+	// maxListings is how many directories a cache remembers, and maxListed how many bytes of them
+	// are in memory, of all caches that share a Budget.
 	maxListings = 32 << 10
 	maxListed   = 16 << 20
 	// spillAt is the size in bytes at which a listing moves from memory to an unnamed file.
@@ -48,7 +49,12 @@ type listing struct {
 
 // weight is what the listing takes of memory, in bytes, about.
 func (l *listing) weight() int64 {
-	return int64(len(l.mem)) + int64(8*len(l.index)) + 256
+	n := int64(len(l.mem)) + int64(8*len(l.index)) + 256
+	if l.file != nil {
+		// A descriptor is dearer than memory.
+		n += spillAt / 4
+	}
+	return n
 }
 
 // listings remembers the directories that were read lately.
@@ -56,14 +62,14 @@ type listings struct {
 	mu sync.Mutex
 	// The rest is guarded by mu.
 
-	lru    *simplelru.LRU[string, *listing]
-	weight int64
+	lru  *simplelru.LRU[string, *listing]
+	part part
 }
 
-func newListings() (*listings, error) {
-	ls := &listings{}
+func newListings(most *bound) (*listings, error) {
+	ls := &listings{part: part{of: most}}
 	var err error
-	ls.lru, err = simplelru.NewLRU(maxListings, func(_ string, l *listing) { ls.weight -= l.weight() })
+	ls.lru, err = simplelru.NewLRU(maxListings, func(_ string, l *listing) { ls.part.add(-l.weight()) })
 	return ls, err
 }
 
@@ -79,8 +85,8 @@ func (ls *listings) put(dir string, l *listing) {
 	defer ls.mu.Unlock()
 	ls.lru.Remove(dir)
 	ls.lru.Add(dir, l)
-	ls.weight += l.weight()
-	for ls.weight > maxListed && ls.lru.Len() > 1 {
+	ls.part.add(l.weight())
+	for ls.part.tooMuch() && ls.lru.Len() > 1 {
 		ls.lru.RemoveOldest()
 	}
 }
@@ -163,6 +169,7 @@ func (c *Cache) spillDirs() []string {
 func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs bool, at time.Time) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.cfg.Connections)
+	var down atomic.Bool
 	for i := range entries {
 		e := &entries[i]
 		if e.Dir || e.Size != cacheclient.UnknownSize {
@@ -173,13 +180,17 @@ func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs 
 			*e = r.info
 			continue
 		}
-		if !attrs {
+		if !attrs || down.Load() {
 			continue
 		}
 		g.Go(func() error {
 			info, err := c.Stat(ctx, e.Path)
-			if err == nil {
+			switch {
+			case err == nil:
 				*e = info
+			case errors.Is(err, cacheclient.ErrUnavailable):
+				// The rest would wait as long, one after the other.
+				down.Store(true)
 			}
 			return ctx.Err()
 		})

@@ -14,7 +14,7 @@ import (
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
-// maxKnown bounds the attributes in memory: about 300 bytes each.
+// maxKnown bounds the attributes in memory, about 300 bytes each, of all caches that share a Budget.
 const maxKnown = 128 << 10
 
 // metadata is what is known of paths, the most recently used of it.
@@ -26,6 +26,7 @@ type metadata struct {
 
 	lru          *simplelru.LRU[string, record]
 	files, bytes int64
+	part         part
 }
 
 // record is what the source said of a path, and when.
@@ -36,8 +37,8 @@ type record struct {
 	at      time.Time
 }
 
-func newMetadata(ttl, nameTTL time.Duration) (*metadata, error) {
-	m := &metadata{ttl: ttl, nameTTL: nameTTL}
+func newMetadata(ttl, nameTTL time.Duration, most *bound) (*metadata, error) {
+	m := &metadata{ttl: ttl, nameTTL: nameTTL, part: part{of: most}}
 	var err error
 	m.lru, err = simplelru.NewLRU(maxKnown, func(_ string, r record) { m.account(r, -1) })
 	return m, err
@@ -45,6 +46,7 @@ func newMetadata(ttl, nameTTL time.Duration) (*metadata, error) {
 
 // account adds a record to the sums or takes it off; mu is held.
 func (m *metadata) account(r record, sign int64) {
+	m.part.add(sign)
 	if !r.missing && !r.info.Dir {
 		m.files += sign
 		m.bytes += sign * max(r.info.Size, 0)
@@ -63,6 +65,9 @@ func (m *metadata) put(path string, r record) {
 	m.lru.Remove(path)
 	m.lru.Add(path, r)
 	m.account(r, 1)
+	for m.part.tooMuch() && m.lru.Len() > 1 {
+		m.lru.RemoveOldest()
+	}
 }
 
 // refresh puts a record unless a newer one of a file that is there is known, and returns the one that stands.
@@ -78,6 +83,12 @@ func (m *metadata) remove(path string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lru.Remove(path)
+}
+
+func (m *metadata) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Purge()
 }
 
 func (m *metadata) known() (files, bytes int64) {
@@ -137,7 +148,11 @@ func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (r
 		if known {
 			return old, nil
 		}
-		if info, ok := c.cachedInfo(path); ok {
+		info, ok, waitErr := c.cachedInfo(ctx, path)
+		if waitErr != nil {
+			return record{}, fmt.Errorf("stat %q: %w", path, waitErr)
+		}
+		if ok {
 			return record{info: info, at: time.Now()}, nil
 		}
 	}
@@ -167,13 +182,16 @@ func once[T any](ctx context.Context, c *Cache, key string, f func() (T, error))
 }
 
 // cachedInfo is the version of a path that the tiers have.
-func (c *Cache) cachedInfo(path string) (cacheclient.Info, bool) {
+func (c *Cache) cachedInfo(ctx context.Context, path string) (cacheclient.Info, bool, error) {
+	if err := c.adopted(ctx); err != nil {
+		return cacheclient.Info{}, false, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.byPath[path]; e != nil {
-		return e.info, true
+		return e.info, true, nil
 	}
-	return cacheclient.Info{}, false
+	return cacheclient.Info{}, false, nil
 }
 
 // lookup asks the source about a path and remembers the answer.
@@ -191,6 +209,9 @@ func (c *Cache) lookup(path string) (record, error) {
 		return record{}, err
 	}
 	c.meta.put(path, r)
+	if !r.missing && !r.info.Dir {
+		c.confirm(r.info)
+	}
 	return r, nil
 }
 
@@ -211,6 +232,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 		}
 		again, after := ufs.Retryable(err)
 		if !again && ctx.Err() == nil {
+			c.settled(err)
 			return err
 		}
 		c.count.sourceErrors.Add(1)

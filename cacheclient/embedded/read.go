@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"millrace.io/millrace/cacheclient"
 )
@@ -14,9 +15,9 @@ import (
 const (
 	// largestWindow is how far ahead of a sequential reader to fetch into a tier, in bytes.
 	largestWindow = 64 << 20
-	// verifyAtOnce is the size in bytes up to which a file that an earlier process cached is
-	// checked whole when it is opened, so that it can be passed through from the first open.
-	verifyAtOnce = 1 << 30
+	// checkPatience is how long an open waits for the check of a file that an earlier process cached and did not seal,
+	// so that it can be passed through from the first open: that of some hundred MiB.
+	checkPatience = 150 * time.Millisecond
 )
 
 // file is one open of an entry.
@@ -46,11 +47,43 @@ func (c *Cache) open(ctx context.Context, info cacheclient.Info) (*file, error) 
 	if err := c.revalidate(ctx, info); err != nil {
 		return nil, err
 	}
-	e := c.acquire(info)
-	e.handles.Add(1)
-	if info.Size <= verifyAtOnce {
-		e.verify(run{0, blocksIn(info.Size)})
+	f, err := c.hold(ctx, info, true)
+	if err != nil {
+		return nil, err
 	}
+	if err := f.e.check(ctx, checkPatience); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Resume implements cacheclient.Client. It waits for no check: blocks are checked one by one when they are
+// read, and what the kernel reads by itself needs none.
+func (c *Cache) Resume(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	if info.Dir {
+		return nil, fmt.Errorf("resume %q: %w", info.Path, cacheclient.ErrIsDir)
+	}
+	if c.ctx.Err() != nil {
+		return nil, fmt.Errorf("resume %q: %w", info.Path, cacheclient.ErrClosed)
+	}
+	f, err := c.hold(ctx, info, false)
+	if err != nil {
+		return nil, err
+	}
+	f.e.mu.Lock()
+	f.e.resumed = true
+	f.e.mu.Unlock()
+	return f, nil
+}
+
+// hold opens the version, whether or not the source still has it.
+func (c *Cache) hold(ctx context.Context, info cacheclient.Info, latest bool) (*file, error) {
+	e, err := c.acquire(ctx, info, latest)
+	if err != nil {
+		return nil, err
+	}
+	e.handles.Add(1)
 	return &file{e: e}, nil
 }
 
@@ -119,7 +152,10 @@ func (e *entry) ahead(off, n int64, want run, misses bool) {
 	}
 	largest := int64(largestWindow)
 	if e.bypass || len(e.c.levels) == 0 {
-		largest = e.c.cfg.StagingBytes / 8
+		largest = e.c.staging.window()
+	}
+	if e.streams == nil {
+		e.streams = new(streams)
 	}
 	until := e.streams.read(off, n, largest)
 	soon := cover(want.first*BlockSize, until, e.info.Size)
@@ -167,7 +203,7 @@ func (e *entry) prefetch(r run) {
 
 // await waits until [off, off+n) is here, starting again what failed for want of room.
 func (e *entry) await(ctx context.Context, off, n int64, want run) (cacheclient.Data, error) {
-	for {
+	for waited := false; ; waited = true {
 		e.verify(want)
 		d, until, err := e.gather(off, n)
 		if err != nil {
@@ -175,6 +211,9 @@ func (e *entry) await(ctx context.Context, off, n int64, want run) (cacheclient.
 		}
 		if until == 0 {
 			e.c.count.bytesCache.Add(n)
+			if waited {
+				d.Origin = cacheclient.OriginSource
+			}
 			return d, nil
 		}
 		if err := e.awaitBytes(ctx, until, want); err != nil {

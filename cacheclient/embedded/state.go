@@ -20,6 +20,7 @@ import (
 //	checksum   4 bytes, CRC-32C of the header
 //	header     JSON, then zeros up to slotsAt
 //	slots      8 bytes for each block: CRC-32C of its data, CRC-32C of (number, data CRC, header CRC)
+//	seal       36 bytes, once the file is whole (seal.go)
 //
 // A slot is written after its block's data, in one write, and is all zeros before: a process
 // that dies between the two leaves the block absent. A slot whose second half does not

@@ -1,11 +1,9 @@
 package embedded
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"millrace.io/millrace/cacheclient"
@@ -17,7 +15,21 @@ const maxAttached = 128
 
 // reserve charges e's level for n more bytes, finding a level, making room and the files first. It
 // returns false when the bytes must stay in memory.
-func (c *Cache) reserve(e *entry, n int64) bool {
+func (c *Cache) reserve(ctx context.Context, e *entry, n int64) bool {
+	if waitFor(ctx, c.left.sized) != nil {
+		return false
+	}
+	c.mu.Lock()
+	over := c.left.over
+	c.mu.Unlock()
+	if c.reserveNow(e, n) {
+		return true
+	}
+	// Nothing was evicted as long as something was to be taken over.
+	return !over && c.adopted(ctx) == nil && c.reserveNow(e, n)
+}
+
+func (c *Cache) reserveNow(e *entry, n int64) bool {
 	e.admit.Lock()
 	defer e.admit.Unlock()
 	for range len(c.levels) {
@@ -49,10 +61,10 @@ func (c *Cache) charge(e *entry, n int64) *level {
 	if !l.open(time.Now()) || e.charged+n > l.high {
 		return nil
 	}
-	if l.used+n > l.quota {
+	if l.used+n > l.quota && c.left.over {
 		c.reclaim(l, l.used+n-l.low)
 	}
-	if l.used+n > l.quota {
+	if l.used+l.left+n > l.quota {
 		return nil
 	}
 	e.level = l
@@ -230,7 +242,11 @@ func copyEntry(e *entry, from, to *level) error {
 	}
 	defer dst.detach()
 	buf := make([]byte, BlockSize)
-	for b, sum := range src.unverified {
+	slots, err := src.state.slots(blocksIn(e.info.Size))
+	if err != nil {
+		return err
+	}
+	for b, sum := range slots {
 		n := run{b, b + 1}.bytes(e.info.Size)
 		if _, err := src.data.ReadAt(buf[:n], b*BlockSize); err != nil {
 			return err
@@ -245,13 +261,22 @@ func copyEntry(e *entry, from, to *level) error {
 	return nil
 }
 
-// evict is the background that brings levels from the high mark to the low one.
+// evict is the background that brings levels from the high mark to the low one, once all that an earlier process
+// left is known.
 func (c *Cache) evict() {
 	defer c.work.Done()
+	if c.adopted(c.ctx) != nil {
+		return
+	}
+	grace := time.NewTimer(resumeGrace)
+	defer grace.Stop()
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
+		case <-grace.C:
+			c.endGrace()
+			continue
 		case <-c.evictor:
 		}
 		c.mu.Lock()
@@ -264,105 +289,21 @@ func (c *Cache) evict() {
 	}
 }
 
-// found is a cached file that an earlier process left, and when it was used last.
-type found struct {
-	e    *entry
-	l    *level
-	used time.Time
-}
-
-// scan finds what an earlier process left on a level. Whatever does not hold is removed.
-func (c *Cache) scan(l *level) ([]found, error) {
-	names, err := os.ReadDir(l.dir)
-	if err != nil {
-		return nil, fmt.Errorf("tier directory %s cannot be read: %w", l.dir, err)
-	}
-	var all []found
-	states := make(map[string]bool, len(names)/2)
-	for _, n := range names {
-		id, ok := strings.CutSuffix(n.Name(), stateSuffix)
-		if !ok {
-			continue
-		}
-		if e, used := c.load(l, id); e != nil {
-			states[id] = true
-			all = append(all, found{e, l, used})
-		}
-	}
-	for _, n := range names {
-		ext := filepath.Ext(n.Name())
-		if id := strings.TrimSuffix(n.Name(), ext); (ext == dataSuffix || ext == stateSuffix) && !states[id] {
-			_ = os.Remove(filepath.Join(l.dir, n.Name()))
-		}
-	}
-	return all, nil
-}
-
-// load reads one state and checks that its data is there; nil when it does not hold.
-func (c *Cache) load(l *level, id string) (*entry, time.Time) {
-	want, err := strconv.ParseUint(id, 16, 64)
-	if err != nil {
-		return nil, time.Time{}
-	}
-	f, err := os.Open(l.path(want, stateSuffix))
-	if err != nil {
-		return nil, time.Time{}
-	}
-	defer func() { _ = f.Close() }()
-	_, h, slots, err := openState(f)
-	data, derr := os.Stat(l.path(want, dataSuffix))
-	if err != nil || derr != nil || h.info().ID != want || data.Size() != h.Size || !data.Mode().IsRegular() {
-		c.count.discarded.Add(1)
-		return nil, time.Time{}
-	}
-	e := newEntry(c, h.info())
-	e.charged = statePage
-	for b := range slots {
-		e.charged += run{b, b + 1}.charge(h.Size)
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, time.Time{}
-	}
-	return e, st.ModTime()
-}
-
-// adopt puts a loaded entry into the index. Of two versions of a path the later used stays, of two
-// copies of one version, which a demotion that was cut off leaves, the one with more of it.
-func (c *Cache) adopt(e *entry, l *level) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old := c.byPath[e.info.Path]; old != nil {
-		if old.info.ID == e.info.ID && old.charged >= e.charged {
-			removeFiles(l, e.info.ID)
-			return
-		}
-		old.level.idle.Remove(old.idle)
-		c.drop(old)
-	}
-	e.level = l
-	l.used += e.charged
-	e.idle = l.idle.PushBack(e)
-	c.entries[e.info.ID] = e
-	c.byPath[e.info.Path] = e
-}
-
-// acquire returns the entry of a version with a reference, and its files open.
-func (c *Cache) acquire(info cacheclient.Info) *entry {
+// acquire returns the entry of a version with a reference, and its files open. latest says that it is the
+// version that the source has now, as far as is known.
+func (c *Cache) acquire(ctx context.Context, info cacheclient.Info, latest bool) (*entry, error) {
 	for {
 		c.mu.Lock()
 		e := c.entries[info.ID]
 		if e != nil && e.moving != nil {
 			wait := e.moving
 			c.mu.Unlock()
-			<-wait
+			if err := waitFor(ctx, wait); err != nil {
+				return nil, fmt.Errorf("open %q: %w", info.Path, err)
+			}
 			continue
 		}
-		if e == nil {
-			e = newEntry(c, info)
-			c.entries[info.ID] = e
-			c.supersede(e)
-		}
+		e = c.known(e, info, latest)
 		e.refs.Add(1)
 		if e.idle != nil {
 			e.level.idle.Remove(e.idle)
@@ -372,10 +313,27 @@ func (c *Cache) acquire(info cacheclient.Info) *entry {
 		c.mu.Unlock()
 		err := c.attach(e)
 		if err == nil {
-			return e
+			return e, nil
 		}
 		c.discard(e, err)
 	}
+}
+
+// known makes sure that the version is in the index, where e is what the index has of it; c.mu is held.
+func (c *Cache) known(e *entry, info cacheclient.Info, latest bool) *entry {
+	if e == nil {
+		e = c.find(info.ID)
+	} else if !c.left.over {
+		c.left.touched[info.ID] = struct{}{}
+	}
+	if e == nil {
+		e = newEntry(c, info)
+		c.entries[info.ID] = e
+	}
+	if latest || c.byPath[info.Path] == nil {
+		c.supersede(e)
+	}
+	return e
 }
 
 // attach opens the files of an entry that has some.
@@ -397,10 +355,7 @@ func (c *Cache) supersede(e *entry) {
 	old := c.byPath[e.info.Path]
 	c.byPath[e.info.Path] = e
 	if old != nil && old != e && old.idle != nil {
-		old.level.idle.Remove(old.idle)
-		old.idle = nil
-		c.detachIdle(old)
-		c.drop(old)
+		c.replace(old)
 	}
 }
 
@@ -409,7 +364,9 @@ func (c *Cache) drop(e *entry) {
 	e.detach()
 	if l := e.level; l != nil {
 		l.used -= e.charged
-		removeFiles(l, e.info.ID)
+		if !c.shut {
+			removeFiles(l, e.info.ID)
+		}
 	}
 	c.forget(e)
 }
@@ -432,6 +389,10 @@ func (c *Cache) release(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.refs.Load() > 0 || e.idle != nil || e.moving != nil {
+		return
+	}
+	if c.shut {
+		e.detach()
 		return
 	}
 	if e.level == nil || c.byPath[e.info.Path] != e || e.charged <= statePage {

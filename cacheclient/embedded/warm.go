@@ -111,12 +111,15 @@ func (e *entry) cached() int64 {
 }
 
 // Free implements cacheclient.Client.
-func (c *Cache) Free(_ context.Context, path string) (int64, error) {
+func (c *Cache) Free(ctx context.Context, path string) (int64, error) {
+	if err := c.adopted(ctx); err != nil {
+		return 0, fmt.Errorf("free %q: %w", path, err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var freed int64
-	for p, e := range c.byPath {
-		if e.idle == nil || !below(path, p) {
+	for _, e := range c.entries {
+		if e.idle == nil || !below(path, e.info.Path) {
 			continue
 		}
 		freed += e.charged
@@ -142,7 +145,10 @@ func (c *Cache) Blocks(ctx context.Context, path string) ([]cacheclient.Block, e
 	if info.Dir {
 		return nil, fmt.Errorf("blocks of %q: %w", path, cacheclient.ErrIsDir)
 	}
-	e := c.acquire(info)
+	e, err := c.acquire(ctx, info, true)
+	if err != nil {
+		return nil, err
+	}
 	defer c.release(e)
 	c.mu.Lock()
 	where := []string{}

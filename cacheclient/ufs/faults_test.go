@@ -479,11 +479,16 @@ func TestHugeListing(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	store := mustOpen(t, server.URL, Options{})
+	// The least of three: the server of this test makes garbage between the collection and the count.
 	heap := func() uint64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
+		least := ^uint64(0)
+		for range 3 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			least = min(least, m.HeapAlloc)
+		}
+		return least
 	}
 	before, peak, n := heap(), uint64(0), 0
 	err := store.List(testContext(t), "", func(info cacheclient.Info) error {

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/config/configstruct"
@@ -23,18 +25,33 @@ const listBatch = 1024
 
 // localStore is a directory of this machine. A version is a size and a modification time in nanoseconds.
 //
+// Each request enters the directory anew (beneath.go), so that it may be published by replacing it or a link to it.
+//
 // System calls on a file system that hangs, as NFS can, do not end with their context.
 type localStore struct {
-	src source
-	opt localOptions
-	// device is the root's file system, for the option one_file_system.
-	device uint64
+	src    source
+	opt    localOptions
+	follow bool
+	// within are the resolved directories that the source must be in, any if there are none.
+	within []string
 }
 
-func newLocalStore(src source, values configmap.Simple) (*localStore, error) {
-	s := &localStore{src: src}
+func newLocalStore(src source, values configmap.Simple, opts Options) (*localStore, error) {
+	s := &localStore{src: src, follow: opts.FollowLinks}
 	if err := configstruct.Set(values, &s.opt); err != nil {
 		return nil, err
+	}
+	if s.follow && len(opts.Within) > 0 {
+		return nil, errors.New("FollowLinks and Within exclude each other: a link may lead anywhere")
+	}
+	for _, dir := range opts.Within {
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = resolved
+		}
+		s.within = append(s.within, filepath.Clean(dir))
+	}
+	if opts.Deferred {
+		return s, nil
 	}
 	fi, err := os.Stat(src.dir)
 	switch {
@@ -45,7 +62,6 @@ func newLocalStore(src source, values configmap.Simple) (*localStore, error) {
 	case !fi.IsDir():
 		return nil, &plainError{what: "it is not a directory", err: cacheclient.ErrNotDir}
 	}
-	s.device = device(fi)
 	return s, nil
 }
 
@@ -55,109 +71,114 @@ func (s *localStore) String() string { return s.src.show }
 // Close does nothing: a directory has no connections.
 func (s *localStore) Close() error { return nil }
 
-// locate is the path in the machine's file system.
-func (s *localStore) locate(path string) (string, error) {
-	if !validPath(path) {
-		return "", &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
-	}
-	return filepath.Join(s.src.dir, path), nil
-}
-
 // Stat describes what is at the path now.
 func (s *localStore) Stat(ctx context.Context, path string) (cacheclient.Info, error) {
-	if err := ctx.Err(); err != nil {
-		return cacheclient.Info{}, err
-	}
-	name, err := s.locate(path)
+	t, err := s.enter(ctx, path)
 	if err != nil {
 		return cacheclient.Info{}, err
 	}
-	fi, err := s.stat(name, path == "")
+	defer t.close()
+	st, err := s.stat(t, path)
+	if err == nil && !s.shown(t, &st) {
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		return cacheclient.Info{}, localError(path, err)
 	}
-	if !s.shown(fi) {
-		return cacheclient.Info{}, localError(path, fs.ErrNotExist)
-	}
-	return localInfo(path, fi), nil
+	return localInfo(path, &st), nil
 }
 
-// stat follows links where the options say so. The root is followed in any case. A link to a directory that
+// stat follows links where the options say so. A link to a directory that
 // holds it is as one that leads nowhere: who walks the tree would walk for ever.
-func (s *localStore) stat(name string, root bool) (os.FileInfo, error) {
-	fi, err := os.Lstat(name)
-	if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
-		return fi, err
+func (s *localStore) stat(t *root, path string) (unix.Stat_t, error) {
+	st, err := t.stat(path, unix.O_NOFOLLOW)
+	if err != nil || !isKind(&st, unix.S_IFLNK) {
+		return st, err
 	}
-	if !s.opt.CopyLinks && !root {
-		return nil, fs.ErrNotExist
-	}
-	fi, err = os.Stat(name)
-	if err == nil && fi.IsDir() && !root && inside(name, fi) {
-		return nil, fs.ErrNotExist
-	}
-	return fi, err
+	return s.linked(t, path)
 }
 
-// inside tells whether one of the directories above name is dir.
-func inside(name string, dir os.FileInfo) bool {
-	for parent := filepath.Dir(name); ; parent = filepath.Dir(parent) {
-		if fi, err := os.Stat(parent); err == nil && os.SameFile(fi, dir) {
+// linked describes what a link leads to.
+func (s *localStore) linked(t *root, path string) (unix.Stat_t, error) {
+	if !s.opt.CopyLinks {
+		return unix.Stat_t{}, fs.ErrNotExist
+	}
+	st, err := t.stat(path, 0)
+	if err == nil && isKind(&st, unix.S_IFDIR) && s.above(t, path, &st) {
+		return unix.Stat_t{}, fs.ErrNotExist
+	}
+	return st, err
+}
+
+// above tells whether one of the directories above the path is dir.
+func (s *localStore) above(t *root, path string, dir *unix.Stat_t) bool {
+	for path != "" {
+		path = path[:max(0, strings.LastIndexByte(path, '/'))]
+		if st, err := t.stat(path, 0); err == nil && sameFile(&st, dir) {
 			return true
 		}
-		if parent == filepath.Dir(parent) {
-			return false
+	}
+	if !t.follow {
+		return false
+	}
+	for parent := s.src.dir; parent != filepath.Dir(parent); {
+		parent = filepath.Dir(parent)
+		var st unix.Stat_t
+		if unix.Stat(parent, &st) == nil && sameFile(&st, dir) {
+			return true
 		}
 	}
+	return false
 }
 
 // shown tells whether a mount shows it: files and directories, not pipes, sockets and devices, and
 // with one_file_system no directory of another.
-func (s *localStore) shown(fi os.FileInfo) bool {
-	if fi.IsDir() {
-		return !s.opt.OneFileSystem || device(fi) == s.device
+func (s *localStore) shown(t *root, st *unix.Stat_t) bool {
+	if isKind(st, unix.S_IFDIR) {
+		return !s.opt.OneFileSystem || st.Dev == t.device
 	}
-	return fi.Mode().IsRegular()
+	return isKind(st, unix.S_IFREG)
 }
 
-func localInfo(path string, fi os.FileInfo) cacheclient.Info {
-	info := cacheclient.Info{Path: path, Dir: fi.IsDir(), ModTime: fi.ModTime(), Mode: fi.Mode().Perm()}
+func localInfo(path string, st *unix.Stat_t) cacheclient.Info {
+	info := cacheclient.Info{
+		Path: path, Dir: isKind(st, unix.S_IFDIR), ModTime: time.Unix(st.Mtim.Unix()), Mode: os.FileMode(st.Mode & 0o777),
+	}
 	if !info.Dir {
-		info.Size = fi.Size()
+		info.Size = st.Size
 	}
 	return info
 }
 
-func device(fi os.FileInfo) uint64 {
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return st.Dev
-	}
-	return 0
-}
-
 // List reads the directory in batches. An entry that vanishes, leads nowhere or may not be looked at is left out.
 func (s *localStore) List(ctx context.Context, dir string, fn func(cacheclient.Info) error) error {
-	name, err := s.locate(dir)
+	t, err := s.enter(ctx, dir)
 	if err != nil {
 		return err
 	}
+	defer t.close()
 	// O_DIRECTORY, so that a pipe is refused and not waited for.
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	f, err := t.open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return s.listError(dir, name, err)
+		return s.listError(t, dir, err)
 	}
 	defer func() { _ = f.Close() }()
 	for {
-		entries, err := f.ReadDir(listBatch)
-		for _, entry := range entries {
+		// Only names: what else os would tell it looks up by their paths.
+		names, err := f.Readdirnames(listBatch)
+		for _, name := range names {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			fi, statErr := s.stat(filepath.Join(name, entry.Name()), false)
-			if statErr != nil || !s.shown(fi) {
+			path := join(dir, name)
+			st, statErr := statAt(f, name)
+			if statErr == nil && isKind(&st, unix.S_IFLNK) {
+				st, statErr = s.linked(t, path)
+			}
+			if statErr != nil || !s.shown(t, &st) {
 				continue
 			}
-			if err := fn(localInfo(join(dir, entry.Name()), fi)); err != nil {
+			if err := fn(localInfo(path, &st)); err != nil {
 				return err
 			}
 		}
@@ -171,18 +192,19 @@ func (s *localStore) List(ctx context.Context, dir string, fn func(cacheclient.I
 }
 
 // listError tells a file from a path that goes through one; both are ENOTDIR.
-func (s *localStore) listError(dir, name string, err error) error {
+func (s *localStore) listError(t *root, dir string, err error) error {
 	if errors.Is(err, syscall.ENOTDIR) {
-		if fi, statErr := os.Stat(name); statErr == nil && !fi.IsDir() {
+		if st, statErr := s.stat(t, dir); statErr == nil && !isKind(&st, unix.S_IFDIR) {
 			return fmt.Errorf("%q: %w", dir, cacheclient.ErrNotDir)
 		}
 	}
 	return localError(dir, err)
 }
 
-// localError makes of what can only mean that nothing is there fs.ErrNotExist.
+// localError makes of what can only mean that nothing is there fs.ErrNotExist; a link out of the source
+// leads nowhere.
 func localError(path string, err error) error {
-	if slices.ContainsFunc([]error{syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG}, func(e error) bool { return errors.Is(err, e) }) {
+	if slices.ContainsFunc([]error{syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.EXDEV}, func(e error) bool { return errors.Is(err, e) }) {
 		err = fs.ErrNotExist
 	}
 	return fmt.Errorf("%q: %w", path, bare(err))
@@ -193,15 +215,13 @@ func (s *localStore) Open(ctx context.Context, info cacheclient.Info, off, lengt
 	if err := checkRange(info, off, length); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	name, err := s.locate(info.Path)
+	t, err := s.enter(ctx, info.Path)
 	if err != nil {
 		return nil, err
 	}
+	defer t.close()
 	// O_NONBLOCK, so that a pipe in the file's place is not waited for.
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	f, err := t.open(info.Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, localError(info.Path, err)
 	}

@@ -12,8 +12,8 @@ import (
 // errEnough ends a listing that has shown what it had to.
 var errEnough = errors.New("enough")
 
-// Open understands the source and its options, and proves that it answers and lists, by reading the
-// beginning of its root. An error is one sentence for the user.
+// Open understands the source and its options, and unless that is deferred proves that it answers and lists, by
+// reading the beginning of its root. An error is one sentence for the user.
 func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	src, err := parseSource(source)
 	if err != nil {
@@ -31,10 +31,13 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	case schemeS3:
 		store, err = newS3Store(ctx, src, values, opts)
 	default:
-		store, err = newLocalStore(src, values)
+		store, err = newLocalStore(src, values, opts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
+	}
+	if opts.Deferred {
+		return store, nil
 	}
 	if err := prove(ctx, store); err != nil {
 		_ = store.Close()

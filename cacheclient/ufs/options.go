@@ -20,6 +20,8 @@ type Options struct {
 	// Values are options by rclone's names for the source's backend. A value env:NAME is read
 	// from the environment variable NAME. One that is a secret must be.
 	Values map[string]string
+	// Secrets are more options, which came another way than by arguments and may be secrets. They win over Values.
+	Secrets map[string]string
 	// File is the path of a file of more options, one name = value a line, "" for none.
 	// Secrets belong there, and then nobody else may read it. Values win over it.
 	File string
@@ -29,6 +31,15 @@ type Options struct {
 	// MaxConns is the largest number of connections to one host for Stat and Open, at least 2; 16 if
 	// 0. A listing has a connection of its own while it is read.
 	MaxConns int
+	// Deferred has Open send nothing to the source: whether it is there and answers turns out with the first
+	// request, which fails as requests do, with ErrUnavailable where nobody answers.
+	Deferred bool
+	// Within are the directories that a local source must be in, or be; any place will do if there are none. Other
+	// sources have no use for it.
+	Within []string
+	// FollowLinks has a local source show what its symbolic links lead to, wherever that is. Without, what leads out
+	// of the source's directory is not shown, nor are absolute links. It cannot be had with Within.
+	FollowLinks bool
 }
 
 const (
@@ -156,6 +167,12 @@ func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error
 		}
 		if secret(option) && value != "" && !strings.HasPrefix(value, envPrefix) {
 			return nil, fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options file, or give %s=env:VARIABLE", name, name)
+		}
+		given[name] = value
+	}
+	for name, value := range o.Secrets {
+		if table.Get(name) == nil {
+			return nil, unknownOption(s, name, table)
 		}
 		given[name] = value
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,7 +19,7 @@ import (
 	"millrace.io/millrace/fuse/agent"
 )
 
-// A mount in the background is this binary started again with the same arguments, in a
+// A mount in the background is this binary started again with the same arguments, which becomes a keeper in a
 // session of its own, with the log for stdout and stderr, and the write end of a pipe whose
 // number is in readyVar. Down the pipe comes one readyReport: the mount answers, or why
 // there will be none. A pipe that ends without one is a process that died.
@@ -129,37 +130,84 @@ func (c *mountConfig) backgroundLog() (string, error) {
 	return agent.OpenRegistry(runtime).File(withoutLinksAbove(c.dir), ".log"), nil
 }
 
-// serveInBackground is the background process: it mounts, and reports instead of printing.
-func serveInBackground(c *mountConfig) error {
-	fd, err := strconv.Atoi(os.Getenv(readyVar))
+// readyPipe is the pipe whose number is in readyVar, nil where there is none.
+func readyPipe() (*os.File, error) {
+	text := os.Getenv(readyVar)
+	if text == "" {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(text)
 	if err != nil || fd < 3 {
-		return fmt.Errorf("$%s is %q: it is set by millrace for itself", readyVar, os.Getenv(readyVar))
+		return nil, fmt.Errorf("$%s is %q: it is set by millrace for itself", readyVar, text)
 	}
 	_ = os.Unsetenv(readyVar)
 	unix.CloseOnExec(fd)
 	pipe := os.NewFile(uintptr(fd), "ready")
 	if pipe == nil {
-		return fmt.Errorf("$%s is %d, which is no open file", readyVar, fd)
+		return nil, fmt.Errorf("$%s is %d, which is no open file", readyVar, fd)
 	}
-	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	return pipe, nil
+}
+
+// keepInBackground is the background process. Its child reports down the pipe.
+func keepInBackground(c *mountConfig) error {
+	pipe, err := readyPipe()
+	if err != nil {
+		return err
+	}
+	// One that was removed is of no use to anybody.
+	started, _ := os.Getwd()
 	// A working directory would keep the file system that it is on busy.
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	waiting := true
+	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	err = keep(c, started, os.Args, log, pipe)
+	var child *childError
+	if err == nil || errors.As(err, &child) && child.told {
+		return err
+	}
+	log.Error("ended", "error", oneLine(err.Error()))
+	return &childError{code: codeOf(err), sentence: err.Error(), told: true}
+}
+
+// serveAsChild mounts, or takes a mount over, and serves it. In the background it reports instead of printing.
+func serveAsChild(c *mountConfig, k *kept) error {
+	pipe, err := readyPipe()
+	if err != nil {
+		return err
+	}
 	report := func(r readyReport) {
-		if waiting {
-			waiting = false
+		if pipe != nil {
 			// Whoever waited may be gone; the mount stays.
 			_ = json.NewEncoder(pipe).Encode(r)
 			_ = pipe.Close()
+			pipe = nil
 		}
 	}
-	err = serve(c, log, func() { report(readyReport{}) })
-	if err != nil {
+	background := pipe != nil || c.background
+	log, closeLog, err := childLog(c, background)
+	if err == nil {
+		defer closeLog()
+		err = serve(c, k, log, func() { report(readyReport{}) })
+	}
+	k.say(sayEnded)
+	if err != nil && background {
 		log.Error("ended", "error", oneLine(err.Error()))
 		report(readyReport{Code: codeOf(err), Error: oneLine(err.Error())})
 		return &childError{code: codeOf(err), sentence: err.Error(), told: true}
 	}
-	return nil
+	return err
+}
+
+// childLog is where the child logs: stderr, which is the log in the background, or the file that was named.
+func childLog(c *mountConfig, background bool) (log *slog.Logger, closeLog func(), err error) {
+	if c.logFile == "" || background {
+		return newLog(os.Stderr, c.logLevel, c.logFormat), func() {}, nil
+	}
+	f, err := openLog(c.logFile)
+	if err != nil {
+		return newLog(os.Stderr, c.logLevel, c.logFormat), func() {}, err
+	}
+	return newLog(f, c.logLevel, c.logFormat), func() { _ = f.Close() }, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -137,8 +139,8 @@ func TestBackgroundHoldsNothingOfItsStarter(t *testing.T) {
 		t.Errorf("the background process holds its starter's descriptors: %d, %v", n, err)
 	}
 	pid := r.status(r.dir).PID
-	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
-		t.Errorf("session %d of process %d, %v", sid, pid, err)
+	if sid, err := unix.Getsid(pid); err != nil || sid == pid || !slices.Contains(r.processes(), sid) {
+		t.Errorf("session %d of process %d, whose leader is to be its keeper; %v", sid, pid, err)
 	}
 	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || cwd != "/" {
 		t.Errorf("working directory %s, %v", cwd, err)
@@ -272,9 +274,9 @@ func TestUnmountThroughTheSocket(t *testing.T) {
 func TestStaleMountIsReplacedAndWarm(t *testing.T) {
 	r := newRig(t)
 	data := r.write("a", 4<<20)
-	pid := r.mountBackground(r.source)
+	r.mountBackground(r.source)
 	r.same("a", data)
-	r.kill(pid)
+	r.killAll()
 	res := r.run("status")
 	if res.code != 1 || !strings.Contains(res.out, "unresponsive") || len(res.lines()) != 1 {
 		t.Errorf("status of a dead mount: exit %d, %s, %s", res.code, res.out, res.errOut)
@@ -290,23 +292,67 @@ func TestStaleMountIsReplacedAndWarm(t *testing.T) {
 		t.Errorf("%d bytes came from the source though the cache was warm", st.Counters.BytesSource)
 	}
 	// And once by unmount.
-	r.kill(p.cmd.Process.Pid)
+	r.killAll()
+	<-p.ended
 	r.ok("unmount", r.dir)
 	if res := r.ok("status"); res.out != "no mounts\n" {
 		t.Errorf("status: %q", res.out)
 	}
 }
 
-// kill ends the process with SIGKILL and waits until it is gone.
-func (r *rig) kill(pid int) {
+// killAll ends every process of the rig with SIGKILL, the keeper of a mount and the one that serves it at once, and
+// waits until they are gone.
+func (r *rig) killAll() {
 	r.t.Helper()
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		r.t.Fatal(err)
-	}
-	waitFor(r.t, "the process's end", func() bool {
-		ended, err := processEnded(pid, time.Second)
-		return err == nil && ended
+	waitFor(r.t, "the processes' end", func() bool {
+		pids := r.processes()
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		return len(pids) == 0
 	})
+}
+
+// TestServerDiesUnseen: the process that serves is killed again and again, and who reads sees nothing of it.
+func TestServerDiesUnseen(t *testing.T) {
+	r := newRig(t)
+	data := r.write("a", 4<<20)
+	p := r.start(r.mountArgs(r.source)...)
+	held, err := os.Open(filepath.Join(r.dir, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Close() }()
+	last := 0
+	for range 4 {
+		var pid int
+		waitFor(t, "the next process", func() bool {
+			res := r.run("status", "-o", "json", r.dir)
+			var mounts []agent.MountStatus
+			if json.Unmarshal([]byte(res.out), &mounts) != nil || len(mounts) != 1 || mounts[0].State != agent.StateServing {
+				return false
+			}
+			pid = mounts[0].PID
+			return pid != last
+		})
+		last = pid
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(data))
+		if _, err := held.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+			t.Fatal("the open file:", err)
+		}
+		r.same("a", data)
+	}
+	if !strings.Contains(p.err.String(), "died and is replaced") {
+		t.Errorf("the log says nothing: %s", p.err)
+	}
+	_ = held.Close()
+	r.ok("unmount", r.dir)
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
 }
 
 func TestUnresponsiveMountIsShown(t *testing.T) {
@@ -467,7 +513,7 @@ func TestWrongInput(t *testing.T) {
 		{"warm jobs", 2, []string{"--jobs", `"0"`}, []string{"warm", "--jobs", "0", r.dir}},
 		{"status of two", 2, []string{"at most one"}, []string{"status", r.dir, r.dir}},
 		{"status elsewhere", 1, []string{"not a millrace mount"}, []string{"status", r.dir}},
-		{"status format", 2, []string{"-o", "table, json"}, []string{"status", "-o", "xml"}},
+		{"status format", 2, []string{"-o", "text, json"}, []string{"status", "-o", "xml"}},
 		{"version argument", 2, []string{`"now"`}, []string{"version", "now"}},
 	}
 	for _, c := range cases {

@@ -36,6 +36,12 @@ func commands() []command {
 		{"unmount", "end a mount, also one whose process has gone", runUnmount},
 		{"warm", "fetch files into the cache before they are read", runWarm},
 		{"status", "show each mount: what it caches and where its reads came from", runStatus},
+		{"node", "the CSI driver of a Kubernetes node: mount volumes and keep them alive", runNode},
+		{"agent", "serve the volumes of a Kubernetes node", runAgent},
+		{"top", "watch what the mounts do, as it happens", runTop},
+		{"blocks", "show which part of a file is cached where", runBlocks},
+		{"trace", "show each request of the kernel, how long it took and which source served it", runTrace},
+		{"doctor", "check this machine, and say what mends what is wrong", runDoctor},
 		{"version", "show what this binary was built from", runVersion},
 		{"help", "show this, or the help of a command", runHelp},
 	}

@@ -59,16 +59,24 @@ func runMount(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := c.absolute(); err != nil {
+	child, err := openKept()
+	if err != nil {
 		return err
 	}
-	if os.Getenv(readyVar) != "" {
-		return serveInBackground(c)
+	if err := c.absolute(child.startedIn()); err != nil {
+		return err
 	}
-	if c.background {
+	switch {
+	case child != nil:
+		return serveAsChild(c, child)
+	case os.Getenv(readyVar) != "":
+		return keepInBackground(c)
+	case c.background:
 		return startInBackground(c, os.Args)
 	}
-	return serveInForeground(c)
+	// One that was removed is of no use to anybody.
+	started, _ := os.Getwd()
+	return keep(c, started, os.Args, newLog(os.Stderr, c.logLevel, c.logFormat), nil)
 }
 
 // parseMount reads the arguments of mount and checks all that can be checked without
@@ -156,8 +164,8 @@ func (c *mountConfig) processFlags(f *flags) {
 }
 
 // absolute makes every path independent of the working directory, which a background process
-// gives up.
-func (c *mountConfig) absolute() error {
+// gives up; started is the one that the command was given in.
+func (c *mountConfig) absolute(started string) error {
 	paths := []*string{&c.dir, &c.optionsFile, &c.socket, &c.logFile}
 	for i := range c.tierDirs {
 		paths = append(paths, &c.tierDirs[i])
@@ -168,6 +176,9 @@ func (c *mountConfig) absolute() error {
 	for _, p := range paths {
 		if *p == "" {
 			continue
+		}
+		if started != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(started, *p)
 		}
 		abs, err := filepath.Abs(*p)
 		if err != nil {

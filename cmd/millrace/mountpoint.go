@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // pathPatience is how long a path may take to be looked at: one that leads through a mount
@@ -75,7 +75,7 @@ func clearMounts(dir string, log *slog.Logger) error {
 		if !mounted {
 			return nil
 		}
-		stale, err := fuse.IsStale(dir)
+		stale, err := mountpoint.IsStale(dir)
 		if err != nil {
 			return fmt.Errorf("the mount on %s cannot be looked at: %w", dir, err)
 		}
@@ -83,7 +83,7 @@ func clearMounts(dir string, log *slog.Logger) error {
 			return fmt.Errorf("%s is mounted already: it shows %s (millrace unmount %s ends that)", dir, source, dir)
 		}
 		log.Warn("detaching a mount whose process has gone", "dir", dir, "source", source)
-		if err := fuse.Unmount(dir, true); err != nil {
+		if err := mountpoint.Unmount(dir, true); err != nil {
 			return fmt.Errorf("the stale mount on %s cannot be detached: %w", dir, err)
 		}
 	}
@@ -92,8 +92,8 @@ func clearMounts(dir string, log *slog.Logger) error {
 // millraceOn tells whether there is a mount of ours on dir, and what it shows. A dir that cannot
 // be looked up has none.
 func millraceOn(dir string) (source string, mounted bool) {
-	on, fstype, source, err := fuse.MountOf(dir)
-	return source, err == nil && on == dir && fstype == fuse.FSType
+	on, fstype, source, err := mountpoint.Of(dir)
+	return source, err == nil && on == dir && fstype == mountpoint.FSType
 }
 
 // withoutLinksAbove resolves the symbolic links of all but the last element of the absolute

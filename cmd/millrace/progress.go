@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -25,18 +26,19 @@ const (
 )
 
 // progress shows a warming: a bar that is drawn again and again on a terminal, plain lines
-// elsewhere. No name of a file is shown, so that none can play with the terminal.
+// elsewhere, or JSON. No name of a file is shown, so that none can play with the terminal.
 type progress struct {
 	out      io.Writer
+	json     bool
 	terminal *os.File // nil where out is none
 	begun    time.Time
 	last     time.Time
 	drawn    bool
 }
 
-func newProgress(out io.Writer) *progress {
+func newProgress(out io.Writer, format string) *progress {
 	now := time.Now()
-	p := &progress{out: out, begun: now, last: now}
+	p := &progress{out: out, json: format == formatJSON, begun: now, last: now}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
 		p.terminal = f
 	}
@@ -46,6 +48,9 @@ func newProgress(out io.Writer) *progress {
 // update shows w.
 func (p *progress) update(w agent.WarmProgress) {
 	switch {
+	case p.json:
+		// Whoever no longer reads it ends us by SIGPIPE.
+		_ = json.NewEncoder(p.out).Encode(w)
 	case w.Done:
 	case p.terminal != nil:
 		width, _, err := term.GetSize(int(p.terminal.Fd()))
@@ -70,6 +75,9 @@ func (p *progress) clear() {
 
 // summary is the last line.
 func (p *progress) summary(w agent.WarmProgress) {
+	if p.json {
+		return
+	}
 	how := "all of it before"
 	if w.BytesSource > 0 {
 		how = fmt.Sprintf("%s from the source in %s (%s/s)", formatSize(w.BytesSource), shortTime(time.Since(p.begun)), formatSize(int64(w.Rate)))

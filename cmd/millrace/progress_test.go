@@ -51,7 +51,7 @@ func TestProgressLine(t *testing.T) {
 
 func TestProgressElsewhereIsPlain(t *testing.T) {
 	var out strings.Builder
-	p := newProgress(&out)
+	p := newProgress(&out, formatText)
 	p.last = time.Now().Add(-2 * plainEvery)
 	p.update(halfWay)
 	p.update(halfWay)

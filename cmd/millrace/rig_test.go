@@ -20,8 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // patience bounds everything that a test waits for.
@@ -112,7 +112,7 @@ func needFUSE(t *testing.T) {
 func (r *rig) finish() {
 	for _, dir := range r.mounts() {
 		r.t.Errorf("left mounted: %s", dir)
-		_ = fuse.Unmount(dir, true)
+		_ = mountpoint.Unmount(dir, true)
 	}
 	for _, pid := range r.processes() {
 		r.t.Errorf("left running: %d", pid)

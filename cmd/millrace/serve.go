@@ -18,6 +18,8 @@ import (
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/fuse/socket"
 )
 
 const (
@@ -33,24 +35,10 @@ const (
 // errInterrupted is a signal before the mount was made.
 var errInterrupted = errors.New("interrupted before the mount was made")
 
-// serveInForeground mounts, logs to stderr, and ends with the mount.
-func serveInForeground(c *mountConfig) error {
-	w := os.Stderr
-	if c.logFile != "" {
-		f, err := openLog(c.logFile)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		w = f
-	}
-	return serve(c, newLog(w, c.logLevel, c.logFormat), func() {})
-}
-
 // serve makes the mount that c asks for, calls ready once it answers, and returns when it has
 // ended: nil if it was unmounted, by a signal or by anybody. Whatever it made is gone when it
 // returns.
-func serve(c *mountConfig, log *slog.Logger, ready func()) error {
+func serve(c *mountConfig, k *kept, log *slog.Logger, ready func()) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 4)
@@ -58,7 +46,7 @@ func serve(c *mountConfig, log *slog.Logger, ready func()) error {
 	defer signal.Stop(signals)
 	stopWatching := cancelOnSignal(cancel)
 
-	m, err := startMount(ctx, c, log)
+	m, err := startMount(ctx, c, k, log)
 	if !stopWatching() && err != nil {
 		err = errInterrupted
 	}
@@ -66,7 +54,10 @@ func serve(c *mountConfig, log *slog.Logger, ready func()) error {
 		return err
 	}
 	defer m.close()
-	log.Info("mounted", "source", m.source, "dir", m.dir, "socket", m.socket)
+	if err := m.keepWith(k); err != nil {
+		return err
+	}
+	log.Info("mounted", "source", m.source, "dir", m.dir, "socket", m.socket, "resumed", k.resumes())
 	ready()
 	return m.wait(signals)
 }
@@ -104,7 +95,7 @@ type served struct {
 }
 
 // startMount makes the mount. Each step that succeeds leaves what undoes it.
-func startMount(ctx context.Context, c *mountConfig, log *slog.Logger) (m *served, err error) {
+func startMount(ctx context.Context, c *mountConfig, k *kept, log *slog.Logger) (m *served, err error) {
 	m = &served{log: log, ended: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -116,13 +107,18 @@ func startMount(ctx context.Context, c *mountConfig, log *slog.Logger) (m *serve
 	if err != nil {
 		return m, err
 	}
-	dir, lock, err := prepareMountpoint(c.dir, log)
+	if k.resumes() {
+		m.dir, err = mountpoint.Path(c.dir)
+	} else {
+		var lock *os.File
+		m.dir, lock, err = prepareMountpoint(c.dir, log)
+		defer func() { _ = lock.Close() }()
+	}
 	if err != nil {
 		return m, err
 	}
-	defer func() { _ = lock.Close() }()
-	m.dir = dir
-	cache, err := m.openCache(ctx, c)
+	dir := m.dir
+	cache, err := m.openCache(ctx, c, k.resumes())
 	if err != nil {
 		return m, err
 	}
@@ -130,21 +126,22 @@ func startMount(ctx context.Context, c *mountConfig, log *slog.Logger) (m *serve
 	if m.socket = c.socket; m.socket == "" {
 		m.socket = registry.File(dir, ".sock")
 	}
-	socket, err := agent.Listen(m.socket)
+	socket, err := socket.Listen(m.socket)
 	if err != nil {
 		return m, err
 	}
 	m.undo = append(m.undo, func() { _ = socket.Close() })
-	if err := m.mount(ctx, c, cache); err != nil {
+	if err := m.mount(ctx, c, k, cache); err != nil {
 		return m, err
 	}
 	return m, m.announce(registry, socket, cache)
 }
 
-// openCache opens the source and the tiers above it.
-func (m *served) openCache(ctx context.Context, c *mountConfig) (*embedded.Cache, error) {
+// openCache opens the source and the tiers above it. A source whose mount is taken over may be away.
+func (m *served) openCache(ctx context.Context, c *mountConfig, resumes bool) (*embedded.Cache, error) {
 	store, err := ufs.Open(ctx, c.source, ufs.Options{
 		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections,
+		Deferred: resumes, FollowLinks: true,
 	})
 	if err != nil {
 		return nil, err
@@ -179,24 +176,34 @@ func (c *mountConfig) nameTTL() time.Duration { return nameTTLs * c.revalidate }
 
 // orShortest is d, or for 0, which stands for a default in the packages below, what they take
 // for "always ask".
-func orShortest(d, shortest time.Duration) time.Duration {
-	if d == 0 {
-		return shortest
+func orShortest(d, shortest time.Duration) time.Duration { return orDefault(d, shortest) }
+
+func orDefault[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
 	}
-	return d
+	return v
 }
 
-// mount makes the kernel's mount and starts to wait for its end.
-func (m *served) mount(ctx context.Context, c *mountConfig, cache *embedded.Cache) error {
+// mount makes the kernel's mount, or takes it over, and starts to wait for its end.
+func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache *embedded.Cache) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
-	session, err := fuse.Mount(ctx, fuse.Config{
+	cfg := fuse.Config{
 		Client: cache, Source: m.source, Dir: m.dir,
 		AllowOther: c.allowOther, NoPassthrough: c.noPassthrough,
 		FileMode: c.fileMode, DirMode: c.dirMode,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		TTL: orShortest(c.revalidate, time.Nanosecond), NameTTL: orShortest(c.nameTTL(), time.Nanosecond),
 		Timeout: c.timeout, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
-	})
+	}
+	var session *fuse.Session
+	var err error
+	if k.resumes() {
+		session, err = fuse.Serve(ctx, cfg, k.device, k.state)
+	} else {
+		session, err = fuse.Mount(ctx, cfg)
+	}
 	if err != nil {
 		return err
 	}
@@ -206,13 +213,28 @@ func (m *served) mount(ctx context.Context, c *mountConfig, cache *embedded.Cach
 	return nil
 }
 
+// keepWith gives the keeper what a successor needs, or tells it that one serves.
+func (m *served) keepWith(k *kept) error {
+	if k.resumes() {
+		k.say(sayServing)
+		return nil
+	}
+	device, state, err := m.session.Handles()
+	if err != nil {
+		return err
+	}
+	k.say(sayKept, device, state)
+	_, _ = device.Close(), state.Close()
+	return nil
+}
+
 // announce starts to answer on the socket and enters the mount into the registry.
 func (m *served) announce(registry agent.Registry, socket net.Listener, cache *embedded.Cache) error {
 	started := time.Now()
 	server := agent.New(m.log)
 	if err := server.Add(agent.Mount{
 		Dir: m.dir, Name: agent.MountName(m.dir), Source: m.source, Started: started,
-		Client: cache, Stats: m.session.Stats, Unmount: m.session.Unmount,
+		Client: cache, Stats: m.session.Stats, Trace: m.session.Trace, Slowest: m.session.Slowest, Unmount: m.session.Unmount,
 	}); err != nil {
 		return err
 	}
@@ -224,7 +246,7 @@ func (m *served) announce(registry agent.Registry, socket net.Listener, cache *e
 		}
 	})
 	m.undo = append(m.undo, func() { cancel(); serving.Wait() })
-	if err := registry.Put(agent.Entry{Dir: m.dir, Socket: m.socket, PID: os.Getpid(), Source: m.source, Started: started}); err != nil {
+	if err := registry.Put(agent.Entry{Dir: m.dir, Socket: m.socket, PID: os.Getpid(), Keeper: os.Getppid(), Source: m.source, Started: started}); err != nil {
 		return err
 	}
 	m.undo = append(m.undo, func() {
@@ -285,7 +307,7 @@ func (m *served) wait(signals <-chan os.Signal) error {
 func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
 	m.log.Info("unmounting", "dir", m.dir, "signal", sig.String())
 	err = m.session.Unmount(false)
-	if errors.Is(err, fuse.ErrBusy) {
+	if errors.Is(err, mountpoint.ErrBusy) {
 		busy := agent.BusySentence(m.dir, agent.Users(m.dir, usersNamed))
 		if sig == syscall.SIGINT && !insist {
 			_, _ = fmt.Fprintf(os.Stderr, "millrace: %s; Ctrl-C again forces the unmount\n", oneLine(busy))

@@ -2,17 +2,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/socket"
 )
 
-// statusPatience is how long a process may take to answer before its mount counts as
+// statusPatience is how long a process may take to answer before its mounts count as
 // unresponsive: the answer comes from its memory.
 const statusPatience = 3 * time.Second
 
@@ -22,10 +25,16 @@ cached, the bytes that came from the source, and how many opens were handed to t
 (passthrough). -o json is a list, and the same as GET /v1/mounts on the mount's socket.
 A mount whose process does not answer is shown as such, and the exit code is 1.`
 
+// socketFlag adds --socket, which names one process to ask instead of all that the registry lists.
+func (f *flags) socketFlag(into *string) {
+	f.text(into, "socket", "`PATH` of the socket of the process to ask (default all of this user's mounts)")
+}
+
 func runStatus(args []string, out io.Writer) error {
-	f := newFlags("status", "[-o table|json] [DIR]", statusAbout, out)
-	format := "table"
-	f.choice(&format, "o", "`FORMAT` of the output: table or json", "table", "json")
+	f := newFlags("status", "[-o text|json] [--socket PATH] [DIR]", statusAbout, out)
+	format, path := "", ""
+	f.format(&format)
+	f.socketFlag(&path)
 	rest, err := f.parse(args)
 	if err != nil {
 		return err
@@ -33,78 +42,136 @@ func runStatus(args []string, out io.Writer) error {
 	if len(rest) > 1 {
 		return f.wrong("status takes at most one DIR, not %d arguments", len(rest))
 	}
-	runtime, err := agent.RuntimeDir()
+	servers, err := serversOf(path)
 	if err != nil {
 		return err
 	}
-	entries, err := agent.OpenRegistry(runtime).List()
+	mounts, err := ask(context.Background(), servers)
 	if err != nil {
 		return err
 	}
 	if len(rest) == 1 {
-		if entries, err = entryOf(rest[0], entries); err != nil {
+		if mounts, err = statusOf(rest[0], mounts); err != nil {
 			return err
 		}
 	}
-	mounts := ask(entries)
-	if format == "json" {
-		err = json.NewEncoder(out).Encode(mounts)
-	} else {
-		err = writeTable(out, mounts)
-	}
-	if err != nil {
+	if err := printAs(format, out, mounts, func() error { return writeTable(out, mounts) }); err != nil {
 		return err
 	}
 	return silent(mounts)
 }
 
-// entryOf picks the entry of the mount that arg names.
-func entryOf(arg string, entries []agent.Entry) ([]agent.Entry, error) {
+// statusOf picks the mount that arg names.
+func statusOf(arg string, mounts []agent.MountStatus) ([]agent.MountStatus, error) {
 	dir, err := mountedDir(arg)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		if e.Dir == dir {
-			return []agent.Entry{e}, nil
+	for _, m := range mounts {
+		if m.Dir == dir {
+			return []agent.MountStatus{m}, nil
 		}
 	}
 	return nil, fmt.Errorf("no process answers for the mount on %s: it was made by another user, or with another $MILLRACE_RUNTIME_DIR", dir)
 }
 
-// ask asks every serving process at once, and keeps the order.
-func ask(entries []agent.Entry) []agent.MountStatus {
-	mounts := make([]agent.MountStatus, len(entries))
-	var asking sync.WaitGroup
-	for i, e := range entries {
-		asking.Go(func() { mounts[i] = askOne(e) })
-	}
-	asking.Wait()
-	return mounts
+// server is a process that serves mounts, and what the registry knows of them.
+type server struct {
+	socket string
+	// listed are its mounts; none where the socket was given by hand.
+	listed []agent.Entry
 }
 
-// askOne is the mount's own answer, or what the registry knows and why there is no answer.
-func askOne(e agent.Entry) agent.MountStatus {
+// serversOf is the one behind the socket at path, or where that is "" those of the registry, and the node's agent.
+func serversOf(path string) ([]server, error) {
+	if path != "" {
+		return []server{{socket: path}}, nil
+	}
+	runtime, err := agent.RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := agent.OpenRegistry(runtime).List()
+	if err != nil {
+		return nil, err
+	}
+	servers := grouped(entries)
+	if path, ok := nodeAgent(runtime); ok {
+		servers = append(servers, server{socket: path})
+	}
+	return servers, nil
+}
+
+// nodeAgent is the socket of the node's agent, whose mounts are not in the registry, and whether it answers.
+func nodeAgent(runtime string) (path string, answers bool) {
+	path = filepath.Join(runtime, "agent.sock")
+	return path, socket.Answers(path)
+}
+
+// grouped are the servers of the entries, in the order of their first mounts.
+func grouped(entries []agent.Entry) []server {
+	var servers []server
+	for _, e := range entries {
+		i := slices.IndexFunc(servers, func(s server) bool { return s.socket == e.Socket })
+		if i < 0 {
+			i, servers = len(servers), append(servers, server{socket: e.Socket})
+		}
+		servers[i].listed = append(servers[i].listed, e)
+	}
+	return servers
+}
+
+// ask asks every server at once, and gives all mounts in order of their directories. It fails where a server
+// that was given by hand does.
+func ask(ctx context.Context, servers []server) ([]agent.MountStatus, error) {
+	answers, errs := make([][]agent.MountStatus, len(servers)), make([]error, len(servers))
+	var asking sync.WaitGroup
+	for i, s := range servers {
+		asking.Go(func() { answers[i], errs[i] = s.mounts(ctx) })
+	}
+	asking.Wait()
+	mounts := slices.Concat(answers...)
+	for i, s := range servers {
+		if errs[i] != nil && len(s.listed) == 0 {
+			return nil, errs[i]
+		}
+	}
+	slices.SortFunc(mounts, func(a, b agent.MountStatus) int { return strings.Compare(a.Dir, b.Dir) })
+	if mounts == nil {
+		mounts = []agent.MountStatus{}
+	}
+	return mounts, nil
+}
+
+// mounts are those that the server tells of, and those that it should tell of and does not.
+func (s server) mounts(ctx context.Context) ([]agent.MountStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	var mounts []agent.MountStatus
+	var err error
+	if len(s.listed) == 0 || slices.ContainsFunc(s.listed, func(e agent.Entry) bool { return !e.Dead }) {
+		client := agent.Dial(s.socket)
+		mounts, err = client.Mounts(ctx)
+		client.Close()
+	}
+	for _, e := range s.listed {
+		if !slices.ContainsFunc(mounts, func(m agent.MountStatus) bool { return m.Dir == e.Dir }) {
+			mounts = append(mounts, unresponsive(e, err, ctx.Err() != nil))
+		}
+	}
+	return mounts, err
+}
+
+// unresponsive is what the registry knows of a mount, and why there is no answer.
+func unresponsive(e agent.Entry, err error, late bool) agent.MountStatus {
 	silent := agent.MountStatus{
 		Dir: e.Dir, Source: e.Source, Name: agent.MountName(e.Dir), State: agent.StateUnresponsive,
 		PID: e.PID, Socket: e.Socket, Started: e.Started.UTC().Truncate(time.Second),
 	}
-	if e.Dead {
-		silent.Problem = "the process that served it has gone; millrace unmount cleans up"
-		return silent
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), statusPatience)
-	defer cancel()
-	client := agent.Dial(e.Socket)
-	defer client.Close()
-	mounts, err := client.Mounts(ctx)
-	for _, m := range mounts {
-		if m.Dir == e.Dir {
-			return m
-		}
-	}
 	switch {
-	case ctx.Err() != nil:
+	case e.Dead:
+		silent.Problem = "the process that served it has gone; millrace unmount cleans up"
+	case late:
 		silent.Problem = fmt.Sprintf("process %d does not answer within %v", e.PID, statusPatience)
 	case err != nil:
 		silent.Problem = err.Error()

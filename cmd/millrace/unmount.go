@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // servingPatience is how long unmount waits for the process that served the mount to end.
@@ -51,8 +51,8 @@ func unmount(dir string, force bool) error {
 	if err != nil {
 		return err
 	}
-	if err := fuse.Unmount(dir, force); err != nil {
-		if errors.Is(err, fuse.ErrBusy) {
+	if err := mountpoint.Unmount(dir, force); err != nil {
+		if errors.Is(err, mountpoint.ErrBusy) {
 			return fmt.Errorf("%s; unmount --force detaches it all the same", agent.BusySentence(dir, agent.Users(dir, usersNamed)))
 		}
 		return fmt.Errorf("unmount %s: %w", dir, err)
@@ -68,14 +68,19 @@ func unmount(dir string, force bool) error {
 	return err
 }
 
-// awaitEnd waits until the process that served the entry's mount has ended.
+// awaitEnd waits until the processes of the entry's mount have ended.
 func awaitEnd(entry agent.Entry) error {
-	ended, err := processEnded(entry.PID, servingPatience)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%s is unmounted, but process %d that served it cannot be waited for: %w", entry.Dir, entry.PID, err)
-	case !ended:
-		return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be stopped or stuck", entry.Dir, entry.PID, servingPatience)
+	for _, pid := range []int{entry.PID, entry.Keeper} {
+		if pid <= 1 {
+			continue
+		}
+		ended, err := processEnded(pid, servingPatience)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s is unmounted, but process %d that served it cannot be waited for: %w", entry.Dir, pid, err)
+		case !ended:
+			return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be stopped or stuck", entry.Dir, pid, servingPatience)
+		}
 	}
 	return nil
 }
@@ -125,11 +130,11 @@ func mountedDir(arg string) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("%s cannot be looked at: %w", abs, err)
 	}
-	on, fstype, _, err := fuse.MountOf(resolved)
+	on, fstype, _, err := mountpoint.Of(resolved)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("%s: %w", abs, err)
-	case fstype != fuse.FSType:
+	case fstype != mountpoint.FSType:
 		return "", fmt.Errorf("%s is not a millrace mount", abs)
 	case on != resolved:
 		return "", fmt.Errorf("%s is inside the millrace mount %s, not a mount", abs, on)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,9 +58,9 @@ func (v buildVersion) String() string {
 }
 
 func runVersion(args []string, out io.Writer) error {
-	f := newFlags("version", "[-o json|text]", "Shows what this binary was built from.", out)
-	format := "text"
-	f.choice(&format, "o", "`FORMAT` of the output: text or json", "text", "json")
+	f := newFlags("version", "[-o text|json]", "Shows what this binary was built from.", out)
+	format := ""
+	f.format(&format)
 	rest, err := f.parse(args)
 	if err != nil {
 		return err
@@ -74,9 +73,8 @@ func runVersion(args []string, out io.Writer) error {
 		return errors.New("this binary carries no build information")
 	}
 	v := readVersion(info)
-	if format == "json" {
-		return json.NewEncoder(out).Encode(v)
-	}
-	_, err = fmt.Fprintln(out, v)
-	return err
+	return printAs(format, out, v, func() error {
+		_, err := fmt.Fprintln(out, v)
+		return err
+	})
 }

@@ -10,17 +10,19 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 const warmAbout = `Fetches the files at and below each PATH, which lies in a millrace mount, into the cache
 of that mount, with a progress bar on a terminal and a line a second elsewhere. Ctrl-C
-stops it; what has come stays cached.`
+stops it; what has come stays cached. -o json is the progress as a JSON object a line, as
+POST /v1/warm on the mount's socket.`
 
 func runWarm(args []string, out io.Writer) error {
-	f := newFlags("warm", "[--jobs N] PATH...", warmAbout, out)
-	jobs := agent.DefaultWarmJobs
+	f := newFlags("warm", "[--jobs N] [-o text|json] PATH...", warmAbout, out)
+	jobs, format := agent.DefaultWarmJobs, ""
+	f.format(&format)
 	parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", countTo(agent.MaxWarmJobs))
 	paths, err := f.parse(args)
 	if err != nil {
@@ -32,7 +34,7 @@ func runWarm(args []string, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	for _, p := range paths {
-		if err := warm(ctx, p, jobs, out); err != nil {
+		if err := warm(ctx, p, jobs, format, out); err != nil {
 			return err
 		}
 	}
@@ -40,7 +42,7 @@ func runWarm(args []string, out io.Writer) error {
 }
 
 // warm fetches one path and shows how it goes.
-func warm(ctx context.Context, arg string, jobs int, out io.Writer) error {
+func warm(ctx context.Context, arg string, jobs int, format string, out io.Writer) error {
 	path, err := resolve(arg)
 	if err != nil {
 		return err
@@ -50,7 +52,7 @@ func warm(ctx context.Context, arg string, jobs int, out io.Writer) error {
 		return err
 	}
 	defer client.Close()
-	show := newProgress(out)
+	show := newProgress(out, format)
 	last := agent.WarmProgress{}
 	final, err := client.Warm(ctx, agent.WarmRequest{Path: path, Jobs: jobs}, func(p agent.WarmProgress) {
 		last = p
@@ -97,15 +99,15 @@ func resolve(arg string) (string, error) {
 
 // clientOf gives a client of the process that serves the mount which path lies in.
 func clientOf(path string) (*agent.Client, error) {
-	dir, fstype, _, err := fuse.MountOf(path)
+	dir, fstype, _, err := mountpoint.Of(path)
 	for known := path; errors.Is(err, fs.ErrNotExist) && known != filepath.Dir(known); {
 		known = filepath.Dir(known)
-		dir, fstype, _, err = fuse.MountOf(known)
+		dir, fstype, _, err = mountpoint.Of(known)
 	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", path, err)
-	case fstype != fuse.FSType:
+	case fstype != mountpoint.FSType:
 		return nil, fmt.Errorf("%s is not in a millrace mount", path)
 	}
 	runtime, err := agent.RuntimeDir()
@@ -117,6 +119,9 @@ func clientOf(path string) (*agent.Client, error) {
 	case err != nil:
 		return nil, err
 	case !listed:
+		if path, answers := nodeAgent(runtime); answers {
+			return agent.Dial(path), nil
+		}
 		return nil, fmt.Errorf("the mount on %s is not in %s: it was made by another user, or with another $MILLRACE_RUNTIME_DIR", dir, runtime)
 	case entry.Dead:
 		return nil, fmt.Errorf("the process that served the mount on %s has gone; millrace unmount %s cleans up", dir, dir)

@@ -5,15 +5,16 @@
 // A process has one [Server], which lists the mounts that the process serves. The
 // life of a request:
 //
-//  1. [Listen] made the socket, 0600 from the first moment that it can be reached by
-//     its name (socket.go).
+//  1. socket.Listen made the socket, 0600 from the first moment that it can be reached by
+//     its name.
 //  2. A connection is asked for its peer's credentials: the user that owns this process
-//     and root may talk to it, others get 403 (socket.go).
+//     and root may talk to it, others get 403 (peer.go).
 //  3. A request with an Origin or a Referer comes from a browser that was led
 //     here by a page, and is refused (handlers.go).
 //  4. The path picks a handler from one table; the handler finds the mount that a path
 //     belongs to, asks its cacheclient or its session, and returns a value or an error, which
-//     becomes a status and {"error": sentence} (handlers.go, errors.go).
+//     becomes a status and {"error": sentence} (handlers.go, errors.go). Warming and tracing answer line
+//     by line, until the work is done or the client goes (warm.go, trace.go).
 //
 // The requests and the JSON they take and give are in api.go: they are an ABI that scripts
 // with curl depend upon. [Client] speaks it from Go.
@@ -65,6 +66,9 @@ type Mount struct {
 	Client cacheclient.Client
 	// Stats tells what the kernel asked of the session; it answers from memory.
 	Stats func() fuse.Stats
+	// Trace and Slowest tell of the session's requests, as those of fuse.Session do.
+	Trace   func(ctx context.Context, keep func(fuse.Event) bool, into chan<- fuse.Event)
+	Slowest func() []fuse.Event
 	// Unmount ends the session, as fuse.Session.Unmount does.
 	Unmount func(force bool) error
 }
@@ -134,6 +138,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	var watching sync.WaitGroup
+	watched, stop := context.WithCancel(ctx)
+	watching.Go(func() { s.watch(watched) })
+	defer watching.Wait()
+	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	select {

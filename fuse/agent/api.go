@@ -13,6 +13,8 @@ import (
 //
 //	GET  /v1/mounts             → [MountStatus]
 //	GET  /v1/blocks?path=PATH   → [cacheclient.Block]
+//	GET  /v1/trace?path=&op=&slower= → TraceEvent, one JSON object a line, until the client goes
+//	GET  /v1/slowest?path=      → [TraceEvent], the slowest of the last minute first
 //	POST /v1/warm    WarmRequest    → WarmProgress, one JSON object a line, until "done"
 //	POST /v1/free    FreeRequest    → FreeAnswer
 //	POST /v1/unmount UnmountRequest → UnmountAnswer
@@ -28,6 +30,8 @@ import (
 const (
 	pathMounts  = "/v1/mounts"
 	pathBlocks  = "/v1/blocks"
+	pathTrace   = "/v1/trace"
+	pathSlowest = "/v1/slowest"
 	pathWarm    = "/v1/warm"
 	pathFree    = "/v1/free"
 	pathUnmount = "/v1/unmount"
@@ -59,10 +63,12 @@ type MountStatus struct {
 	PID     int       `json:"pid"`
 	Socket  string    `json:"socket"`
 	Started time.Time `json:"started"`
-	// Counters, Capacity and Session are absent when the mount is unresponsive.
-	Counters *cacheclient.Counters `json:"counters,omitempty"`
-	Capacity *cacheclient.Capacity `json:"capacity,omitempty"`
-	Session  *fuse.Stats           `json:"session,omitempty"`
+	// Condition tells whether the mount does what it should. It, Counters, Capacity and Session are absent when
+	// the mount is unresponsive. All counts begin anew with a process that takes the mount over.
+	Condition *Condition            `json:"condition,omitempty"`
+	Counters  *cacheclient.Counters `json:"counters,omitempty"`
+	Capacity  *cacheclient.Capacity `json:"capacity,omitempty"`
+	Session   *fuse.Stats           `json:"session,omitempty"`
 }
 
 // HitRatio is the part of the reads that found all their bytes cached, between 0 and 1, and
@@ -72,6 +78,41 @@ func (m MountStatus) HitRatio() (float64, bool) {
 		return 0, false
 	}
 	return float64(m.Counters.Hits) / float64(m.Counters.Hits+m.Counters.Misses), true
+}
+
+// Condition tells whether a mount that answers does what it should.
+type Condition struct {
+	// Abnormal is set where something is wrong, and Message says what; else it says that all is well.
+	Abnormal bool   `json:"abnormal"`
+	Message  string `json:"message"`
+}
+
+// TraceEvent is one request of the kernel that was answered. It is also a line of `millrace trace -o json`.
+//
+// The query of GET /v1/trace chooses: path, a file, or a directory with all that is below it; op, kinds of
+// requests with commas between them, such as read,open; slower, the shortest time taken, such as 10ms. Without path all
+// mounts of the process are traced that it has at that time. Reads that the kernel makes by itself (passthrough) are
+// seen by nobody: their open is told, with its source.
+type TraceEvent struct {
+	// Time is when the request came.
+	Time time.Time `json:"time"`
+	// Mount is the mount point, Op the kind of request.
+	Mount string `json:"mount"`
+	Op    string `json:"op"`
+	// Path is absolute; "" where the request is about no file, or one that the kernel has forgotten.
+	Path string `json:"path"`
+	// Offset and Bytes are the range of a read.
+	Offset int64 `json:"offset"`
+	Bytes  int64 `json:"bytes"`
+	// LatencyNs is how long the answer took, in nanoseconds.
+	LatencyNs int64 `json:"latencyNs"`
+	// Errno is the answer's error by its name, such as ENOENT; absent for none.
+	Errno string `json:"errno,omitempty"`
+	// Source is which source served it: cache, staging or source for a read, passthrough for an open after which the
+	// kernel reads by itself; absent for all others.
+	Source string `json:"source,omitempty"`
+	// Dropped is how many events were lost before this one, because the client was too slow; absent for none.
+	Dropped int64 `json:"dropped,omitempty"`
 }
 
 // WarmRequest asks for a file, or all files below a directory, to be fetched. Closing the

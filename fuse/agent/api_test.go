@@ -24,6 +24,8 @@ import (
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/fuse/socket"
 )
 
 // world is a server on a real socket, with one mount of a real cache over a directory. Only
@@ -85,7 +87,7 @@ func (w *world) add(t *testing.T, dir, name string) {
 
 func (w *world) serve(t *testing.T) {
 	t.Helper()
-	l, err := Listen(w.socket)
+	l, err := socket.Listen(w.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +358,7 @@ func waitFor(t *testing.T, ok func() bool) {
 
 func TestUnmountThroughTheSocket(t *testing.T) {
 	w := newWorld(t, map[string]int{"a": 1})
-	w.unmountErr.Store(fmt.Errorf("%s: %w", w.dir, fuse.ErrBusy))
+	w.unmountErr.Store(fmt.Errorf("%s: %w", w.dir, mountpoint.ErrBusy))
 	body, status := w.curl(t, "-d", "{}", "http://x/v1/unmount")
 	if status != 409 || !strings.Contains(body, w.dir+" is in use") {
 		t.Errorf("busy: %d %s", status, body)
@@ -430,7 +432,7 @@ func TestMetricsAndProfiles(t *testing.T) {
 // A client that sends half a header does not keep the server from ending.
 func TestServeEndsWithClientsConnected(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.sock")
-	l, err := Listen(path)
+	l, err := socket.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/socket"
 )
 
 // answerTimeout is how long a request that is answered from memory may take where the
@@ -29,7 +30,7 @@ type Client struct {
 func Dial(path string) *Client {
 	return &Client{socket: path, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialSocket(ctx, path)
+			return socket.Dial(ctx, path)
 		},
 		IdleConnTimeout: answerTimeout,
 	}}}
@@ -73,6 +74,41 @@ func (c *Client) Free(ctx context.Context, path string) (int64, error) {
 // Unmount ends the mount on dir.
 func (c *Client) Unmount(ctx context.Context, dir string, force bool) error {
 	return c.call(ctx, http.MethodPost, pathUnmount, UnmountRequest{Dir: dir, Force: force}, &UnmountAnswer{})
+}
+
+// Slowest tells the slowest requests of the last minute, at and below path, "" for all that the process serves.
+func (c *Client) Slowest(ctx context.Context, path string) ([]TraceEvent, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	query := ""
+	if path != "" {
+		query = "?path=" + url.QueryEscape(path)
+	}
+	var events []TraceEvent
+	return events, c.call(ctx, http.MethodGet, pathSlowest+query, nil, &events)
+}
+
+// Trace calls each with every request of the kernel that ends, as chosen by query, whose keys are those of
+// GET /v1/trace. It ends with ctx, which is no error, with an error of each, or when the process stops answering.
+func (c *Client) Trace(ctx context.Context, query url.Values, each func(TraceEvent) error) error {
+	resp, err := c.do(ctx, http.MethodGet, pathTrace+"?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := json.NewDecoder(resp.Body)
+	for {
+		var e TraceEvent
+		if err := lines.Decode(&e); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("the process behind the socket %s stopped answering: %w", c.socket, noEOF(err))
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
 }
 
 // Warm fetches a file or a tree and calls progress with each line, the last one included, which

@@ -8,7 +8,7 @@ import (
 	"net/http"
 
 	"millrace.io/millrace/cacheclient"
-	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // statusError is an error that knows its HTTP status.
@@ -34,7 +34,7 @@ var statuses = []struct {
 	{cacheclient.ErrNotDir, http.StatusBadRequest},
 	{cacheclient.ErrIsDir, http.StatusBadRequest},
 	{cacheclient.ErrStale, http.StatusConflict},
-	{fuse.ErrBusy, http.StatusConflict},
+	{mountpoint.ErrBusy, http.StatusConflict},
 	{cacheclient.ErrClosed, http.StatusServiceUnavailable},
 	{cacheclient.ErrUnavailable, http.StatusGatewayTimeout},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout},

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
-	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 const (
@@ -33,6 +33,8 @@ func (s *Server) routes() []route {
 	return []route{
 		{http.MethodGet, pathMounts, s.mountsHandler},
 		{http.MethodGet, pathBlocks, s.blocksHandler},
+		{http.MethodGet, pathTrace, s.traceHandler},
+		{http.MethodGet, pathSlowest, s.slowestHandler},
 		{http.MethodPost, pathWarm, s.warmHandler},
 		{http.MethodPost, pathFree, s.freeHandler},
 		{http.MethodPost, pathUnmount, s.unmountHandler},
@@ -115,10 +117,11 @@ func (s *Server) mountsHandler(w http.ResponseWriter, _ *http.Request) error {
 func statusOfMount(m Mount) MountStatus {
 	counters, capacity := m.Client.Counters(), m.Client.Capacity()
 	session := m.Stats()
+	condition := ConditionOf(session, capacity, counters)
 	return MountStatus{
 		Dir: m.Dir, Source: m.Source, Name: m.Name,
 		State: StateServing, PID: os.Getpid(), Started: m.Started.UTC().Truncate(time.Second),
-		Counters: &counters, Capacity: &capacity, Session: &session,
+		Condition: &condition, Counters: &counters, Capacity: &capacity, Session: &session,
 	}
 }
 
@@ -177,7 +180,7 @@ func (s *Server) unmountHandler(w http.ResponseWriter, r *http.Request) error {
 		return errStatus(http.StatusBadRequest, "%s is inside the mount %s, not a mount", req.Dir, m.Dir)
 	}
 	if err := m.Unmount(req.Force); err != nil {
-		if errors.Is(err, fuse.ErrBusy) {
+		if errors.Is(err, mountpoint.ErrBusy) {
 			return errStatus(http.StatusConflict, "%s", BusySentence(m.Dir, Users(m.Dir, usersShown)))
 		}
 		return fmt.Errorf("unmount %s: %w", m.Dir, err)

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,12 +80,26 @@ var metrics = []metric{
 		func(s *fuse.Stats) int64 { return s.Nodes }),
 	session(current, "waiting_requests", "Requests that may be waiting for the source.", nil,
 		func(s *fuse.Stats) int64 { return s.InFlight }),
+	session(current, "stalled_requests", "Requests that have been waiting for longer than 5 s.", nil,
+		func(s *fuse.Stats) int64 { return s.Stalled }),
+	session(total, "resumes_total", "Processes that took the mount over from one that ended.", nil,
+		func(s *fuse.Stats) int64 { return s.Resumes }),
 	session(total, "interrupted_requests_total", "Requests that were interrupted by who made them.", nil,
 		func(s *fuse.Stats) int64 { return s.Interrupts }),
 	session(total, "panics_total", "Requests that failed because of a defect in millrace.", nil,
 		func(s *fuse.Stats) int64 { return s.Panics }),
+	newMetric(current, "abnormal", "1 while the mount does not do what it should, 0 while it does.", nil,
+		func(m MountStatus) int64 { return oneIf(m.Condition.Abnormal) }),
 	newMetric(current, "start_time_seconds", "When the mount was made, in seconds since the epoch.", nil,
 		func(m MountStatus) int64 { return m.Started.Unix() }),
+}
+
+// oneIf is a truth as a number.
+func oneIf(ok bool) int64 {
+	if ok {
+		return 1
+	}
+	return 0
 }
 
 // The tiers. "level" is the tier's place, 0 the fastest; it has as many values as there are
@@ -94,16 +110,36 @@ var (
 	tierUp    = prometheus.NewDesc("millrace_cache_level_up", "1 while a tier takes data, 0 while it has a problem.", []string{"mount", "level"}, nil)
 )
 
+// The bytes of reads. "source" is which source served them: local is a tier, staging the memory before it, and
+// under_store says that the reader waited for the source. What the kernel reads by itself is not seen.
+var (
+	readBytes = prometheus.NewDesc("millrace_read_bytes_total", "Bytes of reads by the source that served them; the kernel's own reads by passthrough are not seen.", []string{"mount", "source"}, nil)
+	sources   = map[cacheclient.Origin]string{
+		cacheclient.OriginCache:   "local",
+		cacheclient.OriginStaging: "staging",
+		cacheclient.OriginSource:  "under_store",
+	}
+)
+
+// The process.
+var (
+	sessionCount = prometheus.NewDesc("millrace_sessions", "Mounts that the process serves.", nil, nil)
+	buildInfo    = prometheus.NewDesc("millrace_build_info", "Always 1; what the program was built from is in the labels.", []string{"version", "revision", "go_version"}, nil)
+)
+
 // Requests of the kernel. "op" is a kind of request of the FUSE protocol.
 var (
-	opSeconds = prometheus.NewDesc("millrace_fuse_request_duration_seconds", "Time taken by requests of the kernel.", []string{"mount", "op"}, nil)
-	opErrors  = prometheus.NewDesc("millrace_fuse_request_errors_total", "Requests of the kernel answered by an errno; a name that does not exist is one.", []string{"mount", "op"}, nil)
-	oldest    = prometheus.NewDesc("millrace_oldest_request_seconds", "Age of the request that has been waiting longest.", []string{"mount"}, nil)
+	opSeconds  = prometheus.NewDesc("millrace_fuse_request_duration_seconds", "Time taken by requests of the kernel.", []string{"mount", "op"}, nil)
+	opErrors   = prometheus.NewDesc("millrace_fuse_request_errors_total", "Requests of the kernel answered by an errno; a name that does not exist is one.", []string{"mount", "op"}, nil)
+	errnoTotal = prometheus.NewDesc("millrace_errors_total", "Requests of the kernel answered by an errno, by its name; the rare ones are other.", []string{"mount", "errno"}, nil)
+	oldest     = prometheus.NewDesc("millrace_oldest_request_seconds", "Age of the request that has been waiting longest.", []string{"mount"}, nil)
 )
 
 // collector reads all mounts whenever Prometheus asks.
 type collector struct {
 	mounts func() []Mount
+	// build has the values of buildInfo's labels.
+	build []string
 }
 
 // Describe implements prometheus.Collector.
@@ -111,29 +147,30 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range metrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{tierQuota, tierUsed, tierUp, opSeconds, opErrors, oldest} {
+	for _, d := range []*prometheus.Desc{tierQuota, tierUsed, tierUp, opSeconds, opErrors, errnoTotal, oldest, readBytes, sessionCount, buildInfo} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	for _, mount := range c.mounts() {
+	mounts := c.mounts()
+	ch <- prometheus.MustNewConstMetric(sessionCount, current, float64(len(mounts)))
+	ch <- prometheus.MustNewConstMetric(buildInfo, current, 1, c.build...)
+	for _, mount := range mounts {
 		st := statusOfMount(mount)
 		for _, m := range metrics {
 			ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(m.value(st)), st.Name)
 		}
 		collectTiers(ch, st)
 		collectOps(ch, st)
+		collectOutcomes(ch, st)
 	}
 }
 
 func collectTiers(ch chan<- prometheus.Metric, st MountStatus) {
 	for i, l := range st.Capacity.Levels {
-		level, up := strconv.Itoa(i), 1.0
-		if l.Problem != "" {
-			up = 0
-		}
+		level, up := strconv.Itoa(i), float64(oneIf(l.Problem == ""))
 		ch <- prometheus.MustNewConstMetric(tierQuota, current, float64(l.Quota), st.Name, level)
 		ch <- prometheus.MustNewConstMetric(tierUsed, current, float64(l.Used), st.Name, level)
 		ch <- prometheus.MustNewConstMetric(tierUp, current, up, st.Name, level)
@@ -156,10 +193,34 @@ func collectOps(ch chan<- prometheus.Metric, st MountStatus) {
 	ch <- prometheus.MustNewConstMetric(oldest, current, st.Session.Oldest/1000, st.Name)
 }
 
+func collectOutcomes(ch chan<- prometheus.Metric, st MountStatus) {
+	for origin, source := range sources {
+		ch <- prometheus.MustNewConstMetric(readBytes, total, float64(st.Session.Served[string(origin)]), st.Name, source)
+	}
+	for errno, n := range st.Session.Errnos {
+		ch <- prometheus.MustNewConstMetric(errnoTotal, total, float64(n), st.Name, errno)
+	}
+}
+
+// build is what this program was built from: its version, its revision and the version of Go.
+func build() []string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return []string{"", "", runtime.Version()}
+	}
+	revision := ""
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	return []string{info.Main.Version, revision, info.GoVersion}
+}
+
 // metricsHandler answers /metrics: the mounts, the Go runtime and the process.
 func metricsHandler(mounts func() []Mount) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{mounts}, collectors.NewGoCollector(),
+	registry.MustRegister(collector{mounts, build()}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }

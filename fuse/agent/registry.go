@@ -17,7 +17,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
-	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/fuse/socket"
 )
 
 // runtimeVar names the runtime directory, for tests and for those who run several of us.
@@ -25,9 +26,11 @@ const runtimeVar = "MILLRACE_RUNTIME_DIR"
 
 // Entry is one mount in the registry, and one JSON file in the runtime directory.
 type Entry struct {
-	Dir     string    `json:"dir"`
-	Socket  string    `json:"socket"`
-	PID     int       `json:"pid"`
+	Dir    string `json:"dir"`
+	Socket string `json:"socket"`
+	PID    int    `json:"pid"`
+	// Keeper is the process that replaces PID when it dies, 0 where there is none.
+	Keeper  int       `json:"keeper,omitempty"`
 	Source  string    `json:"source"`
 	Started time.Time `json:"started"`
 	// Dead says that the process has gone and left its mount behind. It is found out
@@ -190,7 +193,7 @@ func (r Registry) check(file string, mounted map[string]bool) (Entry, bool) {
 		_ = os.Remove(file)
 		return Entry{}, false
 	}
-	if alive(e.PID) && Answers(e.Socket) {
+	if alive(e.PID) && socket.Answers(e.Socket) {
 		return e, true
 	}
 	if mounted[e.Dir] {
@@ -224,7 +227,7 @@ func alive(pid int) bool {
 // mountedDirs are the directories with a millrace mount in this mount namespace, live or
 // not. It reads the kernel's table and asks no file system.
 func mountedDirs() (map[string]bool, error) {
-	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(fuse.FSType))
+	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(mountpoint.FSType))
 	if err != nil {
 		return nil, err
 	}

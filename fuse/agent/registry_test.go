@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"millrace.io/millrace/fuse/socket"
 )
 
 func TestRuntimeDirFromEnvironment(t *testing.T) {
@@ -79,6 +82,17 @@ func TestMountNamesAreSafeAndDistinct(t *testing.T) {
 		}
 		seen[name] = dir
 	}
+}
+
+// listenOn answers on a socket at path until the test ends.
+func listenOn(t *testing.T, path string) net.Listener {
+	t.Helper()
+	l, err := socket.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 // gone is the id of a process that has ended.

@@ -1,4 +1,7 @@
-package agent
+// Package socket makes and dials the unix sockets of millrace: private to the user who made them from
+// the first moment on, of any length of path, taking the place of those that a dead process left, and
+// with a peer whose credentials the kernel vouches for.
+package socket
 
 import (
 	"context"
@@ -6,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,13 +26,13 @@ const (
 	probeTimeout = time.Second
 )
 
-// ErrSocketInUse says that another process answers on a socket.
-var ErrSocketInUse = errors.New("another process answers on it")
+// ErrInUse says that another process answers on a socket.
+var ErrInUse = errors.New("another process answers on it")
 
 // Listen makes a unix socket at path that only its owner and root can connect to. It is bound
 // in a fresh directory that nobody else can enter, made 0600 there, and then renamed, so it is
 // never reachable with wider permissions. A socket that is left there by a process
-// that has gone is replaced; one that answers is ErrSocketInUse; anything else at path is
+// that has gone is replaced; one that answers is ErrInUse; anything else at path is
 // fs.ErrExist. Paths may be longer than sockaddr_un allows. Closing the listener removes the
 // socket, unless another one has taken its place.
 func Listen(path string) (net.Listener, error) {
@@ -109,7 +111,7 @@ func clearSocket(path string) error {
 		return fmt.Errorf("%w and is no socket", fs.ErrExist)
 	}
 	if Answers(path) {
-		return ErrSocketInUse
+		return ErrInUse
 	}
 	return os.Remove(path)
 }
@@ -119,7 +121,7 @@ func clearSocket(path string) error {
 func Answers(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	c, err := dialSocket(ctx, path)
+	c, err := Dial(ctx, path)
 	if err == nil {
 		_ = c.Close()
 		return true
@@ -127,8 +129,8 @@ func Answers(path string) bool {
 	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
 }
 
-// dialSocket connects to the socket at path, which may be longer than sockaddr_un allows.
-func dialSocket(ctx context.Context, path string) (net.Conn, error) {
+// Dial connects to the socket at path, which may be longer than sockaddr_un allows.
+func Dial(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
 	if len(path) <= maxSocketPath {
 		return d.DialContext(ctx, "unix", path)
@@ -162,17 +164,10 @@ func (l *listener) Close() error {
 // Addr is the socket's name.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// peerKey is the context key of a connection's peer.
-type peerKey struct{}
-
-// withPeer notes who is at the other end of the connection. A peer that cannot be told is nil.
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, peerOf(c))
-}
-
-// peerOf asks the kernel who connected (SO_PEERCRED, unix(7)): the credentials at the
-// time of connect, which the peer cannot forge.
-func peerOf(c net.Conn) *unix.Ucred {
+// Peer is who is at the other end of a unix connection, as the kernel knows it (SO_PEERCRED,
+// unix(7)): the credentials at the time of connect, which the peer cannot forge. It is nil where that
+// cannot be told.
+func Peer(c net.Conn) *unix.Ucred {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return nil
@@ -190,17 +185,9 @@ func peerOf(c net.Conn) *unix.Ucred {
 	return cred
 }
 
-// checkPeer refuses a connection of another user than ours and root. The socket's mode does
-// so already; this holds where somebody widened it, or passed a descriptor on.
-func checkPeer(ctx context.Context) error {
-	cred, _ := ctx.Value(peerKey{}).(*unix.Ucred)
-	if !mayAsk(cred, os.Geteuid()) {
-		return errStatus(http.StatusForbidden, "only the user who runs this process, and root, may ask it")
-	}
-	return nil
-}
+// MayAsk tells whether a peer is the user of this process, or root.
+func MayAsk(peer *unix.Ucred) bool { return mayAsk(peer, os.Geteuid()) }
 
-// mayAsk decides who is let in.
 func mayAsk(peer *unix.Ucred, self int) bool {
 	return peer != nil && (peer.Uid == 0 || int(peer.Uid) == self)
 }

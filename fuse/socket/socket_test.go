@@ -1,4 +1,4 @@
-package agent
+package socket
 
 import (
 	"context"
@@ -64,8 +64,8 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 		t.Fatal("a closed socket answers")
 	}
 	l := listenOn(t, path)
-	if _, err := Listen(path); !errors.Is(err, ErrSocketInUse) {
-		t.Fatalf("a second listener: %v, want ErrSocketInUse", err)
+	if _, err := Listen(path); !errors.Is(err, ErrInUse) {
+		t.Fatalf("a second listener: %v, want ErrInUse", err)
 	}
 	if !Answers(path) {
 		t.Error("the refused listener took the socket away")
@@ -117,7 +117,7 @@ func TestSocketPathsLongerThanSockaddr(t *testing.T) {
 			}
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		c, err := dialSocket(ctx, path)
+		c, err := Dial(ctx, path)
 		cancel()
 		if err != nil {
 			t.Fatalf("path of %d bytes: %v", len(path), err)

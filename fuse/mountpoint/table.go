@@ -1,4 +1,4 @@
-package fuse
+package mountpoint
 
 import (
 	"errors"
@@ -19,10 +19,10 @@ const subtype = "millrace"
 // probeTime is how long IsStale waits for an answer.
 const probeTime = 5 * time.Second
 
-// MountOf finds the mount that the path lies in: where it is mounted, its type and its
+// Of finds the mount that the path lies in: where it is mounted, its type and its
 // source. It asks no file system below a mount point that is the path itself, so that a
 // mount that does not answer can be looked up.
-func MountOf(path string) (dir, fstype, source string, err error) {
+func Of(path string) (dir, fstype, source string, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", "", "", err
@@ -31,13 +31,13 @@ func MountOf(path string) (dir, fstype, source string, err error) {
 	if err != nil {
 		return "", "", "", fmt.Errorf("reading mountinfo: %w", err)
 	}
-	m := mountAbove(mounts, abs)
+	m := above(mounts, abs)
 	if m == nil || m.Mountpoint != abs {
 		resolved, err := filepath.EvalSymlinks(abs)
 		if err != nil {
 			return "", "", "", err
 		}
-		m = mountAbove(mounts, resolved)
+		m = above(mounts, resolved)
 	}
 	if m == nil {
 		return "", "", "", fmt.Errorf("%s is in no mount", path)
@@ -45,9 +45,9 @@ func MountOf(path string) (dir, fstype, source string, err error) {
 	return m.Mountpoint, m.FSType, m.Source, nil
 }
 
-// mountAbove is the mount with the longest mount point that path is in or at; of several
+// above is the mount with the longest mount point that path is in or at; of several
 // at the same place the last, which covers the others.
-func mountAbove(mounts []*mountinfo.Info, path string) *mountinfo.Info {
+func above(mounts []*mountinfo.Info, path string) *mountinfo.Info {
 	var best *mountinfo.Info
 	for _, m := range mounts {
 		if !within(path, m.Mountpoint) {
@@ -68,8 +68,8 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// mountAt is the mount whose mount point is the directory, nil where there is none.
-func mountAt(dir string) (*mountinfo.Info, error) {
+// At is the mount whose mount point is the directory, nil where there is none.
+func At(dir string) (*mountinfo.Info, error) {
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
 	if err != nil {
 		return nil, fmt.Errorf("reading mountinfo: %w", err)
@@ -84,11 +84,11 @@ func mountAt(dir string) (*mountinfo.Info, error) {
 // past the kernel's caches, in a goroutine that stays behind where the server does not
 // answer within five seconds; that is an error.
 func IsStale(dir string) (bool, error) {
-	abs, err := mountPath(dir)
+	abs, err := Path(dir)
 	if err != nil {
 		return false, err
 	}
-	m, err := mountAt(abs)
+	m, err := At(abs)
 	if err != nil || m == nil || !strings.HasPrefix(m.FSType, "fuse") {
 		return false, err
 	}
@@ -108,14 +108,14 @@ func IsStale(dir string) (bool, error) {
 	}
 }
 
-// mountPath is the absolute path of a directory without symbolic links. The directory
+// Path is the absolute path of a directory without symbolic links. The directory
 // itself is not asked, as it may be a mount that does not answer.
-func mountPath(dir string) (string, error) {
+func Path(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
-	if m, err := mountAt(abs); err != nil || m != nil {
+	if m, err := At(abs); err != nil || m != nil {
 		return abs, err
 	}
 	if resolved, err := filepath.EvalSymlinks(abs); err == nil {

@@ -1,0 +1,122 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+const (
+	// quickTimeout bounds a request to a source that did not answer the one before: whoever
+	// asks next should not wait the whole time again.
+	quickTimeout = 2 * time.Second
+	// longestError bounds the sentence that is kept of an error, in bytes.
+	longestError = 400
+)
+
+// health is what the last requests told about the source.
+type health struct {
+	mu sync.Mutex
+	// The rest is guarded by mu.
+
+	// down says that the source did not answer the last time, and since when it has not.
+	down  bool
+	since time.Time
+	// last is the last error that says something about the source, and not about one path.
+	last string
+}
+
+// isDown tells whether the source did not answer the last time.
+func (h *health) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
+}
+
+// noteError keeps what the error says, if it says something about the source.
+func (h *health) noteError(err error) {
+	for _, normal := range []error{fs.ErrNotExist, cacheclient.ErrStale, cacheclient.ErrNotDir, cacheclient.ErrIsDir, cacheclient.ErrClosed, context.Canceled} {
+		if errors.Is(err, normal) {
+			return
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = sentence(err)
+}
+
+// turn sets the state, and tells whether it was another.
+func (h *health) turn(down bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.down == down {
+		return false
+	}
+	h.down, h.since = down, time.Time{}
+	if down {
+		h.since = time.Now()
+	}
+	return true
+}
+
+// tell fills in the counters.
+func (h *health) tell(n *cacheclient.Counters) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n.SourceDown, n.SourceDownSince, n.LastSourceError = h.down, h.since, h.last
+}
+
+// sentence is the error in one line of bounded length.
+func sentence(err error) string {
+	s := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "\uFFFD")), " ")
+	if len(s) <= longestError {
+		return s
+	}
+	s = s[:longestError]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s + "..."
+}
+
+// patience is how long to wait for the source, and whether a failure is worth another attempt.
+func (c *Cache) patience() (time.Duration, bool) {
+	if c.health.isDown() {
+		return min(quickTimeout, c.cfg.Timeout), false
+	}
+	return c.cfg.Timeout, true
+}
+
+func (c *Cache) sourceUp() {
+	if c.health.isDown() && c.health.turn(false) {
+		c.log.Info("the source answers again", "source", c.store.String())
+	}
+}
+
+func (c *Cache) sourceDown(err error) {
+	c.health.noteError(err)
+	if c.health.turn(true) {
+		c.log.Warn("the source does not answer", "source", c.store.String(), "error", err)
+	}
+}
+
+// settled is called with the error of a request that is not worth another attempt: either the source said
+// something clearly, or it cannot be reached.
+func (c *Cache) settled(err error) {
+	var status *ufs.StatusError
+	switch {
+	case errors.Is(err, cacheclient.ErrUnavailable):
+		c.sourceDown(err)
+		return
+	case errors.As(err, &status), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, cacheclient.ErrStale):
+		c.sourceUp()
+	}
+	c.health.noteError(err)
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/handover"
+	"millrace.io/millrace/fuse/socket"
+)
+
+const agentAbout = `Serves the FUSE sessions of a node's volumes. "millrace node" mounts them and hands them over through
+--attach-socket; --socket answers millrace status, top, trace and blocks.
+
+An agent that is stopped, killed or replaced leaves every mount in place: the node plugin gives them to the next one,
+and who reads meanwhile waits. It needs no privilege but access to the tier directories; with CAP_SYS_ADMIN cached
+files are read by the kernel itself.`
+
+// defaultMemory is what all volumes of an agent bring bytes in through.
+const defaultMemory = 64 << 20
+
+// agentConfig is what the flags of agent say.
+type agentConfig struct {
+	attachSocket, socket string
+	tierDirs             []string
+	quota, keep, memory  int64
+	allowLocal           []string
+	logLevel, logFormat  string
+}
+
+func runAgent(args []string, out io.Writer) error {
+	c, err := parseAgent(args, out)
+	if err != nil {
+		return err
+	}
+	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return c.serve(ctx, log)
+}
+
+// parseAgent reads the arguments of agent.
+func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
+	c := &agentConfig{quota: defaultQuota, memory: defaultMemory, logLevel: "info", logFormat: "text"}
+	f := newFlags("agent", "[flags]", agentAbout, out)
+	f.text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the node plugin hands volumes over (default attach.sock in the runtime directory)")
+	f.text(&c.socket, "socket", "`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
+	f.define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default", defaultTierRoot(), absolutePath(&c.tierDirs))
+	parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", sizeOver)
+	parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", sizeOver)
+	parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", sizeOver)
+	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
+	f.choice(&c.logLevel, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
+	f.choice(&c.logFormat, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+	rest, err := f.parse(args)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) != 0 {
+		return nil, f.wrong("agent takes no arguments, not %q", rest[0])
+	}
+	return c, nil
+}
+
+// absolutePath adds a value to list.
+func absolutePath(list *[]string) func(string) error {
+	return func(s string) error {
+		if !filepath.IsAbs(s) {
+			return errors.New("not an absolute path")
+		}
+		*list = append(*list, filepath.Clean(s))
+		return nil
+	}
+}
+
+// prepare fills in what depends on the machine.
+func (c *agentConfig) prepare() error {
+	if len(c.tierDirs) == 0 {
+		root := defaultTierRoot()
+		// A name in /dev/shm is anybody's to take.
+		if err := agent.PrivateDir(root); err != nil {
+			return fmt.Errorf("the default tier directory cannot be used: %w; give another one with --tier-dir", err)
+		}
+		c.tierDirs = []string{root}
+	}
+	if c.attachSocket != "" && c.socket != "" {
+		return nil
+	}
+	dir, err := agent.RuntimeDir()
+	if err != nil {
+		return err
+	}
+	if c.attachSocket == "" {
+		c.attachSocket = filepath.Join(dir, "attach.sock")
+	}
+	if c.socket == "" {
+		c.socket = filepath.Join(dir, "agent.sock")
+	}
+	return nil
+}
+
+// serve answers on both sockets until ctx ends.
+func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
+	raiseFileLimit(log)
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
+	attach, err := socket.Listen(c.attachSocket)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = attach.Close() }()
+	ask, err := socket.Listen(c.socket)
+	if err != nil {
+		return err
+	}
+	server := agent.New(log)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asked, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	asking.Go(func() {
+		if err := server.Serve(asked, ask); err != nil {
+			log.Error("the socket no longer answers", "error", err)
+		}
+	})
+	b := &backend{
+		tierDirs: c.tierDirs, quota: c.quota, keep: c.keep, allowLocal: c.allowLocal,
+		budget: embedded.NewBudget(c.memory), log: log,
+	}
+	defer b.pruned.Wait()
+	sessions := agent.NewSessions(b.open, handover.Policy{TierDirs: c.tierDirs, LocalSources: c.allowLocal}, server, log)
+	log.Info("waiting for volumes", "socket", c.attachSocket)
+	return sessions.Serve(ctx, attach)
+}
+
+// raiseFileLimit takes all the descriptors that the process may have: each cached file that is open is one.
+func raiseFileLimit(log *slog.Logger) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur >= limit.Max {
+		return
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		log.Debug("the limit of open files stays", "error", err)
+	}
+}

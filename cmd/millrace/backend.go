@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/fuse/handover"
+)
+
+// backend opens what volumes show, for an agent.
+type backend struct {
+	// tierDirs are where volumes may cache; the first is for those that name none.
+	tierDirs []string
+	// quota is the tier of a volume that names none, and keep what the caches of one tier directory that nobody uses
+	// any more may take with the others, in bytes; 0 stands for half of its file system.
+	quota, keep int64
+	// allowLocal are the directories that local sources must be in.
+	allowLocal []string
+	// budget is the memory that all volumes bring bytes in through.
+	budget *embedded.Budget
+	log    *slog.Logger
+
+	// pruning is held by who prunes; pruned counts the goroutines that do.
+	pruning sync.Mutex
+	pruned  sync.WaitGroup
+}
+
+// open opens a volume's source and the tier above it.
+func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (cacheclient.Client, error) {
+	connections := orDefault(v.Connections, 16)
+	timeout := orDefault(v.Timeout, 10*time.Second)
+	revalidate := orDefault(v.Revalidate, time.Minute)
+	store, err := ufs.Open(ctx, v.Source, ufs.Options{
+		Values: v.Options, Secrets: v.Secrets, ResponseTimeout: timeout, MaxConns: connections,
+		Deferred: resumed, Within: b.allowLocal,
+	})
+	if err != nil {
+		return nil, err
+	}
+	level := embedded.LevelConfig{Dir: v.TierDir, Quota: v.Quota, High: v.High, Low: v.Low}
+	if level.Dir == "" {
+		level.Dir = b.tierDirs[0]
+	}
+	if level.Quota == 0 {
+		level.Quota = b.quota
+	}
+	b.prune(level.Dir)
+	cache, err := embedded.New(store, embedded.Config{
+		Levels: []embedded.LevelConfig{level}, Scope: scopeOf(v), TTL: revalidate, NameTTL: nameTTLs * revalidate,
+		Timeout: timeout, Connections: connections, Budget: b.budget, Log: b.log.With("source", v.Source),
+	})
+	if err != nil {
+		_ = store.Close()
+		return nil, err
+	}
+	return cache, nil
+}
+
+// prune has the tier directory rid of what volumes of the past left there, beyond what may be kept, in the
+// background.
+func (b *backend) prune(dir string) {
+	b.pruned.Go(func() {
+		if !b.pruning.TryLock() {
+			return
+		}
+		defer b.pruning.Unlock()
+		most := b.keep
+		if most == 0 {
+			size, err := fileSystemSize(dir)
+			if err != nil {
+				b.log.Warn("a tier directory cannot be looked at", "dir", dir, "error", err)
+				return
+			}
+			most = size / 2
+		}
+		// Those in use have a lock.
+		freed, err := embedded.Prune(dir, func(string) bool { return false }, most)
+		if err != nil {
+			b.log.Warn("a tier directory was not cleaned up", "dir", dir, "error", err)
+		}
+		if freed > 0 {
+			b.log.Info("caches of the past were removed", "dir", dir, "bytes", freed)
+		}
+	})
+}
+
+// scopeOf keeps apart what is cached for volumes that reach their source in different ways: with other
+// credentials, one may see what the other may not.
+func scopeOf(v handover.Volume) string {
+	data, err := json.Marshal([]map[string]string{v.Options, v.Secrets})
+	if err != nil || len(v.Options)+len(v.Secrets) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

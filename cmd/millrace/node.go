@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"millrace.io/millrace/driver"
+)
+
+const nodeAbout = `The CSI driver of a node: it mounts volumes, hands them to "millrace agent", which serves them, and keeps them
+alive when the agent is stopped, killed or replaced. It needs CAP_SYS_ADMIN.
+
+A node plugin that is stopped, killed or replaced leaves every mount in place; the next one takes them back. The
+state directory must be the same for both, on a mount that propagates to the host.`
+
+// nodeConfig is what the flags of node say.
+type nodeConfig struct {
+	driver              driver.Config
+	logLevel, logFormat string
+}
+
+func runNode(args []string, out io.Writer) error {
+	c, err := parseNode(args, out)
+	if err != nil {
+		return err
+	}
+	c.driver.Log = newLog(os.Stderr, c.logLevel, c.logFormat)
+	c.driver.Version = driverVersion()
+	d, err := driver.New(c.driver)
+	if err != nil {
+		return &usageError{"node", err}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return d.Run(ctx)
+}
+
+// driverVersion is the version that orchestrators show; never "".
+func driverVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return readVersion(info).Version
+}
+
+// parseNode reads the arguments of node.
+func parseNode(args []string, out io.Writer) (*nodeConfig, error) {
+	c := &nodeConfig{logLevel: "info", logFormat: "text"}
+	d := &c.driver
+	f := newFlags("node", "--node-id ID --endpoint unix:///PATH --agent-socket PATH --state-dir DIR [flags]", nodeAbout, out)
+	parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
+	f.text(&d.NodeID, "node-id", "`ID` of this node, as Kubernetes names it")
+	parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
+	parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
+	parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
+	parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
+	f.text(&d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port")
+	parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
+		n, err := countTo(1 << 20)(s)
+		return int64(n), err
+	})
+	f.define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "", absolutePath(&d.Policy.TierDirs))
+	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&d.Policy.LocalSources))
+	f.choice(&c.logLevel, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
+	f.choice(&c.logFormat, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+	rest, err := f.parse(args)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) != 0 {
+		return nil, f.wrong("node takes no arguments, not %q", rest[0])
+	}
+	for _, required := range []struct{ flag, value string }{
+		{"endpoint", d.Endpoint},
+		{"node-id", d.NodeID},
+		{"agent-socket", d.AgentSocket},
+		{"state-dir", d.StateDir},
+	} {
+		if required.value == "" {
+			return nil, f.wrong("the flag %s is missing", dashed(required.flag))
+		}
+	}
+	return c, nil
+}
+
+// onePath takes an absolute path.
+func onePath(s string) (string, error) {
+	var path []string
+	if err := absolutePath(&path)(s); err != nil {
+		return "", err
+	}
+	return filepath.Clean(s), nil
+}

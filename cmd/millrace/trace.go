@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace.io/millrace/fuse/agent"
+)
+
+const traceAbout = `Shows each request of the kernel as it ends, for all mounts of this user or for what is at and below
+PATH, until Ctrl-C: when it came, what it was, how long it took, which source served it, the file, and
+the error if there was one. The source of a read is cache (a tier), staging (memory) or source (the
+reader waited for it); an open is passthrough where the kernel reads by itself, so that its reads are
+not seen. What comes faster than it can be written is left out, and counted. -o json is a JSON
+object a line, as GET /v1/trace on the mount's socket.`
+
+// errEnough ends a trace that has shown as many events as were asked for.
+var errEnough = errors.New("enough")
+
+func runTrace(args []string, out io.Writer) error {
+	f := newFlags("trace", "[--op OPS] [--slower TIME] [-n COUNT] [-o text|json] [--socket SOCKET] [PATH]", traceAbout, out)
+	format, socket, ops, count, slower := "", "", "", 0, time.Duration(0)
+	f.format(&format)
+	f.socketFlag(&socket)
+	f.text(&ops, "op", "kinds of requests to show, such as `OPS` read,open,lookup (default all)")
+	parsed(f, &slower, "slower", "show only what took `TIME` or longer", "0", parseAge)
+	parsed(f, &count, "n", "end after `COUNT` requests", "", countTo(1<<30))
+	rest, err := f.parse(args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 1 {
+		return f.wrong("trace takes at most one PATH, not %d arguments", len(rest))
+	}
+	query := url.Values{}
+	if ops != "" {
+		query.Set("op", ops)
+	}
+	if slower > 0 {
+		query.Set("slower", slower.String())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	clients, err := tracedBy(socket, rest, query)
+	if err != nil {
+		return err
+	}
+	return follow(ctx, clients, query, &traceWriter{format: format, out: out, left: count})
+}
+
+// tracedBy are the clients to ask; for a path it is one, and the path goes into the query.
+func tracedBy(socket string, paths []string, query url.Values) ([]*agent.Client, error) {
+	if len(paths) == 1 {
+		client, path, err := clientFor(socket, paths[0])
+		if err != nil {
+			return nil, err
+		}
+		query.Set("path", path)
+		return []*agent.Client{client}, nil
+	}
+	servers, err := serversOf(socket)
+	if err != nil {
+		return nil, err
+	}
+	var clients []*agent.Client
+	for _, s := range servers {
+		if len(s.listed) == 0 || !s.listed[0].Dead {
+			clients = append(clients, agent.Dial(s.socket))
+		}
+	}
+	if len(clients) == 0 {
+		return nil, errors.New("there is no mount to trace")
+	}
+	return clients, nil
+}
+
+// follow writes what all clients tell until ctx ends, or all has been written that was asked for.
+func follow(ctx context.Context, clients []*agent.Client, query url.Values, w *traceWriter) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range clients {
+		defer c.Close()
+		g.Go(func() error { return c.Trace(ctx, query, w.write) })
+	}
+	if err := g.Wait(); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
+}
+
+// traceWriter writes events of several clients.
+type traceWriter struct {
+	format string
+	// mu guards out and left, the number of events to write before errEnough, 0 for no end.
+	mu   sync.Mutex
+	out  io.Writer
+	left int
+}
+
+func (w *traceWriter) write(e agent.TraceEvent) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left < 0 {
+		return errEnough
+	}
+	var err error
+	if w.format == formatJSON {
+		err = json.NewEncoder(w.out).Encode(e)
+	} else {
+		_, err = io.WriteString(w.out, traceLine(e))
+	}
+	if err != nil || w.left == 0 {
+		return err
+	}
+	if w.left--; w.left == 0 {
+		w.left = -1
+		return errEnough
+	}
+	return nil
+}
+
+// traceLine is the event for people, with a line before it where some were lost.
+func traceLine(e agent.TraceEvent) string {
+	line := ""
+	if e.Dropped > 0 {
+		line = fmt.Sprintf("... %d requests came too fast and are not shown\n", e.Dropped)
+	}
+	return line + e.Time.Local().Format("15:04:05.000000") + "  " + eventText(e) + "\n"
+}
+
+// eventText is what happened, without the time.
+func eventText(e agent.TraceEvent) string {
+	path := e.Path
+	if path == "" {
+		path = "in " + filepath.Clean(e.Mount)
+	}
+	source := e.Source
+	if source == "" {
+		source = "-"
+	}
+	text := fmt.Sprintf("%-11s  %9s  %-11s  %s", e.Op, latency(time.Duration(e.LatencyNs)), source, oneLine(path))
+	if e.Bytes > 0 {
+		text += fmt.Sprintf("  %s at %d", formatSize(e.Bytes), e.Offset)
+	}
+	if e.Errno != "" {
+		text += "  " + e.Errno
+	}
+	return strings.TrimRight(text, " ")
+}
+
+// latency is d with three figures.
+func latency(d time.Duration) string {
+	for unit := time.Nanosecond; ; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit).String()
+		}
+	}
+}

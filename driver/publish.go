@@ -1,0 +1,99 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"millrace.io/millrace/fuse/mountpoint"
+)
+
+// publish binds the staged volume to a target, in a directory that it makes. The caller has the volume's lock.
+func (d *Driver) publish(ctx context.Context, rec record, t target) error {
+	id := rec.Volume.ID
+	if err := mayPublish(rec, t); err != nil {
+		return err
+	}
+	if err := makeDir(t.Path); err != nil {
+		return fmt.Errorf("making the target: %w", err)
+	}
+	added := rec.target(t.Path) == nil
+	if added {
+		// The record goes first: a mount that no record tells of would stay for ever.
+		rec = rec.with(t)
+		if err := d.records.put(id, rec); err != nil {
+			return err
+		}
+	}
+	err := bind(ctx, rec, t)
+	if err == nil || !added {
+		return err
+	}
+	return errors.Join(err, d.unpublish(context.WithoutCancel(ctx), id, t.Path))
+}
+
+// mayPublish tells whether the volume may be published at one place more, or once more at the same.
+func mayPublish(rec record, t target) error {
+	id := rec.Volume.ID
+	if old := rec.target(t.Path); old != nil {
+		if *old != t {
+			return status.Errorf(codes.AlreadyExists, "volume %s is published at %s with another readonly or access mode", id, t.Path)
+		}
+		return nil
+	}
+	for _, other := range rec.Targets {
+		if t.Alone || other.Alone {
+			return status.Errorf(codes.FailedPrecondition, "volume %s is published at %s, and SINGLE_NODE_SINGLE_WRITER allows one place", id, other.Path)
+		}
+	}
+	return nil
+}
+
+// bind has the target show the volume's present mount, and nothing else of ours. A target that does so stays as
+// it is.
+func bind(ctx context.Context, rec record, t target) error {
+	mounts, err := layers(t.Path)
+	if err != nil {
+		return err
+	}
+	if len(mounts) == 1 && mounts[0].Minor == rec.Minor {
+		return nil
+	}
+	if err := unmountAll(ctx, t.Path, mountpoint.Lazily); err != nil {
+		return err
+	}
+	return bounded(ctx, "binding "+t.Path, func() error { return mountpoint.Bind(rec.Volume.Dir, t.Path, t.ReadOnly) })
+}
+
+// unpublish takes the volume away from a target and removes its directory. A target that is not there is no
+// error. The caller has the volume's lock.
+func (d *Driver) unpublish(ctx context.Context, id, path string) error {
+	if err := unmountAll(ctx, path, mountpoint.Lazily); err != nil {
+		return err
+	}
+	if err := bounded(ctx, "removing "+path, func() error { return removeDir(path) }); err != nil {
+		return err
+	}
+	rec, ok := d.records.get(id)
+	if !ok || rec.target(path) == nil {
+		return nil
+	}
+	rec = rec.without(path)
+	if rec.Ephemeral && len(rec.Targets) == 0 {
+		return d.clear(ctx, rec)
+	}
+	return d.records.put(id, rec)
+}
+
+// stillPublished is a target of the volume at which something of ours is mounted, "" where there is none.
+func stillPublished(rec record) string {
+	for _, t := range rec.Targets {
+		if mounts, err := layers(t.Path); err != nil || len(mounts) > 0 {
+			return t.Path
+		}
+	}
+	return ""
+}

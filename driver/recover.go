@@ -1,0 +1,235 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace.io/millrace/fuse/handover"
+	"millrace.io/millrace/fuse/mountpoint"
+)
+
+const (
+	// roundTime is how long after a good round the volumes are looked at again, and shortestRetry and longestRetry
+	// bound that time after another one.
+	roundTime     = 2 * time.Second
+	shortestRetry = 50 * time.Millisecond
+	longestRetry  = 2 * time.Second
+	// lockPatience is how long a repair waits for a volume that somebody works on: he may do what is needed, or
+	// take long, and other volumes wait behind.
+	lockPatience = 100 * time.Millisecond
+	// askTime bounds questions that the agent answers from its memory.
+	askTime = 10 * time.Second
+)
+
+// keep brings volumes and the present agent together, again and again, until the context ends.
+func (d *Driver) keep(ctx context.Context) {
+	retry := shortestRetry
+	for {
+		pause := roundTime
+		if err := d.round(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			d.log.Info("some volumes are not served yet", "error", err, "retry", retry)
+			pause, retry = retry, min(2*retry, longestRetry)
+		} else {
+			retry = shortestRetry
+			d.adopted.Store(true)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-d.custody.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// round gives the agent what this process holds and the agent does not serve, takes from the agent what the
+// records know and this process does not hold, makes anew what neither has, and ends what no record knows.
+func (d *Driver) round(ctx context.Context) error {
+	lost, err := d.custody.reattach(ctx)
+	errs := []error{err}
+	missing := slices.DeleteFunc(d.records.ids(), func(id string) bool { return d.custody.holds(id) && !slices.Contains(lost, id) })
+	errs = append(errs, d.each(ctx, missing, func(ctx context.Context, id string) error {
+		rec, ok := d.records.get(id)
+		if !ok {
+			return nil
+		}
+		if slices.Contains(lost, id) {
+			d.log.Warn("a volume cannot be taken over by this agent and is mounted anew", "volume", id)
+			d.custody.release(id)
+		}
+		_, err := d.ensure(ctx, rec)
+		return err
+	}))
+	ids, err := d.custody.list(ctx)
+	errs = append(errs, err)
+	orphans := slices.DeleteFunc(ids, func(id string) bool { _, ok := d.records.get(id); return ok })
+	errs = append(errs, d.each(ctx, orphans, d.endOrphan))
+	return errors.Join(errs...)
+}
+
+// each runs a repair of several volumes, some at once, each with its volume's lock.
+func (d *Driver) each(ctx context.Context, ids []string, repair func(context.Context, string) error) error {
+	errs := make([]error, len(ids))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, id := range ids {
+		group.Go(func() error {
+			ctx, release, err := d.locks.repair(ctx, id, lockPatience)
+			if err == nil {
+				err = repair(ctx, id)
+				release()
+			}
+			errs[i] = err
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return errors.Join(errs...)
+}
+
+// ensure sees to it that the volume's session is there and its descriptors are held, and returns the record as it
+// is then. What was interrupted is undone. The caller has the volume's lock.
+func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
+	id := rec.Volume.ID
+	if rec.Phase == phasePartial {
+		d.log.Info("what was interrupted is undone", "volume", id)
+		return rec, d.clear(ctx, rec)
+	}
+	if d.custody.holds(id) {
+		return rec, nil
+	}
+	generation, err := d.custody.await(ctx)
+	if err != nil {
+		return rec, err
+	}
+	v, device, state, err := d.agent.Take(ctx, id)
+	if handover.CodeOf(err) == handover.CodeNotFound {
+		return d.recover(ctx, rec)
+	}
+	if err != nil {
+		return rec, err
+	}
+	ok, err := restoreStaging(rec)
+	if err == nil && ok {
+		// Whoever made the volume anew may not have come to this.
+		rec, _ = presentTargets(rec)
+		err = d.rebind(ctx, rec)
+	}
+	if err != nil || !ok {
+		handover.CloseAll([]*os.File{device, state})
+		if err != nil {
+			return rec, err
+		}
+		return d.recover(ctx, rec)
+	}
+	d.custody.add(v, device, state, generation)
+	d.log.Info("a volume was taken back from the agent", "volume", id)
+	return rec, nil
+}
+
+// restoreStaging tells whether the mount of the volume's session is where it was staged. A mount namespace that began
+// after it sees only what was propagated, which may be the targets alone; then it is bound from there.
+func restoreStaging(rec record) (bool, error) {
+	mounts, err := layers(rec.Volume.Dir)
+	if err != nil || len(mounts) > 0 {
+		return err == nil && len(mounts) == 1 && mounts[0].Minor == rec.Minor, err
+	}
+	for _, t := range rec.Targets {
+		if minor, err := mountedDevice(t.Path); err != nil || minor != rec.Minor {
+			continue
+		}
+		if err := makeDir(rec.Volume.Dir); err != nil {
+			return false, err
+		}
+		return true, mountpoint.Bind(t.Path, rec.Volume.Dir, false)
+	}
+	return false, nil
+}
+
+// recover makes anew a volume whose connection neither process has: its stale mounts go, it is staged again, and
+// each target whose directory is still there is bound again, in order. The targets' stale mounts stay until the
+// new one is there, as the bare directory below them could be written to.
+func (d *Driver) recover(ctx context.Context, rec record) (record, error) {
+	id := rec.Volume.ID
+	d.custody.release(id)
+	if err := unmountAll(ctx, rec.Volume.Dir, mountpoint.Abruptly); err != nil {
+		return rec, err
+	}
+	rec, there := presentTargets(rec)
+	if !there && !isDir(rec.Volume.Dir) {
+		d.log.Info("a volume whose directories are gone is forgotten", "volume", id)
+		return rec, d.clear(ctx, rec)
+	}
+	if _, err := makeParent(rec.Volume.Dir); err != nil {
+		return rec, err
+	}
+	if err := makeDir(rec.Volume.Dir); err != nil {
+		return rec, err
+	}
+	rec, err := d.serve(ctx, rec)
+	if err != nil {
+		return rec, err
+	}
+	d.log.Info("a volume was mounted anew", "volume", id, "targets", len(rec.Targets))
+	if err := d.rebind(ctx, rec); err != nil {
+		// What is not held is looked at again.
+		d.custody.release(id)
+		return rec, err
+	}
+	return rec, nil
+}
+
+// rebind shows the volume's mount at all its targets, but for those that somebody has mounted something else on.
+func (d *Driver) rebind(ctx context.Context, rec record) error {
+	var errs []error
+	for _, t := range rec.Targets {
+		err := bind(ctx, rec, t)
+		if errors.Is(err, errForeign) {
+			d.log.Warn("a target is left alone", "volume", rec.Volume.ID, "error", err)
+			continue
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// presentTargets is the record without the targets whose directories are gone, and whether one is left.
+func presentTargets(rec record) (record, bool) {
+	rec.Targets = slices.DeleteFunc(slices.Clone(rec.Targets), func(t target) bool {
+		mounts, err := layers(t.Path)
+		return err == nil && len(mounts) == 0 && !isDir(t.Path)
+	})
+	return rec, len(rec.Targets) > 0
+}
+
+// endOrphan ends a session that no record knows: its holder was killed in the midst of an attach that nobody asked
+// for again.
+func (d *Driver) endOrphan(ctx context.Context, id string) error {
+	if _, ok := d.records.get(id); ok {
+		return nil
+	}
+	v, device, state, err := d.agent.Take(ctx, id)
+	if handover.CodeOf(err) == handover.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	handover.CloseAll([]*os.File{device, state})
+	d.log.Warn("a session that no record knows is ended", "volume", id)
+	if err := unmountAll(ctx, v.Dir, mountpoint.Abruptly); err != nil && !errors.Is(err, errForeign) {
+		return err
+	}
+	return d.agent.Detach(ctx, id)
+}

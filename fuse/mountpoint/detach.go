@@ -1,0 +1,110 @@
+package mountpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrBusy says that a mount is in use and was not unmounted.
+var ErrBusy = errors.New("the mount is in use")
+
+// fusermountTime bounds a run of fusermount3.
+const fusermountTime = 20 * time.Second
+
+// Unmount unmounts the directory, whoever serves it. It returns ErrBusy where the mount is
+// in use, unless force is set: then the mount goes at once, and what is being read from
+// it fails. A user who is not root unmounts through fusermount3.
+func Unmount(dir string, force bool) error {
+	abs, err := Path(dir)
+	if err != nil {
+		return err
+	}
+	m, err := At(abs)
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		return fmt.Errorf("%s is not a mount point", dir)
+	}
+	err = Detach(abs, Plainly)
+	if !force || !errors.Is(err, ErrBusy) {
+		return err
+	}
+	if strings.HasPrefix(m.FSType, "fuse") {
+		Abort(m.Minor)
+	}
+	return Detach(abs, Abruptly)
+}
+
+// Way is a way to unmount.
+type Way int
+
+// Ways to unmount, as flags of umount2(2).
+const (
+	// Plainly fails where the mount is in use.
+	Plainly Way = unix.UMOUNT_NOFOLLOW
+	// Lazily takes a mount in use out of sight; it lives until its last user ends.
+	Lazily Way = unix.UMOUNT_NOFOLLOW | unix.MNT_DETACH
+	// Abruptly also ends the connection to the server: what is in flight fails.
+	Abruptly Way = Lazily | unix.MNT_FORCE
+)
+
+// Detach unmounts the uppermost mount of the directory. It returns ErrBusy where the mount is in use
+// and the way is Plainly. A user who is not root unmounts through fusermount3.
+func Detach(dir string, way Way) error {
+	err := unix.Unmount(dir, int(way))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%s: %w", dir, ErrBusy)
+	case errors.Is(err, unix.EPERM):
+		return detachUnprivileged(dir, way != Plainly)
+	}
+	return fmt.Errorf("unmounting %s: %w", dir, err)
+}
+
+// detachUnprivileged unmounts through fusermount3.
+func detachUnprivileged(dir string, lazy bool) error {
+	bin, err := fusermount()
+	if err != nil {
+		return err
+	}
+	flags := "-u"
+	if lazy {
+		flags = "-uz"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), fusermountTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, flags, "--", dir)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimSpace(string(out))
+	if strings.Contains(text, "busy") {
+		return fmt.Errorf("%s: %w", dir, ErrBusy)
+	}
+	return fmt.Errorf("unmounting %s through fusermount3: %w: %s", dir, err, text)
+}
+
+// Abort ends a FUSE connection by the control file system, where that is mounted and
+// the user may: requests in flight fail with ENOTCONN. It does for users what MNT_FORCE does
+// for root.
+func Abort(minor int) {
+	file := filepath.Join("/sys/fs/fuse/connections", strconv.Itoa(minor), "abort")
+	if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil {
+		_, _ = f.WriteString("1")
+		_ = f.Close()
+	}
+}
