@@ -115,11 +115,33 @@ func (c *Cache) Free(ctx context.Context, path string) (int64, error) {
 	if err := c.adopted(ctx); err != nil {
 		return 0, fmt.Errorf("free %q: %w", path, err)
 	}
+	var freed int64
+	for end := time.Now().Add(freePatience); ; {
+		n, busy := c.freeIdle(path)
+		freed += n
+		if !busy || time.Now().After(end) || !sleep(ctx, freePause) {
+			return freed, nil
+		}
+	}
+}
+
+const (
+	// freePatience is how long Free waits for work on files that nobody has open, such as the end of a fetch, and
+	// freePause the time between two looks.
+	freePatience = time.Second
+	freePause    = 5 * time.Millisecond
+)
+
+// freeIdle drops the idle entries below the path, and tells whether there are others that nobody has open.
+func (c *Cache) freeIdle(path string) (freed int64, busy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var freed int64
 	for _, e := range c.entries {
-		if e.idle == nil || !below(path, e.info.Path) {
+		if !below(path, e.info.Path) {
+			continue
+		}
+		if e.idle == nil {
+			busy = busy || e.level != nil && e.handles.Load() == 0
 			continue
 		}
 		freed += e.charged
@@ -128,7 +150,7 @@ func (c *Cache) Free(ctx context.Context, path string) (int64, error) {
 		c.detachIdle(e)
 		c.drop(e)
 	}
-	return freed, nil
+	return freed, busy
 }
 
 // below tells whether p is the path or in the tree below it.

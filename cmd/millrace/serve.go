@@ -171,6 +171,10 @@ func (m *served) openCache(ctx context.Context, c *mountConfig, resumes bool) (*
 // kernel: what is behind them is asked about when it is opened.
 const nameTTLs = 10
 
+// backendGrace is what a request gets beyond --timeout, after which the cache should have answered from what it
+// has, or failed.
+const backendGrace = 5 * time.Second
+
 // nameTTL does not overflow: --revalidate is a year at the most.
 func (c *mountConfig) nameTTL() time.Duration { return nameTTLs * c.revalidate }
 
@@ -195,7 +199,7 @@ func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache *embe
 		FileMode: c.fileMode, DirMode: c.dirMode,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		TTL: orShortest(c.revalidate, time.Nanosecond), NameTTL: orShortest(c.nameTTL(), time.Nanosecond),
-		Timeout: c.timeout, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
+		Timeout: c.timeout + backendGrace, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
 	}
 	var session *fuse.Session
 	var err error

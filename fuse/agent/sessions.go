@@ -21,6 +21,9 @@ const (
 	// nameTTLs is how many times Volume.Revalidate a name is believed by the kernel: what is behind it is asked
 	// about when it is opened.
 	nameTTLs = 10
+	// backendGrace is what a request gets beyond Volume.Timeout, after which the cache should have answered from what
+	// it has, or failed.
+	backendGrace = 5 * time.Second
 	// defaultRevalidate and defaultTimeout are what a volume gets that names none.
 	defaultRevalidate = time.Minute
 	defaultTimeout    = 10 * time.Second
@@ -188,7 +191,7 @@ func config(v handover.Volume, client cacheclient.Client, log *slog.Logger) fuse
 	return fuse.Config{
 		Client: client, Source: v.Source, Dir: v.Dir, NoPassthrough: v.NoPassthrough,
 		FileMode: os.FileMode(v.FileMode), DirMode: os.FileMode(v.DirMode), UID: v.UID, GID: v.GID,
-		TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Log: log.With("volume", v.ID),
+		TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout + backendGrace, Log: log.With("volume", v.ID),
 	}
 }
 
