@@ -178,7 +178,7 @@ func copyTwice(s *session.Session, server *serve.Server, m mounted, work string)
 }
 
 // killAfter is how far into the second copy the process that serves the mount is killed.
-const killAfter = time.Second
+const killAfter = 2500 * time.Millisecond
 
 // killServer kills the process that serves the mount when its time has come; its keeper replaces it.
 func killServer(m mounted) <-chan error {
