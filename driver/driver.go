@@ -179,6 +179,9 @@ func (d *Driver) Run(ctx context.Context) error {
 		defer close(watched)
 		d.custody.watch(watching, d.keep)
 	}()
+	for _, path := range d.records.damaged {
+		d.log.Error("a record of a volume cannot be read; sessions without a record are left alone until the file is removed", "file", path)
+	}
 	d.log.Info("serving", "endpoint", d.cfg.Endpoint, "node", d.cfg.NodeID, "volumes", len(d.records.ids()))
 	err = group.Wait()
 	stop()

@@ -20,6 +20,10 @@ func (d *Driver) publish(ctx context.Context, rec record, t target) error {
 	if err := makeDir(t.Path); err != nil {
 		return fmt.Errorf("making the target: %w", err)
 	}
+	// Something else that is mounted there would keep the target in the record for ever.
+	if _, err := layers(t.Path); err != nil {
+		return err
+	}
 	added := rec.target(t.Path) == nil
 	if added {
 		// The record goes first: a mount that no record tells of would stay for ever.
@@ -65,7 +69,18 @@ func bind(ctx context.Context, rec record, t target) error {
 	if err := unmountAll(ctx, t.Path, mountpoint.Lazily); err != nil {
 		return err
 	}
-	return bounded(ctx, "binding "+t.Path, func() error { return mountpoint.Bind(rec.Volume.Dir, t.Path, t.ReadOnly) })
+	// A bare staging directory is the host's disk.
+	if minor, err := mountedDevice(rec.Volume.Dir); err != nil || minor != rec.Minor {
+		return errors.Join(err, fmt.Errorf("binding %s: the volume's mount is not at %s", t.Path, rec.Volume.Dir))
+	}
+	return bounded(ctx, "binding "+t.Path, func() error {
+		err := mountpoint.Bind(rec.Volume.Dir, t.Path, t.ReadOnly)
+		if err == nil && ctx.Err() != nil {
+			// The caller has gone, and may have unpublished meanwhile.
+			err = errors.Join(ctx.Err(), mountpoint.Detach(t.Path, mountpoint.Lazily))
+		}
+		return err
+	})
 }
 
 // unpublish takes the volume away from a target and removes its directory. A target that is not there is no
@@ -78,7 +93,8 @@ func (d *Driver) unpublish(ctx context.Context, id, path string) error {
 		return err
 	}
 	rec, ok := d.records.get(id)
-	if !ok || rec.target(path) == nil {
+	// An ephemeral volume whose publishing was cut short has no target yet, and nobody else ends it.
+	if !ok || rec.target(path) == nil && !rec.Ephemeral {
 		return nil
 	}
 	rec = rec.without(path)

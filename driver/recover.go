@@ -39,7 +39,6 @@ func (d *Driver) keep(ctx context.Context) {
 			pause, retry = retry, min(2*retry, longestRetry)
 		} else {
 			retry = shortestRetry
-			d.adopted.Store(true)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -73,6 +72,10 @@ func (d *Driver) round(ctx context.Context) error {
 	}))
 	ids, err := d.custody.list(ctx)
 	errs = append(errs, err)
+	if err == nil {
+		// Every volume was looked at. One that cannot be served now, for its source, does not make the node unready.
+		d.adopted.Store(true)
+	}
 	orphans := slices.DeleteFunc(ids, func(id string) bool { _, ok := d.records.get(id); return ok })
 	errs = append(errs, d.each(ctx, orphans, d.endOrphan))
 	return errors.Join(errs...)
@@ -107,7 +110,11 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 		return rec, d.clear(ctx, rec)
 	}
 	if d.custody.holds(id) {
-		return rec, nil
+		// Somebody may have unmounted the staging path alone: the targets keep the connection alive.
+		if ok, err := restoreStaging(rec); ok || err != nil {
+			return rec, err
+		}
+		return d.recover(ctx, rec)
 	}
 	generation, err := d.custody.await(ctx)
 	if err != nil {
@@ -216,7 +223,8 @@ func presentTargets(rec record) (record, bool) {
 // endOrphan ends a session that no record knows: its holder was killed in the midst of an attach that nobody asked
 // for again.
 func (d *Driver) endOrphan(ctx context.Context, id string) error {
-	if _, ok := d.records.get(id); ok {
+	if _, ok := d.records.get(id); ok || len(d.records.damaged) > 0 {
+		// Its record may be the one that could not be read.
 		return nil
 	}
 	v, device, state, err := d.agent.Take(ctx, id)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"time"
 
@@ -32,6 +31,13 @@ func (d *Driver) stage(ctx context.Context, rec record) (record, error) {
 	if ok && old.Phase == phaseStaged {
 		if err := sameStage(old, rec); err != nil {
 			return old, err
+		}
+		if !reflect.DeepEqual(old.Volume.Secrets, rec.Volume.Secrets) {
+			// They were rotated. Who mounts the volume anew needs the present ones.
+			old.Volume.Secrets = rec.Volume.Secrets
+			if err := d.records.put(old.Volume.ID, old); err != nil {
+				return old, err
+			}
 		}
 		return d.ensure(ctx, old)
 	}
@@ -114,11 +120,16 @@ func (d *Driver) serve(ctx context.Context, rec record) (_ record, err error) {
 	if err != nil {
 		return rec, err
 	}
-	var state *os.File
+	held := false
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, unmountAll(context.WithoutCancel(ctx), v.Dir, mountpoint.Abruptly))
-			handover.CloseAll([]*os.File{device, state})
+		if err == nil {
+			return
+		}
+		err = errors.Join(err, unmountAll(context.WithoutCancel(ctx), v.Dir, mountpoint.Abruptly))
+		if held {
+			d.custody.release(v.ID)
+		} else {
+			_ = device.Close()
 		}
 	}()
 	if rec.Minor, err = mountedDevice(v.Dir); err != nil {
@@ -127,18 +138,18 @@ func (d *Driver) serve(ctx context.Context, rec record) (_ record, err error) {
 	if err = d.records.put(v.ID, rec); err != nil {
 		return rec, err
 	}
-	if state, err = d.agent.Attach(ctx, v, device, nil); err != nil {
+	state, err := d.agent.Attach(ctx, v, device, nil)
+	if err != nil {
 		return rec, err
 	}
+	// Before the mount is asked: should the agent die now, the next one gets the connection and answers.
+	d.custody.add(v, device, state, generation)
+	held = true
 	err = bounded(ctx, "the new mount does not answer", func() error {
 		_, err := mountpoint.Settle(v.Dir, readAheadKB)
 		return err
 	})
-	if err != nil {
-		return rec, err
-	}
-	d.custody.add(v, device, state, generation)
-	return rec, nil
+	return rec, err
 }
 
 // clear takes the volume away: its mounts, its session, its descriptors and its record, in this order, each in

@@ -79,6 +79,8 @@ type shelf[T any] struct {
 
 	mu    sync.RWMutex
 	items map[string]T // guarded by mu; by id
+	// damaged are the files that could not be read, which were put aside; they do not change.
+	damaged []string
 }
 
 // stored is a file of a shelf.
@@ -87,8 +89,11 @@ type stored[T any] struct {
 	Item T      `json:"item"`
 }
 
+// damagedSuffix is added to the name of a file that cannot be read.
+const damagedSuffix = ".damaged"
+
 // openShelf reads the files of the directory, which it makes where it is missing. A file that cannot be read
-// is an error, as the volume in it would be forgotten.
+// is put aside: the volumes in the others must not wait for somebody to mend it.
 func openShelf[T any](dir string) (*shelf[T], error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -104,9 +109,14 @@ func openShelf[T any](dir string) (*shelf[T], error) {
 		case strings.HasPrefix(e.Name(), tempPrefix):
 			// Whoever wrote it was killed before it counted.
 			_ = os.Remove(path)
+		case strings.HasSuffix(e.Name(), damagedSuffix):
+			s.damaged = append(s.damaged, path)
 		case strings.HasSuffix(e.Name(), ".json") && e.Type().IsRegular():
 			if err := s.load(path); err != nil {
-				return nil, fmt.Errorf("state file %s: %w", path, err)
+				if err := os.Rename(path, path+damagedSuffix); err != nil {
+					return nil, fmt.Errorf("state file %s: %w", path, err)
+				}
+				s.damaged = append(s.damaged, path+damagedSuffix)
 			}
 		}
 	}

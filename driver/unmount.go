@@ -54,6 +54,10 @@ func unmountAll(ctx context.Context, path string, busy mountpoint.Way) error {
 			if err != nil || m == nil {
 				return err
 			}
+			if ctx.Err() != nil {
+				// The caller has gone, and what is there now may be another's.
+				return ctx.Err()
+			}
 			if m.FSType != mountpoint.FSType {
 				return fmt.Errorf("unmounting %s: %w: %s", path, errForeign, m.FSType)
 			}

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// strayBackings is how many ids behind the highest known one a process that died may have registered
+// strayBackings is how far from the highest known id the ids may be that a process which died had registered
 // without keeping them: one for each request that it was serving.
-const strayBackings = 64
+const strayBackings = 256
 
 // ioctls of /dev/fuse for passthrough, from include/uapi/linux/fuse.h (Linux 6.9).
 const (
@@ -80,13 +80,18 @@ func (b *backing) unregister(id int32) {
 }
 
 // clean unregisters what an earlier process left behind: ids whose files were closed, and ids that it
-// registered and had no time to keep. The kernel hands out ids in rising order (idr_alloc_cyclic).
-func (b *backing) clean(closed []int32) {
-	for _, id := range closed {
-		b.unregister(id)
+// registered and had no time to keep, which are near the highest, as the kernel hands them out in rising order
+// (idr_alloc_cyclic). Those that open handles name stay.
+func (b *backing) clean(closed []*handle, used map[int32]bool) {
+	for _, h := range closed {
+		if h.backing != 0 && !used[h.backing] {
+			b.unregister(h.backing)
+		}
 	}
 	highest := b.state.highestBacking()
-	for id := highest + 1; id <= highest+strayBackings; id++ {
-		b.unregister(id)
+	for id := max(1, highest-strayBackings); id <= highest+strayBackings; id++ {
+		if !used[id] {
+			b.unregister(id)
+		}
 	}
 }

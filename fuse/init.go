@@ -9,8 +9,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -32,6 +34,9 @@ const (
 	// a stacked one itself.
 	stackDepth = 1
 )
+
+// initPatience is how long INIT may take to come.
+const initPatience = 10 * time.Second
 
 // Offsets in struct fuse_init_out behind the header.
 const (
@@ -78,6 +83,10 @@ func newProtocol(fs *filesystem, passthrough bool, logger *slog.Logger) *gofuse.
 
 // initialize reads INIT, the first request of a connection, and answers it.
 func (s *Session) initialize() error {
+	// The kernel has it ready when mount(2) returns.
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.dev.fd), Events: unix.POLLIN}}, int(initPatience.Milliseconds())); err == nil && n == 0 {
+		return errors.New("no first request comes from the kernel: the device is no new FUSE connection's")
+	}
 	buf := make([]byte, requestSize)
 	n, err := s.dev.read(buf)
 	if err != nil {

@@ -128,8 +128,8 @@ func (t *nodeTable) load() error {
 		if r != 0 {
 			n.parent = loaded[r]
 		}
-		if n.parent == nil {
-			return fmt.Errorf("%w: the node at %d has no parent", ErrState, n.saved)
+		if n.parent == nil || !n.parent.dir || n.id <= rootID {
+			return fmt.Errorf("%w: the node at %d has no parent that could be", ErrState, n.saved)
 		}
 		n.parent.children++
 		if n.lookups > 0 {
@@ -137,9 +137,28 @@ func (t *nodeTable) load() error {
 		}
 	}
 	for _, n := range loaded {
+		if !n.rooted() {
+			return fmt.Errorf("%w: the node at %d is its own ancestor", ErrState, n.saved)
+		}
+	}
+	for _, n := range loaded {
 		t.drop(n)
 	}
 	return nil
+}
+
+// deepest is how many directories deep a node of a saved state may be: PATH_MAX has no room for more.
+const deepest = 4096
+
+// rooted tells whether the node's parents lead to the root.
+func (n *node) rooted() bool {
+	for range deepest {
+		if n.parent == nil {
+			return true
+		}
+		n = n.parent
+	}
+	return false
 }
 
 // drop gives back the record of a node that neither the kernel nor another node needs, and then looks at its

@@ -122,11 +122,12 @@ func (t *openTable) addHandle(id, unique uint64, backing int32) uint64 {
 }
 
 // load takes over the handles that an earlier process gave out, and returns the nodes that are open by them,
-// whose files are to be given to reopened. It also returns the backing ids that the earlier process had no time
-// to unregister.
-func (t *openTable) load() (open []uint64, backings []int32, err error) {
+// whose files are to be given to reopened. left are the handles that were closed, whose backing ids the earlier process
+// may not have unregistered, and used the backing ids of those that are open.
+func (t *openTable) load() (open []uint64, left []*handle, used map[int32]bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	used = make(map[int32]bool)
 	err = t.state.each(recordHandle, func(r record) error {
 		h := t.state.loadHandle(r)
 		t.handles[h.number], t.resent[h.unique] = h, h
@@ -137,19 +138,17 @@ func (t *openTable) load() (open []uint64, backings []int32, err error) {
 			open = append(open, h.node)
 		}
 		f.io = f.io.open(h.backing)
+		used[h.backing] = true
 		return nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	err = t.state.each(recordClosed, func(r record) error {
-		if id := t.state.loadHandle(r).backing; id != 0 {
-			backings = append(backings, id)
-		}
-		t.state.release(r)
+		left = append(left, t.state.loadHandle(r))
 		return nil
 	})
-	return open, backings, err
+	return open, left, used, err
 }
 
 // reopened gives an open node of an earlier process its file, or says why it has none. It gives the file back

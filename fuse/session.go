@@ -255,11 +255,14 @@ func (s *Session) resume() error {
 	if err := s.fs.nodes.load(); err != nil {
 		return err
 	}
-	open, backings, err := s.fs.opens.load()
+	open, left, used, err := s.fs.opens.load()
 	if err != nil {
 		return err
 	}
-	s.fs.backing.clean(backings)
+	s.fs.backing.clean(left, used)
+	for _, h := range left {
+		s.state.release(h.saved)
+	}
 	agreed := len(s.state.init()) > 0
 	if agreed {
 		// The kernel has had an answer; this one only sets the decoder.

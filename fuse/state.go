@@ -54,6 +54,8 @@ const (
 	// stateSize bounds the state, in bytes; memory is used as records need it. A node takes 128 bytes
 	// as a rule.
 	stateSize = 1 << 30
+	// stateSeals keep the file's size, so that nobody who has it can make the mapping fault.
+	stateSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	// recordUnit is what a record's size is a multiple of.
 	recordUnit = 64
 	// recordMost is the largest record.
@@ -84,7 +86,7 @@ type stateFile struct {
 
 // newStateFile makes an empty state.
 func newStateFile() (*stateFile, error) {
-	fd, err := unix.MemfdCreate("millrace-session", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("millrace-session", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("making the session's state: %w", err)
 	}
@@ -92,6 +94,10 @@ func newStateFile() (*stateFile, error) {
 	if err := unix.Ftruncate(fd, stateSize); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("making the session's state: %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, stateSeals); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("sealing the session's state: %w", err)
 	}
 	s, err := mapState(file)
 	if err != nil {
@@ -111,6 +117,10 @@ func openStateFile(file *os.File) (*stateFile, error) {
 	if err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || seals&stateSeals != stateSeals {
+		_ = file.Close()
+		return nil, fmt.Errorf("%w: its size is not sealed", ErrState)
 	}
 	if st.Size() != stateSize {
 		_ = file.Close()
@@ -207,8 +217,9 @@ func (s *stateFile) nextHandle() uint64 { return s.u64(stateHandle).Add(1) }
 
 // noteBacking keeps the highest backing id.
 func (s *stateFile) noteBacking(id int32) {
-	if highest := s.u32(stateBacking); uint32(id) > highest.Load() {
-		highest.Store(uint32(id))
+	highest := s.u32(stateBacking)
+	for now := highest.Load(); uint32(id) > now && !highest.CompareAndSwap(now, uint32(id)); {
+		now = highest.Load()
 	}
 }
 

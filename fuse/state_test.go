@@ -142,9 +142,9 @@ func TestHandlesOutliveTheirProcess(t *testing.T) {
 	table.release(closed.handle)
 
 	next := newOpenTable(mustSucceed(t, state))
-	ids, backings, err := next.load()
-	if err != nil || len(ids) != 2 || len(backings) != 1 || backings[0] != 9 {
-		t.Fatal(ids, backings, err)
+	ids, left, used, err := next.load()
+	if err != nil || len(ids) != 2 || len(left) != 1 || left[0].backing != 9 || !used[7] || used[9] {
+		t.Fatal(ids, left, used, err)
 	}
 	if again := open(next, 5, 102|uniqueResent, 99); again.handle != second.handle || again.io.backing != 7 || again.io.opens != 2 {
 		t.Errorf("an open that was sent again: %+v, was %+v", again, second)
@@ -196,7 +196,6 @@ func TestStateRefused(t *testing.T) {
 		"record's size":  func(s *stateFile) { s.u32(stateRecords + 4).Store(0) },
 		"record's width": func(s *stateFile) { s.u32(stateRecords + 4).Store(1 << 20) },
 		"kind":           func(s *stateFile) { s.u32(stateRecords).Store(77) },
-		"size":           func(s *stateFile) { _ = unix.Ftruncate(int(s.file.Fd()), stateSize/2) },
 	}
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -221,6 +220,23 @@ func TestStateRefused(t *testing.T) {
 		binary.LittleEndian.PutUint16(state.bytes(n.saved)[nodeNameLen:], 60000)
 		if err := newNodeTable(mustSucceed(t, state)).load(); !errors.Is(err, ErrState) {
 			t.Error(err)
+		}
+	})
+	t.Run("ancestors", func(t *testing.T) {
+		state := testState(t)
+		table := newNodeTable(state)
+		dir, err := table.add(table.get(rootID), "x", cacheclient.Identify(cacheclient.Info{Path: "x", Dir: true}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary.LittleEndian.PutUint64(state.bytes(dir.saved)[nodeParent:], uint64(dir.saved))
+		if err := newNodeTable(mustSucceed(t, state)).load(); !errors.Is(err, ErrState) {
+			t.Error(err)
+		}
+	})
+	t.Run("size", func(t *testing.T) {
+		if err := unix.Ftruncate(int(testState(t).file.Fd()), stateSize/2); err == nil {
+			t.Error("the size can be changed")
 		}
 	})
 	t.Run("empty file", func(t *testing.T) {

@@ -77,10 +77,22 @@ func (s *Session) Abort() error {
 	return s.giveUp()
 }
 
+// sever takes the device away, unless the session has ended: its number may be another file's by then.
+func (s *Session) sever() error {
+	s.handles.Lock()
+	defer s.handles.Unlock()
+	select {
+	case <-s.done:
+		return nil
+	default:
+		return s.dev.sever()
+	}
+}
+
 // giveUp takes the device away from the workers, ends what they wait for, and waits for them. What they answer
 // after that reaches nobody.
 func (s *Session) giveUp() error {
-	if err := s.dev.sever(); err != nil {
+	if err := s.sever(); err != nil {
 		return fmt.Errorf("giving up the device: %w", err)
 	}
 	s.cancel()

@@ -2,9 +2,12 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
 )
@@ -314,6 +317,11 @@ func (c *Cache) acquire(ctx context.Context, info cacheclient.Info, latest bool)
 		err := c.attach(e)
 		if err == nil {
 			return e, nil
+		}
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+			// The process lacks something; the files are as good as before.
+			c.release(e)
+			return nil, fmt.Errorf("open %q: %w", info.Path, err)
 		}
 		c.discard(e, err)
 	}

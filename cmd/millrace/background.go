@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -191,7 +192,10 @@ func serveAsChild(c *mountConfig, k *kept) error {
 		defer closeLog()
 		err = serve(c, k, log, func() { report(readyReport{}) })
 	}
-	k.say(sayEnded)
+	if err == nil || !k.resumes() || errors.Is(err, fuse.ErrState) {
+		// Otherwise the mount is there, and the next child may have what this one lacked.
+		k.say(sayEnded)
+	}
 	if err != nil && background {
 		log.Error("ended", "error", oneLine(err.Error()))
 		report(readyReport{Code: codeOf(err), Error: oneLine(err.Error())})

@@ -41,6 +41,8 @@ const (
 const (
 	// fruitless is how many children in a row may die before they serve.
 	fruitless = 5
+	// successorPause is how long a successor waits for each that failed before it.
+	successorPause = 100 * time.Millisecond
 	// askedFor is how long after a signal a child that dies is taken to have done what the signal asked for.
 	askedFor = 10 * time.Second
 	// handedOver is the number of descriptors that a successor gets behind its socket.
@@ -62,6 +64,8 @@ type keeper struct {
 	files []*os.File
 	// asked is when a signal asked for the end the last time.
 	asked time.Time
+	// pending is a signal that came between two children.
+	pending os.Signal
 }
 
 // keep starts the child that mounts and serves, and its successors, until the mount has ended. ready is the pipe
@@ -77,13 +81,15 @@ func keep(c *mountConfig, started string, args []string, log *slog.Logger, ready
 		signal.Stop(signals)
 		close(end)
 		passing.Wait()
+		if ready != nil {
+			_ = ready.Close()
+		}
 		for _, f := range k.files {
 			_ = f.Close()
 		}
 	}()
 	for failures := 0; ; {
 		outcome, err := k.runChild(ready)
-		ready = nil
 		if err != nil {
 			return err
 		}
@@ -101,6 +107,7 @@ func keep(c *mountConfig, started string, args []string, log *slog.Logger, ready
 		if k.wasAsked() || failures >= fruitless {
 			return k.giveUp(outcome)
 		}
+		time.Sleep(time.Duration(failures) * successorPause)
 		log.Warn("the process that serves the mount died and is replaced", "dir", c.dir, "status", outcome.state.String())
 	}
 }
@@ -114,6 +121,8 @@ func (k *keeper) pass(signals <-chan os.Signal, end <-chan struct{}) {
 			k.asked = time.Now()
 			if k.child != nil {
 				_ = k.child.Signal(sig)
+			} else {
+				k.pending = sig
 			}
 			k.mu.Unlock()
 		case <-end:
@@ -197,11 +206,12 @@ func (k *keeper) runChild(ready *os.File) (outcome, error) {
 	k.mu.Lock()
 	err = cmd.Start()
 	k.child = cmd.Process
+	if err == nil && k.pending != nil {
+		_ = k.child.Signal(k.pending)
+		k.pending = nil
+	}
 	k.mu.Unlock()
 	_ = theirs.Close()
-	if ready != nil {
-		_ = ready.Close()
-	}
 	if err != nil {
 		return outcome{}, fmt.Errorf("the serving process could not be started: %w", err)
 	}

@@ -54,6 +54,7 @@ func serve(c *mountConfig, k *kept, log *slog.Logger, ready func()) error {
 		return err
 	}
 	defer m.close()
+	m.leave = false
 	if err := m.keepWith(k); err != nil {
 		return err
 	}
@@ -90,8 +91,10 @@ type served struct {
 	dir, source, socket string
 	log                 *slog.Logger
 	session             *fuse.Session
-	ended               chan error
-	undo                []func()
+	// leave has a failure leave the mount to the next process: this one took it over, and is not ready yet.
+	leave bool
+	ended chan error
+	undo  []func()
 }
 
 // startMount makes the mount. Each step that succeeds leaves what undoes it.
@@ -107,6 +110,7 @@ func startMount(ctx context.Context, c *mountConfig, k *kept, log *slog.Logger) 
 	if err != nil {
 		return m, err
 	}
+	m.leave = k.resumes()
 	if k.resumes() {
 		m.dir, err = mountpoint.Path(c.dir)
 	} else {
@@ -275,6 +279,12 @@ func (m *served) close() {
 // is nothing left to do.
 func (m *served) end() {
 	if m.session == nil {
+		return
+	}
+	if m.leave {
+		if err := m.session.Leave(); err != nil {
+			m.log.Error("the mount could not be left", "dir", m.dir, "error", err)
+		}
 		return
 	}
 	if err := m.force(); err != nil {

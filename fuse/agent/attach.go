@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 const (
 	// receiveTimeout is how long a holder may take to send its request.
 	receiveTimeout = 5 * time.Second
+	// acceptPause is how long to wait after an accept that failed.
+	acceptPause = 100 * time.Millisecond
 	// attachTimeout bounds a request whose holder has gone.
 	attachTimeout = 2 * time.Minute
 )
@@ -27,12 +30,14 @@ func (s *Sessions) Serve(ctx context.Context, l net.Listener) error {
 	var watching watchers
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
-	var failure error
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
-				failure = err
+				// Out of descriptors or memory for the moment: the sessions that are there go on.
+				s.log.Warn("a holder could not be accepted", "error", err)
+				time.Sleep(acceptPause)
+				continue
 			}
 			break
 		}
@@ -47,28 +52,42 @@ func (s *Sessions) Serve(ctx context.Context, l net.Listener) error {
 	requests.Wait()
 	s.Close()
 	watching.close()
-	return failure
+	return nil
 }
 
 // watchers are the connections that wait for our end.
 type watchers struct {
 	// mu guards conns.
 	mu    sync.Mutex
-	conns []net.Conn
+	conns map[net.Conn]bool
+	// gone counts the goroutines that wait for the ends of holders.
+	gone sync.WaitGroup
 }
 
+// add keeps a connection until its holder or this process ends.
 func (w *watchers) add(c net.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.conns = append(w.conns, c)
+	if w.conns == nil {
+		w.conns = make(map[net.Conn]bool)
+	}
+	w.conns[c] = true
+	w.gone.Go(func() {
+		_, _ = c.Read(make([]byte, 1))
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.conns, c)
+		_ = c.Close()
+	})
 }
 
 func (w *watchers) close() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.conns {
+	for c := range w.conns {
 		_ = c.Close()
 	}
+	w.mu.Unlock()
+	w.gone.Wait()
 }
 
 // converse answers the one request of a connection.
@@ -91,7 +110,7 @@ func (s *Sessions) converse(ctx context.Context, c *net.UnixConn, watching *watc
 	_ = c.SetDeadline(time.Now().Add(attachTimeout))
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
-	reply, err := s.answer(ctx, request)
+	reply, err := s.answerSafely(ctx, request)
 	if err != nil {
 		err = handover.Refuse(c, err)
 	} else {
@@ -101,6 +120,17 @@ func (s *Sessions) converse(ctx context.Context, c *net.UnixConn, watching *watc
 	if err != nil {
 		s.log.Debug("a holder went before its answer", "op", string(request.Op), "error", err)
 	}
+}
+
+// answerSafely makes a panic the answer to the request that met it.
+func (s *Sessions) answerSafely(ctx context.Context, r handover.Request) (reply handover.Reply, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a holder's request failed by a panic", "op", string(r.Op), "panic", p, "stack", string(debug.Stack()))
+			err = handover.Errorf(handover.CodeInternal, "the agent failed over the request %q", r.Op)
+		}
+	}()
+	return s.answer(ctx, r)
 }
 
 // answer carries a request out. It takes the request's files; those of the reply are the caller's.

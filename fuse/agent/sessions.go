@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"millrace.io/millrace/cacheclient"
@@ -98,7 +99,7 @@ func (s *Sessions) attach(ctx context.Context, v handover.Volume, device, saved 
 	select {
 	case <-h.ready:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, handover.Errorf(handover.CodeUnavailable, "volume %s is still being attached: %w", v.ID, ctx.Err())
 	}
 	if h.err != nil {
 		return nil, h.err
@@ -203,8 +204,11 @@ func asHandover(err error) error {
 		return err
 	case errors.Is(err, fuse.ErrState):
 		return handover.Errorf(handover.CodeState, "%w", err)
-	case errors.Is(err, cacheclient.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, cacheclient.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return handover.Errorf(handover.CodeUnavailable, "%w", err)
+	case errors.As(err, new(syscall.Errno)) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		// The node lacks something, such as room or descriptors, and may have it at the next try.
+		return handover.Errorf(handover.CodeInternal, "%w", err)
 	}
 	return handover.Errorf(handover.CodeInvalid, "%w", err)
 }
@@ -327,6 +331,11 @@ func (s *Sessions) detach(ctx context.Context, id string) error {
 	s.log.Warn("a session is severed: its mount is gone, and somebody still uses it", "volume", h.volume)
 	if err := h.session.Abort(); err != nil {
 		return fmt.Errorf("volume %s: %w", id, err)
+	}
+	// Its cache may take a moment to close.
+	select {
+	case <-h.gone:
+	case <-time.After(detachGrace):
 	}
 	return nil
 }

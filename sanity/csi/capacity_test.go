@@ -48,7 +48,7 @@ func TestStageToFirstByte(t *testing.T) {
 	slices.Sort(took)
 	median := took[len(took)/2]
 	t.Logf("stage, publish, open and first byte of cached data: median %s, longest %s", median, took[len(took)-1])
-	if median > 200*time.Millisecond {
+	if median > 200*time.Millisecond && soak(t, 0) > 0 || median > 2*time.Second {
 		t.Errorf("the median is %s", median)
 	}
 }
@@ -210,16 +210,15 @@ func TestBesideAWedgedSource(t *testing.T) {
 		stuck.Go(func() { _, _ = os.ReadFile(filepath.Join(n.target("wedged", "pod"), []string{"big", "file"}[i%2])) })
 	}
 	n.eventually("the volume is abnormal", func(ctx context.Context) error { return n.abnormal(ctx, "wedged") })
-	n.eventually("the log says so", func(context.Context) error {
-		if !strings.Contains(n.log.String(), "a mount is abnormal") {
-			return errors.New("it does not")
-		}
-		return nil
-	})
+	n.eventually("the log says so", n.logged("a mount is abnormal"))
 	beside := n.tail(200)
 	t.Logf("99th percentile of reads of the other volume: %s, and %s beside the wedged one", calm, beside)
-	// Twice, and what a busy machine of two cores makes of a fraction of a millisecond.
-	if beside > 2*calm+5*time.Millisecond {
+	// Twice is what is promised, of a machine that does nothing else.
+	most := 10*calm + 50*time.Millisecond
+	if soak(t, 0) > 0 {
+		most = 2*calm + time.Millisecond
+	}
+	if beside > most {
 		t.Errorf("reads of the other volume went from %s to %s", calm, beside)
 	}
 	begin := time.Now()

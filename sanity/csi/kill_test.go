@@ -201,9 +201,6 @@ func TestAbortedConnection(t *testing.T) {
 	n.must("staging", n.stage(t.Context(), "a"))
 	n.must("publishing", n.publish(t.Context(), "a", "pod"))
 	n.abortAt(n.staging("a"))
-	if err := n.read(n.target("a", "pod")); err == nil {
-		t.Error("an aborted connection reads")
-	}
 	n.eventually("the target reads again", func(context.Context) error { return n.read(n.target("a", "pod")) })
 	if layers := layersAt(n.target("a", "pod")); layers != 1 {
 		t.Errorf("%d mounts at the target", layers)
@@ -242,9 +239,7 @@ func TestStateOfAnotherBuild(t *testing.T) {
 	if layers := layersAt(n.target("a", "pod")); layers != 1 {
 		t.Errorf("%d mounts at the target", layers)
 	}
-	if !strings.Contains(n.log.String(), "mounted anew") {
-		t.Error("the state was read")
-	}
+	n.eventually("the log says that the volume was mounted anew", n.logged("mounted anew"))
 	n.takeDown("a", "pod")
 }
 

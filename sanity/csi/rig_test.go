@@ -320,6 +320,16 @@ func (n *node) read(dir string) error {
 	}
 }
 
+// logged tells whether the log has the text. What a process writes arrives a moment later.
+func (n *node) logged(text string) func(context.Context) error {
+	return func(context.Context) error {
+		if !strings.Contains(n.log.String(), text) {
+			return fmt.Errorf("the log has no %q", text)
+		}
+		return nil
+	}
+}
+
 // layersAt is how many mounts lie on the path.
 func layersAt(path string) int {
 	mounts, _ := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
