@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
 	"testing"
 
 	"millrace.io/millrace/fuse/handover"
@@ -55,7 +54,9 @@ func TestShelfOutlivesItsProcess(t *testing.T) {
 	}
 }
 
-func TestShelfRefusesWhatItCannotRead(t *testing.T) {
+// TestShelfPutsAsideWhatItCannotRead: the file keeps its content under another name, is told of at every start, and
+// the others are read.
+func TestShelfPutsAsideWhatItCannotRead(t *testing.T) {
 	for name, text := range map[string]string{
 		"half.json":                `{"id":"a","item":{"pha`,
 		fileName("a") + ".json":    `{"id":"b","item":{}}`,
@@ -66,8 +67,21 @@ func TestShelfRefusesWhatItCannotRead(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openShelf[record](dir); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
+		good := filepath.Join(dir, fileName("good")+".json")
+		if err := os.WriteFile(good, []byte(`{"id":"good","item":{"phase":"staged"}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			s, err := openShelf[record](dir)
+			if err != nil || len(s.damaged) != 1 || filepath.Base(s.damaged[0]) != name+damagedSuffix {
+				t.Fatalf("%s: %+v, %v", name, s, err)
+			}
+			if kept, err := os.ReadFile(s.damaged[0]); err != nil || string(kept) != text {
+				t.Errorf("%s: %q, %v", name, kept, err)
+			}
+			if _, ok := s.get("good"); !ok || len(s.ids()) != 1 {
+				t.Errorf("%s: %v are read", name, s.ids())
+			}
 		}
 	}
 }
