@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -67,8 +66,7 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 	parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", sizeOver)
 	parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", sizeOver)
 	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
-	f.choice(&c.logLevel, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
-	f.choice(&c.logFormat, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+	f.logging(&c.logLevel, &c.logFormat)
 	rest, err := f.parse(args)
 	if err != nil {
 		return nil, err

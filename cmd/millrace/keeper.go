@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
@@ -255,20 +256,8 @@ func hear(c *net.UnixConn) (said byte, files []*os.File, err error) {
 	if n == 0 {
 		return 0, nil, io.EOF
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:controlled])
-	if err != nil {
-		return 0, nil, err
-	}
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			return 0, files, err
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "kept"))
-		}
-	}
-	return text[0], files, nil
+	files, err = handover.FilesIn(control[:controlled])
+	return text[0], files, err
 }
 
 // unixConn makes a connection of a descriptor, which it takes.

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"log/slog"
+	"strings"
 )
 
 // logLevels and logFormats are what --log-level and --log-format take.
@@ -21,4 +22,10 @@ func newLog(w io.Writer, level, format string) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// logging adds the flags that say what is logged, and how.
+func (f *flags) logging(level, format *string) {
+	f.choice(level, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
+	f.choice(format, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
 }

@@ -158,8 +158,7 @@ func (c *mountConfig) mountFlags(f *flags) {
 func (c *mountConfig) processFlags(f *flags) {
 	f.toggle(&c.background, "background", "return once the mount answers, and go on in the background")
 	f.text(&c.socket, "socket", "`PATH` of the socket that answers status and warm (default in the runtime directory)")
-	f.choice(&c.logLevel, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
-	f.choice(&c.logFormat, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+	f.logging(&c.logLevel, &c.logFormat)
 	f.text(&c.logFile, "log-file", "`FILE` for the log (default stderr, or with --background in the runtime directory)")
 }
 

@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"millrace.io/millrace/driver"
@@ -68,8 +67,7 @@ func parseNode(args []string, out io.Writer) (*nodeConfig, error) {
 	})
 	f.define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "", absolutePath(&d.Policy.TierDirs))
 	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&d.Policy.LocalSources))
-	f.choice(&c.logLevel, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
-	f.choice(&c.logFormat, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+	f.logging(&c.logLevel, &c.logFormat)
 	rest, err := f.parse(args)
 	if err != nil {
 		return nil, err

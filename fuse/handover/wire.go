@@ -120,7 +120,7 @@ func receive(c *net.UnixConn, into any) (files []*os.File, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("receiving: %w", err)
 	}
-	if files, err = filesIn(control[:controlled]); err != nil {
+	if files, err = FilesIn(control[:controlled]); err != nil {
 		return files, err
 	}
 	if flags&unix.MSG_CTRUNC != 0 {
@@ -146,8 +146,8 @@ func receive(c *net.UnixConn, into any) (files []*os.File, err error) {
 	return files, nil
 }
 
-// filesIn takes the descriptors out of a control message.
-func filesIn(control []byte) ([]*os.File, error) {
+// FilesIn takes the descriptors out of a control message (SCM_RIGHTS). They belong to the caller, also with an error.
+func FilesIn(control []byte) ([]*os.File, error) {
 	if len(control) == 0 {
 		return nil, nil
 	}

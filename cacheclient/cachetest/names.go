@@ -1,0 +1,125 @@
+package cachetest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+func (s *suite) stat() {
+	root := s.mustStat("")
+	if !root.Dir || root.ID != cacheclient.RootID {
+		s.Errorf("the root is %+v", root)
+	}
+	for name, data := range Tree {
+		info := s.mustStat(name)
+		if info.Dir || info.Size != int64(len(data)) || info.Path != name || info.ID <= cacheclient.RootID {
+			s.Errorf("stat %q: %+v, %d bytes written", name, info, len(data))
+		}
+		if age := time.Since(info.ModTime); age < 47*time.Hour || age > 49*time.Hour {
+			s.Errorf("stat %q: time %v, 48 hours ago was set", name, info.ModTime)
+		}
+	}
+	if dir := s.mustStat("dir/deep"); !dir.Dir || dir.ID == 0 {
+		s.Errorf("stat of a directory: %+v", dir)
+	}
+	for _, name := range []string{"no such", "dir/no such", "no such/at all", "a.txt/below"} {
+		if _, err := s.c.Stat(s.ctx, name); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, cacheclient.ErrNotDir) {
+			s.Errorf("stat %q: %v, want not exist", name, err)
+		}
+	}
+}
+
+// listAll reads a directory in pages of limit.
+func (s *suite) listAll(dir string, limit int, attrs bool) []cacheclient.Info {
+	s.Helper()
+	var all []cacheclient.Info
+	for {
+		p, err := s.c.List(s.ctx, dir, uint64(len(all)), limit, attrs)
+		if err != nil {
+			s.Fatalf("list %q from %d: %v", dir, len(all), err)
+		}
+		if len(p.Entries) > limit || p.Version == 0 || (len(p.Entries) == 0 && !p.End) {
+			s.Fatalf("list %q from %d: %d entries, limit %d, version %d, end %v",
+				dir, len(all), len(p.Entries), limit, p.Version, p.End)
+		}
+		all = append(all, p.Entries...)
+		if p.End {
+			return all
+		}
+	}
+}
+
+func (s *suite) list() {
+	seen := make(map[string]bool)
+	var walk func(dir string)
+	walk = func(dir string) {
+		for _, e := range s.listAll(dir, 3, true) {
+			if seen[e.Path] {
+				s.Errorf("list %q: %q comes twice", dir, e.Path)
+			}
+			seen[e.Path] = true
+			if got := s.mustStat(e.Path); got.ID != e.ID || got.Size != e.Size || got.Dir != e.Dir {
+				s.Errorf("list %q says %+v, stat says %+v", dir, e, got)
+			}
+			if e.Dir {
+				walk(e.Path)
+			}
+		}
+	}
+	walk("")
+	for name := range Tree {
+		if !seen[name] {
+			s.Errorf("no listing has %q", name)
+		}
+	}
+}
+
+func (s *suite) pages() {
+	const n = 1000
+	for i := range n {
+		put(s.T, s.dir, fmt.Sprintf("many/%04d", i), []byte("x"), time.Now().Add(-time.Hour))
+	}
+	names := make([]string, 0, n)
+	for _, e := range s.listAll("many", 7, false) {
+		names = append(names, e.Name())
+	}
+	slices.Sort(names)
+	if len(slices.Compact(names)) != n {
+		s.Errorf("%d different names in pages of 7, want %d", len(slices.Compact(names)), n)
+	}
+	p, err := s.c.List(s.ctx, "many", n, 10, true)
+	if err != nil || len(p.Entries) != 0 || !p.End {
+		s.Errorf("after the end: %d entries, end %v, %v", len(p.Entries), p.End, err)
+	}
+	v := p.Version
+	put(s.T, s.dir, "many/new", nil, time.Now())
+	if p, err = s.c.List(s.ctx, "many", 0, 10, false); err != nil || p.Version == v {
+		s.Errorf("a directory with a new entry has the same version %d (%v)", v, err)
+	}
+}
+
+func (s *suite) identities() {
+	ids := make(map[uint64]string)
+	for name := range Tree {
+		id := s.mustStat(name).ID
+		if other, ok := ids[id]; ok {
+			s.Errorf("%q and %q have the same identity", name, other)
+		}
+		ids[id] = name
+	}
+	dir := s.mustStat("dir")
+	s.reopen()
+	for id, name := range ids {
+		if got := s.mustStat(name).ID; got != id {
+			s.Errorf("%q is %x in a new process, was %x", name, got, id)
+		}
+	}
+	if got := s.mustStat("dir"); got.ID != dir.ID {
+		s.Errorf("a directory is %x in a new process, was %x", got.ID, dir.ID)
+	}
+}
