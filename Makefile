@@ -20,7 +20,7 @@ RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/millrace
@@ -65,9 +65,22 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 		$(GO) test "./$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime '$(FUZZTIME)' </dev/null; \
 	done
 
+# The generator of protobuf code is a module of its own, which needs no golangci-lint to build.
+PROTOGEN := $(GO) -C .tools/protogen run .
+PROTOS := cacheclient/alluxio/wire
+
+.PHONY: generate
+generate: ## write the Go code of the .proto files
+	$(PROTOGEN) $(PROTOS)
+
+.PHONY: generate-check
+generate-check: ## fail if the code of the .proto files is not what make generate would write
+	@$(PROTOGEN) -check $(PROTOS)
+
 .PHONY: lint
-lint: ## golangci-lint, which also checks who may import whom
+lint: generate-check ## golangci-lint, which also checks who may import whom; generate-check
 	$(TOOL) golangci-lint run ./...
+	cd .tools/protogen && $(GO) tool -modfile=../go.mod golangci-lint run --config ../../.golangci.yml ./...
 
 .PHONY: fmt
 fmt: ## format the code in place
@@ -76,6 +89,7 @@ fmt: ## format the code in place
 .PHONY: tidy-check
 tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 	$(GO) mod tidy -diff
+	$(GO) -C .tools/protogen mod tidy -diff
 
 .PHONY: check
 check: lint tidy-check ## lint, tidy-check and go vet
