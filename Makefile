@@ -8,7 +8,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 GO ?= go
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
-# Passed on to `make demo` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
+# Passed on to `make demo`, `make alluxio` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
 ARGS ?=
 
 # The tools have a module of their own, so that the program's go.mod holds what the program needs.
@@ -30,6 +30,7 @@ build: ## bin/millrace
 setup: ## install what the tests and benchmarks use and this machine lacks (root), or name it
 	@sanity/setup.sh
 	@$(GO) mod download
+	@$(GO) run ./sanity/alluxio -resolve
 
 .PHONY: test
 test: setup build ## all tests under the race detector, the summary last
@@ -94,6 +95,11 @@ tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 .PHONY: check
 check: lint tidy-check ## lint, tidy-check and go vet
 	$(GO) vet ./...
+
+.PHONY: alluxio
+alluxio: setup ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it
+	@$(GO) build -o bin/alluxio ./sanity/alluxio
+	@exec bin/alluxio $(ARGS)
 
 .PHONY: demo
 demo: setup build ## mount a real web server, copy it out twice, compare every checksum

@@ -17,6 +17,8 @@ jq         | jq            | the examples that read JSON
 python3    | python3       | the mmap and sendfile tests, the mmap case of make bench
 nginx      | nginx         | the tests against nginx
 apache2    | apache2-bin   | the tests against Apache httpd
+java       | default-jre-headless | the tests and benchmarks against Alluxio
+mvn        | maven         | the tests and benchmarks against Alluxio
 '
 
 missing() {

@@ -1,0 +1,213 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Cluster is a running Alluxio cluster.
+type Cluster struct {
+	cfg  Config
+	java string // the program
+	jars string // the directory
+	dir  string // all state but the tiers
+	tier string // the directory in /dev/shm
+	ufs  string // the root under store
+
+	masters, workers []*Server
+	janitor          *janitor
+
+	mu      sync.Mutex // guards what follows
+	ended   bool
+	mounts  []*Fuse
+	stopErr error
+}
+
+// startLimit bounds one attempt to start, where the caller's context does not.
+const startLimit = 2 * time.Minute
+
+// Start starts a cluster, and returns when a master leads and all workers are registered with it. The context bounds
+// the start only. An error wraps ErrMissing where a program is not installed.
+func Start(ctx context.Context, cfg Config) (*Cluster, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	java, err := Java()
+	if err != nil {
+		return nil, err
+	}
+	jars, err := Jars(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for attempt := 1; ; attempt++ {
+		c := &Cluster{cfg: cfg, java: java, jars: jars}
+		err := c.start(ctx)
+		if err == nil {
+			return c, nil
+		}
+		// Somebody took one of our ports in the moment between us and the server.
+		again := attempt < 3 && c.addressInUse()
+		err = errors.Join(err, c.Stop())
+		if !again {
+			return nil, err
+		}
+	}
+}
+
+// start does one attempt; what it made is taken away by Stop.
+func (c *Cluster) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := c.makeDirs(); err != nil {
+		return err
+	}
+	reservations, err := c.makeServers(ctx)
+	defer func() {
+		for _, r := range reservations {
+			r.release()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if err := c.writeConfigurations(); err != nil {
+		return err
+	}
+	for i, s := range c.Servers() {
+		reservations[i].release()
+		if err := s.Start(); err != nil {
+			return err
+		}
+	}
+	return c.WaitReady(ctx)
+}
+
+// makeDirs makes the cluster's directories, and has the janitor know of them.
+func (c *Cluster) makeDirs() (err error) {
+	if c.dir, err = os.MkdirTemp("", "millrace-alluxio-"); err != nil {
+		return fmt.Errorf("a directory for the cluster: %w", err)
+	}
+	c.tier = filepath.Join("/dev/shm", filepath.Base(c.dir))
+	if c.janitor, err = startJanitor(c.dir, c.tier); err != nil {
+		return errors.Join(err, os.RemoveAll(c.dir))
+	}
+	if err := os.Mkdir(c.tier, 0o755); err != nil {
+		return fmt.Errorf("a directory for the workers' tiers: %w", err)
+	}
+	c.ufs = c.cfg.UFS
+	if c.ufs == "" {
+		c.ufs = filepath.Join(c.dir, "ufs")
+		return os.Mkdir(c.ufs, 0o755)
+	}
+	return nil
+}
+
+// makeServers gives every server its address and its directories.
+func (c *Cluster) makeServers(ctx context.Context) ([]*reservation, error) {
+	var reservations []*reservation
+	add := func(role Role, n, ports int) (*Server, error) {
+		host := "127.0.0.1"
+		if !c.cfg.SameHost {
+			host = loopback()
+		}
+		r, err := reserve(ctx, host, ports)
+		if err != nil {
+			return nil, err
+		}
+		reservations = append(reservations, r)
+		name := string(role) + "-" + strconv.Itoa(n)
+		s := &Server{
+			Name: name, Role: role, Host: host, cluster: c,
+			dir: filepath.Join(c.dir, name), Log: filepath.Join(c.dir, name+".log"),
+			rpc: r.ports[0], web: r.ports[1],
+		}
+		if role == Worker {
+			s.TierDir = filepath.Join(c.tier, name)
+			return s, os.MkdirAll(s.TierDir, 0o755)
+		}
+		s.raft = r.ports[2]
+		// Alluxio takes a journal directory that is there for one that was formatted.
+		return s, os.MkdirAll(s.journalDir(), 0o700)
+	}
+	for n := range c.cfg.Masters {
+		s, err := add(Master, n+1, 3)
+		if err != nil {
+			return reservations, err
+		}
+		c.masters = append(c.masters, s)
+	}
+	for n := range c.cfg.Workers {
+		s, err := add(Worker, n+1, 2)
+		if err != nil {
+			return reservations, err
+		}
+		c.workers = append(c.workers, s)
+	}
+	return reservations, nil
+}
+
+// Address is the cluster's URL: alluxio://host:port,host:port,host:port/ with all masters.
+func (c *Cluster) Address() string {
+	addresses := make([]string, len(c.masters))
+	for i, m := range c.masters {
+		addresses[i] = m.Address()
+	}
+	return "alluxio://" + strings.Join(addresses, ",") + "/"
+}
+
+// Masters are the masters, dead ones too.
+func (c *Cluster) Masters() []*Server { return c.masters }
+
+// Workers are the workers, dead ones too.
+func (c *Cluster) Workers() []*Server { return c.workers }
+
+// Servers are the masters and then the workers.
+func (c *Cluster) Servers() []*Server {
+	return append(append([]*Server(nil), c.masters...), c.workers...)
+}
+
+// UFS is the root under store: a directory, unless Config.UFS was a URI.
+func (c *Cluster) UFS() string { return c.ufs }
+
+// Jars is the directory of the jars that the cluster runs.
+func (c *Cluster) Jars() string { return c.jars }
+
+// Dir is a directory that goes with the cluster.
+func (c *Cluster) Dir() string { return c.dir }
+
+// Stop kills all servers and Alluxio's FUSE clients, and removes what they wrote. It may be called twice.
+func (c *Cluster) Stop() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return c.stopErr
+	}
+	c.ended = true
+	var errs []error
+	for _, f := range c.mounts {
+		errs = append(errs, f.stop())
+	}
+	for _, s := range c.Servers() {
+		errs = append(errs, s.Kill())
+	}
+	if c.janitor != nil {
+		errs = append(errs, c.janitor.clean())
+	}
+	c.stopErr = errors.Join(errs...)
+	return c.stopErr
+}
+
+func (c *Cluster) stopped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}

@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
+// Role is what a server is to the cluster.
+type Role string
+
+// The roles of servers.
+const (
+	Master Role = "master"
+	Worker Role = "worker"
+)
+
+// Server is a master or a worker: a Java process that may be killed and started again at the same address.
+type Server struct {
+	// Name is the role and a number from 1 on: "master-1".
+	Name string
+	// Role is Master or Worker.
+	Role Role
+	// Host is the server's loopback address. A client is local to a worker when it gives the same one as its own.
+	Host string
+	// TierDir is the worker's directory in /dev/shm: its blocks are the files alluxioworker/<block id> in there. A
+	// master has none.
+	TierDir string
+	// Log is the path of the file that the server logs to.
+	Log string
+
+	cluster        *Cluster
+	dir            string // what the server may write, beside its tier
+	rpc, web, raft int    // ports; raft is a master's
+
+	mu     sync.Mutex // guards what follows
+	proc   *process   // nil before the first start
+	killed bool       // the process was ended by Kill
+	paused bool
+}
+
+// Address is the host:port of the server's gRPC services.
+func (s *Server) Address() string { return s.at(s.rpc) }
+
+// RPCPort is the port of Address.
+func (s *Server) RPCPort() int { return s.rpc }
+
+// Web is the URL of the server's HTTP pages, without a slash at the end. Of the masters only the leader has any.
+func (s *Server) Web() string { return "http://" + s.at(s.web) }
+
+func (s *Server) at(port int) string { return net.JoinHostPort(s.Host, strconv.Itoa(port)) }
+
+func (s *Server) journalDir() string { return filepath.Join(s.dir, "journal") }
+
+// Pid is the id of the process, 0 when it does not run.
+func (s *Server) Pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil || !s.proc.running() {
+		return 0
+	}
+	return s.proc.pid()
+}
+
+// Running says whether the process is there, paused or not.
+func (s *Server) Running() bool { return s.Pid() != 0 }
+
+// RSS is the resident memory of the process in bytes, 0 when it does not run.
+func (s *Server) RSS() int64 {
+	if pid := s.Pid(); pid != 0 {
+		return residentBytes(pid)
+	}
+	return 0
+}
+
+// Start starts the server, which must not be running, at its address and with its journal or its blocks. It does not
+// wait until the server serves: WaitReady does.
+func (s *Server) Start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cluster.stopped() {
+		return fmt.Errorf("start %s: the cluster is stopped", s.Name)
+	}
+	if s.proc != nil && s.proc.running() {
+		return fmt.Errorf("start %s: it runs already, as process %d", s.Name, s.proc.pid())
+	}
+	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.Name, err)
+	}
+	defer func() { _ = log.Close() }()
+	proc, err := launch(log, s.cluster.java, s.arguments()...)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.Name, err)
+	}
+	s.proc, s.killed, s.paused = proc, false, false
+	return nil
+}
+
+// arguments are those of java.
+func (s *Server) arguments() []string {
+	cfg := s.cluster.cfg
+	class, heap := "alluxio.master.AlluxioMaster", cfg.MasterHeap
+	args := s.cluster.javaFlags(s.dir, cfg.Optimise)
+	if s.Role == Worker {
+		class, heap = "alluxio.worker.AlluxioWorker", cfg.WorkerHeap
+		args = append(args, "-XX:MaxDirectMemorySize="+strconv.FormatInt(cfg.WorkerDirect, 10))
+	}
+	return append(args, "-Xmx"+strconv.FormatInt(heap, 10), class)
+}
+
+// Kill ends the server with SIGKILL, paused or not, and returns when it is gone. Its journal and its blocks stay.
+func (s *Server) Kill() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil {
+		return nil
+	}
+	s.killed, s.paused = true, false
+	if err := s.proc.kill(); err != nil {
+		return fmt.Errorf("kill %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// Pause stops the process with SIGSTOP: it keeps its connections and its port, and answers nobody.
+func (s *Server) Pause() error { return s.signal("pause", syscall.SIGSTOP, true) }
+
+// Resume lets a paused process go on.
+func (s *Server) Resume() error { return s.signal("resume", syscall.SIGCONT, false) }
+
+func (s *Server) signal(verb string, sig syscall.Signal, paused bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil || !s.proc.running() {
+		return fmt.Errorf("%s %s: %w", verb, s.Name, errNotRunning)
+	}
+	if err := syscall.Kill(s.proc.pid(), sig); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, s.Name, err)
+	}
+	s.paused = paused
+	return nil
+}
+
+var errNotRunning = errors.New("it does not run")
+
+// awake says whether the process runs and is not paused.
+func (s *Server) awake() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc != nil && s.proc.running() && !s.paused
+}
+
+// crashed says whether the process ended and nobody killed it.
+func (s *Server) crashed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc != nil && !s.proc.running() && !s.killed
+}
