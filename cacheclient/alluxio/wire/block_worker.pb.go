@@ -581,7 +581,10 @@ func (*RemoveBlockResponse) Descriptor() ([]byte, []int) {
 	return file_cacheclient_alluxio_wire_block_worker_proto_rawDescGZIP(), []int{8}
 }
 
-// Opens a write, or asks for a flush.
+// Opens a write: the worker makes a temporary block of space_to_reserve bytes (unset: 8 MiB), and evicts for it. It
+// answers nothing, unless flush is set: then, here as at any later point, the offset up to which it wrote. An offset
+// given must be what was written so far. medium_type prefers a medium over tier; pin_on_create protects the block from
+// eviction for about a second, until the worker hears from the master which files are pinned.
 type WriteRequestCommand struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Type           *RequestType           `protobuf:"varint,1,opt,name=type,enum=alluxio.grpc.block.RequestType" json:"type,omitempty"`
@@ -682,7 +685,12 @@ func (x *WriteRequestCommand) GetSpaceToReserve() int64 {
 	return 0
 }
 
-// A message of a write: first a command, then chunks.
+// A message of a write: first a command, then chunks in order from the block's start, none of them empty and each with
+// its message below 4 MiB. To commit, close the sending side and wait for the end of the stream: at OK the master
+// knows the block's location. To abort, cancel the stream: the worker drops the temporary block. What was written is
+// committed whatever its length, and the master keeps the length that it has: the writer must count. INTERNAL is a
+// block that is there, or that somebody else is writing; RESOURCE_EXHAUSTED a tier without evictable space. Closing
+// the sending side before any message hangs.
 type WriteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Value:
@@ -765,7 +773,7 @@ func (*WriteRequest_Command) isWriteRequest_Value() {}
 
 func (*WriteRequest_Chunk) isWriteRequest_Value() {}
 
-// What a writer is told: the offset up to which bytes were written.
+// The answer to a command with flush: the offset up to which bytes were written.
 type WriteResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offset        *int64                 `protobuf:"varint,1,opt,name=offset" json:"offset,omitempty"`
@@ -818,7 +826,12 @@ func (x *WriteResponse) GetContentHash() string {
 	return ""
 }
 
-// Asks for a file to write a block into, on the worker's own machine.
+// Asks for a file in which to write a block, on the worker's own machine. The worker makes an empty one, writable by
+// all, and sets space_to_reserve bytes of the tier aside, evicting for them; later messages with only_reserve_space
+// add to that. The file may be written in any order, and must be closed and of the block's exact length, not above
+// what is reserved, when the sending side is closed: this renames the file to the block's and commits it, as in
+// WriteRequest; so do the errors and cancelling. cleanup_on_failure false keeps the temporary block when a reservation
+// fails with RESOURCE_EXHAUSTED. The worker keeps a temporary block for as long as the stream is open.
 type CreateLocalBlockRequest struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	BlockId          *int64                 `protobuf:"varint,1,opt,name=block_id,json=blockId" json:"block_id,omitempty"`
@@ -911,7 +924,7 @@ func (x *CreateLocalBlockRequest) GetPinOnCreate() bool {
 	return false
 }
 
-// The path of the temporary file to write the block into.
+// The path of the temporary file, as the worker sees it; without it the answer to only_reserve_space.
 type CreateLocalBlockResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          *string                `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
