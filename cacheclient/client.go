@@ -16,8 +16,8 @@
 //     the kernel can read that without us.
 //  4. File.Read lends the bytes otherwise, waiting for those that are on their way.
 //
-// Backends: embedded (a tier in local directories over any under store). They all
-// pass the conformance suite in cachetest.
+// Backends: embedded (a tier in local directories over any under store) and alluxio (the masters and workers of a
+// cluster). They all pass the conformance suite in cachetest.
 package cacheclient
 
 import (
@@ -185,6 +185,8 @@ const (
 	// OriginCache is a tier of this machine, OriginStaging the memory for bytes that no tier took.
 	OriginCache   Origin = "cache"
 	OriginStaging Origin = "staging"
+	// OriginWorker is a worker of a cluster, over the network.
+	OriginWorker Origin = "worker"
 	// OriginSource is the source: the reader waited for some of the bytes to come from there.
 	OriginSource Origin = "source"
 )

@@ -15,7 +15,7 @@ func (s *suite) stat() {
 	if !root.Dir || root.ID != cacheclient.RootID {
 		s.Errorf("the root is %+v", root)
 	}
-	for name, data := range Tree {
+	for name, data := range s.tree {
 		info := s.mustStat(name)
 		if info.Dir || info.Size != int64(len(data)) || info.Path != name || info.ID <= cacheclient.RootID {
 			s.Errorf("stat %q: %+v, %d bytes written", name, info, len(data))
@@ -72,7 +72,7 @@ func (s *suite) list() {
 		}
 	}
 	walk("")
-	for name := range Tree {
+	for name := range s.tree {
 		if !seen[name] {
 			s.Errorf("no listing has %q", name)
 		}
@@ -105,7 +105,7 @@ func (s *suite) pages() {
 
 func (s *suite) identities() {
 	ids := make(map[uint64]string)
-	for name := range Tree {
+	for name := range s.tree {
 		id := s.mustStat(name).ID
 		if other, ok := ids[id]; ok {
 			s.Errorf("%q and %q have the same identity", name, other)

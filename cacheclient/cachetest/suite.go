@@ -21,6 +21,12 @@ type Backend struct {
 	New func(t *testing.T, dir, cache string) cacheclient.Client
 	// Caches says that bytes once read stay; false for a backend without a tier.
 	Caches bool
+	// Split says that a cached file may lie in several local files, or in none: Local has nothing to say then.
+	Split bool
+	// Omits tells the names that the backend cannot show; nil shows all.
+	Omits func(path string) bool
+	// Whole says that reading a part of a file may bring all of it.
+	Whole bool
 }
 
 // suite is the state of one test.
@@ -28,8 +34,10 @@ type suite struct {
 	*testing.T
 	b          Backend
 	dir, cache string
-	c          cacheclient.Client
-	ctx        context.Context
+	// tree is what of Tree the backend shows.
+	tree map[string][]byte
+	c    cacheclient.Client
+	ctx  context.Context
 	// infos are of the versions that a former process had open.
 	infos map[string]cacheclient.Info
 }
@@ -49,6 +57,12 @@ func Run(t *testing.T, b Backend) {
 			defer cancel()
 			s := &suite{T: t, b: b, dir: t.TempDir(), cache: t.TempDir(), ctx: ctx}
 			Write(t, s.dir)
+			s.tree = make(map[string][]byte)
+			for name, data := range Tree {
+				if b.Omits == nil || !b.Omits(name) {
+					s.tree[name] = data
+				}
+			}
 			s.c = b.New(t, s.dir, s.cache)
 			defer func() {
 				if err := s.c.Close(); err != nil {

@@ -246,6 +246,21 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 	}
 }
 
+// Revalidate returns ErrStale if the source is known to have another version than info, as Open does, and fs.ErrNotExist
+// if it has none.
+func (c *Cache) Revalidate(ctx context.Context, info cacheclient.Info) error {
+	if c.ctx.Err() != nil {
+		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
+	}
+	return c.revalidate(ctx, info)
+}
+
+// Forget has the next who wants to know of a path, or of its directory, ask the source: the path has changed.
+func (c *Cache) Forget(path string) {
+	c.meta.remove(path)
+	c.outdated(path)
+}
+
 // revalidate makes sure that the source still has the version, as far as it can be known: a
 // source that does not answer changes nothing.
 func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {

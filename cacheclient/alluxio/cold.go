@@ -1,0 +1,236 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+// errOther says that the source has another version than the one asked for, in a way that the masters do not see.
+var errOther = errors.New("the source tells of the file differently than Alluxio does")
+
+// cold reads a span that no worker has: from the source, by this process and into a worker on the way; or by a worker
+// where this machine does not reach the source, or cannot tell that it has the version. tried is what failed before.
+func (f *file) cold(ctx context.Context, s span, tried []error) (cacheclient.Data, error) {
+	f.c.count.misses.Add(1)
+	info, err := f.source(ctx)
+	if err == nil {
+		d, sourceErr := f.own(ctx, s, info)
+		if sourceErr == nil || ctx.Err() != nil || errors.Is(sourceErr, cacheclient.ErrStale) {
+			return d, sourceErr
+		}
+		err = sourceErr
+	}
+	if errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
+		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, err)
+	}
+	tried = append(tried, err)
+	d, err := f.byWorker(ctx, s)
+	if err == nil || errors.Is(err, cacheclient.ErrStale) {
+		return d, err
+	}
+	tried = append(tried, err)
+	if ctx.Err() != nil {
+		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, ctx.Err())
+	}
+	err = errors.Join(tried...)
+	f.c.log.Warn("nobody has a block", "path", f.info.Path, "block", f.l.block(s.k), "tried", err)
+	return cacheclient.Data{}, fmt.Errorf("read %q: %w: %w", f.info.Path, cacheclient.ErrUnavailable, err)
+}
+
+// source is the version as the source tells of it. It is ErrStale where the source has another, and errOther where the
+// masters, asked to compare, say that it is this one.
+func (f *file) source(ctx context.Context) (cacheclient.Info, error) {
+	c := f.c
+	if c.cfg.WorkersRead {
+		return cacheclient.Info{}, errNoSource
+	}
+	if _, _, err := c.sources.find(f.info.Path); err != nil {
+		return cacheclient.Info{}, err
+	}
+	info, err := c.direct.Stat(ctx, f.info.Path)
+	if err == nil && !sameVersion(f.info, info) {
+		// What was known of the source may be old.
+		c.direct.Forget(f.info.Path)
+		info, err = c.direct.Stat(ctx, f.info.Path)
+	}
+	switch {
+	case err != nil && isGone(err):
+		return info, f.compare(ctx, cacheclient.ErrStale)
+	case err != nil:
+		return info, err
+	case !sameVersion(f.info, info):
+		return info, f.compare(ctx, cacheclient.ErrStale)
+	}
+	return info, nil
+}
+
+// compare has the masters compare the file with the source. It returns ErrStale where they have another version after
+// that, errOther where they have the same, and otherwise what is known without them.
+func (f *file) compare(ctx context.Context, otherwise error) error {
+	now, err := f.c.cluster.Status(ctx, f.c.store.absolute(f.info.Path), rpc.AlwaysSync)
+	switch {
+	case isGone(err):
+	case err != nil:
+		return otherwise
+	case now.GetFileId() == f.l.fileID && now.GetLength() == f.l.size:
+		return errOther
+	}
+	f.outdated()
+	return cacheclient.ErrStale
+}
+
+// outdated forgets what is known of the path, which has another version now.
+func (f *file) outdated() {
+	f.c.store.suspect(f.info.Path)
+	f.c.names.Forget(f.info.Path)
+}
+
+// own reads a span from the source by this process. The block goes into a worker on the way, if one has room for it.
+func (f *file) own(ctx context.Context, s span, info cacheclient.Info) (cacheclient.Data, error) {
+	if d, ok, err := f.c.fillFor(ctx, f, s, info); ok {
+		if err == nil || ctx.Err() != nil || errors.Is(err, cacheclient.ErrStale) {
+			return d, f.sourceChanged(err)
+		}
+	}
+	if p := f.c.pushFor(f, s.k, info); p != nil {
+		p.awaitPush(ctx, s)
+	}
+	d, err := f.readDirect(ctx, s, info)
+	return d, f.sourceChanged(err)
+}
+
+// sourceChanged has the masters learn of a change that a read from the source has met.
+func (f *file) sourceChanged(err error) error {
+	if errors.Is(err, cacheclient.ErrStale) {
+		f.c.direct.Forget(f.info.Path)
+		f.outdated()
+	}
+	return err
+}
+
+// readDirect reads a span from the source, past all workers.
+func (f *file) readDirect(ctx context.Context, s span, info cacheclient.Info) (cacheclient.Data, error) {
+	f.mu.Lock()
+	direct := f.direct
+	f.mu.Unlock()
+	if direct == nil {
+		opened, err := f.c.direct.Open(ctx, info)
+		if err != nil {
+			return cacheclient.Data{}, err
+		}
+		f.mu.Lock()
+		switch {
+		case f.closed.Load():
+			f.mu.Unlock()
+			_ = opened.Close()
+			return cacheclient.Data{}, cacheclient.ErrClosed
+		case f.direct == nil:
+			f.direct = opened
+			direct = opened
+			f.mu.Unlock()
+		default:
+			direct = f.direct
+			f.mu.Unlock()
+			_ = opened.Close()
+		}
+	}
+	d, err := direct.Read(ctx, int64(s.k)*f.l.blockSize+s.off, int(s.n))
+	if err == nil && int64(d.Len()) != s.n {
+		d.Release()
+		return cacheclient.Data{}, fmt.Errorf("the source has %d bytes where the version has %d: %w", d.Len(), s.n, cacheclient.ErrStale)
+	}
+	d.Origin = cacheclient.OriginSource
+	return d, err
+}
+
+// byWorker has a worker read a span from its under store. Nothing of it is shown before the masters, asked to compare,
+// say that the source still has the version: the worker reads whatever is at the path.
+func (f *file) byWorker(ctx context.Context, s span) (cacheclient.Data, error) {
+	c := f.c
+	ask, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	now, err := c.cluster.Status(ask, c.store.absolute(f.info.Path), rpc.AlwaysSync)
+	switch {
+	case isGone(err):
+		f.outdated()
+		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrStale)
+	case err != nil:
+		return cacheclient.Data{}, err
+	case now.GetFileId() != f.l.fileID:
+		f.outdated()
+		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrStale)
+	}
+	under := f.l.underStore(s.k, now)
+	workers, err := c.rank(ask, f.l.block(s.k), f.l.length(s.k))
+	if err != nil {
+		return cacheclient.Data{}, err
+	}
+	if len(workers) == 0 {
+		return cacheclient.Data{}, &rpc.Unreachable{Addr: f.c.cfg.Address.String(), Why: "has no worker that could read the block"}
+	}
+	f.forget(s.k)
+	d, err := f.remote(ctx, s, workers, f.check, under)
+	if err == nil {
+		c.count.bytesSource.Add(s.n)
+		d.Origin = cacheclient.OriginSource
+		if s.off != 0 || s.n != f.l.length(s.k) {
+			f.cacheLater(workers[0], s.k, under)
+		}
+	}
+	return d, err
+}
+
+// check is nil while the source has the version.
+func (f *file) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.c.cfg.Timeout)
+	defer cancel()
+	now, err := f.c.cluster.Status(ctx, f.c.store.absolute(f.info.Path), rpc.AlwaysSync)
+	if isGone(err) || err == nil && now.GetFileId() != f.l.fileID {
+		f.outdated()
+		return fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrStale)
+	}
+	return err
+}
+
+// cacheAgain is how long a worker is not asked again to cache a block.
+const cacheAgain = 30 * time.Second
+
+// cacheLater has a worker cache the whole block of which a part was read, so that readers at random places warm it too.
+func (f *file) cacheLater(w *rpc.Worker, k int, under *rpc.UnderStore) {
+	id := f.l.block(k)
+	if !f.c.asked.first(id, cacheAgain) || !f.c.begin() {
+		return
+	}
+	go func() {
+		defer f.c.work.Done()
+		ctx, cancel := context.WithTimeout(f.c.life, openPatience)
+		defer cancel()
+		if err := w.Cache(ctx, id, f.l.length(k), *under, true); err != nil {
+			f.c.log.Debug("a worker was not asked to cache a block", "path", f.info.Path, "block", id, "error", err)
+		}
+	}()
+}
+
+// rank are the workers that could hold a block of this length, the one that should first.
+func (c *Client) rank(ctx context.Context, id, length int64) ([]*rpc.Worker, error) {
+	live, err := c.cluster.Live(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var fit, broken []*rpc.Worker
+	for _, w := range rpc.Rank(live, id) {
+		switch {
+		case w.Capacity() > 0 && w.Capacity() < length:
+		case w.Broken():
+			broken = append(broken, w)
+		default:
+			fit = append(fit, w)
+		}
+	}
+	return append(fit, broken...), nil
+}

@@ -1,0 +1,276 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+// file is one open of a version that Alluxio told of.
+type file struct {
+	c    *Client
+	info cacheclient.Info
+	l    layout
+	// whole is the one local block that is all of the file, nil where there is none. The reference is the file's
+	// until Close.
+	whole  *blockFile
+	closed atomic.Bool
+	// life ends with Close, and with it the streams.
+	life context.Context
+	end  context.CancelFunc
+
+	// mu guards the rest.
+	mu sync.Mutex
+	// where is what is known of blocks that are not on this machine, by their numbers.
+	where map[int]located
+	// streams are the reads from workers that go on.
+	streams []*stream
+	// ends is where the last reads ended: what begins there, or near, follows.
+	ends [4]int64
+	next int
+	// opening are the blocks that somebody opens a stream of; each is closed when that is done.
+	opening map[int]chan struct{}
+	// copied are the blocks that the local worker was asked to copy.
+	copied map[int]bool
+	// direct is the file in its source, nil until it is needed.
+	direct cacheclient.File
+}
+
+// located is what is known of a block that is not on this machine.
+type located struct {
+	// workers have it; none means that it is cold.
+	workers []*rpc.Worker
+	at      time.Time
+}
+
+var _ cacheclient.File = (*file)(nil)
+
+// Open implements cacheclient.Client.
+func (c *Client) Open(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	l, ok := layoutOf(info)
+	if !ok && !info.Dir {
+		// The source told of it when no master did. One that answers by now has its own version.
+		if err := c.names.Revalidate(ctx, info); err != nil && !errors.Is(err, cacheclient.ErrUnavailable) {
+			return nil, err
+		}
+		return c.direct.Open(ctx, info)
+	}
+	if info.Dir {
+		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrIsDir)
+	}
+	if err := c.names.Revalidate(ctx, info); err != nil {
+		return nil, err
+	}
+	return c.hold(ctx, info, l)
+}
+
+// Resume implements cacheclient.Client.
+func (c *Client) Resume(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	l, ok := layoutOf(info)
+	if !ok || info.Dir {
+		return c.direct.Resume(ctx, info)
+	}
+	return c.hold(ctx, info, l)
+}
+
+// hold opens a version. A file of one block is looked for on this machine at once, so that the kernel can read it
+// by itself from the first open.
+func (c *Client) hold(ctx context.Context, info cacheclient.Info, l layout) (cacheclient.File, error) {
+	if !c.begin() {
+		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
+	}
+	defer c.work.Done()
+	f := &file{c: c, info: cacheclient.Identify(info), l: l, where: make(map[int]located), opening: make(map[int]chan struct{}), copied: make(map[int]bool)}
+	f.life, f.end = context.WithCancel(c.life)
+	if l.blocks() == 1 {
+		f.whole = c.localBlock(ctx, l.block(0), l.length(0))
+	}
+	c.mu.Lock()
+	c.open[info.Path]++
+	c.mu.Unlock()
+	return f, nil
+}
+
+// Info implements cacheclient.File.
+func (f *file) Info() cacheclient.Info { return f.info }
+
+// Local implements cacheclient.File.
+func (f *file) Local() (*os.File, bool) {
+	if f.closed.Load() || f.l.blocks() != 1 {
+		return nil, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.whole == nil {
+		// It may have been cached since.
+		f.whole = f.c.held.get(f.l.block(0))
+	}
+	if f.whole == nil {
+		return nil, false
+	}
+	return f.whole.file, true
+}
+
+// Close implements cacheclient.File.
+func (f *file) Close() error {
+	if !f.closed.CompareAndSwap(false, true) {
+		return cacheclient.ErrClosed
+	}
+	f.end()
+	c := f.c
+	c.mu.Lock()
+	if c.open[f.info.Path]--; c.open[f.info.Path] <= 0 {
+		delete(c.open, f.info.Path)
+	}
+	c.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.streams {
+		s.close()
+	}
+	f.streams = nil
+	if f.whole != nil {
+		f.whole.release()
+		f.whole = nil
+	}
+	if f.direct != nil {
+		_ = f.direct.Close()
+	}
+	return nil
+}
+
+// Read implements cacheclient.File.
+func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, error) {
+	if f.closed.Load() || f.c.life.Err() != nil {
+		return cacheclient.Data{}, cacheclient.ErrClosed
+	}
+	if off < 0 || n < 0 {
+		return cacheclient.Data{}, fmt.Errorf("read %q: offset %d and length %d are not both at least 0", f.info.Path, off, n)
+	}
+	length := min(int64(n), f.l.size-off)
+	if length <= 0 {
+		return cacheclient.Data{}, nil
+	}
+	spans := f.l.spans(off, length)
+	if len(spans) == 1 {
+		return f.readSpan(ctx, spans[0])
+	}
+	var all loans
+	for _, s := range spans {
+		d, err := f.readSpan(ctx, s)
+		if err != nil {
+			all.data().Release()
+			return cacheclient.Data{}, err
+		}
+		all.add(d)
+	}
+	return all.data(), nil
+}
+
+// loans are bytes from several blocks, lent as one.
+type loans struct {
+	parts  [][]byte
+	free   []func()
+	origin cacheclient.Origin
+}
+
+func (l *loans) add(d cacheclient.Data) {
+	l.parts = append(l.parts, d.Parts...)
+	if d.Free != nil {
+		l.free = append(l.free, d.Free)
+	}
+	// The slowest origin is the one that the reader waited for.
+	if l.origin == "" || d.Origin == cacheclient.OriginSource || (d.Origin == cacheclient.OriginWorker && l.origin == cacheclient.OriginCache) {
+		l.origin = d.Origin
+	}
+}
+
+func (l *loans) data() cacheclient.Data {
+	free := l.free
+	return cacheclient.Data{Parts: l.parts, Origin: l.origin, Free: func() {
+		for _, f := range free {
+			f()
+		}
+	}}
+}
+
+// readSpan reads a part of one block from the first source that can serve it: a tier of this machine, a fill that is
+// under way, a worker that has it, and what is cold from wherever that may come.
+func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
+	id := f.l.block(s.k)
+	if b := f.c.held.get(id); b != nil {
+		return f.lend(b, s), nil
+	}
+	if d, ok, err := f.c.filled(ctx, id, s); ok {
+		return d, err
+	}
+	if d, ok, err := f.streamed(ctx, s); ok && err == nil {
+		return d, nil
+	}
+	where, err := f.locate(ctx, s)
+	if err != nil {
+		return cacheclient.Data{}, err
+	}
+	if where.local != nil {
+		return f.lend(where.local, s), nil
+	}
+	var tried []error
+	if len(where.workers) > 0 {
+		d, err := f.remote(ctx, s, where.workers, nil, nil)
+		if err == nil || ctx.Err() != nil {
+			return d, err
+		}
+		tried = append(tried, err)
+		f.forget(s.k)
+	}
+	return f.cold(ctx, s, tried)
+}
+
+// lend gives bytes of a local block, and its reference, away.
+func (f *file) lend(b *blockFile, s span) cacheclient.Data {
+	f.c.count.hits.Add(1)
+	f.c.count.bytesLocal.Add(s.n)
+	return cacheclient.Data{Parts: [][]byte{b.bytes(s.off, s.n)}, Free: b.release, Origin: cacheclient.OriginCache}
+}
+
+// found is where a block is: open on this machine, or at workers, or nowhere.
+type found struct {
+	local   *blockFile
+	workers []*rpc.Worker
+}
+
+// locate finds the block. What is known of one that is not on this machine is believed for a while.
+func (f *file) locate(ctx context.Context, s span) (found, error) {
+	f.mu.Lock()
+	known, ok := f.where[s.k]
+	f.mu.Unlock()
+	if ok && time.Since(known.at) < placeAge {
+		return found{workers: known.workers}, nil
+	}
+	id := f.l.block(s.k)
+	if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
+		return found{local: b}, nil
+	}
+	workers := f.c.cachedAt(ctx, id)
+	if ctx.Err() != nil {
+		return found{}, fmt.Errorf("read %q: %w", f.info.Path, ctx.Err())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.where[s.k] = located{workers: workers, at: time.Now()}
+	return found{workers: workers}, nil
+}
+
+// forget has the block be looked for again.
+func (f *file) forget(k int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.where, k)
+}

@@ -1,0 +1,177 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+)
+
+const (
+	// freePatience is how long Free waits for workers to drop blocks; they do with their next heartbeats.
+	freePatience = 10 * time.Second
+	freeAgain    = 50 * time.Millisecond
+)
+
+// Free implements cacheclient.Client. The masters drop a whole tree in one call; where something of it is open here, what
+// is not is dropped file by file.
+func (c *Client) Free(ctx context.Context, path string) (int64, error) {
+	c.measure(ctx)
+	usedBefore := c.Capacity().Used
+	before, err := c.cachedIn(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	var freed int64
+	var ids []int64
+	for p, size := range before {
+		if !c.isOpen(p) {
+			freed += size.bytes
+			ids = append(ids, size.blocks...)
+		}
+	}
+	if c.openBelow(path) == 0 {
+		err = c.cluster.Free(ctx, c.store.absolute(path), false)
+	} else {
+		for p := range before {
+			if !c.isOpen(p) {
+				err = errors.Join(err, c.cluster.Free(ctx, c.store.absolute(p), false))
+			}
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("free %q: %w", path, err)
+	}
+	for _, id := range ids {
+		c.held.drop(id)
+		c.places.forget(id)
+	}
+	if err := c.awaitFreed(ctx, path, ids); err != nil {
+		return freed, err
+	}
+	c.awaitUse(context.WithoutCancel(ctx), func(used int64) bool { return used <= max(usedBefore-freed, 0) })
+	return freed, nil
+}
+
+// cachedFile is what workers have of a file.
+type cachedFile struct {
+	// bytes counts each block once, however many workers have it.
+	bytes  int64
+	blocks []int64
+}
+
+// cachedIn is what is cached of a file or a tree, by path.
+func (c *Client) cachedIn(ctx context.Context, path string) (map[string]cachedFile, error) {
+	found := make(map[string]cachedFile)
+	err := c.walk(ctx, path, func(p string, f *wire.FileInfo) {
+		var sum cachedFile
+		for _, b := range f.GetFileBlockInfos() {
+			if len(b.GetBlockInfo().GetLocations()) > 0 {
+				sum.bytes += b.GetBlockInfo().GetLength()
+				sum.blocks = append(sum.blocks, b.GetBlockInfo().GetBlockId())
+			}
+		}
+		if sum.bytes > 0 {
+			found[p] = sum
+		}
+	})
+	return found, err
+}
+
+// walk calls fn for the file, or each file of the tree, as the masters know it, without asking the source.
+func (c *Client) walk(ctx context.Context, path string, fn func(string, *wire.FileInfo)) error {
+	f, err := c.cluster.Status(ctx, c.store.absolute(path), knownOnly)
+	if err != nil {
+		return err
+	}
+	if !f.GetFolder() {
+		fn(path, f)
+		return nil
+	}
+	var dirs []string
+	err = c.cluster.List(ctx, c.store.absolute(path), knownOnly, func() error { return errRestarted }, func(f *wire.FileInfo) error {
+		p := join(path, f.GetName())
+		if f.GetFolder() {
+			dirs = append(dirs, p)
+		} else {
+			fn(p, f)
+		}
+		return nil
+	})
+	for _, d := range dirs {
+		if err == nil {
+			err = c.walk(ctx, d, fn)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// Gone since.
+		return nil
+	}
+	return err
+}
+
+// knownOnly has the masters answer from what they know.
+const knownOnly = 365 * 24 * time.Hour
+
+// isOpen tells whether somebody has the path open through this client.
+func (c *Client) isOpen(path string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open[path] > 0
+}
+
+// openBelow is how many paths of a tree are open.
+func (c *Client) openBelow(path string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for p := range c.open {
+		if path == "" || p == path || strings.HasPrefix(p, path+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitFreed waits until the masters know that workers have dropped the blocks. One that somebody reads stays until he
+// has ended, and is not waited for longer than freePatience.
+func (c *Client) awaitFreed(ctx context.Context, path string, ids []int64) error {
+	ctx, cancel := context.WithTimeout(ctx, freePatience)
+	defer cancel()
+	for len(ids) > 0 {
+		info, err := c.cluster.Block(ctx, ids[0])
+		switch {
+		case noSuchBlock(err), err == nil && len(info.GetLocations()) == 0:
+			ids = ids[1:]
+			continue
+		case err != nil && !errors.Is(err, cacheclient.ErrUnavailable):
+			return fmt.Errorf("free %q: %w", path, err)
+		}
+		if !sleep(ctx, freeAgain) {
+			c.log.Warn("workers have not dropped all blocks yet", "path", path, "blocks", len(ids))
+			break
+		}
+	}
+	return nil
+}
+
+// noSuchBlock tells whether an error of the masters says that they do not know a block: nobody has cached it.
+func noSuchBlock(err error) bool {
+	return err != nil && (errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "InvalidArgument"))
+}
+
+// Pin keeps what is cached of a path from eviction, or lets go of it.
+func (c *Client) Pin(ctx context.Context, path string, pinned bool) error {
+	return c.cluster.Pin(ctx, c.store.absolute(path), pinned)
+}
+
+// CachedPercentage is how much of a file, or of all files of a tree, is cached, as the masters tell it: 0 to 100.
+func (c *Client) CachedPercentage(ctx context.Context, path string) (int32, error) {
+	f, err := c.cluster.Status(ctx, c.store.absolute(path), knownOnly)
+	return f.GetInAlluxioPercentage(), err
+}

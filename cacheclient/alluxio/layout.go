@@ -1,0 +1,97 @@
+package alluxio
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+)
+
+// layout is what a version of a file is made of. All of it follows from the file's id and block size, which are
+// the version's mark in [cacheclient.Info]: a process that comes after this one reads what is cached of an open file
+// without a master.
+//
+// Alluxio gives a file that changed at the source a new id, so a block id never stands for two contents.
+type layout struct {
+	fileID, blockSize, size int64
+}
+
+// markPrefix begins the Version of what Alluxio told, and tells it from an under store's own marks.
+const markPrefix = "alluxio:"
+
+// mark is the layout as Info.Version has it.
+func (l layout) mark() string {
+	return markPrefix + strconv.FormatInt(l.fileID, 16) + ":" + strconv.FormatInt(l.blockSize, 16)
+}
+
+// layoutOf reads the layout of an Info; false where it is not Alluxio's but the under store's own.
+func layoutOf(i cacheclient.Info) (layout, bool) {
+	rest, ok := strings.CutPrefix(i.Version, markPrefix)
+	if !ok {
+		return layout{}, false
+	}
+	id, size, _ := strings.Cut(rest, ":")
+	l := layout{size: i.Size}
+	var err, err2 error
+	l.fileID, err = strconv.ParseInt(id, 16, 64)
+	l.blockSize, err2 = strconv.ParseInt(size, 16, 64)
+	return l, err == nil && err2 == nil && l.blockSize > 0
+}
+
+// sequenceBits are the bits of a block's id below the container's; a file has the container's id with all of them
+// set (CC/master/block/BlockId.java).
+const sequenceBits = 24
+
+// blocks is how many blocks the file has; an empty one has none.
+func (l layout) blocks() int { return int((l.size + l.blockSize - 1) / l.blockSize) }
+
+// block is the id of the k-th block.
+func (l layout) block(k int) int64 { return l.fileID&^(1<<sequenceBits-1) | int64(k) }
+
+// length is that of the k-th block in bytes.
+func (l layout) length(k int) int64 {
+	return min(l.blockSize, l.size-int64(k)*l.blockSize)
+}
+
+// infoOf is what Alluxio tells of a path, relative to the mount's root.
+func infoOf(f *wire.FileInfo, path string) cacheclient.Info {
+	i := cacheclient.Info{
+		Path: path, Dir: f.GetFolder(), Mode: os.FileMode(f.GetMode()) & os.ModePerm,
+		ModTime: time.UnixMilli(f.GetLastModificationTimeMs()),
+	}
+	if i.Dir {
+		return i
+	}
+	i.Size = f.GetLength()
+	i.Version = layout{fileID: f.GetFileId(), blockSize: max(f.GetBlockSizeBytes(), 1), size: i.Size}.mark()
+	return i
+}
+
+// span is a part of one block.
+type span struct {
+	// k is the block's number in the file, off the offset in it, n the length in bytes.
+	k      int
+	off, n int64
+}
+
+// spans cuts the range [off, off+n) of the file at the borders of blocks.
+func (l layout) spans(off, n int64) []span {
+	spans := make([]span, 0, 2)
+	for n > 0 {
+		k := off / l.blockSize
+		in := off % l.blockSize
+		part := min(n, l.blockSize-in)
+		spans = append(spans, span{k: int(k), off: in, n: part})
+		off, n = off+part, n-part
+	}
+	return spans
+}
+
+// underStore tells a worker where the k-th block is in its under store.
+func (l layout) underStore(k int, f *wire.FileInfo) *rpc.UnderStore {
+	return &rpc.UnderStore{Path: f.GetUfsPath(), Mount: f.GetMountId(), Offset: int64(k) * l.blockSize, Length: l.length(k)}
+}

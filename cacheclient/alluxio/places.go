@@ -1,0 +1,138 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+const (
+	// maxPlaces bounds the blocks whose workers are remembered, and placeAge is how long they are believed.
+	maxPlaces = 64 << 10
+	placeAge  = 10 * time.Second
+	// placePatience bounds the question to the masters where a block is: who reads can do without the answer.
+	placePatience = time.Second
+	// masterPause is how long the masters are not asked for places after they did not answer.
+	masterPause = 500 * time.Millisecond
+)
+
+// place is where a block is cached, as the masters told.
+type place struct {
+	workers []*rpc.Worker
+	at      time.Time
+}
+
+// places are the blocks whose workers are known. What was known stays readable while masters fail over: a new leader
+// has no locations until the workers have registered with it.
+type places struct {
+	// mu guards the rest.
+	mu  sync.Mutex
+	lru *simplelru.LRU[int64, place]
+	// silent is until when the masters are not asked.
+	silent time.Time
+}
+
+func newPlaces() (*places, error) {
+	p := &places{}
+	var err error
+	p.lru, err = simplelru.NewLRU[int64, place](maxPlaces, nil)
+	return p, err
+}
+
+func (p *places) get(id int64) (place, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lru.Get(id)
+}
+
+func (p *places) put(id int64, workers []*rpc.Worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lru.Add(id, place{workers: workers, at: time.Now()})
+}
+
+// without notes that a worker does not have a block.
+func (p *places) without(id int64, w *rpc.Worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known, ok := p.lru.Peek(id); ok {
+		known.workers = slices.DeleteFunc(slices.Clone(known.workers), func(o *rpc.Worker) bool { return o == w })
+		p.lru.Add(id, known)
+	}
+}
+
+func (p *places) forget(id int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lru.Remove(id)
+}
+
+// mayAsk tells whether the masters are worth asking, and told notes how that went.
+func (p *places) mayAsk() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().After(p.silent)
+}
+
+func (p *places) told(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.silent = time.Now().Add(masterPause)
+	}
+}
+
+// cachedAt are the workers that have a block, those that work first and otherwise in an order of chance, so that
+// readers spread.
+func (c *Client) cachedAt(ctx context.Context, id int64) []*rpc.Worker {
+	known, ok := c.places.get(id)
+	if !ok || time.Since(known.at) > placeAge {
+		if asked, err := c.askPlace(ctx, id); err == nil {
+			known = place{workers: asked}
+		}
+	}
+	workers := slices.Clone(known.workers)
+	rand.Shuffle(len(workers), func(i, j int) { workers[i], workers[j] = workers[j], workers[i] })
+	slices.SortStableFunc(workers, func(a, b *rpc.Worker) int {
+		switch x, y := a.Broken(), b.Broken(); {
+		case x == y:
+			return 0
+		case x:
+			return 1
+		}
+		return -1
+	})
+	return workers
+}
+
+var errSilent = errors.New("the masters did not answer a moment ago")
+
+// askPlace asks the masters where a block is. One that nobody has cached yet is not known to them.
+func (c *Client) askPlace(ctx context.Context, id int64) ([]*rpc.Worker, error) {
+	if !c.places.mayAsk() {
+		return nil, errSilent
+	}
+	ctx, cancel := context.WithTimeout(ctx, placePatience)
+	defer cancel()
+	info, err := c.cluster.Block(ctx, id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !noSuchBlock(err) {
+		c.places.told(err)
+		return nil, err
+	}
+	var workers []*rpc.Worker
+	for _, l := range info.GetLocations() {
+		if w, err := c.cluster.At(l.GetWorkerAddress()); err == nil {
+			workers = append(workers, w)
+		}
+	}
+	c.places.put(id, workers)
+	return workers, nil
+}

@@ -1,0 +1,285 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+const (
+	// slack is how far from the end of an earlier read, in bytes, one may begin and still follow it: requests of the
+	// kernel's read-ahead of up to 1 MiB arrive side by side.
+	slack = 4 << 20
+	// openPatience bounds the wait for the first byte of a block that a worker has.
+	openPatience = time.Second
+)
+
+// sequential tells whether a read of the file at off follows another, and notes where this one ends.
+func (f *file) sequential(off, n int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, end := range f.ends {
+		if (end > 0 || off == 0) && off >= end-slack && off <= end+slack {
+			f.ends[i] = max(end, off+n)
+			return true
+		}
+	}
+	f.ends[f.next%len(f.ends)] = off + n
+	f.next++
+	return off == 0
+}
+
+// streamed reads from a stream that is under way; false if there is none that has the bytes or will soon.
+func (f *file) streamed(ctx context.Context, s span) (cacheclient.Data, bool, error) {
+	for {
+		f.mu.Lock()
+		opening := f.opening[s.k]
+		st := f.streamOf(s)
+		f.mu.Unlock()
+		if st != nil {
+			f.sequential(int64(s.k)*f.l.blockSize+s.off, s.n)
+			d, err := st.read(ctx, s.off, s.n)
+			if err == nil {
+				f.c.count.hits.Add(1)
+				f.prefetch(s)
+				return d, true, nil
+			}
+			if !errors.Is(err, errPassed) && ctx.Err() == nil {
+				f.drop(st)
+			}
+			return d, true, err
+		}
+		if opening == nil {
+			return cacheclient.Data{}, false, nil
+		}
+		select {
+		case <-opening:
+		case <-ctx.Done():
+			return cacheclient.Data{}, false, ctx.Err()
+		}
+	}
+}
+
+// streamOf is the stream that brings the span; mu is held.
+func (f *file) streamOf(s span) *stream {
+	for _, st := range f.streams {
+		if st.k != s.k {
+			continue
+		}
+		st.mu.Lock()
+		ok := st.covers(s.off, s.n)
+		st.mu.Unlock()
+		if ok {
+			return st
+		}
+	}
+	return nil
+}
+
+// keep adds a stream, in the place of the one that was not read for the longest time if there are many.
+func (f *file) keep(st *stream) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed.Load() {
+		st.close()
+		return
+	}
+	if len(f.streams) >= maxStreams {
+		oldest := 0
+		for i := range f.streams {
+			if f.streams[i].lastUsed().Before(f.streams[oldest].lastUsed()) {
+				oldest = i
+			}
+		}
+		f.streams[oldest].close()
+		f.streams[oldest] = st
+		return
+	}
+	f.streams = append(f.streams, st)
+}
+
+// drop ends a stream that failed.
+func (f *file) drop(st *stream) {
+	st.close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.streams {
+		if f.streams[i] == st {
+			f.streams = append(f.streams[:i], f.streams[i+1:]...)
+			return
+		}
+	}
+}
+
+// claim marks a block as having a stream opened, false if somebody else does that already. unclaim ends it.
+func (f *file) claim(k int) (unclaim func(), ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opening[k] != nil {
+		return nil, false
+	}
+	opening := make(chan struct{})
+	f.opening[k] = opening
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.opening, k)
+		close(opening)
+	}, true
+}
+
+// remote reads a span from one of the workers, the first that can. A read that follows others opens a stream that goes on
+// to the block's end; another asks for its range alone. under is set where the workers are to read their under store.
+func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
+	goesOn := f.sequential(int64(s.k)*f.l.blockSize+s.off, s.n) && (under == nil || s.off == 0)
+	if goesOn {
+		unclaim, ok := f.claim(s.k)
+		if !ok {
+			if d, ok, err := f.streamed(ctx, s); ok && err == nil {
+				return d, nil
+			}
+			goesOn = false
+		} else {
+			defer unclaim()
+		}
+	}
+	var errs []error
+	for _, w := range workers {
+		d, err := f.from(ctx, w, s, goesOn, check, under)
+		if err == nil {
+			f.c.count.hits.Add(1)
+			f.passive(w, s.k)
+			return d, nil
+		}
+		if ctx.Err() != nil {
+			return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, ctx.Err())
+		}
+		errs = append(errs, err)
+		f.blame(ctx, w, s.k, err)
+		if errors.Is(err, cacheclient.ErrStale) {
+			break
+		}
+	}
+	return cacheclient.Data{}, errors.Join(errs...)
+}
+
+// blame takes note of what a worker's failure says of its copy of the block.
+func (f *file) blame(ctx context.Context, w *rpc.Worker, k int, err error) {
+	switch {
+	case rpc.NotCached(err):
+		f.c.places.without(f.l.block(k), w)
+	case errors.Is(err, rpc.ErrShort):
+		f.c.damaged(ctx, w, f.l.block(k), err)
+	}
+}
+
+// from reads a span from one worker.
+func (f *file) from(ctx context.Context, w *rpc.Worker, s span, goesOn bool, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
+	end := s.off + s.n
+	if goesOn {
+		end = f.l.length(s.k)
+	}
+	patience := openPatience
+	if under != nil {
+		patience = f.c.cfg.Timeout
+	}
+	open, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r, err := w.ReadBlock(open, f.l.block(s.k), s.off, end-s.off, under)
+	if err != nil {
+		if open.Err() != nil && ctx.Err() == nil {
+			return cacheclient.Data{}, &rpc.Unreachable{Addr: w.Addr(), Why: fmt.Sprintf("brought nothing for %v", patience)}
+		}
+		return cacheclient.Data{}, err
+	}
+	st := f.c.newStream(f.life, w, s.k, r, end, check)
+	if under != nil {
+		st.patience = f.c.cfg.Timeout
+	}
+	d, err := st.read(ctx, s.off, s.n)
+	if err != nil || !goesOn {
+		st.close()
+		return d, err
+	}
+	f.keep(st)
+	f.prefetch(s)
+	return d, nil
+}
+
+// prefetch opens the stream of the next block when a reader comes to the end of one, so that it does not wait at
+// each border.
+func (f *file) prefetch(s span) {
+	next := s.k + 1
+	if s.off+s.n+firstAhead < f.l.length(s.k) || next >= f.l.blocks() {
+		return
+	}
+	first := span{k: next, n: 1}
+	f.mu.Lock()
+	known := f.streamOf(first) != nil || f.opening[next] != nil
+	f.mu.Unlock()
+	if known {
+		return
+	}
+	unclaim, ok := f.claim(next)
+	if !ok {
+		return
+	}
+	if !f.c.begin() {
+		unclaim()
+		return
+	}
+	go func() {
+		defer f.c.work.Done()
+		defer unclaim()
+		f.openNext(first)
+	}()
+}
+
+// openNext opens the stream of a block for a reader that is about to come. What fails, the reader finds out.
+func (f *file) openNext(s span) {
+	where, err := f.locate(f.life, s)
+	if where.local != nil {
+		where.local.release()
+	}
+	if err != nil || len(where.workers) == 0 {
+		return
+	}
+	w := where.workers[0]
+	ctx, cancel := context.WithTimeout(f.life, openPatience)
+	defer cancel()
+	r, err := w.ReadBlock(ctx, f.l.block(s.k), 0, f.l.length(s.k), nil)
+	if err != nil {
+		f.blame(ctx, w, s.k, err)
+		f.forget(s.k)
+		return
+	}
+	f.keep(f.c.newStream(f.life, w, s.k, r, f.l.length(s.k), nil))
+}
+
+// passive has the worker of this machine copy a block that is read from another, where that is wanted.
+func (f *file) passive(from *rpc.Worker, k int) {
+	here := f.c.local.all()
+	if !f.c.cfg.PassiveCache || len(here) == 0 || !f.c.begin() {
+		return
+	}
+	f.mu.Lock()
+	again := f.copied[k]
+	f.copied[k] = true
+	f.mu.Unlock()
+	if again {
+		f.c.work.Done()
+		return
+	}
+	go func() {
+		defer f.c.work.Done()
+		ctx, cancel := context.WithTimeout(f.c.life, openPatience)
+		defer cancel()
+		if err := here[0].Copy(ctx, f.l.block(k), f.l.length(k), from); err != nil {
+			f.c.log.Debug("a block was not copied to this machine", "path", f.info.Path, "block", f.l.block(k), "error", err)
+		}
+	}()
+}

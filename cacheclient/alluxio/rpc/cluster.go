@@ -1,0 +1,87 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Config says which cluster, and as whom.
+type Config struct {
+	// Masters are host:port of every master.
+	Masters  []string
+	Security Security
+	// Log receives what an operator should know; nothing by default.
+	Log *slog.Logger
+}
+
+// Cluster is the masters and workers that one process speaks to. All sessions of the process that
+// name the same masters as the same user share it.
+type Cluster struct {
+	*Masters
+	*Workers
+
+	key string
+	// users is guarded by clusters.mu.
+	users int
+}
+
+// clusters are those in use.
+var clusters = struct {
+	mu    sync.Mutex
+	byKey map[string]*Cluster
+}{byKey: make(map[string]*Cluster)}
+
+// Connect returns the cluster, which the caller gives back with Release. It asks nothing of a server: whether one
+// answers turns out with the first call.
+func Connect(cfg Config) (*Cluster, error) {
+	security, err := cfg.Security.complete()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	masters := slices.Sorted(slices.Values(cfg.Masters))
+	key := strings.Join(masters, ",") + " " + security.key()
+	clusters.mu.Lock()
+	defer clusters.mu.Unlock()
+	if c := clusters.byKey[key]; c != nil {
+		c.users++
+		return c, nil
+	}
+	m, err := newMasters(masters, security, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Masters: m, Workers: newWorkers(m, security), key: key, users: 1}
+	clusters.byKey[key] = c
+	return c, nil
+}
+
+// Release ends the connections when the last user has released the cluster.
+func (c *Cluster) Release() {
+	clusters.mu.Lock()
+	c.users--
+	last := c.users == 0
+	if last {
+		delete(clusters.byKey, c.key)
+	}
+	clusters.mu.Unlock()
+	if last {
+		c.Workers.close()
+		c.Masters.close()
+	}
+}
+
+// Check asks the leader which version it runs, and refuses one whose protocol is another. It is for the start of a
+// session; a cluster that does not answer is cacheclient.ErrUnavailable.
+func (c *Cluster) Check(ctx context.Context) error {
+	info, err := c.MasterInfo(ctx)
+	if err != nil {
+		return err
+	}
+	return supported(strings.Join(c.addrs, ","), info.Version)
+}

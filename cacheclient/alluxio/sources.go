@@ -1,0 +1,289 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+// SourceProperty is the property of a mount that names the true source behind it, where its under store is a gateway
+// that only the workers reach.
+const SourceProperty = "millrace.source"
+
+// Source is an under store that this machine reads by itself.
+type Source struct {
+	// Path is where it is mounted, relative to the root of what the client shows; "" for all of it.
+	Path string
+	// URL is the source as ufs.Open takes it.
+	URL string
+	// Options say how to reach it.
+	Options ufs.Options
+}
+
+// mounted is a source in use.
+type mounted struct {
+	// at is where it is in what the client shows, and below the path in the source that is shown there.
+	at, below string
+	store     ufs.Store
+	url       string
+}
+
+// sources are the under stores as one tree, read without Alluxio: what is cold comes from here, and everything when
+// nobody of Alluxio answers. It is a ufs.Store, so that one embedded cache without tiers reads ahead, retries and
+// bounds memory for all of them.
+type sources struct {
+	// addr is what the client shows.
+	addr rpc.Address
+	// given are the sources that the user named; options are for those that the mount table names.
+	given   []Source
+	options ufs.Options
+	log     *slog.Logger
+
+	// mu guards the rest.
+	mu     sync.Mutex
+	mounts []mounted
+	// refused are sources that could not be opened, by URL, and when they may be tried again.
+	refused map[string]time.Time
+}
+
+var (
+	_ ufs.Store = (*sources)(nil)
+	// errNoSource says that this machine does not read the source of a path by itself.
+	errNoSource = errors.New("the source is read by workers only")
+)
+
+// retrySource is how long a source that could not be opened is left alone.
+const retrySource = 30 * time.Second
+
+func (s *sources) String() string { return s.addr.String() }
+
+// open opens what the user gave.
+func (s *sources) open(ctx context.Context) error {
+	for _, g := range s.given {
+		store, err := ufs.Open(ctx, g.URL, g.Options)
+		if err != nil {
+			return err
+		}
+		s.mounts = append(s.mounts, mounted{at: g.Path, store: store, url: g.URL})
+	}
+	return nil
+}
+
+// follow opens what the mount table names and this machine can read, and closes what it names no more.
+func (s *sources) follow(ctx context.Context, table map[string]*wire.MountPointInfo) {
+	if len(s.given) > 0 {
+		return
+	}
+	wanted := s.wanted(table)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var kept []mounted
+	for _, m := range s.mounts {
+		if w, ok := wanted[m.at]; ok && w.url == m.url && w.below == m.below {
+			kept = append(kept, m)
+			delete(wanted, m.at)
+			continue
+		}
+		_ = m.store.Close()
+	}
+	for _, at := range slices.Sorted(maps.Keys(wanted)) {
+		w := wanted[at]
+		if time.Now().Before(s.refused[w.url]) {
+			continue
+		}
+		opts := s.options
+		opts.Deferred = true
+		store, err := ufs.Open(ctx, w.url, opts)
+		if err != nil {
+			s.refused[w.url] = time.Now().Add(retrySource)
+			s.log.Info("a source is read by workers only", "mount", at, "reason", err)
+			continue
+		}
+		kept = append(kept, mounted{at: at, below: w.below, store: store, url: w.url})
+	}
+	s.mounts = kept
+}
+
+// wanted are the sources that the table names, by where they are in what the client shows.
+func (s *sources) wanted(table map[string]*wire.MountPointInfo) map[string]mounted {
+	wanted := make(map[string]mounted)
+	for at, info := range table {
+		url, ok := readable(info)
+		if !ok {
+			continue
+		}
+		switch {
+		case at == s.addr.Path:
+			wanted[""] = mounted{url: url}
+		case within(at, s.addr.Path):
+			wanted[strings.TrimPrefix(at[len(s.addr.Path):], "/")] = mounted{url: url}
+		case within(s.addr.Path, at):
+			// The mount begins above us; of several the nearest counts.
+			below := strings.TrimPrefix(s.addr.Path[len(at):], "/")
+			if old, ok := wanted[""]; !ok || len(below) < len(old.below) {
+				wanted[""] = mounted{below: below, url: url}
+			}
+		}
+	}
+	return wanted
+}
+
+// readable is the URL by which this machine may read an under store: the one that the mount names, an https server, or a
+// directory that is here. Keys of object stores are not taken from the mount table.
+func readable(info *wire.MountPointInfo) (string, bool) {
+	if url := info.GetProperties()[SourceProperty]; url != "" {
+		return url, true
+	}
+	uri := info.GetUfsUri()
+	if dir, ok := strings.CutPrefix(uri, "file://"); ok {
+		uri = dir
+	}
+	switch {
+	case strings.HasPrefix(uri, "https://"), strings.HasPrefix(uri, "http://"):
+		return uri, true
+	case strings.HasPrefix(uri, "/"):
+		st, err := os.Stat(uri)
+		return uri, err == nil && st.IsDir()
+	}
+	return "", false
+}
+
+// within tells whether the absolute path p is strictly below dir.
+func within(p, dir string) bool {
+	if dir == "/" {
+		return p != "/"
+	}
+	return strings.HasPrefix(p, dir+"/")
+}
+
+// find is the source of a path, and the path in it.
+func (s *sources) find(p string) (ufs.Store, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best *mounted
+	for i := range s.mounts {
+		m := &s.mounts[i]
+		if (m.at == "" || p == m.at || strings.HasPrefix(p, m.at+"/")) && (best == nil || len(m.at) > len(best.at)) {
+			best = m
+		}
+	}
+	if best == nil {
+		return nil, "", errNoSource
+	}
+	return best.store, path.Join(best.below, strings.TrimPrefix(p[len(best.at):], "/")), nil
+}
+
+// Stat implements ufs.Store.
+func (s *sources) Stat(ctx context.Context, p string) (cacheclient.Info, error) {
+	store, in, err := s.find(p)
+	if err != nil {
+		if s.above(p) {
+			return cacheclient.Info{Path: p, Dir: true}, nil
+		}
+		return cacheclient.Info{}, fmt.Errorf("%w: %w", cacheclient.ErrUnavailable, err)
+	}
+	info, err := store.Stat(ctx, in)
+	info.Path = p
+	return info, err
+}
+
+// above tells whether a source is mounted below the path.
+func (s *sources) above(p string) bool { return len(s.below(p)) > 0 }
+
+// below are the names of the directory p on the way to sources that are mounted below it.
+func (s *sources) below(p string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for _, m := range s.mounts {
+		rest, ok := m.at, m.at != ""
+		if p != "" {
+			rest, ok = strings.CutPrefix(m.at, p+"/")
+		}
+		if name, _, _ := strings.Cut(rest, "/"); ok && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// List implements ufs.Store.
+func (s *sources) List(ctx context.Context, dir string, fn func(cacheclient.Info) error) error {
+	mounts := s.below(dir)
+	for _, name := range mounts {
+		if err := fn(cacheclient.Info{Path: join(dir, name), Dir: true}); err != nil {
+			return err
+		}
+	}
+	store, in, err := s.find(dir)
+	if err != nil {
+		if len(mounts) > 0 {
+			return nil
+		}
+		return fmt.Errorf("%w: %w", cacheclient.ErrUnavailable, err)
+	}
+	err = store.List(ctx, in, func(i cacheclient.Info) error {
+		name := path.Base(i.Path)
+		if slices.Contains(mounts, name) {
+			return nil
+		}
+		i.Path = join(dir, name)
+		return fn(i)
+	})
+	if errors.Is(err, fs.ErrNotExist) && len(mounts) > 0 {
+		return nil
+	}
+	return err
+}
+
+// Open implements ufs.Store.
+func (s *sources) Open(ctx context.Context, info cacheclient.Info, off, length int64) (*ufs.Body, error) {
+	store, in, err := s.find(info.Path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cacheclient.ErrUnavailable, err)
+	}
+	info.Path = in
+	return store.Open(ctx, info, off, length)
+}
+
+// Close implements ufs.Store.
+func (s *sources) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, m := range s.mounts {
+		err = errors.Join(err, m.store.Close())
+	}
+	s.mounts = nil
+	return err
+}
+
+// sameVersion tells whether what a source says of a file is the version that Alluxio knows: the size and the time, which
+// Alluxio keeps in milliseconds and many a source tells in seconds.
+func sameVersion(known, source cacheclient.Info) bool {
+	if source.Dir || known.Size != source.Size {
+		return false
+	}
+	if source.ModTime.IsZero() {
+		return true
+	}
+	a, b := known.ModTime.UnixMilli(), source.ModTime.UnixMilli()
+	if a%1000 == 0 || b%1000 == 0 {
+		return a/1000 == b/1000
+	}
+	return a == b
+}

@@ -1,0 +1,360 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+const (
+	// firstAhead and largestAhead bound how far beyond what was asked for a stream receives, in bytes: the window
+	// doubles as the reader moves on.
+	firstAhead   = 2 << 20
+	largestAhead = 16 << 20
+	// behind is how much of what was asked for is kept, in bytes: the kernel sends the requests of its read-ahead side by
+	// side, and they arrive in any order.
+	behind = 2 << 20
+	// stallAfter is how long a worker may bring nothing while somebody waits before another is tried.
+	stallAfter = 700 * time.Millisecond
+	// maxStreams bounds the streams of one file: readers at several places.
+	maxStreams = 4
+)
+
+// stream is a block on its way from a worker, from some offset to its end: a window of chunks in the order of the
+// block, ahead of its readers. A goroutine, which ends with the stream, receives; the transport's flow control has the worker
+// wait while the window is full.
+type stream struct {
+	c      *Client
+	worker *rpc.Worker
+	k      int
+	end    int64
+	cancel context.CancelFunc
+
+	// mu guards the rest.
+	mu sync.Mutex
+	// changed is closed, and made anew, when anything below changes.
+	changed chan struct{}
+	// chunks hold [from, head); those before were given back.
+	chunks     []*lentChunk
+	from, head int64
+	// visible is up to where readers may have the bytes: head, but for a worker that reads the source, whose
+	// bytes are shown when the source is known to have the version still.
+	visible int64
+	checked bool
+	// want is the furthest byte that was asked for, ahead how far beyond to receive, in bytes, and began where the
+	// stream began.
+	want, ahead, began int64
+	// reserved is what of the client's window memory the stream has, in bytes.
+	reserved int64
+	used     time.Time
+	// patience is how long it may bring nothing while somebody waits.
+	patience time.Duration
+	err      error
+	closed   bool
+}
+
+// lentChunk is a chunk with references: one of the stream, one of each loan.
+type lentChunk struct {
+	off   int64
+	chunk *rpc.Chunk
+	parts [][]byte
+	refs  atomic.Int64
+}
+
+func (l *lentChunk) release() {
+	if l.refs.Add(-1) == 0 {
+		l.chunk.Free()
+	}
+}
+
+// newStream begins to receive what the reader brings.
+func (c *Client) newStream(life context.Context, w *rpc.Worker, k int, r *rpc.BlockReader, end int64, check func(context.Context) error) *stream {
+	ctx, cancel := context.WithCancel(life)
+	s := &stream{
+		c: c, worker: w, k: k, end: end, cancel: cancel, changed: make(chan struct{}),
+		from: r.At(), head: r.At(), visible: r.At(), want: r.At(), began: r.At(), ahead: firstAhead, used: time.Now(), checked: check != nil, patience: stallAfter,
+	}
+	if !c.begin() {
+		r.Close()
+		cancel()
+		s.err = cacheclient.ErrClosed
+		return s
+	}
+	go func() {
+		defer c.work.Done()
+		s.receive(ctx, r)
+	}()
+	if check != nil && c.begin() {
+		go func() {
+			defer c.work.Done()
+			s.verify(ctx, check)
+		}()
+	}
+	return s
+}
+
+// wake tells all who wait; mu is held.
+func (s *stream) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// receive brings chunks until the block's end, an error, or the stream's end.
+func (s *stream) receive(ctx context.Context, r *rpc.BlockReader) {
+	// A receive that waits is ended by the reader's own stream.
+	stop := context.AfterFunc(ctx, r.Abort)
+	defer r.Close()
+	defer stop()
+	for {
+		if !s.room(ctx) {
+			return
+		}
+		c, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		s.mu.Lock()
+		if err != nil {
+			s.fail(err)
+			s.mu.Unlock()
+			s.judge(ctx, err)
+			return
+		}
+		if s.closed {
+			s.mu.Unlock()
+			c.Free()
+			return
+		}
+		l := &lentChunk{off: s.head, chunk: c, parts: c.Parts()}
+		l.refs.Store(1)
+		s.chunks = append(s.chunks, l)
+		s.head += int64(c.Len())
+		if !s.checked {
+			s.visible = s.head
+		}
+		s.wake()
+		s.mu.Unlock()
+		s.c.count.bytesRemote.Add(int64(c.Len()))
+	}
+}
+
+// judge counts what ended a stream against the worker, and has a damaged block removed.
+func (s *stream) judge(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, cacheclient.ErrUnavailable):
+		s.worker.Failed()
+	}
+}
+
+// room waits until the window has room for more; false when there is no more to do.
+func (s *stream) room(ctx context.Context) bool {
+	for {
+		s.mu.Lock()
+		if s.closed || s.head >= s.end {
+			s.mu.Unlock()
+			return false
+		}
+		if s.head < s.want+s.ahead {
+			s.mu.Unlock()
+			return true
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// verify shows what was received when the source is known to have the version still, as often as something new is here.
+func (s *stream) verify(ctx context.Context, check func(context.Context) error) {
+	for {
+		s.mu.Lock()
+		upTo, changed, over := s.head, s.changed, s.closed || s.visible >= s.end
+		idle := s.head == s.visible
+		s.mu.Unlock()
+		if over {
+			return
+		}
+		if idle {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		err := check(ctx)
+		s.mu.Lock()
+		if err != nil {
+			s.fail(err)
+		} else {
+			s.visible = upTo
+			s.wake()
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// fail notes why no more comes; mu is held.
+func (s *stream) fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+	s.wake()
+}
+
+// covers tells whether the stream brings [off, off+n) soon, or has it; mu is held.
+func (s *stream) covers(off, n int64) bool {
+	return !s.closed && off >= s.from && off <= s.want+s.ahead && off+n <= s.end && (s.err == nil || off+n <= s.visible)
+}
+
+// read lends [off, off+n) of the block, waiting for it. A worker that brings nothing for stallAfter is an error.
+func (s *stream) read(ctx context.Context, off, n int64) (cacheclient.Data, error) {
+	stall := time.NewTimer(s.patience)
+	defer stall.Stop()
+	last := int64(-1)
+	for {
+		s.mu.Lock()
+		s.ask(off + n)
+		switch {
+		case s.closed || off < s.from:
+			s.mu.Unlock()
+			return cacheclient.Data{}, errPassed
+		case off+n <= s.visible:
+			d := s.gather(off, n)
+			s.mu.Unlock()
+			return d, nil
+		case s.err != nil:
+			err := s.err
+			s.mu.Unlock()
+			return cacheclient.Data{}, err
+		}
+		if s.visible != last {
+			last = s.visible
+			stall.Reset(s.patience)
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-stall.C:
+			s.worker.Failed()
+			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(), s.patience, cacheclient.ErrUnavailable)
+		case <-ctx.Done():
+			return cacheclient.Data{}, ctx.Err()
+		}
+	}
+}
+
+// errPassed says that a stream does not have the bytes any more.
+var errPassed = errors.New("the stream has gone on")
+
+// ask notes how far a reader wants to have the block, and lets the window grow with it; mu is held.
+func (s *stream) ask(until int64) {
+	s.used = time.Now()
+	if until <= s.want {
+		return
+	}
+	s.want = until
+	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead {
+		if grown := min(2*s.ahead, largestAhead); s.c.windows.TryAcquire(grown - s.ahead) {
+			s.reserved += grown - s.ahead
+			s.ahead = grown
+		}
+	}
+	s.wake()
+}
+
+// gather lends the chunks of [off, off+n), which are all here, and gives back what lies far behind; mu is held.
+func (s *stream) gather(off, n int64) cacheclient.Data {
+	var d cacheclient.Data
+	var lent []*lentChunk
+	for _, l := range s.chunks {
+		start, end := l.off, l.off+int64(l.chunk.Len())
+		if end <= off {
+			continue
+		}
+		if start >= off+n {
+			break
+		}
+		l.refs.Add(1)
+		lent = append(lent, l)
+		d.Parts = cut(d.Parts, l.parts, max(off-start, 0), min(off+n, end)-max(off, start))
+	}
+	keep := 0
+	for keep < len(s.chunks) && s.chunks[keep].off+int64(s.chunks[keep].chunk.Len()) <= min(s.want, s.visible)-behind {
+		s.from = s.chunks[keep].off + int64(s.chunks[keep].chunk.Len())
+		s.chunks[keep].release()
+		s.chunks[keep] = nil
+		keep++
+	}
+	s.chunks = s.chunks[keep:]
+	d.Origin = cacheclient.OriginWorker
+	d.Free = func() {
+		for _, l := range lent {
+			l.release()
+		}
+	}
+	return d
+}
+
+// cut appends the n bytes of parts after skip.
+func cut(to, parts [][]byte, skip, n int64) [][]byte {
+	for _, p := range parts {
+		if skip >= int64(len(p)) {
+			skip -= int64(len(p))
+			continue
+		}
+		p = p[skip:]
+		skip = 0
+		if int64(len(p)) > n {
+			p = p[:n]
+		}
+		if len(p) > 0 {
+			to = append(to, p)
+		}
+		if n -= int64(len(p)); n == 0 {
+			break
+		}
+	}
+	return to
+}
+
+// close ends the stream and gives its chunks back, those on loan when their loans end.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for _, l := range s.chunks {
+		l.release()
+	}
+	s.chunks = nil
+	s.c.windows.Release(s.reserved)
+	s.reserved = 0
+	s.wake()
+	s.cancel()
+}
+
+// lastUsed is when somebody read from it.
+func (s *stream) lastUsed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used
+}

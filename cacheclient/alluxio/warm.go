@@ -1,0 +1,173 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+const (
+	// warmAhead is how many blocks of one file are brought side by side by Warm.
+	warmAhead = 3
+	// reportEvery is how often Warm tells its progress.
+	reportEvery = 500 * time.Millisecond
+)
+
+// errNotKept says that a block was read and is not cached.
+var errNotKept = errors.New("no worker has kept it; its tiers may be full or pinned")
+
+// Warm implements cacheclient.Client.
+func (c *Client) Warm(ctx context.Context, path string, progress func(int64)) error {
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	info, err := c.Stat(ctx, path)
+	if err != nil {
+		return err
+	}
+	opened, err := c.Open(ctx, info)
+	if errors.Is(err, cacheclient.ErrStale) {
+		if info, err = c.Stat(ctx, path); err == nil {
+			opened, err = c.Open(ctx, info)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = opened.Close() }()
+	f, ok := opened.(*file)
+	if !ok {
+		return fmt.Errorf("warm %q: %w: no master answers", path, cacheclient.ErrUnavailable)
+	}
+	var cached atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(warmAhead)
+	reporting, stop := context.WithCancel(ctx)
+	reported := make(chan struct{})
+	go func() {
+		defer close(reported)
+		for sleep(reporting, reportEvery) {
+			progress(cached.Load())
+		}
+	}()
+	for k := range f.l.blocks() {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			if err := f.warm(ctx, k); err != nil {
+				return fmt.Errorf("warm %q: block at %d: %w", path, int64(k)*f.l.blockSize, err)
+			}
+			cached.Add(f.l.length(k))
+			return nil
+		})
+	}
+	err = g.Wait()
+	stop()
+	<-reported
+	progress(cached.Load())
+	if err == nil {
+		c.awaitUse(context.WithoutCancel(ctx), func(used int64) bool { return used >= f.l.size })
+	}
+	return err
+}
+
+// warm brings one block into a worker: by this process where it reads the source, else by the worker.
+func (f *file) warm(ctx context.Context, k int) error {
+	id, length := f.l.block(k), f.l.length(k)
+	for try := 0; ; try++ {
+		if b := f.c.localBlock(ctx, id, length); b != nil {
+			b.release()
+			return nil
+		}
+		workers, err := f.c.askPlace(ctx, id)
+		if err == nil && len(workers) > 0 {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if try == 2 {
+			return errors.Join(errNotKept, err)
+		}
+		if err := f.bringBlock(ctx, k); err != nil {
+			return err
+		}
+	}
+}
+
+// bringBlock brings a cold block into a worker, and returns when it is there or will not be.
+func (f *file) bringBlock(ctx context.Context, k int) error {
+	s := span{k: k, n: 1}
+	if info, err := f.source(ctx); err == nil {
+		d, ok, err := f.c.fillFor(ctx, f, s, info)
+		if ok {
+			d.Release()
+			if err != nil {
+				return err
+			}
+			return f.c.awaitFill(ctx, f.l.block(k))
+		}
+		p := f.c.pushFor(f, k, info)
+		err = errNoPush
+		if p != nil {
+			err = p.awaitPushed(ctx)
+		}
+		if err == nil || errors.Is(err, cacheclient.ErrStale) {
+			return err
+		}
+	} else if errors.Is(err, cacheclient.ErrStale) {
+		return err
+	}
+	return f.haveCached(ctx, k)
+}
+
+// awaitFill waits for the end of a block's fill.
+func (c *Client) awaitFill(ctx context.Context, id int64) error {
+	c.mu.Lock()
+	fl := c.fills[id]
+	c.mu.Unlock()
+	if fl == nil {
+		return nil
+	}
+	fl.goOn()
+	select {
+	case <-fl.ended:
+		fl.mu.Lock()
+		defer fl.mu.Unlock()
+		return fl.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// haveCached has the worker that should have a block read it from its under store.
+func (f *file) haveCached(ctx context.Context, k int) error {
+	c := f.c
+	now, err := c.cluster.Status(ctx, c.store.absolute(f.info.Path), rpc.AlwaysSync)
+	if err != nil {
+		return err
+	}
+	if now.GetFileId() != f.l.fileID {
+		f.outdated()
+		return cacheclient.ErrStale
+	}
+	workers, err := c.rank(ctx, f.l.block(k), f.l.length(k))
+	if err != nil {
+		return err
+	}
+	err = error(&rpc.Unreachable{Addr: c.cfg.Address.String(), Why: "has no worker that could hold the block"})
+	for _, w := range workers {
+		if err = w.Cache(ctx, f.l.block(k), f.l.length(k), *f.l.underStore(k, now), false); err == nil {
+			return f.check(ctx)
+		}
+	}
+	return err
+}
