@@ -685,12 +685,14 @@ func (x *WriteRequestCommand) GetSpaceToReserve() int64 {
 	return 0
 }
 
-// A message of a write: first a command, then chunks in order from the block's start, none of them empty and each with
-// its message below 4 MiB. To commit, close the sending side and wait for the end of the stream: at OK the master
-// knows the block's location. To abort, cancel the stream: the worker drops the temporary block. What was written is
-// committed whatever its length, and the master keeps the length that it has: the writer must count. INTERNAL is a
-// block that is there, or that somebody else is writing; RESOURCE_EXHAUSTED a tier without evictable space. Closing
-// the sending side before any message hangs.
+// A message of a write: first a command, then chunks in order from the block's start. To commit, close the sending
+// side and wait for the end of the stream: at OK the master knows the block's location. To abort, cancel the stream:
+// the worker drops the temporary block. INTERNAL is a block that is there, or that somebody else is writing.
+// The traps: what was written is committed whatever its length, and the master keeps the length that it has, so the
+// writer must count. RESOURCE_EXHAUSTED comes after everything evictable was evicted: never reserve more than the tier
+// holds. An empty chunk makes the block unwritable until the worker is started again. A message has to be below 4 MiB.
+// A chunk before the command, or closing before any message, hangs. While no master answers the commit waits, and so
+// does who reads the block; the commit may then fail, and the block be cached all the same.
 type WriteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Value:

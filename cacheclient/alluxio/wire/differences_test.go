@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -171,11 +172,11 @@ func (c *comparison) service(ours protoreflect.ServiceDescriptor) {
 // TestDifferencesAreSeen makes one mistake at a time in a copy of our files, and expects it, and nothing else, to be
 // reported.
 func TestDifferencesAreSeen(t *testing.T) {
-	real, err := protodesc.NewFiles(asSet(ourFiles()))
+	right, err := protodesc.NewFiles(asSet(ourFiles()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := differences(ourFiles(), real); len(c.found) != 0 {
+	if c := differences(ourFiles(), right); len(c.found) != 0 {
 		t.Fatalf("our files and their copy: %q", c.found)
 	}
 	for _, mistake := range []struct {
@@ -221,7 +222,7 @@ func TestDifferencesAreSeen(t *testing.T) {
 		t.Run(mistake.name, func(t *testing.T) {
 			wrong := &copied{t, asSet(ourFiles())}
 			mistake.make(wrong)
-			found := differences(wrong.files(), real).found
+			found := differences(wrong.files(), right).found
 			if len(found) != 1 || found[0] != mistake.want {
 				t.Errorf("found  %q\nwanted %q", found, mistake.want)
 			}
@@ -246,20 +247,16 @@ func (s *copied) files() []protoreflect.FileDescriptor {
 
 func (s *copied) message(name string) *descriptorpb.DescriptorProto {
 	s.t.Helper()
-	outer, inner, nested := strings.Cut(name, ".")
+	var messages []*descriptorpb.DescriptorProto
 	for _, file := range s.set.GetFile() {
-		for _, m := range file.GetMessageType() {
-			if m.GetName() != outer {
-				continue
-			}
-			if !nested {
-				return m
-			}
-			return named(s.t, m.GetNestedType(), inner)
-		}
+		messages = append(messages, file.GetMessageType()...)
 	}
-	s.t.Fatalf("no message %s in our files", name)
-	return nil
+	outer, inner, nested := strings.Cut(name, ".")
+	message := named(s.t, messages, outer)
+	if !nested {
+		return message
+	}
+	return named(s.t, message.GetNestedType(), inner)
 }
 
 func (s *copied) field(message, name string) *descriptorpb.FieldDescriptorProto {
@@ -287,12 +284,9 @@ func (s *copied) method(service, name string) *descriptorpb.MethodDescriptorProt
 
 func named[T interface{ GetName() string }](t *testing.T, all []T, name string) T {
 	t.Helper()
-	for _, one := range all {
-		if one.GetName() == name {
-			return one
-		}
+	i := slices.IndexFunc(all, func(one T) bool { return one.GetName() == name })
+	if i < 0 {
+		t.Fatalf("nothing is named %s in our files", name)
 	}
-	t.Fatalf("nothing is named %s in our files", name)
-	var none T
-	return none
+	return all[i]
 }
