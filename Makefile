@@ -30,7 +30,7 @@ build: ## bin/millrace
 setup: ## install what the tests and benchmarks use and this machine lacks (root), or name it
 	@sanity/setup.sh
 	@$(GO) mod download
-	@$(GO) run ./sanity/alluxio -resolve
+	@$(GO) run ./sanity/alluxio -prepare
 
 .PHONY: test
 test: setup build ## all tests under the race detector, the summary last

@@ -1,5 +1,6 @@
 // Command alluxio starts a real Alluxio cluster on loopback (sanity/cluster), says how to talk to it, and stops it at
-// Ctrl-C. With -check it proves that the cluster works, and stops it at once; with -resolve it only fetches the jars.
+// Ctrl-C. With -check it proves that the cluster works, and stops it at once; with -prepare it only
+// does what is done once on a machine.
 package main
 
 import (
@@ -39,15 +40,15 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	flags.Int64Var(&cfg.BlockSize, "block-size", 64<<20, "the block size of new files, in bytes")
 	flags.Int64Var(&cfg.TierQuota, "quota", 1<<30, "what each worker's tier in /dev/shm holds, in bytes")
 	check := flags.Bool("check", false, "start, prove that it works, and stop")
-	resolve := flags.Bool("resolve", false, "only fetch the jars, once; a missing Java or Maven is named and no failure")
+	prepare := flags.Bool("prepare", false, "only fetch the jars and archive their classes, once on a machine; a missing Java or Maven is named and no failure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("argument %q: there are only flags", flags.Arg(0))
 	}
-	if *resolve {
-		return fetch(ctx, out)
+	if *prepare {
+		return prepareMachine(ctx, out)
 	}
 	begin := time.Now()
 	c, err := cluster.Start(ctx, cfg)
@@ -59,9 +60,9 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	return errors.Join(err, c.Stop())
 }
 
-// fetch resolves the jars, so that no test waits for it.
-func fetch(ctx context.Context, out io.Writer) error {
-	_, err := cluster.Jars(ctx)
+// prepareMachine does what is done once, so that no test waits for it.
+func prepareMachine(ctx context.Context, out io.Writer) error {
+	err := cluster.Prepare(ctx)
 	if errors.Is(err, cluster.ErrMissing) {
 		fmt.Fprintf(out, "setup: %v; the tests against Alluxio are skipped without it\n", err)
 		return nil

@@ -15,11 +15,12 @@ import (
 // Cluster is a running Alluxio cluster.
 type Cluster struct {
 	cfg  Config
-	java string // the program
-	jars string // the directory
-	dir  string // all state but the tiers
-	tier string // the directory in /dev/shm
-	ufs  string // the root under store
+	java string   // the program
+	jars string   // the directory
+	more []string // further flags of every Java process
+	dir  string   // all state but the tiers
+	tier string   // the directory in /dev/shm
+	ufs  string   // the root under store
 
 	masters, workers []*Server
 	janitor          *janitor
@@ -31,11 +32,14 @@ type Cluster struct {
 }
 
 // startLimit bounds one attempt to start, where the caller's context does not.
-const startLimit = 2 * time.Minute
+const startLimit = 4 * time.Minute
 
 // Start starts a cluster, and returns when a master leads and all workers are registered with it. The context bounds
 // the start only. An error wraps ErrMissing where a program is not installed.
-func Start(ctx context.Context, cfg Config) (*Cluster, error) {
+func Start(ctx context.Context, cfg Config) (*Cluster, error) { return start(ctx, cfg) }
+
+// start is Start with further flags for every Java process.
+func start(ctx context.Context, cfg Config, flags ...string) (*Cluster, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -48,14 +52,17 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	for attempt := 1; ; attempt++ {
-		c := &Cluster{cfg: cfg, java: java, jars: jars}
-		err := c.start(ctx)
+	if archive, err := archivePath(java, jars); err == nil && exists(archive) && len(flags) == 0 {
+		flags = []string{"-XX:SharedArchiveFile=" + archive}
+	}
+	for try := 1; ; try++ {
+		c := &Cluster{cfg: cfg, java: java, jars: jars, more: flags}
+		err := c.attempt(ctx)
 		if err == nil {
 			return c, nil
 		}
 		// Somebody took one of our ports in the moment between us and the server.
-		again := attempt < 3 && c.addressInUse()
+		again := try < 3 && c.addressInUse()
 		err = errors.Join(err, c.Stop())
 		if !again {
 			return nil, err
@@ -63,8 +70,8 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 }
 
-// start does one attempt; what it made is taken away by Stop.
-func (c *Cluster) start(ctx context.Context) error {
+// attempt starts the servers; what it made is taken away by Stop.
+func (c *Cluster) attempt(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	if err := c.makeDirs(); err != nil {

@@ -25,6 +25,7 @@ log4j.appender.A.layout=org.apache.log4j.PatternLayout
 log4j.appender.A.layout.ConversionPattern=%%d{ISO8601} %%-5p %%c{1} - %%m%%n
 `
 	serverLogging, clientLogging = "log4j.properties", "log4j-client.properties"
+	hostsFile                    = "hosts"
 )
 
 // writeConfigurations writes what every server and the shells read at their start.
@@ -33,6 +34,9 @@ func (c *Cluster) writeConfigurations() error {
 		if err := os.WriteFile(filepath.Join(c.dir, name), fmt.Appendf(nil, logging, level), 0o600); err != nil {
 			return err
 		}
+	}
+	if err := c.writeHosts(); err != nil {
+		return err
 	}
 	site := c.siteProperties()
 	for _, s := range c.Servers() {
@@ -45,6 +49,20 @@ func (c *Cluster) writeConfigurations() error {
 		}
 	}
 	return c.clientConfiguration(c.clientDir(), nil)
+}
+
+// writeHosts writes the only names that the Java processes know. They look up the names of addresses often, and a name
+// server that does not answer would hold them up each time.
+func (c *Cluster) writeHosts() error {
+	text := "127.0.0.1 localhost"
+	if name, err := os.Hostname(); err == nil {
+		text += " " + name
+	}
+	text += "\n"
+	for _, s := range c.Servers() {
+		text += s.Host + " " + s.Host + "\n"
+	}
+	return os.WriteFile(filepath.Join(c.dir, hostsFile), []byte(text), 0o600)
 }
 
 // clientDir has the configuration of a shell at a terminal.
@@ -67,6 +85,7 @@ func (c *Cluster) javaFlags(dir string, optimise bool) []string {
 		"-XX:-UsePerfData",
 		"-Djava.io.tmpdir=" + filepath.Join(dir, "tmp"),
 		"-Djava.net.preferIPv4Stack=true",
+		"-Djdk.net.hosts.file=" + filepath.Join(c.dir, hostsFile),
 		// The user's own Alluxio configuration is not for us.
 		"-Duser.home=" + dir,
 		"-Dalluxio.conf.dir=" + dir, "-Dalluxio.home=" + dir, "-Dalluxio.work.dir=" + dir, "-Dalluxio.logs.dir=" + dir,
@@ -75,7 +94,7 @@ func (c *Cluster) javaFlags(dir string, optimise bool) []string {
 	if !optimise {
 		flags = append(flags, "-XX:TieredStopAtLevel=1")
 	}
-	return flags
+	return append(flags, c.more...)
 }
 
 // Shell runs `alluxio fs` with the arguments to its end, and returns what it printed. Each command starts a Java

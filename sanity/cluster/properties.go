@@ -69,6 +69,9 @@ func (s *Server) ownProperties() map[string]string {
 		p["alluxio.master.metastore.dir"] = s.dir + "/metastore"
 		return p
 	}
+	// How often it looks for a leader.
+	p["alluxio.user.rpc.retry.base.sleep"] = "50ms"
+	p["alluxio.user.rpc.retry.max.sleep"] = "200ms"
 	quota := strconv.FormatInt(s.cluster.cfg.TierQuota, 10)
 	p["alluxio.worker.ramdisk.size"] = quota
 	p["alluxio.worker.tieredstore.level0.alias"] = "MEM"

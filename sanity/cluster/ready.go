@@ -1,9 +1,8 @@
 package cluster
 
 import (
-	"bufio"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -28,68 +27,78 @@ func (c *Cluster) Leader(ctx context.Context) (*Server, error) {
 	return leader, err
 }
 
-// leader finds the leader and how many live workers it counts.
-func (c *Cluster) leader(ctx context.Context) (*Server, int, error) {
+// leader finds the leader and the live workers that it knows, by their web address.
+func (c *Cluster) leader(ctx context.Context) (*Server, map[string]bool, error) {
 	for {
 		if leader, workers := c.askMasters(ctx); leader != nil {
 			return leader, workers, nil
 		}
 		if err := c.crashed(); err != nil {
-			return nil, 0, err
+			return nil, nil, err
 		}
 		if err := pause(ctx); err != nil {
-			return nil, 0, fmt.Errorf("no master leads: %w", err)
+			return nil, nil, fmt.Errorf("no master leads: %w", err)
 		}
 	}
 }
 
 // WaitReady waits until a master leads, every worker that runs is registered with it, and every master that runs
-// accepts connections. Servers that were killed or paused are not waited for; one that ended by itself is an error.
+// accepts connections. Servers that were killed or paused are not waited for, nor is it waited until the leader misses
+// them; one that ended by itself is an error.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	for {
-		_, workers, err := c.leader(ctx)
+		_, known, err := c.leader(ctx)
 		if err != nil {
 			return err
 		}
-		want := 0
-		for _, w := range c.workers {
-			if w.awake() {
-				want++
-			}
-		}
-		if workers == want && c.mastersListen(ctx) {
+		missing := c.missing(ctx, known)
+		if missing == nil {
 			return nil
 		}
 		if err := c.crashed(); err != nil {
 			return err
 		}
 		if err := pause(ctx); err != nil {
-			return fmt.Errorf("%d of %d workers are registered: %w", workers, want, err)
+			return fmt.Errorf("%s is not ready: %w", missing.Name, err)
 		}
 	}
 }
 
-// askMasters asks all masters at once. Only a leader serves its metrics.
-func (c *Cluster) askMasters(ctx context.Context) (*Server, int) {
+// missing is a server that runs and is not ready, nil when all are. A worker that was started again may be known to the
+// leader from before; it listens for its web pages only after it has registered.
+func (c *Cluster) missing(ctx context.Context, known map[string]bool) *Server {
+	for _, s := range c.Servers() {
+		if !s.awake() {
+			continue
+		}
+		if s.Role == Worker && (!known[s.at(s.web)] || !listens(ctx, s.at(s.web))) {
+			return s
+		}
+		if !listens(ctx, s.Address()) {
+			return s
+		}
+	}
+	return nil
+}
+
+// askMasters asks all masters at once.
+func (c *Cluster) askMasters(ctx context.Context) (*Server, map[string]bool) {
 	type answer struct {
 		master  *Server
-		workers int
+		workers map[string]bool
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer, len(c.masters))
 	for _, m := range c.masters {
 		go func() {
-			if !m.awake() {
-				answers <- answer{}
-				return
+			if m.awake() {
+				if workers, err := liveWorkers(ctx, m); err == nil {
+					answers <- answer{m, workers}
+					return
+				}
 			}
-			workers, err := liveWorkers(ctx, m)
-			if err != nil {
-				answers <- answer{}
-				return
-			}
-			answers <- answer{m, workers}
+			answers <- answer{}
 		}()
 	}
 	for range c.masters {
@@ -97,47 +106,47 @@ func (c *Cluster) askMasters(ctx context.Context) (*Server, int) {
 			return a.master, a.workers
 		}
 	}
-	return nil, 0
+	return nil, nil
 }
 
-// liveWorkers asks a leader how many workers it counts as alive.
-func liveWorkers(ctx context.Context, m *Server) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.Web()+"/metrics/prometheus/", nil)
+// liveWorkers asks a master for the workers it counts as alive. Only a leader answers.
+func liveWorkers(ctx context.Context, m *Server) (map[string]bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.Web()+"/api/v1/master/webui_workers", nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	resp, err := pages.Do(req)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("%s: %s", req.URL, resp.Status)
+		return nil, fmt.Errorf("%s: %s", req.URL, resp.Status)
 	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, mib)
-	for lines.Scan() {
-		if value, found := strings.CutPrefix(lines.Text(), "Cluster_Workers "); found {
-			workers, err := strconv.ParseFloat(value, 64)
-			return int(workers), err
-		}
+	var page struct {
+		Nodes []struct {
+			Host    string `json:"host"`
+			WebPort int    `json:"webPort"`
+		} `json:"normalNodeInfos"`
 	}
-	return 0, errors.Join(errors.New("no Cluster_Workers among the metrics"), lines.Err())
+	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
+		return nil, fmt.Errorf("%s: %w", req.URL, err)
+	}
+	workers := map[string]bool{}
+	for _, n := range page.Nodes {
+		workers[net.JoinHostPort(n.Host, strconv.Itoa(n.WebPort))] = true
+	}
+	return workers, nil
 }
 
-// mastersListen says whether all masters that run accept connections for their gRPC services.
-func (c *Cluster) mastersListen(ctx context.Context) bool {
+// listens says whether somebody accepts connections at the address.
+func listens(ctx context.Context, address string) bool {
 	dialer := net.Dialer{Timeout: answerLimit}
-	for _, m := range c.masters {
-		if !m.awake() {
-			continue
-		}
-		conn, err := dialer.DialContext(ctx, "tcp", m.Address())
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
 	}
+	_ = conn.Close()
 	return true
 }
 
