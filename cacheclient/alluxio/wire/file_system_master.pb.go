@@ -1772,7 +1772,9 @@ func (*FreePResponse) Descriptor() ([]byte, []int) {
 	return file_cacheclient_alluxio_wire_file_system_master_proto_rawDescGZIP(), []int{25}
 }
 
-// What to change. A ttl in commonOptions here SETS the path's time to live.
+// What to change. commonOptions are also the path's new time to live: -1 is none. Pinning pins all that is in a
+// directory, with or without recursive, and sets the files' lastModificationTimeMs to now: their content is the same
+// while fileId is.
 type SetAttributePOptions struct {
 	state         protoimpl.MessageState          `protogen:"open.v1"`
 	Pinned        *bool                           `protobuf:"varint,1,opt,name=pinned" json:"pinned,omitempty"`

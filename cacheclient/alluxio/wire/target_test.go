@@ -30,6 +30,8 @@ type target struct {
 	worker  wire.BlockWorkerClient
 	server  *cluster.Server
 	master  wire.BlockMasterClientServiceClient
+	files   wire.FileSystemMasterClientServiceClient
+	path    string
 	mctx    context.Context // the master's
 	block   int64
 	content []byte
@@ -51,23 +53,35 @@ func newTarget(t *testing.T) *target {
 	masterConn, workerConn := dial(t, leader), dial(t, b.server)
 	b.mctx, b.ctx = authenticated(t, masterConn), authenticated(t, workerConn)
 	b.master, b.worker = wire.NewBlockMasterClientServiceClient(masterConn), wire.NewBlockWorkerClient(workerConn)
-	answer, err := wire.NewFileSystemMasterClientServiceClient(masterConn).GetStatus(b.mctx, &wire.GetStatusPRequest{
-		Path: proto.String("/" + name),
-		Options: &wire.GetStatusPOptions{
-			LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(),
-			UpdateTimestamps: proto.Bool(false),
-			CommonOptions:    &wire.FileSystemMasterCommonPOptions{Ttl: proto.Int64(-1), TtlAction: wire.TtlAction_FREE.Enum()},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	info := answer.GetFileInfo()
+	b.files, b.path = wire.NewFileSystemMasterClientServiceClient(masterConn), "/"+name
+	info := b.status()
 	if info.GetLength() != int64(len(b.content)) || len(info.GetBlockIds()) != 1 {
 		t.Fatalf("%s: %d bytes in the blocks %v, wanted %d in one", name, info.GetLength(), info.GetBlockIds(), len(b.content))
 	}
 	b.block = info.GetBlockIds()[0]
 	return b
+}
+
+// common are the options that go with every request.
+func common() *wire.FileSystemMasterCommonPOptions {
+	return &wire.FileSystemMasterCommonPOptions{Ttl: proto.Int64(-1), TtlAction: wire.TtlAction_FREE.Enum()}
+}
+
+// status is what the master says of the file.
+func (b *target) status() *wire.FileInfo {
+	b.t.Helper()
+	answer, err := b.files.GetStatus(b.mctx, &wire.GetStatusPRequest{
+		Path: &b.path,
+		Options: &wire.GetStatusPOptions{
+			LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(),
+			UpdateTimestamps: proto.Bool(false),
+			CommonOptions:    common(),
+		},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return answer.GetFileInfo()
 }
 
 // authenticated opens the stream of a SIMPLE handshake, and returns a context for calls to the same server. The test's
