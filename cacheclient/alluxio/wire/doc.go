@@ -18,5 +18,8 @@
 // What is dangerous to leave unset is said at each message, and it is a lot: proto2's zero for a time to live
 // means "delete from the source", for a block's length "cache nothing and call it cached".
 //
+// The tests compare every message, field, enum value and method with those of a running master and of the pinned
+// jar, and hold against a real worker what the files say of writing blocks.
+//
 // Nothing here connects, retries or decides; that is for the packages above.
 package wire
