@@ -1,0 +1,236 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+const (
+	// bufferSize is what is read from the source at once at most, in bytes.
+	bufferSize = 256 << 10
+	// stallTime is how long a client may take no bytes before its connection to the source is given back.
+	stallTime = 5 * time.Second
+	// clientTimeout is how long a client may take for one buffer before it is cut off.
+	clientTimeout = 5 * time.Minute
+	// deadlineStep is how much older than clientTimeout a deadline may be before it is set anew: setting one for each
+	// buffer would cost as much as sending it.
+	deadlineStep = 10 * time.Second
+	// resumeBytes is how much must have come since the source last broke off for the attempts to be counted anew.
+	resumeBytes = 1 << 20
+)
+
+// stream is a range of one version on its way from the source to a client. It is used by one goroutine, beside which a
+// timer ends the source's body when the client takes nothing.
+type stream struct {
+	gateway *Gateway
+	ctx     context.Context //nolint:containedctx // of the request that this stream answers
+	info    cacheclient.Info
+	// at is the offset of the next byte for the client, end the one after the last.
+	at, end int64
+	// partial says that the client asked for a range.
+	partial bool
+	// broken counts how often the source broke off since at was brokenAt.
+	broken   int
+	brokenAt int64
+
+	mu sync.Mutex // guards what follows
+	// stall calls release, from sendTo until the stream has ended.
+	stall *time.Timer
+	ended bool
+	// body is the source's, nil when there is none. The stream has a token of source.streams while it has a body.
+	body *ufs.Body
+	// whole says that the body began before the range, because the source has no ranges.
+	whole bool
+	// reading says that the body is being read; since is when that last ended.
+	reading bool
+	since   time.Time
+}
+
+// open asks the source for the rest of the range.
+func (s *stream) open() error {
+	src := s.gateway.source
+	if err := acquire(s.ctx, src.streams); err != nil {
+		return err
+	}
+	body, err := src.open(s.ctx, s.info, s.at, s.end-s.at)
+	if err != nil {
+		<-src.streams
+		return err
+	}
+	s.gateway.metrics.streams.Inc()
+	s.mu.Lock()
+	s.body, s.whole, s.since = body, body.Start != s.at, time.Now()
+	s.mu.Unlock()
+	if err := s.skip(body, s.at-body.Start); err != nil {
+		s.drop()
+		return err
+	}
+	return nil
+}
+
+// skip reads and forgets.
+func (s *stream) skip(body io.Reader, n int64) error {
+	buffer := s.gateway.buffer()
+	defer s.gateway.buffers.Put(buffer)
+	for n > 0 {
+		read, err := body.Read((*buffer)[:min(n, bufferSize)])
+		s.gateway.metrics.received.Add(float64(read))
+		n -= int64(read)
+		if err != nil && n > 0 {
+			return fmt.Errorf("before the range: %w", noEnd(err))
+		}
+	}
+	return nil
+}
+
+// drop ends the source's body, if there is one.
+func (s *stream) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropLocked()
+}
+
+// dropLocked is drop for who holds mu.
+func (s *stream) dropLocked() {
+	if s.body == nil {
+		return
+	}
+	_ = s.body.Close()
+	s.body = nil
+	s.gateway.metrics.streams.Dec()
+	<-s.gateway.source.streams
+}
+
+// close ends the stream.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if s.stall != nil {
+		s.stall.Stop()
+	}
+	s.dropLocked()
+}
+
+// watch begins to look after clients that take nothing.
+func (s *stream) watch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stall = time.AfterFunc(stallTime, s.release)
+}
+
+// sendTo sends the range. Its error means that the client does not have all of it.
+func (s *stream) sendTo(w http.ResponseWriter) error {
+	if s.at == s.end {
+		return nil
+	}
+	buffer := s.gateway.buffer()
+	defer s.gateway.buffers.Put(buffer)
+	s.watch()
+	control := http.NewResponseController(w)
+	var deadline time.Time
+	for s.at < s.end {
+		n, err := s.read((*buffer)[:min(s.end-s.at, bufferSize)])
+		if n > 0 {
+			if now := time.Now(); deadline.Sub(now) < clientTimeout-deadlineStep {
+				deadline = now.Add(clientTimeout)
+				_ = control.SetWriteDeadline(deadline)
+			}
+			if _, err := w.Write((*buffer)[:n]); err != nil {
+				return fmt.Errorf("the client: %w", err)
+			}
+			s.gateway.metrics.sent.Add(float64(n))
+			s.at += int64(n)
+		}
+		if err == nil || s.at == s.end {
+			continue
+		}
+		if err := s.resume(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads some of the body, after asking for it again where the timer ended it.
+func (s *stream) read(p []byte) (int, error) {
+	s.mu.Lock()
+	body := s.body
+	s.reading = body != nil
+	s.mu.Unlock()
+	if body == nil {
+		return 0, s.open()
+	}
+	n, err := body.Read(p)
+	s.gateway.metrics.received.Add(float64(n))
+	s.mu.Lock()
+	s.reading, s.since = false, time.Now()
+	s.mu.Unlock()
+	return n, noEnd(err)
+}
+
+// noEnd makes an end of the source's body, before the end of the range, an error that is worth another attempt.
+func noEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// resume deals with a source that broke off: the rest of the same version is asked for again, a few times.
+func (s *stream) resume(err error) error {
+	s.drop()
+	if again, _ := ufs.Retryable(err); !again || s.ctx.Err() != nil {
+		return err
+	}
+	if s.at-s.brokenAt >= resumeBytes {
+		s.broken = 0
+	}
+	s.brokenAt = s.at
+	if s.broken++; s.broken >= attempts {
+		return err
+	}
+	s.gateway.metrics.resumed.Inc()
+	s.gateway.log.Debug("the source broke off and is asked for the rest", "path", s.info.Path, "offset", s.at, "error", err)
+	// The first attempt is made at once: the connection may only have been an old one.
+	return s.open()
+}
+
+// release ends the source's body when the client has taken nothing for a while, and looks again later. A body whose
+// beginning would be sent again stays.
+func (s *stream) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	idle := time.Since(s.since)
+	if s.reading || s.body == nil {
+		idle = 0
+	}
+	if idle >= stallTime && !s.whole {
+		s.dropLocked()
+		s.gateway.metrics.released.Inc()
+	}
+	if idle >= stallTime {
+		idle = 0
+	}
+	s.stall.Reset(stallTime - idle)
+}
+
+// buffer takes a buffer, which is given back to buffers.
+func (g *Gateway) buffer() *[]byte {
+	if b, ok := g.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, bufferSize)
+	return &b
+}
