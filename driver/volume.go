@@ -66,7 +66,7 @@ const mostConnections = 1024
 // table is all attributes but the options. Every key is spelled here, and nowhere else.
 var table = []attribute{
 	{
-		"source", "a URL such as https://host/path/ or s3://bucket/prefix without user, password or query, or the absolute path of a directory that the operator allows",
+		"source", "a URL such as https://host/path/, s3://bucket/prefix or alluxio://master:19998,master:19998/path without user, password or query, or the absolute path of a directory that the operator allows",
 		func(a *attributes, s string) bool { a.Source = s; return sourceFits(s) },
 		func(a *attributes) string { return a.Source },
 	},
@@ -272,7 +272,8 @@ func sourceFits(s string) bool {
 	if strings.Contains(authority, "@") {
 		return false
 	}
-	if strings.EqualFold(kind, "s3") {
+	if strings.EqualFold(kind, "s3") || strings.EqualFold(kind, "alluxio") {
+		// What follows is a bucket, or several masters: no URL's host.
 		return true
 	}
 	_, err := url.Parse(s)

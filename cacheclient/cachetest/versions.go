@@ -128,6 +128,23 @@ func (s *suite) beforeResume() {
 	if _, err := cacheclient.ReadAt(s.ctx, f, make([]byte, 1<<20), 0); err != nil {
 		s.Fatal(err)
 	}
+	s.awaitCached("big.bin")
+}
+
+// awaitCached waits until the first block of a path, which was read, is cached: what is read may get there a moment later.
+func (s *suite) awaitCached(path string) {
+	s.Helper()
+	for range 200 {
+		blocks, err := s.c.Blocks(s.ctx, path)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if len(blocks) > 0 && len(blocks[0].Where) > 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.Fatalf("the first block of %q was read and is not cached", path)
 }
 
 // afterResume resumes one file that was cached whole and one of which the first block was.

@@ -185,7 +185,7 @@ func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error
 		if table.Get(name) == nil {
 			return nil, unknownOption(s, name, table)
 		}
-		if all[name], err = fromEnvironment(name, value); err != nil {
+		if all[name], err = FromEnvironment(name, value); err != nil {
 			return nil, err
 		}
 		if err := checkType(table.Get(name), all[name]); err != nil {
@@ -197,8 +197,8 @@ func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error
 
 const envPrefix = "env:"
 
-// fromEnvironment reads a value env:NAME.
-func fromEnvironment(name, value string) (string, error) {
+// FromEnvironment reads a value env:NAME of an option; other values stand for themselves.
+func FromEnvironment(name, value string) (string, error) {
 	variable, found := strings.CutPrefix(value, envPrefix)
 	if !found {
 		return value, nil

@@ -18,8 +18,17 @@ import (
 // maxOptionsFile bounds an options file, in bytes.
 const maxOptionsFile = 1 << 20
 
-// readOptionsFile reads a file of options and refuses one that shows a secret to others.
+// readOptionsFile reads a file of options for a backend.
 func readOptionsFile(ctx context.Context, name string, table rclone.Options) (configmap.Simple, error) {
+	return ReadOptionsFile(ctx, name, func(option string) bool {
+		o := table.Get(option)
+		return o != nil && secret(o)
+	})
+}
+
+// ReadOptionsFile reads a file with a line name = value for each option, and refuses one that shows a secret to others;
+// isSecret tells which options are. Values env:NAME are not resolved.
+func ReadOptionsFile(ctx context.Context, name string, isSecret func(option string) bool) (map[string]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -44,7 +53,7 @@ func readOptionsFile(ctx context.Context, name string, table rclone.Options) (co
 		return values, nil
 	}
 	for option, value := range values {
-		if o := table.Get(option); o != nil && secret(o) && value != "" && !strings.HasPrefix(value, envPrefix) {
+		if isSecret(option) && value != "" && !strings.HasPrefix(value, envPrefix) {
 			return nil, fmt.Errorf("options file %q holds the secret %s and others may read it (mode %04o); chmod 600 it", name, option, fi.Mode().Perm())
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/fuse/handover"
@@ -38,6 +39,13 @@ func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (ca
 	connections := orDefault(v.Connections, 16)
 	timeout := orDefault(v.Timeout, 10*time.Second)
 	revalidate := orDefault(v.Revalidate, time.Minute)
+	if isAlluxio(v.Source) {
+		return openAlluxio(ctx, v.Source, alluxio.Config{
+			SourceOptions: ufs.Options{Within: b.allowLocal},
+			TTL:           revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,
+			Budget: b.budget, Deferred: resumed, Log: b.log.With("source", v.Source),
+		}, alluxio.Given{Values: v.Options, Secrets: v.Secrets})
+	}
 	store, err := ufs.Open(ctx, v.Source, ufs.Options{
 		Values: v.Options, Secrets: v.Secrets, ResponseTimeout: timeout, MaxConns: connections,
 		Deferred: resumed, Within: b.allowLocal,

@@ -27,7 +27,8 @@ const (
 const mountAbout = `Shows SOURCE as the read-only directory DIR, which must exist and be empty. What is
 read is kept in the tier directories, and reads at the speed of memory the second time.
 
-SOURCE is https://host/path/, s3://bucket/prefix or /a/directory. millrace stays in the
+SOURCE is https://host/path/, s3://bucket/prefix, /a/directory, or a cluster's masters as in
+alluxio://host:19998,host:19998/path, whose workers keep what is read. millrace stays in the
 foreground until Ctrl-C, or with --background returns once the mount answers. Secrets for
 a source belong into --options-file or the environment, never into an argument.`
 

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/fuse"
@@ -141,8 +143,38 @@ func startMount(ctx context.Context, c *mountConfig, k *kept, log *slog.Logger) 
 	return m, m.announce(registry, socket, cache)
 }
 
-// openCache opens the source and the tiers above it. A source whose mount is taken over may be away.
-func (m *served) openCache(ctx context.Context, c *mountConfig, resumes bool) (*embedded.Cache, error) {
+// openCache opens what is shown. A source whose mount is taken over may be away.
+func (m *served) openCache(ctx context.Context, c *mountConfig, resumes bool) (cacheclient.Client, error) {
+	var cache cacheclient.Client
+	var err error
+	if isAlluxio(c.source) {
+		cache, err = m.openCluster(ctx, c, resumes)
+	} else {
+		cache, err = m.openTiers(ctx, c, resumes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.undo = append(m.undo, func() {
+		if err := cache.Close(); err != nil {
+			m.log.Warn("closing the cache failed", "error", err)
+		}
+	})
+	return cache, nil
+}
+
+// openCluster opens an Alluxio cluster, whose workers are the tiers.
+func (m *served) openCluster(ctx context.Context, c *mountConfig, resumes bool) (cacheclient.Client, error) {
+	m.source = c.source
+	return openAlluxio(ctx, c.source, alluxio.Config{
+		SourceOptions: ufs.Options{FollowLinks: true},
+		TTL:           orShortest(c.revalidate, -1), NameTTL: orShortest(c.nameTTL(), -1),
+		Timeout: c.timeout, Connections: c.connections, Budget: embedded.NewBudget(c.staging), Deferred: resumes, Log: m.log,
+	}, alluxio.Given{Values: c.options, File: c.optionsFile})
+}
+
+// openTiers opens the source and the tiers of this machine above it.
+func (m *served) openTiers(ctx context.Context, c *mountConfig, resumes bool) (cacheclient.Client, error) {
 	store, err := ufs.Open(ctx, c.source, ufs.Options{
 		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections,
 		Deferred: resumes, FollowLinks: true,
@@ -156,19 +188,10 @@ func (m *served) openCache(ctx context.Context, c *mountConfig, resumes bool) (*
 	if err != nil {
 		return nil, err
 	}
-	cache, err := embedded.New(store, embedded.Config{
+	return embedded.New(store, embedded.Config{
 		Levels: levels, TTL: orShortest(c.revalidate, -1), NameTTL: orShortest(c.nameTTL(), -1),
 		Timeout: c.timeout, Connections: c.connections, StagingBytes: c.staging, Log: m.log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	m.undo = append(m.undo, func() {
-		if err := cache.Close(); err != nil {
-			m.log.Warn("closing the cache failed", "error", err)
-		}
-	})
-	return cache, nil
 }
 
 // nameTTLs is how many times --revalidate a name and its attributes are believed, by the cache and again by the
@@ -195,7 +218,7 @@ func orDefault[T comparable](v, fallback T) T {
 }
 
 // mount makes the kernel's mount, or takes it over, and starts to wait for its end.
-func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache *embedded.Cache) error {
+func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache cacheclient.Client) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
 	cfg := fuse.Config{
 		Client: cache, Source: m.source, Dir: m.dir,
@@ -237,7 +260,7 @@ func (m *served) keepWith(k *kept) error {
 }
 
 // announce starts to answer on the socket and enters the mount into the registry.
-func (m *served) announce(registry agent.Registry, socket net.Listener, cache *embedded.Cache) error {
+func (m *served) announce(registry agent.Registry, socket net.Listener, cache cacheclient.Client) error {
 	started := time.Now()
 	server := agent.New(m.log)
 	if err := server.Add(agent.Mount{

@@ -144,11 +144,11 @@ func localSource(source string) (dir string, local bool, err error) {
 	}
 	kind, _, found := strings.Cut(source, "://")
 	switch kind = strings.ToLower(kind); {
-	case found && (kind == "http" || kind == "https" || kind == "s3"):
+	case found && (kind == "http" || kind == "https" || kind == "s3" || kind == "alluxio"):
 		return "", false, nil
 	case !found || kind != "file":
 		// The source is not repeated: a malformed one may hold a password.
-		return "", false, errors.New("source is neither a URL of http, https, s3 or file, nor an absolute path")
+		return "", false, errors.New("source is neither a URL of http, https, s3, alluxio or file, nor an absolute path")
 	}
 	u, err := url.Parse(source)
 	if err != nil || u.User != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" || !strings.HasPrefix(u.Path, "/") {
