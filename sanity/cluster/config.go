@@ -39,7 +39,7 @@ func (c Config) withDefaults() (Config, error) {
 	orInt(&c.Masters, 3)
 	if c.NoWorkers {
 		if c.Workers != 0 {
-			return c, fmt.Errorf("Config.NoWorkers is set and Config.Workers is %d: one of them", c.Workers)
+			return c, fmt.Errorf("NoWorkers of the cluster.Config is set and Workers is %d: one of them", c.Workers)
 		}
 	} else {
 		orInt(&c.Workers, 2)
@@ -66,11 +66,11 @@ func (c Config) withDefaults() (Config, error) {
 		{"WorkerDirect", c.WorkerDirect, 16 * mib, 1 << 40},
 	} {
 		if n.value < n.min || n.value > n.most {
-			return c, fmt.Errorf("Config.%s is %d: from %d to %d", n.name, n.value, n.min, n.most)
+			return c, fmt.Errorf("%s of the cluster.Config is %d: from %d to %d", n.name, n.value, n.min, n.most)
 		}
 	}
 	if c.ElectionMin <= 0 || c.ElectionMax <= c.ElectionMin {
-		return c, fmt.Errorf("Config.ElectionMin is %v and Config.ElectionMax %v: both above 0, the second the larger", c.ElectionMin, c.ElectionMax)
+		return c, fmt.Errorf("ElectionMin of the cluster.Config is %v and ElectionMax %v: both above 0, the second the larger", c.ElectionMin, c.ElectionMax)
 	}
 	return c, nil
 }

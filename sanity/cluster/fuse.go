@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -89,15 +88,10 @@ func (c *Cluster) startFuse(f *Fuse, cfg FuseConfig) error {
 	if err := c.janitor.mounted(f.dir); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(f.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = log.Close() }()
-	args := append(c.javaFlags(home, true),
-		"-Xmx"+strconv.FormatInt(cfg.Heap, 10), "-XX:MaxDirectMemorySize="+strconv.FormatInt(cfg.Direct, 10),
+	cmd := c.javaCommand(context.Background(), home, true, heap(cfg.Heap), direct(cfg.Direct),
 		"alluxio.fuse.AlluxioFuse", "-m", f.dir, "-a", cfg.Path, "-o", strings.Join(cfg.Options, ","))
-	if f.proc, err = launch(log, c.java, args...); err != nil {
+	var err error
+	if f.proc, err = launch(cmd, f.log); err != nil {
 		return err
 	}
 	c.mounts = append(c.mounts, f)

@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +17,9 @@ import (
 
 // shellLimit bounds one command of Alluxio's shells.
 const shellLimit = 5 * time.Minute
+
+// clientHeap is what a shell needs to list a large tree.
+const clientHeap = 256 * mib
 
 // The loggers of servers and of the shells write to their standard error.
 const (
@@ -54,15 +59,15 @@ func (c *Cluster) writeConfigurations() error {
 // writeHosts writes the only names that the Java processes know. They look up the names of addresses often, and a name
 // server that does not answer would hold them up each time.
 func (c *Cluster) writeHosts() error {
-	text := "127.0.0.1 localhost"
+	var text bytes.Buffer
+	text.WriteString("127.0.0.1 localhost\n")
 	if name, err := os.Hostname(); err == nil {
-		text += " " + name
+		fmt.Fprintf(&text, "127.0.0.1 %s\n", name)
 	}
-	text += "\n"
 	for _, s := range c.Servers() {
-		text += s.Host + " " + s.Host + "\n"
+		fmt.Fprintf(&text, "%s %s\n", s.Host, s.Host)
 	}
-	return os.WriteFile(filepath.Join(c.dir, hostsFile), []byte(text), 0o600)
+	return os.WriteFile(filepath.Join(c.dir, hostsFile), text.Bytes(), 0o600)
 }
 
 // clientDir has the configuration of a shell at a terminal.
@@ -75,6 +80,20 @@ func (c *Cluster) writeConfiguration(dir string, layers ...map[string]string) er
 	}
 	return writeProperties(filepath.Join(dir, "alluxio-site.properties"), layers...)
 }
+
+// javaCommand starts Java in the directory dir, which has its configuration; the arguments are more flags of Java, a
+// class and what that gets.
+func (c *Cluster) javaCommand(ctx context.Context, dir string, optimise bool, args ...string) *exec.Cmd {
+	cmd := session.Command(ctx, c.java, append(c.javaFlags(dir, optimise), args...)...)
+	cmd.Dir = dir
+	// Java takes the names of files for what the locale says.
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+	return cmd
+}
+
+// heap and direct bound a Java process's memory, in bytes, inside and outside of its heap.
+func heap(n int64) string   { return "-Xmx" + strconv.FormatInt(n, 10) }
+func direct(n int64) string { return "-XX:MaxDirectMemorySize=" + strconv.FormatInt(n, 10) }
 
 // javaFlags are those of every Java process, whose directory is dir.
 func (c *Cluster) javaFlags(dir string, optimise bool) []string {
@@ -119,9 +138,11 @@ func (c *Cluster) Client(ctx context.Context, properties map[string]string, clas
 	if err := c.clientConfiguration(dir, properties); err != nil {
 		return "", err
 	}
-	flags := c.javaFlags(dir, c.cfg.Optimise)
-	flags = append(flags, "-Xmx256m", "-Dlog4j.configuration=file:"+filepath.Join(c.dir, clientLogging), class)
-	out, err := session.Run(ctx, shellLimit, c.java, append(flags, args...)...)
+	ctx, cancel := context.WithTimeout(ctx, shellLimit)
+	defer cancel()
+	logging := "-Dlog4j.configuration=file:" + filepath.Join(c.dir, clientLogging)
+	cmd := c.javaCommand(ctx, dir, c.cfg.Optimise, append([]string{heap(clientHeap), logging, class}, args...)...)
+	out, err := session.RunCmd(ctx, cmd)
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
@@ -140,5 +161,5 @@ func (c *Cluster) clientConfiguration(dir string, properties map[string]string) 
 
 // ShellCommand is `alluxio fs` against the cluster, as one types it at a terminal.
 func (c *Cluster) ShellCommand() string {
-	return fmt.Sprintf("%s -cp '%s/*' -Dalluxio.conf.dir=%s alluxio.cli.fs.FileSystemShell", c.java, c.jars, c.clientDir())
+	return fmt.Sprintf("LC_ALL=C.UTF-8 %s -cp '%s/*' -Dalluxio.conf.dir=%s alluxio.cli.fs.FileSystemShell", c.java, c.jars, c.clientDir())
 }

@@ -1,16 +1,25 @@
 package cluster
 
 import (
+	"cmp"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
 
-// toldLines is how many lines of each server's log a failed test shows.
-const toldLines = 15
+// A failed test shows so many lines of each server's log, of so many characters.
+const (
+	toldLines  = 8
+	toldLength = 240
+)
+
+// idle are what servers complain of in every cluster.
+var idle = []string{"InstancedConfiguration", "JvmPauseMonitor", "SecurityHandler", "DefaultStorageTier"}
 
 // tell writes to the test's log what the servers complained of last.
 func (c *Cluster) tell(tb testing.TB) {
+	tb.Helper()
 	for _, s := range c.Servers() {
 		text, err := os.ReadFile(s.Log)
 		if err != nil {
@@ -19,8 +28,8 @@ func (c *Cluster) tell(tb testing.TB) {
 		}
 		var complaints []string
 		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") {
-				complaints = append(complaints, line)
+			if isComplaint(line) {
+				complaints = append(complaints, line[:min(len(line), toldLength)])
 			}
 		}
 		complaints = complaints[max(0, len(complaints)-toldLines):]
@@ -28,24 +37,38 @@ func (c *Cluster) tell(tb testing.TB) {
 	}
 }
 
-// cause is the line of a log that tells best why its process ended: the last cause of an exception, else the last line.
+// isComplaint says whether a line of a log is a warning or worse that means something.
+func isComplaint(line string) bool {
+	for _, word := range idle {
+		if strings.Contains(line, " "+word+" - ") {
+			return false
+		}
+	}
+	return strings.Contains(line, " WARN ") || strings.Contains(line, " ERROR ") || strings.Contains(line, " FATAL ")
+}
+
+// thrown is how a log shows an exception.
+var thrown = regexp.MustCompile(`^(Caused by: |Exception in thread |[a-z]+(\.\w+)+(Exception|Error)\b)`)
+
+// cause is the line of a log that tells best why its process ended: what an exception was caused by at last, else the
+// last complaint, else the last line.
 func cause(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
-	var best, last string
+	var exception, complaint, last string
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSpace(line)
+		switch {
+		case thrown.MatchString(line):
+			exception = strings.TrimPrefix(line, "Caused by: ")
+		case isComplaint(line):
+			complaint = line
+		}
 		if line != "" {
 			last = line
 		}
-		if strings.HasPrefix(line, "Caused by: ") || strings.HasPrefix(line, "Exception in thread") {
-			best = strings.TrimPrefix(line, "Caused by: ")
-		}
 	}
-	if best == "" {
-		return last
-	}
-	return best
+	return cmp.Or(exception, complaint, last, "it logged nothing")
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"millrace.io/millrace/sanity/session"
 )
 
 // process is a child that dies with this process.
@@ -21,11 +18,16 @@ type process struct {
 	ended chan struct{} // closed once the child is waited for
 }
 
-// launch starts a program whose output goes to the log file. The kernel kills it when the thread that started it ends,
-// which need not be the end of the process; so the goroutine that starts it keeps its thread until the program is gone.
-func launch(log *os.File, name string, args ...string) (*process, error) {
-	cmd := session.Command(context.Background(), name, args...)
-	cmd.Stdout, cmd.Stderr = log, log
+// launch starts a command whose output goes to the file of that name. The kernel kills it when the thread that started
+// it ends, which need not be the end of the process; so the goroutine that starts it keeps its thread until the
+// command is gone.
+func launch(cmd *exec.Cmd, log string) (*process, error) {
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	cmd.Stdout, cmd.Stderr = file, file
 	p := &process{cmd: cmd, ended: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {

@@ -1,10 +1,11 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -89,12 +90,7 @@ func (s *Server) Start() error {
 	if s.proc != nil && s.proc.running() {
 		return fmt.Errorf("start %s: it runs already, as process %d", s.Name, s.proc.pid())
 	}
-	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return fmt.Errorf("start %s: %w", s.Name, err)
-	}
-	defer func() { _ = log.Close() }()
-	proc, err := launch(log, s.cluster.java, s.arguments()...)
+	proc, err := launch(s.command(), s.Log)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
@@ -102,16 +98,13 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// arguments are those of java.
-func (s *Server) arguments() []string {
+// command starts the server.
+func (s *Server) command() *exec.Cmd {
 	cfg := s.cluster.cfg
-	class, heap := "alluxio.master.AlluxioMaster", cfg.MasterHeap
-	args := s.cluster.javaFlags(s.dir, cfg.Optimise)
-	if s.Role == Worker {
-		class, heap = "alluxio.worker.AlluxioWorker", cfg.WorkerHeap
-		args = append(args, "-XX:MaxDirectMemorySize="+strconv.FormatInt(cfg.WorkerDirect, 10))
+	if s.Role == Master {
+		return s.cluster.javaCommand(context.Background(), s.dir, cfg.Optimise, heap(cfg.MasterHeap), "alluxio.master.AlluxioMaster")
 	}
-	return append(args, "-Xmx"+strconv.FormatInt(heap, 10), class)
+	return s.cluster.javaCommand(context.Background(), s.dir, cfg.Optimise, heap(cfg.WorkerHeap), direct(cfg.WorkerDirect), "alluxio.worker.AlluxioWorker")
 }
 
 // Kill ends the server with SIGKILL, paused or not, and returns when it is gone. Its journal and its blocks stay.
