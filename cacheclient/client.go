@@ -242,8 +242,10 @@ type Block struct {
 type Capacity struct {
 	Quota int64 `json:"quota"`
 	Used  int64 `json:"used"`
-	// Levels are the tiers, fastest first.
+	// Levels are the tiers, fastest first; of a cluster each worker is one.
 	Levels []Level `json:"levels"`
+	// Leader is the leading master of a cluster as it was known last, host:port; "" where there is no cluster.
+	Leader string `json:"leader,omitempty"`
 }
 
 // Level is one tier of a cache.
@@ -251,6 +253,8 @@ type Level struct {
 	Where string `json:"where"`
 	Quota int64  `json:"quota"`
 	Used  int64  `json:"used"`
+	// Local says of a worker that its files are read on this machine without it.
+	Local bool `json:"local,omitempty"`
 	// Problem says why the level takes no data at present, "" when it does.
 	Problem string `json:"problem,omitempty"`
 }

@@ -13,7 +13,9 @@ import (
 const StallTime = 5 * time.Second
 
 // origins are what the bytes of READs are counted by.
-var origins = [...]cacheclient.Origin{cacheclient.OriginCache, cacheclient.OriginStaging, cacheclient.OriginSource}
+var origins = [...]cacheclient.Origin{
+	cacheclient.OriginCache, cacheclient.OriginStaging, cacheclient.OriginWorker, cacheclient.OriginSource,
+}
 
 // errnos are the errors that are counted one by one; the others are counted together.
 var errnos = [...]struct {

@@ -67,7 +67,10 @@ func (w *worker) replyData(h inHeader, data cacheclient.Data, n int) {
 	putHeader(w.header[:], outHeaderSize+n, 0, h.unique)
 	w.iov = append(append(w.iov[:0], w.header[:]), parts...)
 	w.origin = data.Origin
-	populate(parts)
+	if data.Origin != cacheclient.OriginWorker {
+		// What came over the network lies in memory that was written a moment ago.
+		populate(parts)
+	}
 	errno := w.s.dev.writev(w.iov)
 	clear(w.iov)
 	w.replied(h, outHeaderSize+n, 0, errno)

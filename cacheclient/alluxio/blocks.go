@@ -2,7 +2,6 @@ package alluxio
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -66,12 +65,18 @@ func (c *Client) measure(ctx context.Context) {
 		return
 	}
 	var sum cacheclient.Capacity
-	for _, w := range infos {
-		host := w.GetAddress().GetHost()
-		sum.Quota += w.GetCapacityBytes()
-		sum.Used += w.GetUsedBytes()
+	if sum.Leader, err = c.cluster.Leader(ctx); err != nil {
+		return
+	}
+	for _, info := range infos {
+		w, err := c.cluster.At(info.GetAddress())
+		if err != nil {
+			continue
+		}
+		sum.Quota += info.GetCapacityBytes()
+		sum.Used += info.GetUsedBytes()
 		sum.Levels = append(sum.Levels, cacheclient.Level{
-			Where: fmt.Sprintf("%s:%d", host, w.GetAddress().GetRpcPort()), Quota: w.GetCapacityBytes(), Used: w.GetUsedBytes(),
+			Where: w.Addr(), Quota: info.GetCapacityBytes(), Used: info.GetUsedBytes(), Local: c.local.is(w),
 		})
 	}
 	c.mu.Lock()
@@ -95,55 +100,4 @@ func (c *Client) awaitUse(ctx context.Context, enough func(used int64) bool) {
 			return
 		}
 	}
-}
-
-// Cluster describes the cluster to an operator.
-type Cluster struct {
-	// Leader is the leading master, host:port.
-	Leader string `json:"leader"`
-	// Masters are all of them.
-	Masters []string `json:"masters"`
-	// Version is Alluxio's.
-	Version string `json:"version"`
-	// Workers are those that live.
-	Workers []WorkerUse `json:"workers"`
-}
-
-// WorkerUse is one worker.
-type WorkerUse struct {
-	Addr string `json:"addr"`
-	// Capacity and Used are in bytes.
-	Capacity int64 `json:"capacity"`
-	Used     int64 `json:"used"`
-	// Local says that its files are read on this machine without it.
-	Local bool `json:"local"`
-}
-
-// Describe asks the masters about the cluster.
-func (c *Client) Describe(ctx context.Context) (Cluster, error) {
-	info, err := c.cluster.MasterInfo(ctx)
-	if err != nil {
-		return Cluster{}, err
-	}
-	leader, err := c.cluster.Leader(ctx)
-	if err != nil {
-		return Cluster{}, err
-	}
-	out := Cluster{Leader: leader, Masters: c.cfg.Address.Masters, Version: info.Version}
-	workers, err := c.cluster.WorkerInfos(ctx)
-	for _, w := range workers {
-		use := WorkerUse{
-			Addr:     fmt.Sprintf("%s:%d", w.GetAddress().GetHost(), w.GetAddress().GetRpcPort()),
-			Capacity: w.GetCapacityBytes(), Used: w.GetUsedBytes(),
-		}
-		if known, err := c.cluster.At(w.GetAddress()); err == nil {
-			use.Local = c.local.is(known)
-		}
-		out.Workers = append(out.Workers, use)
-	}
-	if errors.Is(err, cacheclient.ErrUnavailable) {
-		// A leader in safe mode tells nothing of workers yet.
-		return out, nil
-	}
-	return out, err
 }

@@ -28,6 +28,8 @@ type Config struct {
 	// they are taken from the masters' mount table, as far as this machine can read them; SourceOptions say how.
 	Sources       []Source
 	SourceOptions ufs.Options
+	// NoLocalSources refuses sources that are directories of this machine, whoever names them.
+	NoLocalSources bool
 	// WorkersRead has workers read every under store, and this process none.
 	WorkersRead bool
 	// NoShortCircuit has blocks come by gRPC from workers of this machine as well.
@@ -150,7 +152,8 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		cfg: cfg, log: cfg.Log, cluster: cluster,
 		store: &masterStore{cluster: cluster, addr: cfg.Address, maxAge: max(cfg.TTL, 0), suspects: make(map[string]struct{})},
 		sources: &sources{
-			addr: cfg.Address, given: cfg.Sources, options: cfg.SourceOptions, log: cfg.Log, refused: make(map[string]time.Time),
+			addr: cfg.Address, given: cfg.Sources, options: cfg.SourceOptions, noLocal: cfg.NoLocalSources, log: cfg.Log,
+			refused: make(map[string]time.Time),
 		},
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), filling: semaphore.NewWeighted(maxFills),
 		windows: semaphore.NewWeighted(windowBytes),

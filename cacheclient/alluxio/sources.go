@@ -51,6 +51,8 @@ type sources struct {
 	// given are the sources that the user named; options are for those that the mount table names.
 	given   []Source
 	options ufs.Options
+	// noLocal refuses directories of this machine.
+	noLocal bool
 	log     *slog.Logger
 
 	// mu guards the rest.
@@ -74,13 +76,21 @@ func (s *sources) String() string { return s.addr.String() }
 // open opens what the user gave.
 func (s *sources) open(ctx context.Context) error {
 	for _, g := range s.given {
-		store, err := ufs.Open(ctx, g.URL, g.Options)
+		store, err := s.openStore(ctx, g.URL, g.Options)
 		if err != nil {
 			return err
 		}
 		s.mounts = append(s.mounts, mounted{at: g.Path, store: store, url: g.URL})
 	}
 	return nil
+}
+
+// openStore opens a source, if it may be read here.
+func (s *sources) openStore(ctx context.Context, url string, opts ufs.Options) (ufs.Store, error) {
+	if s.noLocal && (strings.HasPrefix(url, "/") || strings.HasPrefix(strings.ToLower(url), "file:")) {
+		return nil, fmt.Errorf("source %q is a directory of this machine, and its operator allows none", url)
+	}
+	return ufs.Open(ctx, url, opts)
 }
 
 // follow opens what the mount table names and this machine can read, and closes what it names no more.
@@ -107,7 +117,7 @@ func (s *sources) follow(ctx context.Context, table map[string]*wire.MountPointI
 		}
 		opts := s.options
 		opts.Deferred = true
-		store, err := ufs.Open(ctx, w.url, opts)
+		store, err := s.openStore(ctx, w.url, opts)
 		if err != nil {
 			s.refused[w.url] = time.Now().Add(retrySource)
 			s.log.Info("a source is read by workers only", "mount", at, "reason", err)

@@ -41,8 +41,9 @@ func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (ca
 	revalidate := orDefault(v.Revalidate, time.Minute)
 	if isAlluxio(v.Source) {
 		return openAlluxio(ctx, v.Source, alluxio.Config{
-			SourceOptions: ufs.Options{Within: b.allowLocal},
-			TTL:           revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,
+			// The mount table names directories as the masters see them; those of this node are another matter.
+			SourceOptions: ufs.Options{Within: b.allowLocal}, NoLocalSources: len(b.allowLocal) == 0,
+			TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,
 			Budget: b.budget, Deferred: resumed, Log: b.log.With("source", v.Source),
 		}, alluxio.Given{Values: v.Options, Secrets: v.Secrets})
 	}

@@ -35,6 +35,7 @@ func commands() []command {
 		{"mount", "show a remote source as a directory", runMount},
 		{"unmount", "end a mount, also one whose process has gone", runUnmount},
 		{"warm", "fetch files into the cache before they are read", runWarm},
+		{"free", "drop what is cached of files", runFree},
 		{"status", "show each mount: what it caches and where its reads came from", runStatus},
 		{"node", "the CSI driver of a Kubernetes node: mount volumes and keep them alive", runNode},
 		{"agent", "serve the volumes of a Kubernetes node", runAgent},

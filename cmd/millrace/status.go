@@ -22,7 +22,7 @@ const statusPatience = 3 * time.Second
 const statusAbout = `Shows each mount of this user, or the one on DIR: its source, the files and bytes known
 of it, the bytes cached and their quota, the part of the reads that found all their bytes
 cached, the bytes that came from the source, and how many opens were handed to the kernel
-(passthrough). -o json is a list, and the same as GET /v1/mounts on the mount's socket.
+(passthrough); and of a cluster the leading master and what each worker has. -o json is a list, and the same as GET /v1/mounts on the mount's socket.
 A mount whose process does not answer is shown as such, and the exit code is 1.`
 
 // socketFlag adds --socket, which names one process to ask instead of all that the registry lists.
@@ -201,6 +201,28 @@ func writeTable(out io.Writer, mounts []agent.MountStatus) error {
 	_, _ = fmt.Fprintln(t, "DIR\tSOURCE\tSTATE\tFILES\tKNOWN\tCACHED\tQUOTA\tHITS\tFROM SOURCE\tPASSTHROUGH")
 	for _, m := range mounts {
 		_, _ = fmt.Fprintln(t, row(m))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return writeClusters(out, mounts)
+}
+
+// writeClusters writes the leader and the workers of each cluster behind a mount.
+func writeClusters(out io.Writer, mounts []agent.MountStatus) error {
+	t := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	for _, m := range mounts {
+		if m.Capacity == nil || m.Capacity.Leader == "" {
+			continue
+		}
+		_, _ = fmt.Fprintf(t, "\n%s\nmaster\t%s\tleads\n", oneLine(m.Dir), oneLine(m.Capacity.Leader))
+		for _, l := range m.Capacity.Levels {
+			where := "over the network"
+			if l.Local {
+				where = "this machine"
+			}
+			_, _ = fmt.Fprintf(t, "worker\t%s\t%s of %s\t%s\n", oneLine(l.Where), formatSize(l.Used), formatSize(l.Quota), where)
+		}
 	}
 	return t.Flush()
 }

@@ -170,9 +170,10 @@ type topMount struct {
 	State   string `json:"state"`
 	Problem string `json:"problem,omitempty"`
 	// PassthroughOpens are opens after which the kernel reads by itself, LocalBytes were given to readers from the
-	// cache, UnderStoreBytes came from the source.
+	// cache of this machine, WorkerBytes came from the workers of a cluster, UnderStoreBytes from the source.
 	PassthroughOpens float64 `json:"passthroughOpensPerSecond"`
 	LocalBytes       float64 `json:"localBytesPerSecond"`
+	WorkerBytes      float64 `json:"workerBytesPerSecond"`
 	UnderStoreBytes  float64 `json:"underStoreBytesPerSecond"`
 	Ops              float64 `json:"opsPerSecond"`
 	// HitRatio is that of the reads of this time; null where there were none.
@@ -220,6 +221,8 @@ func mountOf(was, m agent.MountStatus, seconds float64) topMount {
 	rate := func(before, now int64) float64 { return float64(max(now-before, 0)) / seconds }
 	t.PassthroughOpens = rate(was.Session.PassthroughOpens, m.Session.PassthroughOpens)
 	t.LocalBytes = rate(localBytes(was.Session), localBytes(m.Session))
+	worker := string(cacheclient.OriginWorker)
+	t.WorkerBytes = rate(was.Session.Served[worker], m.Session.Served[worker])
 	t.UnderStoreBytes = rate(was.Counters.BytesSource, m.Counters.BytesSource)
 	t.Ops = rate(allOps(was.Session), allOps(m.Session))
 	hits, misses := m.Counters.Hits-was.Counters.Hits, m.Counters.Misses-was.Counters.Misses
@@ -252,7 +255,7 @@ func (f topFrame) lines(hint string) []string {
 	}
 	_, _ = fmt.Fprintf(&b, "millrace %s, %d mount%s%s\n\n", f.Time.Local().Format("15:04:05"), len(f.Mounts), plural, hint)
 	t := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "MOUNT\tPASSTHROUGH\tLOCAL\tUNDER STORE\tOPS\tHITS\tIN FLIGHT\tOLDEST\tSTATE")
+	_, _ = fmt.Fprintln(t, "MOUNT\tPASSTHROUGH\tLOCAL\tWORKERS\tUNDER STORE\tOPS\tHITS\tIN FLIGHT\tOLDEST\tSTATE")
 	for _, m := range f.Mounts {
 		_, _ = fmt.Fprintln(t, m.row())
 	}
@@ -278,6 +281,6 @@ func (m topMount) row() string {
 	if m.Problem != "" {
 		state += ": " + oneLine(m.Problem)
 	}
-	return fmt.Sprintf("%s\t%.1f/s\t%s/s\t%s/s\t%.0f/s\t%s\t%d\t%s\t%s", oneLine(m.Dir), m.PassthroughOpens, formatSize(int64(m.LocalBytes)),
-		formatSize(int64(m.UnderStoreBytes)), m.Ops, hits, m.InFlight, oldest, state)
+	return fmt.Sprintf("%s\t%.1f/s\t%s/s\t%s/s\t%s/s\t%.0f/s\t%s\t%d\t%s\t%s", oneLine(m.Dir), m.PassthroughOpens, formatSize(int64(m.LocalBytes)),
+		formatSize(int64(m.WorkerBytes)), formatSize(int64(m.UnderStoreBytes)), m.Ops, hits, m.InFlight, oldest, state)
 }

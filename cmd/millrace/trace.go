@@ -21,9 +21,9 @@ import (
 
 const traceAbout = `Shows each request of the kernel as it ends, for all mounts of this user or for what is at and below
 PATH, until Ctrl-C: when it came, what it was, how long it took, which source served it, the file, and
-the error if there was one. The source of a read is cache (a tier), staging (memory) or source (the
-reader waited for it); an open is passthrough where the kernel reads by itself, so that its reads are
-not seen. What comes faster than it can be written is left out, and counted. -o json is a JSON
+the error if there was one. The source of a read is cache (a tier), staging (memory), worker (over the
+network from a worker of a cluster) or source (the reader waited for it); an open is passthrough where
+the kernel reads by itself, so that its reads are not seen. What comes faster than it can be written is left out, and counted. -o json is a JSON
 object a line, as GET /v1/trace on the mount's socket.`
 
 // errEnough ends a trace that has shown as many events as were asked for.

@@ -108,7 +108,7 @@ type TraceEvent struct {
 	LatencyNs int64 `json:"latencyNs"`
 	// Errno is the answer's error by its name, such as ENOENT; absent for none.
 	Errno string `json:"errno,omitempty"`
-	// Source is which source served it: cache, staging or source for a read, passthrough for an open after which the
+	// Source is which source served it: cache, staging, worker or source for a read, passthrough for an open after which the
 	// kernel reads by itself; absent for all others.
 	Source string `json:"source,omitempty"`
 	// Dropped is how many events were lost before this one, because the client was too slow; absent for none.

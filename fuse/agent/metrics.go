@@ -110,13 +110,14 @@ var (
 	tierUp    = prometheus.NewDesc("millrace_cache_level_up", "1 while a tier takes data, 0 while it has a problem.", []string{"mount", "level"}, nil)
 )
 
-// The bytes of reads. "source" is which source served them: local is a tier, staging the memory before it, and
-// under_store says that the reader waited for the source. What the kernel reads by itself is not seen.
+// The bytes of reads. "source" is which source served them: local is a tier, staging the memory before it, worker
+// another machine of a cluster, and under_store says that the reader waited for the source. What the kernel reads by itself is not seen.
 var (
 	readBytes = prometheus.NewDesc("millrace_read_bytes_total", "Bytes of reads by the source that served them; the kernel's own reads by passthrough are not seen.", []string{"mount", "source"}, nil)
 	sources   = map[cacheclient.Origin]string{
 		cacheclient.OriginCache:   "local",
 		cacheclient.OriginStaging: "staging",
+		cacheclient.OriginWorker:  "worker",
 		cacheclient.OriginSource:  "under_store",
 	}
 )
