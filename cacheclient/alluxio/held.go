@@ -3,21 +3,26 @@ package alluxio
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 const (
-	// maxHeld bounds the block files that are kept open for nobody. Their pages are memory that a worker does not
-	// know of once it has evicted them.
-	maxHeld = 256
+	// maxHeld bounds the block files that one client keeps open for nobody, and maxHeldByAll those of all clients of the
+	// process: they are descriptors, and their pages are memory that a worker does not know of once it has evicted them.
+	maxHeld      = 256
+	maxHeldByAll = 512
 	// heldIdle is how long one is kept that nobody reads. A worker learns of a use when the file is asked for, so this is also
 	// how often a block that is read now and then is kept from looking idle to it.
 	heldIdle = 30 * time.Second
 	// sweepEvery is how often those are looked for, and those that a worker has dropped.
 	sweepEvery = 5 * time.Second
 )
+
+// heldByAll counts the block files that the clients of this process keep open.
+var heldByAll atomic.Int64
 
 // held are the block files of this machine that are open, by block id.
 type held struct {
@@ -29,7 +34,10 @@ type held struct {
 func newHeld() (*held, error) {
 	h := &held{}
 	var err error
-	h.lru, err = simplelru.NewLRU(maxHeld, func(_ int64, b *blockFile) { b.release() })
+	h.lru, err = simplelru.NewLRU(maxHeld, func(_ int64, b *blockFile) {
+		heldByAll.Add(-1)
+		b.release()
+	})
 	return h, err
 }
 
@@ -52,7 +60,11 @@ func (h *held) put(b *blockFile) {
 	if _, ok := h.lru.Peek(b.id); ok {
 		return
 	}
+	heldByAll.Add(1)
 	h.lru.Add(b.id, b.retain())
+	for heldByAll.Load() > maxHeldByAll && h.lru.Len() > 1 {
+		h.lru.RemoveOldest()
+	}
 }
 
 // drop lets go of a block.
