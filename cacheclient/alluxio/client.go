@@ -99,8 +99,8 @@ type Client struct {
 	held    *held
 	places  *places
 	// slots are the requests to the source for fills that may run at once, and filling the blocks that may be filled at
-	// once; windows is the memory of remote streams, in bytes.
-	slots, filling, windows *semaphore.Weighted
+	// once.
+	slots, filling *semaphore.Weighted
 	// flight has one goroutine do what several want at once.
 	flight singleflight.Group
 	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for.
@@ -136,8 +136,6 @@ var _ cacheclient.Client = (*Client)(nil)
 const (
 	// maxFills bounds the blocks that are filled at once: each occupies its whole length in a tier, and connections.
 	maxFills = 4
-	// windowBytes bounds the memory of all streams from workers, in bytes.
-	windowBytes = 48 << 20
 )
 
 // New connects to the cluster and, unless that is deferred, proves that it answers and that the directory is there. An
@@ -156,8 +154,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 			refused: make(map[string]time.Time),
 		},
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), filling: semaphore.NewWeighted(maxFills),
-		windows: semaphore.NewWeighted(windowBytes),
-		fills:   make(map[int64]*fill), pushes: make(map[int64]*push), open: make(map[string]int),
+		fills: make(map[int64]*fill), pushes: make(map[int64]*push), open: make(map[string]int),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	if err := c.start(ctx); err != nil {

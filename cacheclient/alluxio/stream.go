@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 )
@@ -26,6 +28,12 @@ const (
 	// maxStreams bounds the streams of one file: readers at several places.
 	maxStreams = 4
 )
+
+// windowBytes bounds the memory that the windows of all streams of the process may grow by, in bytes.
+const windowBytes = 48 << 20
+
+// windows is that memory.
+var windows = semaphore.NewWeighted(windowBytes)
 
 // stream is a block on its way from a worker, from some offset to its end: a window of chunks in the order of the
 // block, ahead of its readers. A goroutine, which ends with the stream, receives; the transport's flow control has the worker
@@ -51,7 +59,7 @@ type stream struct {
 	// want is the furthest byte that was asked for, ahead how far beyond to receive, in bytes, and began where the
 	// stream began.
 	want, ahead, began int64
-	// reserved is what of the client's window memory the stream has, in bytes.
+	// reserved is what of the window memory the stream has, in bytes.
 	reserved int64
 	used     time.Time
 	// patience is how long it may bring nothing while somebody waits.
@@ -271,7 +279,7 @@ func (s *stream) ask(until int64) {
 	}
 	s.want = until
 	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead {
-		if grown := min(2*s.ahead, largestAhead); s.c.windows.TryAcquire(grown - s.ahead) {
+		if grown := min(2*s.ahead, largestAhead); windows.TryAcquire(grown - s.ahead) {
 			s.reserved += grown - s.ahead
 			s.ahead = grown
 		}
@@ -346,7 +354,7 @@ func (s *stream) close() {
 		l.release()
 	}
 	s.chunks = nil
-	s.c.windows.Release(s.reserved)
+	windows.Release(s.reserved)
 	s.reserved = 0
 	s.wake()
 	s.cancel()
