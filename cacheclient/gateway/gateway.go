@@ -30,6 +30,10 @@ type Config struct {
 	// Revalidate is how long attributes and listings are believed; 5 s if 0, not at all if negative. A
 	// GET always proves its version at the source.
 	Revalidate time.Duration
+	// BlockSize is the block size of Alluxio in bytes, or a part of it; 64 MiB, which is Alluxio's default, if 0. A read
+	// without an end pauses once, where it comes to a multiple, for Alluxio to end it: its worker asks for a block by a read
+	// that goes on to the end of the file. Negative is no pause.
+	BlockSize int64
 	// Log gets what goes wrong, and at debug level each request; nil discards.
 	Log *slog.Logger
 }
@@ -42,6 +46,7 @@ const (
 	defaultMaxRequests = 64
 	defaultTimeout     = 10 * time.Second
 	defaultRevalidate  = 5 * time.Second
+	defaultBlockSize   = 64 << 20
 )
 
 // Gateway is an S3 server over one source. Its handlers may be called from many goroutines.
@@ -97,6 +102,9 @@ func (c Config) defaults() Config {
 	}
 	if c.Revalidate == 0 {
 		c.Revalidate = defaultRevalidate
+	}
+	if c.BlockSize == 0 {
+		c.BlockSize = defaultBlockSize
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -10,7 +10,8 @@ import (
 // metrics is what the gateway counts. No path is ever a label.
 type metrics struct {
 	registry *prometheus.Registry
-	// requests are those of clients, by operation and status; a response that was cut short has the status "cut".
+	// requests are those of clients, by operation and status; a response that ended early has the status "cut", or
+	// "gone" where the client ended it.
 	requests *prometheus.CounterVec
 	// asked are requests to the source, by operation and result.
 	asked                             *prometheus.CounterVec
@@ -28,7 +29,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "millrace_gateway_requests_total", Help: "Requests of clients, by operation and status; the status cut is a response that ended early.",
+			Name: "millrace_gateway_requests_total", Help: "Requests of clients, by operation and status: cut is a response that ended early, gone one that the client ended, as Alluxio does after each block.",
 		}, []string{"operation", "status"}),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_gateway_source_requests_total", Help: "Requests to the source, by operation and result.",
@@ -60,10 +61,10 @@ func (m *metrics) sourceRequest(operation string, err error) {
 	m.asked.WithLabelValues(operation, result).Inc()
 }
 
-func (m *metrics) request(operation string, status int, cut bool) {
-	label := strconv.Itoa(status)
-	if cut {
-		label = "cut"
+func (m *metrics) request(operation string, status int, early string) {
+	label := early
+	if early == "" {
+		label = strconv.Itoa(status)
 	}
 	m.requests.WithLabelValues(operation, label).Inc()
 }

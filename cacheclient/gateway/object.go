@@ -103,9 +103,13 @@ func (g *Gateway) newStream(ctx context.Context, r *http.Request, info cacheclie
 	if err := checkConditions(r.Header, info); err != nil {
 		return s, err
 	}
-	var err error
-	if s.at, s.end, s.partial, err = parseRange(r.Header.Get("Range"), info.Size); err != nil {
+	asked, err := parseRange(r.Header.Get("Range"), info.Size)
+	if err != nil {
 		return nil, err
+	}
+	s.at, s.end, s.stop, s.partial = asked.first, asked.end, asked.end, asked.partial
+	if asked.endless {
+		s.bound(g.cfg.BlockSize)
 	}
 	if s.at == s.end {
 		return s, nil
@@ -127,27 +131,38 @@ func describeHeaders(h http.Header, info cacheclient.Info) {
 	h.Set("Content-Type", kind)
 }
 
+// byteRange is the part of a file that a request asks for.
+type byteRange struct {
+	// first is the offset of the first byte, end the one after the last.
+	first, end int64
+	// partial says that it was asked for as a range.
+	partial bool
+	// endless says that the end of the file was not named: "bytes=5-", or by Alluxio "bytes=5-9223372036854775806".
+	endless bool
+}
+
 // parseRange reads the header Range (RFC 9110, section 14.2). What is not one range of bytes is ignored, as S3 does.
-func parseRange(header string, size int64) (first, end int64, partial bool, err error) {
+func parseRange(header string, size int64) (byteRange, error) {
 	spec, ok := strings.CutPrefix(header, "bytes=")
 	from, to, dash := strings.Cut(strings.TrimSpace(spec), "-")
 	start, hasStart := number(from)
 	last, hasLast := number(to)
+	r := byteRange{end: size, partial: true}
 	switch {
 	case !ok || !dash || from != "" && !hasStart || to != "" && !hasLast || !hasStart && !hasLast || hasStart && hasLast && last < start:
-		return 0, size, false, nil
+		return byteRange{end: size, endless: true}, nil
 	case !hasStart:
 		// The last bytes.
-		first, end = max(0, size-last), size
+		r.first = max(0, size-last)
 	case hasLast:
-		first, end = start, min(last, size-1)+1
+		r.first, r.end, r.endless = start, min(last, size-1)+1, last >= size
 	default:
-		first, end = start, size
+		r.first, r.endless = start, true
 	}
-	if first >= size {
-		return 0, 0, false, errNoRange
+	if r.first >= size {
+		return byteRange{}, errNoRange
 	}
-	return first, end, true, nil
+	return r, nil
 }
 
 // number is a number without a sign.

@@ -35,9 +35,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		g.fail(resp, r, op, err)
 	}
-	g.metrics.request(op, resp.status, resp.cut)
+	g.metrics.request(op, resp.status, resp.early)
 	g.log.Debug("request", "operation", op, "path", r.URL.Path, "range", r.Header.Get("Range"),
-		"status", resp.status, "cut", resp.cut, "took", time.Since(begun))
+		"status", resp.status, "early", resp.early, "took", time.Since(begun))
 }
 
 // handle finds out what is asked for, and has it done.
@@ -132,11 +132,14 @@ next:
 // bytes were written than Content-Length says.
 func (g *Gateway) fail(w *response, r *http.Request, op string, err error) {
 	gone := r.Context().Err() != nil
+	switch {
+	case gone:
+		w.early = "gone"
+	case w.status != 0:
+		w.early = "cut"
+		g.log.Warn("a response was cut short", "operation", op, "path", r.URL.Path, "error", err)
+	}
 	if w.status != 0 {
-		w.cut = true
-		if !gone {
-			g.log.Warn("a response was cut short", "operation", op, "path", r.URL.Path, "error", err)
-		}
 		return
 	}
 	e := asS3(err)
@@ -152,8 +155,8 @@ type response struct {
 	http.ResponseWriter
 	// status is 0 until the head is written.
 	status int
-	// cut says that the body ends early.
-	cut bool
+	// early says why the response ends before its end: "gone" with the client, or "cut" by the gateway; "" if it does not.
+	early string
 }
 
 // WriteHeader remembers the status.

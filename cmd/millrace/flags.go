@@ -175,3 +175,20 @@ func parsed[T any](f *flags, into *T, name, usage, show string, parse func(strin
 		return err
 	})
 }
+
+// sourceOptions adds the flags for the options of a source.
+func (f *flags) sourceOptions(options map[string]string, file *string) {
+	option := &value{owner: f, name: "option"}
+	option.set = func(s string) error {
+		name, val, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return errors.New("no name=value")
+		}
+		options[name] = val
+		return nil
+	}
+	// What was given is not repeated in an error: it may be a secret.
+	option.hide = true
+	f.Var(option, "option", "`NAME=VALUE` of the source's rclone backend, such as endpoint=...; may be repeated")
+	f.text(file, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
+}

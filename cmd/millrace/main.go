@@ -39,6 +39,7 @@ func commands() []command {
 		{"status", "show each mount: what it caches and where its reads came from", runStatus},
 		{"node", "the CSI driver of a Kubernetes node: mount volumes and keep them alive", runNode},
 		{"agent", "serve the volumes of a Kubernetes node", runAgent},
+		{"gateway", "show a source to Alluxio as an S3 bucket", runGateway},
 		{"top", "watch what the mounts do, as it happens", runTop},
 		{"blocks", "show which part of a file is cached where", runBlocks},
 		{"trace", "show each request of the kernel, how long it took and which source served it", runTrace},

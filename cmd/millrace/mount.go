@@ -103,6 +103,8 @@ func parseMount(args []string, out io.Writer) (*mountConfig, error) {
 	}
 	c.source, c.dir = rest[0], rest[1]
 	switch {
+	case isAlluxio(c.source) && (len(c.tierDirs) > 0 || len(c.quotas) > 0):
+		return nil, f.wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers", c.source)
 	case c.low >= c.high:
 		return nil, f.wrong("--low %v is not below --high %v", c.low, c.high)
 	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs), len(c.quotas) > max(1, len(c.tierDirs)):
@@ -112,19 +114,7 @@ func parseMount(args []string, out io.Writer) (*mountConfig, error) {
 }
 
 func (c *mountConfig) sourceFlags(f *flags) {
-	option := &value{owner: f, name: "option"}
-	option.set = func(s string) error {
-		name, val, ok := strings.Cut(s, "=")
-		if !ok || name == "" {
-			return errors.New("no name=value")
-		}
-		c.options[name] = val
-		return nil
-	}
-	// What was given is not repeated in an error: it may be a secret.
-	option.hide = true
-	f.Var(option, "option", "`NAME=VALUE` of the source's rclone backend, such as endpoint=...; may be repeated")
-	f.text(&c.optionsFile, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
+	f.sourceOptions(c.options, &c.optionsFile)
 	parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", countTo(1024))
 	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", parseDuration)
 	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", parseAge)

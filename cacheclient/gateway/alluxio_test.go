@@ -1,0 +1,190 @@
+package gateway_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"millrace.io/millrace/cacheclient/cachetest"
+	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/serve"
+)
+
+const (
+	blockSize  = 64 << 20
+	alluxioBig = 150 << 20
+)
+
+// TestAlluxio mounts web servers in a real Alluxio, whose own Web under store can read none of them, and compares what
+// its shell lists and reads with the files.
+func TestAlluxio(t *testing.T) {
+	c := cluster.ForTest(t, cluster.Config{Masters: 1, Workers: 1, SameHost: true, BlockSize: blockSize, TierQuota: 512 << 20})
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cachetest.Write(t, dir)
+	names := []string{"empty dir/", "odd dir %41#/ü/leaf"}
+	for i := range 10_000 {
+		names = append(names, fmt.Sprintf("many/%05d", i))
+	}
+	makeFiles(t, dir, names...)
+	randomFile(t, dir, "large.bin", alluxioBig)
+	server, address := httpSource(t, dir, serve.Options{})
+	m := mountInAlluxio(t, c, "web", "http://"+address+"/", dir)
+	t.Run("listing", m.listing)
+	t.Run("traffic", func(t *testing.T) { m.traffic(t, server) })
+	t.Run("content", m.content)
+	t.Run("replaced", m.replaced)
+	t.Run("write", m.write)
+}
+
+// alluxioMount is a gateway's bucket as Alluxio shows it.
+type alluxioMount struct {
+	cluster *cluster.Cluster
+	gateway *running
+	// at is the mount point, and dir has the files.
+	at, dir string
+}
+
+// mountInAlluxio mounts a source through a gateway of its own, which has its own bucket: Alluxio mounts no address twice.
+func mountInAlluxio(t *testing.T, c *cluster.Cluster, name, source, dir string) *alluxioMount {
+	t.Helper()
+	r := start(t, open(t, source), func(cfg *gateway.Config) { cfg.Bucket = name })
+	args := []string{"mount", "--readonly"}
+	options := gateway.AlluxioOptions(r.endpoint, source, r.keys)
+	for _, option := range slices.Sorted(maps.Keys(options)) {
+		args = append(args, "--option", option+"="+options[option])
+	}
+	m := &alluxioMount{cluster: c, gateway: r, at: "/" + name, dir: dir}
+	m.shell(t, append(args, m.at, gateway.AlluxioURI(name))...)
+	return m
+}
+
+// shell runs a command of Alluxio's file system shell.
+func (m *alluxioMount) shell(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := m.cluster.Shell(t.Context(), args...)
+	if err != nil {
+		t.Fatalf("alluxio fs %q: %v", args, err)
+	}
+	return out
+}
+
+// listedLine is a line of ls: the size, the state, the time, how much is cached or that it is a directory, and the path.
+var listedLine = regexp.MustCompile(`(?m)^ *(\d+) +PERSISTED (\S+ \S+) +(\d+%|DIR) (/.*)$`)
+
+// unnamed tells whether Alluxio has no name for it: it leaves out what has a question mark, and its log says so.
+func unnamed(path string) bool { return strings.Contains(path, "?") }
+
+func (m *alluxioMount) listing(t *testing.T) {
+	got := map[string]string{}
+	for _, line := range listedLine.FindAllStringSubmatch(m.shell(t, "ls", "-R", m.at), -1) {
+		size := line[1]
+		if line[3] == "DIR" {
+			size = line[3]
+		}
+		got[strings.TrimPrefix(line[4], m.at+"/")] = size
+	}
+	for _, key := range walkTree(t, m.dir) {
+		if unnamed(key) {
+			continue
+		}
+		path, isDir := strings.CutSuffix(key, "/")
+		want := "DIR"
+		if !isDir {
+			st, err := os.Stat(filepath.Join(m.dir, path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = strconv.FormatInt(st.Size(), 10)
+		}
+		if got[path] != want {
+			t.Errorf("%q is listed as %q, want %q", path, got[path], want)
+		}
+		delete(got, path)
+	}
+	if len(got) != 0 {
+		t.Errorf("listed and not there: %v", got)
+	}
+}
+
+// traffic reads a file of three blocks and sees what it costs the source, and that it then comes from the cache.
+func (m *alluxioMount) traffic(t *testing.T, server *serve.Server) {
+	before := server.Stats()
+	m.copyOut(t, "large.bin")
+	cost := server.Stats().Sub(before)
+	t.Logf("one read of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes, cost.Requests)
+	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*102/100 {
+		t.Errorf("one read of %d bytes cost the source %d", alluxioBig, cost.BodyBytes)
+	}
+	for range 100 {
+		if strings.Contains(m.shell(t, "ls", m.at+"/large.bin"), "100%") {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	before = server.Stats()
+	m.copyOut(t, "large.bin")
+	if cost := server.Stats().Sub(before); cost.BodyBytes != 0 {
+		t.Errorf("a cached file cost the source %d bytes", cost.BodyBytes)
+	}
+}
+
+// copyOut copies a path out of Alluxio and compares it with the source's.
+func (m *alluxioMount) copyOut(t *testing.T, path string) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "out")
+	m.shell(t, "copyToLocal", m.at+"/"+path, out)
+	for _, key := range append(walkTree(t, filepath.Join(m.dir, path)), "") {
+		if strings.HasSuffix(key, "/") || unnamed(key) {
+			continue
+		}
+		want, err := os.ReadFile(filepath.Join(m.dir, path, key))
+		if err != nil {
+			continue // a directory, whose files follow
+		}
+		if got, err := os.ReadFile(filepath.Join(out, key)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s/%s: %d bytes, %v, not the %d of the source", path, key, len(got), err, len(want))
+		}
+	}
+}
+
+func (m *alluxioMount) content(t *testing.T) {
+	for _, path := range []string{"odd", "odd dir %41#", "dir", "empty", "empty dir", "big.bin"} {
+		m.copyOut(t, path)
+	}
+}
+
+// replaced changes a file at the source: after the next look at it Alluxio has the new one.
+func (m *alluxioMount) replaced(t *testing.T) {
+	for _, text := range []string{"second version, longer", "third version, longer!"} {
+		if err := os.WriteFile(filepath.Join(m.dir, "a.txt"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// What is believed for a while is as old as that.
+		time.Sleep(6 * time.Second)
+		m.shell(t, "loadMetadata", "-F", m.at+"/a.txt")
+		if got := m.shell(t, "cat", m.at+"/a.txt"); got != text {
+			t.Errorf("%q, want %q", got, text)
+		}
+	}
+}
+
+func (m *alluxioMount) write(t *testing.T) {
+	if _, err := m.cluster.Shell(t.Context(), "rm", m.at+"/a.txt"); err == nil {
+		t.Error("a file is removed through a read-only mount")
+	}
+	if _, err := os.Stat(filepath.Join(m.dir, "a.txt")); err != nil {
+		t.Error(err)
+	}
+}

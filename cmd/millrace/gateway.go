@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/fuse/agent"
+)
+
+const gatewayAbout = `Shows SOURCE as a read-only S3 bucket on the loopback, so that a stock Alluxio mounts what it cannot read itself, such as
+a web server. It runs beside each master and each worker, all with the same --bucket, --listen and --keys-file, and keeps
+no data. Alluxio mounts a bucket's name once, so that two sources need two names.
+
+SOURCE is https://host/path/, s3://bucket/prefix, /a/directory, or what else rclone reads by its connection string, such as
+:webdav,url=https://host/path: and :sftp,host=name,user=me:/path. Secrets for it belong into --options-file or the
+environment, never into an argument.
+
+The keys that requests must be signed with are made at the first start and kept in --keys-file (0600); what is printed
+when the gateway serves names that file and not the secret. Alluxio is told:
+
+  alluxio fs mount --readonly --option s3a.accessKeyId=... --option s3a.secretKey=... \
+    --option alluxio.underfs.s3.endpoint=http://127.0.0.1:9063 --option alluxio.underfs.s3.disable.dns.buckets=true \
+    --option alluxio.underfs.s3.inherit.acl=false --option millrace.source=SOURCE /path s3://BUCKET/
+
+millrace.source means nothing to Alluxio; by it millrace mount knows what to read where Alluxio does not answer.
+
+Health and metrics have a listener of their own, --metrics-listen, since a bucket has no place for them: /healthz says
+that the process serves, /readyz that the source answers, /metrics counts requests and bytes. It needs no keys and may be
+on any address, for a kubelet's probes come from outside. Memory stays below 100 MB whatever clients do.`
+
+// gatewayMemory is what the gateway's heap keeps to if it can, in bytes; the rest of 100 MB is the program itself.
+const gatewayMemory = 64 << 20
+
+// The addresses where none are given.
+var (
+	defaultListen = netip.MustParseAddrPort("127.0.0.1:9063")
+	defaultAdmin  = netip.MustParseAddrPort("127.0.0.1:9064")
+)
+
+// gatewayConfig is what the flags of gateway say.
+type gatewayConfig struct {
+	source              string
+	listen, admin       netip.AddrPort
+	allowRemote         bool
+	bucket, keysFile    string
+	options             map[string]string
+	optionsFile         string
+	connections         int
+	maxRequests         int
+	timeout, revalidate time.Duration
+	blockSize           int64
+	output              string
+	logLevel, logFormat string
+}
+
+func runGateway(args []string, out io.Writer) error {
+	c, err := parseGateway(args, out)
+	if err != nil {
+		return err
+	}
+	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	slog.SetDefault(log)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(gatewayMemory)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return c.serve(ctx, log, out)
+}
+
+// parseGateway reads the arguments of gateway.
+func parseGateway(args []string, out io.Writer) (*gatewayConfig, error) {
+	c := &gatewayConfig{
+		listen: defaultListen, admin: defaultAdmin, bucket: gateway.DefaultBucket, options: map[string]string{},
+		connections: 16, maxRequests: 64, timeout: 10 * time.Second, revalidate: 5 * time.Second, blockSize: 64 << 20,
+		logLevel: "info", logFormat: "text",
+	}
+	f := newFlags("gateway", "[flags] SOURCE", gatewayAbout, out)
+	parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), parseListen)
+	f.toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
+	parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics; none is no listener", c.admin.String(), parseAdmin)
+	parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
+	f.text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
+	f.sourceOptions(c.options, &c.optionsFile)
+	parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", countTo(1024))
+	parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", countTo(4096))
+	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", parseDuration)
+	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", parseAge)
+	parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, or a part of it: where a read that has no end comes to a multiple, it pauses for Alluxio to end it", "64Mi", sizeOver)
+	f.format(&c.output)
+	f.logging(&c.logLevel, &c.logFormat)
+	rest, err := f.parse(args)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) != 1 || rest[0] == "" {
+		return nil, f.wrong("gateway takes a SOURCE, not %d arguments", len(rest))
+	}
+	c.source = rest[0]
+	if c.connections < 2 {
+		return nil, f.wrong(`--connections "1" is too few: a read and the look-up of a name need one each`)
+	}
+	if !c.listen.Addr().IsLoopback() && !c.allowRemote {
+		return nil, f.wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give --allow-remote if that is meant", c.listen)
+	}
+	return c, nil
+}
+
+// parseListen reads an address to listen on.
+func parseListen(s string) (netip.AddrPort, error) {
+	address, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return netip.AddrPort{}, errors.New("not an address: accepted are an IP address and a port, such as 127.0.0.1:9063 or [::1]:9063")
+	}
+	return address, nil
+}
+
+// parseAdmin reads the address of health and metrics; an invalid one stands for none.
+func parseAdmin(s string) (netip.AddrPort, error) {
+	if s == "none" {
+		return netip.AddrPort{}, nil
+	}
+	address, err := parseListen(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%w, or none", err)
+	}
+	return address, nil
+}
+
+// serve shows the source until the context ends.
+func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writer) error {
+	store, err := c.openSource(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	keysFile, keys, forget, err := c.loadKeys()
+	if err != nil {
+		return err
+	}
+	defer forget()
+	revalidate := c.revalidate
+	if revalidate == 0 {
+		revalidate = -1
+	}
+	g, err := gateway.New(gateway.Config{
+		Store: store, Bucket: c.bucket, Keys: keys, Connections: c.connections, MaxRequests: c.maxRequests,
+		Timeout: c.timeout, Revalidate: revalidate, BlockSize: c.blockSize, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	s3, err := listenOn(ctx, "--listen", c.listen)
+	if err != nil {
+		return err
+	}
+	shown := gatewayShown{
+		Source: store.String(), Bucket: c.bucket, Endpoint: "http://" + s3.Addr().String(), AccessKeyID: keys.AccessKeyID, KeysFile: keysFile,
+	}
+	var admin net.Listener
+	if c.admin.IsValid() {
+		if admin, err = listenOn(ctx, "--metrics-listen", c.admin); err != nil {
+			_ = s3.Close()
+			return err
+		}
+		shown.Metrics = "http://" + admin.Addr().String() + "/metrics"
+	}
+	if err := printAs(c.output, out, shown, func() error { return shown.print(out) }); err != nil {
+		log.Warn("the line that says where to find the gateway cannot be printed", "error", err)
+	}
+	return g.Serve(ctx, s3, admin)
+}
+
+func listenOn(ctx context.Context, flag string, address netip.AddrPort) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address.String())
+	if err != nil {
+		var why syscall.Errno
+		if errors.As(err, &why) {
+			err = why
+		}
+		return nil, fmt.Errorf("%s %s: %w", flag, address, err)
+	}
+	return l, nil
+}
+
+// gatewayShown is what Alluxio needs to know to mount the bucket, but for the secret.
+type gatewayShown struct {
+	Source      string `json:"source"`
+	Bucket      string `json:"bucket"`
+	Endpoint    string `json:"endpoint"`
+	AccessKeyID string `json:"accessKeyId"`
+	KeysFile    string `json:"keysFile"`
+	Metrics     string `json:"metrics,omitempty"`
+}
+
+func (s gatewayShown) print(out io.Writer) error {
+	line := fmt.Sprintf("serving %s as %s, endpoint %s, access key %s, keys in %s", s.Source, gateway.AlluxioURI(s.Bucket), s.Endpoint, s.AccessKeyID, s.KeysFile)
+	if s.Metrics != "" {
+		line += ", metrics on " + s.Metrics
+	}
+	_, err := fmt.Fprintln(out, oneLine(line))
+	return err
+}
+
+// openSource opens the source. One that does not answer is waited for while the gateway serves, so that a pod whose
+// source is down for a while goes on with what Alluxio has cached.
+func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.Store, error) {
+	opts := ufs.Options{
+		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true,
+	}
+	store, err := ufs.Open(ctx, c.source, opts)
+	if errors.Is(err, cacheclient.ErrUnavailable) {
+		log.Warn("the source does not answer; requests will ask it again", "error", err)
+		opts.Deferred = true
+		return ufs.Open(ctx, c.source, opts)
+	}
+	return store, err
+}
+
+// loadKeys reads the keys, or makes a file for this run only, which forget removes.
+func (c *gatewayConfig) loadKeys() (file string, keys gateway.Keys, forget func(), err error) {
+	file, forget = c.keysFile, func() {}
+	if file == "" {
+		dir, err := agent.RuntimeDir()
+		if err != nil {
+			return "", gateway.Keys{}, nil, err
+		}
+		file = filepath.Join(dir, fmt.Sprintf("gateway-%d.keys", os.Getpid()))
+		// A dead process with the same number may have left one.
+		_ = os.Remove(file)
+		forget = func() { _ = os.Remove(file) }
+	}
+	keys, err = gateway.LoadKeys(file)
+	return file, keys, forget, err
+}
