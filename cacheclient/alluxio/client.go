@@ -98,9 +98,9 @@ type Client struct {
 	local   *localWorkers
 	held    *held
 	places  *places
-	// slots are the requests to the source for fills that may run at once, and filling the blocks that may be filled at
-	// once.
-	slots, filling *semaphore.Weighted
+	// slots are the requests to the source for fills that may run at once, and bringing what may be on its way into workers
+	// at once.
+	slots, bringing *semaphore.Weighted
 	// flight has one goroutine do what several want at once.
 	flight singleflight.Group
 	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for.
@@ -133,11 +133,6 @@ type counters struct {
 
 var _ cacheclient.Client = (*Client)(nil)
 
-const (
-	// maxFills bounds the blocks that are filled at once: each occupies its whole length in a tier, and connections.
-	maxFills = 4
-)
-
 // New connects to the cluster and, unless that is deferred, proves that it answers and that the directory is there. An
 // error is one sentence for the user.
 func New(ctx context.Context, cfg Config) (*Client, error) {
@@ -153,7 +148,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 			addr: cfg.Address, given: cfg.Sources, options: cfg.SourceOptions, noLocal: cfg.NoLocalSources, log: cfg.Log,
 			refused: make(map[string]time.Time),
 		},
-		slots: semaphore.NewWeighted(int64(cfg.Connections)), filling: semaphore.NewWeighted(maxFills),
+		slots: semaphore.NewWeighted(int64(cfg.Connections)), bringing: semaphore.NewWeighted(bringing),
 		fills: make(map[int64]*fill), pushes: make(map[int64]*push), open: make(map[string]int),
 	}
 	c.life, c.end = context.WithCancel(context.Background())

@@ -97,7 +97,7 @@ func (f *file) own(ctx context.Context, s span, info cacheclient.Info) (cachecli
 			return d, f.sourceChanged(err)
 		}
 	}
-	if p := f.c.pushFor(f, s.k, info); p != nil {
+	if p := f.c.pushFor(ctx, f, s.k, info); p != nil {
 		p.awaitPush(ctx, s)
 	}
 	d, err := f.readDirect(ctx, s, info)

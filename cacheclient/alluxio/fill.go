@@ -29,6 +29,11 @@ const (
 	background = 3
 	// noRoomFor is how long a worker that refused a block is not asked to take it again.
 	noRoomFor = 10 * time.Second
+	// bringing is how much may be on its way into workers at once, in MiB, and at least and at most what one block counts for: a
+	// few large blocks or many small ones, whose commits take longer than they do. bringPatience is how long a reader waits for
+	// that; one who waited longer reads past the workers.
+	bringing, leastBring, mostBring = 256, 4, 64
+	bringPatience                   = 2 * time.Second
 	// commitPatience bounds the worker's last step.
 	commitPatience = 10 * time.Second
 )
@@ -132,12 +137,13 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 	if err != nil {
 		return err
 	}
-	if !c.filling.TryAcquire(1) {
-		return errNoFill
+	weight, err := c.mayBring(ctx, length)
+	if err != nil {
+		return err
 	}
 	fl, err := c.newFill(ctx, w, id, length)
 	if err != nil {
-		c.filling.Release(1)
+		c.bringing.Release(weight)
 		c.refused.first(id, noRoomFor)
 		return err
 	}
@@ -146,17 +152,28 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 	defer c.mu.Unlock()
 	if c.closed {
 		fl.abandon()
-		c.filling.Release(1)
+		c.bringing.Release(weight)
 		return cacheclient.ErrClosed
 	}
 	c.fills[id] = fl
 	c.work.Add(1)
 	go func() {
 		defer c.work.Done()
-		defer c.filling.Release(1)
+		defer c.bringing.Release(weight)
 		fl.finish()
 	}()
 	return nil
+}
+
+// mayBring waits until a block of this length may be brought, and returns what is to be released after.
+func (c *Client) mayBring(ctx context.Context, length int64) (int64, error) {
+	weight := min(max((length+1<<20-1)>>20, leastBring), mostBring)
+	ctx, cancel := context.WithTimeout(ctx, bringPatience)
+	defer cancel()
+	if err := c.bringing.Acquire(ctx, weight); err != nil {
+		return 0, fmt.Errorf("%w: too much is on its way", errNoFill)
+	}
+	return weight, nil
 }
 
 // filler is the worker that is to have a block, if it is of this machine.
@@ -439,6 +456,10 @@ func (fl *fill) settle(r *run, err error, next func()) {
 	fl.wake()
 }
 
+// errNoRanges says that a source sends the whole file whatever it is asked for: side by side, requests would bring it again
+// and again.
+var errNoRanges = errors.New("the source has no ranges")
+
 // bring makes attempts until the run is here, the error is final, or nothing has come for as long as the client waits.
 func (fl *fill) bring(r *run) error {
 	c := fl.c
@@ -486,13 +507,8 @@ func (fl *fill) attempt(r *run, end int64) error {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	if body.Start < from {
-		// A source without ranges sends the file from its beginning.
-		n, err := io.CopyN(io.Discard, body, from-body.Start)
-		fl.c.count.bytesSource.Add(n)
-		if err != nil {
-			return short(err)
-		}
+	if body.Start != from || body.End < fl.base+end {
+		return errNoRanges
 	}
 	return fl.copy(body, r, end, func() { silence.Reset(fl.c.cfg.Timeout) })
 }

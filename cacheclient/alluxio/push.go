@@ -43,22 +43,30 @@ func (p *push) wake() {
 }
 
 // pushFor begins to push a cold block, or joins the push that is under way; nil where there is none.
-func (c *Client) pushFor(f *file, k int, info cacheclient.Info) *push {
+func (c *Client) pushFor(ctx context.Context, f *file, k int, info cacheclient.Info) *push {
 	id := f.l.block(k)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p := c.pushes[id]; p != nil {
+	p := c.pushes[id]
+	c.mu.Unlock()
+	if p != nil || c.refused.was(id) {
 		return p
 	}
-	if c.closed || c.refused.was(id) || !c.filling.TryAcquire(1) {
+	weight, err := c.mayBring(ctx, f.l.length(k))
+	if err != nil {
 		return nil
 	}
-	p := &push{ended: make(chan struct{}), changed: make(chan struct{}), readAt: time.Now()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.pushes[id]; p != nil || c.closed {
+		c.bringing.Release(weight)
+		return p
+	}
+	p = &push{ended: make(chan struct{}), changed: make(chan struct{}), readAt: time.Now()}
 	c.pushes[id] = p
 	c.work.Add(1)
 	go func() {
 		defer c.work.Done()
-		defer c.filling.Release(1)
+		defer c.bringing.Release(weight)
 		err := c.push(p, f.l, k, info)
 		if err != nil && c.life.Err() == nil {
 			c.refused.first(id, noRoomFor)

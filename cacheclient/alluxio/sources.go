@@ -283,13 +283,11 @@ func (s *sources) Close() error {
 }
 
 // sameVersion tells whether what a source says of a file is the version that Alluxio knows: the size and the time, which
-// Alluxio keeps in milliseconds and many a source tells in seconds.
+// Alluxio keeps in milliseconds and many a source tells in seconds. One that tells no time cannot be compared: two contents of one
+// size would be taken for each other.
 func sameVersion(known, source cacheclient.Info) bool {
-	if source.Dir || known.Size != source.Size {
+	if source.Dir || known.Size != source.Size || source.ModTime.IsZero() {
 		return false
-	}
-	if source.ModTime.IsZero() {
-		return true
 	}
 	a, b := known.ModTime.UnixMilli(), source.ModTime.UnixMilli()
 	if a%1000 == 0 || b%1000 == 0 {

@@ -115,7 +115,7 @@ func (f *file) bringBlock(ctx context.Context, k int) error {
 			}
 			return f.c.awaitFill(ctx, f.l.block(k))
 		}
-		p := f.c.pushFor(f, k, info)
+		p := f.c.pushFor(ctx, f, k, info)
 		err = errNoPush
 		if p != nil {
 			err = p.awaitPushed(ctx)

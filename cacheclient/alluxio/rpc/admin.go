@@ -46,8 +46,11 @@ func (m *Masters) MasterInfo(ctx context.Context) (MasterInfo, error) {
 // supported tells whether we speak the protocol of a version. The 2.9 line is one protocol as far as a reader needs
 // it; 3.x has another under the same service names.
 func supported(addr, version string) error {
-	if version == "" || version == "2.9" || strings.HasPrefix(version, "2.9.") || strings.HasPrefix(version, "2.9-") {
+	if version == "2.9" || strings.HasPrefix(version, "2.9.") || strings.HasPrefix(version, "2.9-") {
 		return nil
+	}
+	if version == "" {
+		version = "of an unknown version"
 	}
 	return fmt.Errorf("%s runs Alluxio %s; accepted are the versions 2.9.x", addr, version)
 }
@@ -124,7 +127,7 @@ func (m *Masters) Free(ctx context.Context, path string, force bool) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).Free(ctx, &wire.FreePRequest{
 			Path: &path,
 			Options: &wire.FreePOptions{
-				Recursive: proto.Bool(true), Forced: &force, CommonOptions: safe(-1),
+				Recursive: proto.Bool(true), Forced: &force, CommonOptions: safe(NeverSync),
 			},
 		})
 		return err
@@ -137,7 +140,7 @@ func (m *Masters) Pin(ctx context.Context, path string, pinned bool) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).SetAttribute(ctx, &wire.SetAttributePRequest{
 			Path: &path,
 			Options: &wire.SetAttributePOptions{
-				Pinned: &pinned, Recursive: proto.Bool(true), CommonOptions: safe(-1),
+				Pinned: &pinned, Recursive: proto.Bool(true), CommonOptions: safe(NeverSync),
 			},
 		})
 		return err

@@ -44,7 +44,7 @@ func Connect(cfg Config) (*Cluster, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	masters := slices.Sorted(slices.Values(cfg.Masters))
+	masters := slices.Compact(slices.Sorted(slices.Values(cfg.Masters)))
 	key := strings.Join(masters, ",") + " " + security.key()
 	clusters.mu.Lock()
 	defer clusters.mu.Unlock()
@@ -52,16 +52,21 @@ func Connect(cfg Config) (*Cluster, error) {
 		c.users++
 		return c, nil
 	}
-	m, err := newMasters(masters, security, cfg.Log)
+	who, err := security.identity()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Masters: m, Workers: newWorkers(m, security), key: key, users: 1}
+	m, err := newMasters(masters, who, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Masters: m, Workers: newWorkers(m, who), key: key, users: 1}
 	clusters.byKey[key] = c
 	return c, nil
 }
 
-// Release ends the connections when the last user has released the cluster.
+// Release ends the connections, and all calls, when the last user has released the cluster. Nothing of them runs
+// any more when it returns.
 func (c *Cluster) Release() {
 	clusters.mu.Lock()
 	c.users--
@@ -71,8 +76,8 @@ func (c *Cluster) Release() {
 	}
 	clusters.mu.Unlock()
 	if last {
-		c.Workers.close()
 		c.Masters.close()
+		c.Workers.close()
 	}
 }
 

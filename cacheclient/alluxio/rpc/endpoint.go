@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -19,153 +17,148 @@ const (
 	// largestMessage is what we take in one message: a listing comes in batches of 10,000 files, which with long
 	// names are more than gRPC's 4 MiB. Alluxio's own clients take as much.
 	largestMessage = 100 << 20
-	// keepaliveTime is the least that servers permit (alluxio.*.network.permit.keepalive.time): a connection
-	// that pings more often is closed.
+	// keepaliveTime is how long a connection with calls may be silent before it is pinged. Servers close one that pings
+	// more often than alluxio.{master,worker}.network.permit.keepalive.time, 30 s by default.
 	keepaliveTime    = 40 * time.Second
 	keepaliveTimeout = 20 * time.Second
 	// longestRedial bounds the pause between attempts to connect. gRPC's own is two minutes, in which a failover
 	// would be over and nobody know it.
 	longestRedial = 500 * time.Millisecond
-	// connectPatience bounds one attempt to connect, authenticatePatience the handshake that follows.
-	connectPatience      = 2 * time.Second
-	authenticatePatience = 5 * time.Second
-	// idHeader carries the channel id in every call.
-	idHeader = "channel-id"
+	// connectPatience bounds one attempt to connect.
+	connectPatience = 2 * time.Second
+	// idleAfter is how long a connection without calls is kept. The stream of a session is a call: what is closed are
+	// connections to standby masters, which may be dead ends by the time of the next failover, and
+	// attempts to connect to servers that are gone.
+	idleAfter = 20 * time.Second
+	// mostHandshakes is how often one call authenticates anew before it is taken for refused.
+	mostHandshakes = 3
 )
 
-// Endpoint is one server.
+// Endpoint is one server: a connection, and an authentication that is made when it is needed.
 type Endpoint struct {
-	addr     string
-	security Security
-	conn     *grpc.ClientConn
+	addr string
+	who  identity
+	conn *grpc.ClientConn
 
-	// turn is held by who authenticates: others wait for the outcome.
-	turn chan struct{}
+	// life ends with Close, and with it the handshakes and sessions, whose goroutines work counts.
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
 
 	// mu guards the rest.
 	mu sync.Mutex
-	// session is the authentication in use, nil before the first and after its end.
+	// session is the authentication made last, nil before the first.
 	session *session
 	// open says that the server wants no authentication.
-	open   bool
-	closed bool
+	open bool
+	// handshake is the one under way, nil when there is none.
+	handshake *handshake
+	closed    bool
 }
 
 // newEndpoint makes an endpoint without connecting.
-func newEndpoint(addr string, s Security) (*Endpoint, error) {
-	creds, err := s.credentials()
-	if err != nil {
-		return nil, err
-	}
+func newEndpoint(addr string, who identity) (*Endpoint, error) {
+	// Each attempt to connect looks the name up: a server may come back at another address.
 	conn, err := grpc.NewClient("passthrough:///"+addr,
-		grpc.WithTransportCredentials(creds),
+		grpc.WithTransportCredentials(who.transport),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: longestRedial},
 			MinConnectTimeout: connectPatience,
 		}),
-		// The pool's largest buffers hold a frame, and reading ahead of frames saves system calls.
+		grpc.WithIdleTimeout(idleAfter),
+		// A proxy of the environment is for the web; servers of a cluster are near.
+		grpc.WithNoProxy(),
+		// Reading many frames at once saves system calls.
 		grpc.WithReadBufferSize(256<<10),
-		grpc.WithUserAgent("millrace"), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithIdleTimeout(0),
+		grpc.WithUserAgent("millrace"), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	return &Endpoint{addr: addr, security: s, conn: conn, turn: make(chan struct{}, 1)}, nil
+	e := &Endpoint{addr: addr, who: who, conn: conn}
+	e.life, e.end = context.WithCancel(context.Background())
+	return e, nil
 }
 
 // Addr is host:port.
 func (e *Endpoint) Addr() string { return e.addr }
 
-// Do calls f with a context that carries our channel id, and once more with a new one if the server does not
-// know the id any more.
+// Do calls f with a context that carries our channel id, and again with a new one if the server does not know the
+// id any more: what a server refuses for that reason it has not carried out. An error of f is returned as it is.
 func (e *Endpoint) Do(ctx context.Context, f func(ctx context.Context, conn *grpc.ClientConn) error) error {
-	for again := false; ; again = true {
+	for try := 1; ; try++ {
 		s, err := e.authenticated(ctx)
 		if err != nil {
 			return err
 		}
 		err = f(s.outgoing(ctx), e.conn)
-		if err == nil || again || status.Code(err) != codes.Unauthenticated {
+		if try == mostHandshakes || status.Code(err) != codes.Unauthenticated {
 			return err
 		}
 		e.forget(s)
 	}
 }
 
-// authenticated returns the session in use, after making one if there is none.
+// authenticated returns the session in use, after making one if there is none; nil where the server wants none. Callers
+// share a handshake, and its failure.
 func (e *Endpoint) authenticated(ctx context.Context) (*session, error) {
-	if s, ok, err := e.current(); ok || err != nil {
-		return s, err
+	e.mu.Lock()
+	switch {
+	case e.closed:
+		e.mu.Unlock()
+		return nil, errReleased
+	case e.open:
+		e.mu.Unlock()
+		return nil, nil
+	case e.session != nil && e.session.over.Err() == nil:
+		defer e.mu.Unlock()
+		return e.session, nil
 	}
+	h := e.handshake
+	if h == nil {
+		h = &handshake{done: make(chan struct{})}
+		e.handshake = h
+		e.work.Add(1)
+		go e.authenticate(h)
+	}
+	e.mu.Unlock()
 	select {
-	case e.turn <- struct{}{}:
-		defer func() { <-e.turn }()
+	case <-h.done:
+		return h.session, h.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%s: %w", e.addr, ctx.Err())
 	}
-	if s, ok, err := e.current(); ok || err != nil {
-		return s, err
-	}
-	s, err := authenticate(ctx, e.conn, e.addr, e.security)
-	unwanted := errors.Is(err, errNoAuthentication)
-	if err != nil && !unwanted {
-		return nil, err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		s.end()
-		return nil, errClosedEndpoint
-	}
-	e.session, e.open = s, unwanted
-	return s, nil
 }
 
-var errClosedEndpoint = errors.New("the connection was closed")
-
-// current is the session that can be used, nil with ok where the server wants none.
-func (e *Endpoint) current() (s *session, ok bool, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch {
-	case e.closed:
-		return nil, false, errClosedEndpoint
-	case e.open:
-		return nil, true, nil
-	case e.session != nil && !e.session.ended():
-		return e.session, true, nil
-	}
-	return nil, false, nil
-}
-
-// forget ends a session that the server does not know any more.
+// forget ends a session that the server does not know any more. With nil it forgets that the server wanted none: it may
+// have been replaced by one that does.
 func (e *Endpoint) forget(s *session) {
+	if s != nil {
+		s.end()
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.session == s {
-		e.session = nil
-		// A server that wanted no authentication may have been replaced by one that does.
-		e.open = false
-	}
-	s.end()
+	e.open = false
 }
 
-// Close ends the authentication and the connection.
+// Close ends the authentication, the connection, and all calls. It returns when nothing of them runs any more.
 func (e *Endpoint) Close() {
 	e.mu.Lock()
-	s := e.session
-	e.session, e.closed = nil, true
+	e.closed = true
 	e.mu.Unlock()
-	s.end()
+	e.end()
 	_ = e.conn.Close()
+	e.work.Wait()
 }
 
-// outgoing is ctx with the channel id.
-func (s *session) outgoing(ctx context.Context) context.Context {
-	if s == nil {
-		return ctx
+// closeAll closes endpoints side by side: the farewell to a server that hangs takes a while.
+func closeAll(endpoints []*Endpoint) {
+	var closing sync.WaitGroup
+	for _, e := range endpoints {
+		closing.Go(e.Close)
 	}
-	return metadata.AppendToOutgoingContext(ctx, idHeader, s.id)
+	closing.Wait()
 }

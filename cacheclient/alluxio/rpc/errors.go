@@ -20,6 +20,9 @@ type Unreachable struct {
 	Addr string
 	// Why completes a sentence that begins with the address.
 	Why string
+
+	// busy says that the server is the right one, and cannot answer at the moment.
+	busy bool
 }
 
 // Error is one sentence.
@@ -28,8 +31,17 @@ func (e *Unreachable) Error() string { return e.Addr + " " + e.Why }
 // Unwrap is cacheclient.ErrUnavailable.
 func (e *Unreachable) Unwrap() error { return cacheclient.ErrUnavailable }
 
-// errNoSuchCall says that a server does not know the call: a master that does not lead, or no Alluxio at all.
-var errNoSuchCall = errors.New("the server does not know the call")
+var (
+	// ErrNoRoom says that a worker's tiers have no room for a block, even after evicting what they may.
+	ErrNoRoom = errors.New("the worker has no room for the block")
+	// ErrShort says that a worker ended a block early and called that a success: what it has of the block is damaged.
+	ErrShort = errors.New("the worker has fewer bytes of the block than the block has")
+
+	// errNoSuchCall says that a server does not know the call: a master that does not lead, or no Alluxio at all.
+	errNoSuchCall = errors.New("the server does not know the call")
+	// errReleased says that the cluster was released while the call was made.
+	errReleased = fmt.Errorf("the connections to the cluster: %w", cacheclient.ErrClosed)
+)
 
 // explain turns a status into an error that says what it means to a file system. Other errors are kept.
 func explain(addr string, err error) error {
@@ -45,33 +57,87 @@ func explain(addr string, err error) error {
 		return fmt.Errorf("%s: %w: %s", addr, fs.ErrPermission, text)
 	case codes.AlreadyExists:
 		return fmt.Errorf("%s: %w: %s", addr, fs.ErrExist, text)
-	case codes.Canceled:
-		if text == context.Canceled.Error() {
-			return fmt.Errorf("%s: %w", addr, context.Canceled)
-		}
-		return &Unreachable{Addr: addr, Why: "ended the call: " + text}
+	case codes.InvalidArgument:
+		return fmt.Errorf("%s: %s: %w: %s", addr, st.Code(), fs.ErrInvalid, text)
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w", addr, context.DeadlineExceeded)
 	case codes.Unimplemented:
 		return fmt.Errorf("%s: %w: %s", addr, errNoSuchCall, text)
-	case codes.Unavailable, codes.ResourceExhausted:
-		return &Unreachable{Addr: addr, Why: "does not answer: " + plain(text)}
+	case codes.Unavailable:
+		// A leader in safe mode waits for its workers, and tells nothing of them until then.
+		return &Unreachable{Addr: addr, Why: plain(text), busy: strings.Contains(text, "safe mode")}
+	case codes.ResourceExhausted:
+		return &Unreachable{Addr: addr, Why: "is too busy: " + text, busy: true}
+	case codes.Canceled:
+		return explainCancelled(addr, text)
+	case codes.Internal:
+		return explainInternal(addr, text)
 	}
 	return fmt.Errorf("%s: %s: %s", addr, st.Code(), text)
 }
 
-// plain says what gRPC reports of a connection in fewer words.
+// explainCancelled tells apart who ended a call.
+func explainCancelled(addr, text string) error {
+	switch {
+	case text == context.Canceled.Error():
+		return fmt.Errorf("%s: %w", addr, context.Canceled)
+	case strings.Contains(text, "client connection is closing"):
+		return errReleased
+	}
+	return &Unreachable{Addr: addr, Why: "ended the call: " + text}
+}
+
+// explainInternal reads what servers and the transport report as internal errors and is none. That a worker has a block
+// already, or that somebody else is writing it, is known by these texts only.
+func explainInternal(addr, text string) error {
+	switch {
+	case strings.Contains(text, "Temp blockId ") && strings.Contains(text, "is not available"):
+		return fmt.Errorf("%s: %w: %s", addr, fs.ErrExist, text)
+	case strings.Contains(text, "RST_STREAM"), strings.Contains(text, "unexpected EOF"):
+		return &Unreachable{Addr: addr, Why: "broke the call off: " + text}
+	}
+	return fmt.Errorf("%s: %s: %s", addr, codes.Internal, text)
+}
+
+// explainMidway is explain for a stream that was under way: there, a server that does not know us has forgotten us.
+func explainMidway(addr string, err error) error {
+	if status.Code(err) == codes.Unauthenticated {
+		return &Unreachable{Addr: addr, Why: "forgot the authentication in the middle of a call"}
+	}
+	return explain(addr, err)
+}
+
+// plain completes a sentence that begins with the address from what gRPC reports of a connection.
 func plain(text string) string {
+	_, cause, found := strings.Cut(text, `desc = "`)
+	cause = strings.TrimSuffix(strings.TrimPrefix(cause, "transport: "), `"`)
+	if !found {
+		cause = text
+	}
 	switch {
 	case strings.Contains(text, "connection refused"):
-		return "it refuses the connection"
-	case strings.Contains(text, "server preface"), strings.Contains(text, "malformed HTTP"), strings.Contains(text, "http2: "):
-		return "it does not speak gRPC (" + text + ")"
+		return "refuses the connection"
+	case strings.Contains(text, "authentication handshake failed"):
+		_, why, _ := strings.Cut(cause, "authentication handshake failed: ")
+		return "cannot be trusted by TLS: " + why
+	case strings.Contains(text, "HTTP/1.1 header"), strings.Contains(text, "unexpected HTTP status"), strings.Contains(text, "unexpected content-type"):
+		return "is a web server and no Alluxio server"
+	case strings.Contains(text, "server preface"), strings.Contains(text, "http2: "):
+		return "does not speak gRPC: " + cause
+	case strings.Contains(text, "Error while dialing"):
+		_, why, _ := strings.Cut(cause, "Error while dialing: ")
+		return "cannot be connected to: " + why
 	}
-	return text
+	return "does not answer: " + cause
 }
 
 // unavailable tells whether another attempt, perhaps with another server, may succeed.
 func unavailable(err error) bool {
 	return errors.Is(err, cacheclient.ErrUnavailable)
+}
+
+// busy tells whether the server that failed is the right one to ask again.
+func busy(err error) bool {
+	var u *Unreachable
+	return errors.As(err, &u) && u.busy
 }

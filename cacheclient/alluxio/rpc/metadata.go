@@ -13,15 +13,24 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
-// AlwaysSync as an age has the master compare what it knows with the under store before it answers.
-const AlwaysSync time.Duration = 0
+// Ages of a master's knowledge that mean more than their length.
+const (
+	// AlwaysSync has the master compare what it knows with the under store before it answers.
+	AlwaysSync time.Duration = 0
+	// NeverSync has it answer from what it knows, however old; what it does not know it still loads.
+	NeverSync time.Duration = -1
+)
 
 // safe is the part that every request has that may load metadata from an under store. Unset, ttl and ttlAction are 0
 // and DELETE to the server: files loaded by the request are deleted from the under store when they "expire". maxAge
 // is how old the master's knowledge may be; it is compared with the under store where it is older.
 func safe(maxAge time.Duration) *wire.FileSystemMasterCommonPOptions {
+	interval := maxAge.Milliseconds()
+	if maxAge < 0 {
+		interval = -1
+	}
 	return &wire.FileSystemMasterCommonPOptions{
-		Ttl: proto.Int64(-1), TtlAction: wire.TtlAction_FREE.Enum(), SyncIntervalMs: proto.Int64(max(maxAge, 0).Milliseconds()),
+		Ttl: proto.Int64(-1), TtlAction: wire.TtlAction_FREE.Enum(), SyncIntervalMs: &interval,
 	}
 }
 
@@ -49,69 +58,70 @@ func (m *Masters) Status(ctx context.Context, path string, maxAge time.Duration)
 
 // List calls fn for each entry of the directory, in the master's order, as batches come. The list is good only
 // if List returns nil: a stream may end with an error half way. restart is called before entries come anew from another
-// leader, and ends the listing with its error.
+// leader. An error of fn or of restart ends the listing, and is returned as it is.
 func (m *Masters) List(ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error) error {
 	begun := false
+	// Not the call's error, which would be taken for the leader's.
 	var stopped error
 	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
 		if begun {
-			// Not the call's error, which would be taken for the new leader's.
 			if stopped = restart(); stopped != nil {
 				return nil
 			}
+			begun = false
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stream, err := wire.NewFileSystemMasterClientServiceClient(conn).ListStatus(ctx, &wire.ListStatusPRequest{
+		return receiveAll(ctx, conn, &wire.ListStatusPRequest{
 			Path: &dir,
 			Options: &wire.ListStatusPOptions{
 				LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
 			},
-		})
-		if err != nil {
-			return err
-		}
-		for {
-			batch, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
+		}, func(batch *wire.ListStatusPResponse) bool {
 			for _, info := range batch.GetFileInfos() {
 				begun = true
-				if err := fn(info); err != nil {
-					return err
+				if stopped = fn(info); stopped != nil {
+					return false
 				}
 			}
-		}
+			return true
+		})
 	})
-	if err == nil {
-		err = stopped
+	if err != nil {
+		return err
 	}
-	return err
+	return stopped
+}
+
+// receiveAll makes a listing and calls fn for each message of it, until fn returns false.
+func receiveAll(ctx context.Context, conn *grpc.ClientConn, q *wire.ListStatusPRequest, fn func(*wire.ListStatusPResponse) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := wire.NewFileSystemMasterClientServiceClient(conn).ListStatus(ctx, q)
+	if err != nil {
+		return err
+	}
+	for {
+		batch, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case !fn(batch):
+			return nil
+		}
+	}
 }
 
 // Load has the master read the metadata of a whole tree from the under stores, and returns when it has.
 func (m *Masters) Load(ctx context.Context, dir string, maxAge time.Duration) error {
 	return m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		stream, err := wire.NewFileSystemMasterClientServiceClient(conn).ListStatus(ctx, &wire.ListStatusPRequest{
+		return receiveAll(ctx, conn, &wire.ListStatusPRequest{
 			Path: &dir,
 			Options: &wire.ListStatusPOptions{
 				LoadMetadataType: wire.LoadMetadataPType_ALWAYS.Enum(), CommonOptions: safe(maxAge),
 				Recursive: proto.Bool(true), LoadMetadataOnly: proto.Bool(true),
 			},
-		})
-		for err == nil {
-			_, err = stream.Recv()
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		return err
+		}, func(*wire.ListStatusPResponse) bool { return true })
 	})
 }
 

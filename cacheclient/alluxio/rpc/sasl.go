@@ -10,105 +10,113 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
-// session is one authentication: a stream that is open for as long as the server knows the id.
+// authenticatePatience bounds one handshake, the connection to the server included.
+const authenticatePatience = 5 * time.Second
+
+// idHeader carries the channel id in every call.
+const idHeader = "channel-id"
+
+// session is one authentication: an id that the server knows for as long as a stream is open.
 type session struct {
-	id     string
-	cancel context.CancelFunc
-	// done is closed when the stream has ended, and the id is of no use any more.
+	id string
+	// over is done when the stream has ended, by the server or by end.
+	over context.Context
+	end  context.CancelFunc
+}
+
+// outgoing is ctx with the channel id. A nil session, where the server wants none, adds nothing.
+func (s *session) outgoing(ctx context.Context) context.Context {
+	if s == nil {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, idHeader, s.id)
+}
+
+// handshake is an authentication under way, for all who wait for it.
+type handshake struct {
 	done chan struct{}
+	// session and err are valid when done is closed; both are nil where the server wants no authentication.
+	session *session
+	err     error
 }
 
-// ended tells whether the server has ended the authentication, or we have.
-func (s *session) ended() bool {
-	if s == nil {
-		return true
-	}
-	select {
-	case <-s.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// end closes the stream and waits for it. nil has none.
-func (s *session) end() {
-	if s == nil {
-		return
-	}
-	s.cancel()
-	<-s.done
-}
-
-// errNoAuthentication says that the server runs with alluxio.security.authentication.type=NOSASL.
-var errNoAuthentication = errors.New("the server wants no authentication")
-
-// authenticate opens the stream that registers a new id, by the mechanism PLAIN, which Alluxio calls SIMPLE. The
-// stream outlives ctx: a goroutine owned by the session receives from it until its end.
-func authenticate(ctx context.Context, conn *grpc.ClientConn, addr string, security Security) (*session, error) {
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	// A handshake that is given up must not leave its stream.
-	stop := context.AfterFunc(ctx, cancel)
-	timer := time.AfterFunc(authenticatePatience, cancel)
-	s := &session{id: uuid.NewString(), cancel: cancel, done: make(chan struct{})}
-	stream, err := handshake(life, conn, s.id, security)
-	inTime := timer.Stop()
-	if ours := stop(); err == nil && !ours {
-		err = context.Cause(ctx)
+// authenticate makes one handshake, lets go of those who wait for it, and keeps the session's stream open until its
+// end. It is the endpoint's goroutine, and lasts as long as the session.
+func (e *Endpoint) authenticate(h *handshake) {
+	defer e.work.Done()
+	life, end := context.WithCancel(e.life)
+	defer end()
+	s := &session{id: uuid.NewString(), over: life, end: end}
+	patience := time.AfterFunc(authenticatePatience, end)
+	stream, err := e.shakeHands(life, s.id)
+	if inTime := patience.Stop(); !inTime {
+		err = &Unreachable{Addr: e.addr, Why: fmt.Sprintf("did not answer within %v", authenticatePatience)}
 	}
 	if err != nil {
-		cancel()
-		return nil, explainHandshake(ctx, addr, err, inTime)
+		e.settle(h, nil, e.explainHandshake(err))
+		return
 	}
-	go func() {
-		defer close(s.done)
-		defer cancel()
-		// The server says nothing more; what comes is the end.
-		_, _ = stream.Recv()
-	}()
-	return s, nil
+	e.settle(h, s, nil)
+	// The server says nothing more; what comes is the end.
+	_, _ = stream.Recv()
 }
 
-func handshake(ctx context.Context, conn *grpc.ClientConn, id string, security Security) (grpc.BidiStreamingClient[wire.SaslMessage, wire.SaslMessage], error) {
-	stream, err := wire.NewSaslAuthenticationServiceClient(conn).Authenticate(ctx)
+// settle takes note of a handshake's outcome.
+func (e *Endpoint) settle(h *handshake, s *session, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.open = errors.Is(err, errNoAuthentication)
+	if e.open {
+		err = nil
+	}
+	h.session, h.err = s, err
+	e.session, e.handshake = s, nil
+	close(h.done)
+}
+
+// shakeHands opens the stream that registers the id, by the mechanism PLAIN, which Alluxio calls SIMPLE.
+func (e *Endpoint) shakeHands(ctx context.Context, id string) (grpc.BidiStreamingClient[wire.SaslMessage, wire.SaslMessage], error) {
+	stream, err := wire.NewSaslAuthenticationServiceClient(e.conn).Authenticate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = stream.Send(&wire.SaslMessage{
-		MessageType: wire.SaslMessageType_CHALLENGE.Enum(), Message: security.payload(), ClientId: &id,
+	sendErr := stream.Send(&wire.SaslMessage{
+		MessageType: wire.SaslMessageType_CHALLENGE.Enum(), Message: e.who.payload, ClientId: &id,
 		AuthenticationScheme: wire.ChannelAuthenticationScheme_SIMPLE.Enum(), ChannelRef: proto.String("millrace"),
 	})
-	reply, recvErr := stream.Recv()
-	if recvErr != nil {
-		// It tells more than the failure to send does.
-		return nil, recvErr
+	reply, err := stream.Recv()
+	if err == nil {
+		err = sendErr
 	}
 	if err != nil {
 		return nil, err
 	}
 	if reply.GetMessageType() != wire.SaslMessageType_SUCCESS {
-		return nil, status.Error(codes.Unauthenticated, "the server asks for more than a user")
+		return nil, status.Error(codes.Unauthenticated, "the server asks for more than a user and a password")
 	}
 	return stream, nil
 }
 
+// errNoAuthentication says that the server runs with alluxio.security.authentication.type=NOSASL.
+var errNoAuthentication = errors.New("the server wants no authentication")
+
 // explainHandshake says in a sentence why there is no session.
-func explainHandshake(ctx context.Context, addr string, err error, inTime bool) error {
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", addr, ctx.Err())
-	case !inTime:
-		return &Unreachable{Addr: addr, Why: fmt.Sprintf("accepts connections and did not answer within %v", authenticatePatience)}
-	case status.Code(err) == codes.Unimplemented:
-		return errNoAuthentication
-	case status.Code(err) == codes.Unauthenticated, status.Code(err) == codes.PermissionDenied:
-		return fmt.Errorf("%s refuses the user: %w: %s", addr, fs.ErrPermission, status.Convert(err).Message())
+func (e *Endpoint) explainHandshake(err error) error {
+	if e.life.Err() != nil {
+		return errReleased
 	}
-	return explain(addr, err)
+	switch status.Code(err) {
+	case codes.Unimplemented:
+		return errNoAuthentication
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return fmt.Errorf("%s refuses the user: %w: %s", e.addr, fs.ErrPermission, status.Convert(err).Message())
+	}
+	return explain(e.addr, err)
 }

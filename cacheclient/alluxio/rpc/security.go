@@ -29,6 +29,13 @@ type Security struct {
 // defaultPassword is what Alluxio's own clients send where none is asked for.
 const defaultPassword = "noPassword"
 
+// identity is a Security as connections use it.
+type identity struct {
+	// payload is the message of the PLAIN mechanism (RFC 4616): authorization, authentication, password.
+	payload   []byte
+	transport credentials.TransportCredentials
+}
+
 // complete checks the fields and fills in the defaults.
 func (s Security) complete() (Security, error) {
 	if s.User == "" {
@@ -41,36 +48,41 @@ func (s Security) complete() (Security, error) {
 	if s.Password == "" {
 		s.Password = defaultPassword
 	}
-	for name, value := range map[string]string{"user": s.User, "impersonate": s.Impersonate, "password": s.Password} {
-		if strings.Contains(value, "\x00") {
-			return s, fmt.Errorf("option %s has a NUL", name)
+	for _, option := range []struct{ name, value string }{
+		{"user", s.User}, {"impersonate", s.Impersonate}, {"password", s.Password},
+	} {
+		if strings.Contains(option.value, "\x00") {
+			return s, fmt.Errorf("option %s has a NUL", option.name)
 		}
+	}
+	if s.CAFile != "" && !s.TLS {
+		return s, fmt.Errorf("option ca_cert is %q and TLS is off: it is for TLS only", s.CAFile)
 	}
 	return s, nil
 }
 
-// credentials are the transport's.
-func (s Security) credentials() (credentials.TransportCredentials, error) {
+// identity reads what the complete Security names.
+func (s Security) identity() (identity, error) {
+	who := identity{
+		payload:   []byte(s.Impersonate + "\x00" + s.User + "\x00" + s.Password),
+		transport: insecure.NewCredentials(),
+	}
 	if !s.TLS {
-		return insecure.NewCredentials(), nil
+		return who, nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CAFile != "" {
 		pem, err := os.ReadFile(s.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("option ca_cert: %w", err)
+			return who, fmt.Errorf("option ca_cert: %w", err)
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("option ca_cert: %q has no certificate in PEM", s.CAFile)
+			return who, fmt.Errorf("option ca_cert: %q has no certificate in PEM", s.CAFile)
 		}
 	}
-	return credentials.NewTLS(cfg), nil
-}
-
-// payload is the message of the PLAIN mechanism (RFC 4616): authorization, authentication, password.
-func (s Security) payload() []byte {
-	return []byte(s.Impersonate + "\x00" + s.User + "\x00" + s.Password)
+	who.transport = credentials.NewTLS(cfg)
+	return who, nil
 }
 
 // key tells clusters of different securities apart in the registry of this process.
