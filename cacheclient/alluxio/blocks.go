@@ -86,7 +86,7 @@ func (c *Client) measure(ctx context.Context) {
 
 const (
 	// usePatience is how long to wait for the masters to count what the workers have: workers tell with their heartbeats.
-	usePatience = 1500 * time.Millisecond
+	usePatience = 3 * time.Second
 	useAgain    = 50 * time.Millisecond
 )
 

@@ -198,18 +198,22 @@ func (c *Client) start(ctx context.Context) error {
 func (c *Client) prove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	if err := c.cluster.Check(ctx); err != nil {
-		return err
+	// Side by side, because who mounts waits; what the version says counts first.
+	var version, root error
+	var asking sync.WaitGroup
+	asking.Go(func() { version = c.cluster.Check(ctx) })
+	asking.Go(func() {
+		f, err := c.store.status(ctx, "")
+		if root = err; err == nil && !f.GetFolder() {
+			root = fmt.Errorf("%s is a file: %w", c.cfg.Address.Path, cacheclient.ErrNotDir)
+		}
+	})
+	asking.Go(func() { c.look(ctx) })
+	asking.Wait()
+	if version != nil {
+		return version
 	}
-	f, err := c.store.status(ctx, "")
-	if err != nil {
-		return err
-	}
-	if !f.GetFolder() {
-		return fmt.Errorf("%s is a file: %w", c.cfg.Address.Path, cacheclient.ErrNotDir)
-	}
-	c.look(ctx)
-	return nil
+	return root
 }
 
 const (
@@ -232,15 +236,22 @@ func (c *Client) follow() {
 func (c *Client) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, followPatience)
 	defer cancel()
-	if !c.cfg.WorkersRead {
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if c.cfg.WorkersRead {
+			return
+		}
 		if table, err := c.cluster.MountTable(ctx); err == nil {
 			c.sources.follow(ctx, table)
 		}
-	}
-	c.measure(ctx)
-	if workers, err := c.cluster.Live(ctx); err == nil {
-		c.local.follow(workers)
-	}
+	})
+	asking.Go(func() { c.measure(ctx) })
+	asking.Go(func() {
+		if workers, err := c.cluster.Live(ctx); err == nil {
+			c.local.follow(workers)
+		}
+	})
+	asking.Wait()
 }
 
 // Close implements cacheclient.Client.
