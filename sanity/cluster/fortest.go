@@ -60,7 +60,7 @@ func (s *Shared) Run(m *testing.M) int {
 }
 
 // readyLimit bounds how long a shared cluster takes to be whole again.
-const readyLimit = 60 * time.Second
+const readyLimit = 3 * time.Minute
 
 // Get is the shared cluster, whole and ready: servers that an earlier test killed or paused run again. Tests that use
 // it should not run in parallel when one of them harms servers.

@@ -50,6 +50,12 @@ func (c *Cluster) siteProperties() map[string]string {
 	return p
 }
 
+// impatience has servers give up a leader that hangs after 15 s and not 60. The first is the least that gRPC allows.
+var impatience = map[string]string{
+	"alluxio.user.network.rpc.keepalive.time":    "10s",
+	"alluxio.user.network.rpc.keepalive.timeout": "5s",
+}
+
 // ownProperties are those that make one server different from the others.
 func (s *Server) ownProperties() map[string]string {
 	prefix := "alluxio." + string(s.Role) + "."
@@ -63,15 +69,22 @@ func (s *Server) ownProperties() map[string]string {
 		"alluxio.locality.node":               s.Host,
 		"alluxio.conf.dynamic.update.enabled": "false",
 	}
+	maps.Copy(p, impatience)
 	if s.Role == Master {
 		p["alluxio.master.embedded.journal.port"] = strconv.Itoa(s.raft)
 		p["alluxio.master.journal.folder"] = s.journalDir()
 		p["alluxio.master.metastore.dir"] = s.dir + "/metastore"
 		return p
 	}
-	// How often it looks for a leader.
+	// How often it looks for a leader, and how long for an answer of one that hangs.
 	p["alluxio.user.rpc.retry.base.sleep"] = "50ms"
 	p["alluxio.user.rpc.retry.max.sleep"] = "200ms"
+	p["alluxio.worker.master.periodical.rpc.timeout"] = "5s"
+	p["alluxio.user.master.polling.timeout"] = "2s"
+	p["alluxio.user.master.polling.concurrent"] = "true"
+	p["alluxio.network.connection.auth.timeout"] = "5s"
+	p["alluxio.network.connection.shutdown.timeout"] = "1s"
+	p["alluxio.network.connection.shutdown.graceful.timeout"] = "1s"
 	quota := strconv.FormatInt(s.cluster.cfg.TierQuota, 10)
 	p["alluxio.worker.ramdisk.size"] = quota
 	p["alluxio.worker.tieredstore.level0.alias"] = "MEM"

@@ -81,14 +81,13 @@ func (c *Cluster) missing(ctx context.Context, known map[string]bool) *Server {
 	return nil
 }
 
-// askMasters asks all masters at once.
+// askMasters asks all masters at once, and is nil unless exactly one takes itself for the leader: one that was paused
+// does so for a moment when it goes on.
 func (c *Cluster) askMasters(ctx context.Context) (*Server, map[string]bool) {
 	type answer struct {
 		master  *Server
 		workers map[string]bool
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	answers := make(chan answer, len(c.masters))
 	for _, m := range c.masters {
 		go func() {
@@ -101,12 +100,16 @@ func (c *Cluster) askMasters(ctx context.Context) (*Server, map[string]bool) {
 			answers <- answer{}
 		}()
 	}
+	var leaders []answer
 	for range c.masters {
 		if a := <-answers; a.master != nil {
-			return a.master, a.workers
+			leaders = append(leaders, a)
 		}
 	}
-	return nil, nil
+	if len(leaders) != 1 {
+		return nil, nil
+	}
+	return leaders[0].master, leaders[0].workers
 }
 
 // liveWorkers asks a master for the workers it counts as alive. Only a leader answers.
