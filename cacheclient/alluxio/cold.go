@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"millrace.io/millrace/cacheclient"
@@ -234,3 +235,6 @@ func (c *Client) rank(ctx context.Context, id, length int64) ([]*rpc.Worker, err
 	}
 	return append(fit, broken...), nil
 }
+
+// isGone tells whether an error says that the file is not there.
+func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,230 @@
+package alluxio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+const (
+	// pieceSize is the unit of a fill in bytes: what is marked as here, or on its way.
+	pieceSize = 1 << 20
+	// runPieces is the longest request to the source that nobody waits for yet, in pieces.
+	runPieces = 8
+	// background is how many such requests of one fill run side by side.
+	background = 3
+)
+
+// run is a request under way for the pieces [first, last).
+type run struct {
+	first, last int
+	// at is the offset in the block up to which bytes are here.
+	at int64
+}
+
+// runOf is the request that brings a piece; mu is held.
+func (fl *fill) runOf(p int) *run {
+	for _, r := range fl.runs {
+		if p >= r.first && p < r.last {
+			return r
+		}
+	}
+	return nil
+}
+
+// demand starts what is missing of [from, to), which somebody waits for; mu is held.
+func (fl *fill) demand(from, to int64) {
+	last := pieces(to)
+	for p := int(from / pieceSize); p < last; p++ {
+		if fl.state[p] != absent {
+			continue
+		}
+		first := p
+		for p < last && fl.state[p] == absent {
+			p++
+		}
+		if !fl.started {
+			// A reader that begins is likely to go on: one request for more than he asked.
+			for p < min(first+runPieces, len(fl.state)) && fl.state[p] == absent {
+				p++
+			}
+		}
+		fl.start(first, p, nil)
+	}
+	fl.cursor = last
+}
+
+// goOn starts the requests that nobody waits for, once.
+func (fl *fill) goOn() {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.started || fl.over {
+		return
+	}
+	fl.started = true
+	for range background {
+		fl.startNext()
+	}
+}
+
+// startNext starts the next request that nobody waits for, behind what was asked for last, and then what is missing
+// before; mu is held.
+func (fl *fill) startNext() {
+	n := len(fl.state)
+	for i := range n {
+		first := (fl.cursor + i) % n
+		if fl.state[first] != absent {
+			continue
+		}
+		last := first
+		for last < min(first+runPieces, n) && fl.state[last] == absent {
+			last++
+		}
+		fl.cursor = last % n
+		fl.start(first, last, fl.startNext)
+		return
+	}
+}
+
+// start begins a request for the pieces [first, last), after which next is called with mu held; mu is held.
+func (fl *fill) start(first, last int, next func()) {
+	if fl.err != nil || !fl.c.begin() {
+		return
+	}
+	r := &run{first: first, last: last, at: int64(first) * pieceSize}
+	for p := first; p < last; p++ {
+		fl.state[p] = coming
+	}
+	fl.runs = append(fl.runs, r)
+	fl.file.retain()
+	go func() {
+		defer fl.c.work.Done()
+		defer fl.file.release()
+		fl.settle(r, fl.bring(r), next)
+	}()
+}
+
+// settle takes note of a request's end.
+func (fl *fill) settle(r *run, err error, next func()) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	for i := range fl.runs {
+		if fl.runs[i] == r {
+			fl.runs = append(fl.runs[:i], fl.runs[i+1:]...)
+			break
+		}
+	}
+	for p := r.first; p < r.last; p++ {
+		if min(int64(p+1)*pieceSize, fl.length) <= r.at {
+			fl.state[p] = here
+			fl.left--
+		} else {
+			fl.state[p] = absent
+		}
+	}
+	if err != nil && fl.err == nil {
+		fl.err = err
+	}
+	if err == nil && next != nil {
+		next()
+	}
+	fl.wake()
+}
+
+// errNoRanges says that a source sends the whole file whatever it is asked for: side by side, requests would bring it again
+// and again.
+var errNoRanges = errors.New("the source has no ranges")
+
+// bring makes attempts until the run is here, the error is final, or nothing has come for as long as the client waits.
+func (fl *fill) bring(r *run) error {
+	c := fl.c
+	if err := c.slots.Acquire(fl.ctx, 1); err != nil {
+		return err
+	}
+	defer c.slots.Release(1)
+	end := min(int64(r.last)*pieceSize, fl.length)
+	giveUp := time.Now().Add(c.cfg.Timeout)
+	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		before := r.at
+		err := fl.attempt(r, end)
+		if err == nil {
+			return nil
+		}
+		if r.at > before {
+			giveUp, delay = time.Now().Add(c.cfg.Timeout), 20*time.Millisecond
+		}
+		again, after := ufs.Retryable(err)
+		wait := max(delay, after)
+		if isGone(err) {
+			err = cacheclient.ErrStale
+		}
+		if fl.ctx.Err() != nil || !again || time.Now().Add(wait).After(giveUp) {
+			return err
+		}
+		c.count.sourceErrors.Add(1)
+		if !sleep(fl.ctx, wait) {
+			return fl.ctx.Err()
+		}
+	}
+}
+
+// attempt makes one request for what is missing of a run.
+func (fl *fill) attempt(r *run, end int64) error {
+	ctx, cancel := context.WithCancel(fl.ctx)
+	defer cancel()
+	fl.c.count.sourceRequests.Add(1)
+	// Nothing for that long ends it; the run is only changed by this goroutine.
+	silence := time.AfterFunc(fl.c.cfg.Timeout, cancel)
+	defer silence.Stop()
+	from := fl.base + r.at
+	body, err := fl.c.sources.Open(ctx, fl.info, from, end-r.at)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if body.Start != from || body.End < fl.base+end {
+		return errNoRanges
+	}
+	return fl.copy(body, r, end, func() { silence.Reset(fl.c.cfg.Timeout) })
+}
+
+// copy writes what comes to the file, and tells readers of each part.
+func (fl *fill) copy(body io.Reader, r *run, end int64, alive func()) error {
+	buf := buffers.Get().(*[pieceSize]byte) //nolint:forcetypeassert // the pool has nothing else
+	defer buffers.Put(buf)
+	for r.at < end {
+		n, err := body.Read(buf[:min(pieceSize, end-r.at)])
+		if n > 0 {
+			fl.c.count.bytesSource.Add(int64(n))
+			if _, err := fl.file.file.WriteAt(buf[:n], r.at); err != nil {
+				return fmt.Errorf("write to the tier: %w", err)
+			}
+			fl.mu.Lock()
+			r.at += int64(n)
+			fl.wake()
+			fl.mu.Unlock()
+			alive()
+		}
+		if err != nil && r.at < end {
+			return short(err)
+		}
+	}
+	return nil
+}
+
+// buffers take bytes on their way from a source to a tier.
+var buffers = sync.Pool{New: func() any { return new([pieceSize]byte) }}
+
+// short makes an end that came too early an error.
+func short(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
