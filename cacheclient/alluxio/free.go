@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
@@ -116,7 +117,7 @@ func (c *Client) walk(ctx context.Context, path string, fn func(string, *wire.Fi
 }
 
 // knownOnly has the masters answer from what they know.
-const knownOnly = 365 * 24 * time.Hour
+const knownOnly = rpc.NeverSync
 
 // isOpen tells whether somebody has the path open through this client.
 func (c *Client) isOpen(path string) bool {
@@ -162,7 +163,7 @@ func (c *Client) awaitFreed(ctx context.Context, path string, ids []int64) error
 
 // noSuchBlock tells whether an error of the masters says that they do not know a block: nobody has cached it.
 func noSuchBlock(err error) bool {
-	return err != nil && (errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "InvalidArgument"))
+	return err != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid))
 }
 
 // Pin keeps what is cached of a path from eviction, or lets go of it.

@@ -1,13 +1,15 @@
 package rpc
 
 import (
-	"fmt"
+	"errors"
 	"io"
 
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // registers the codec that rawCodec falls back to
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
 // rawCodec leaves ReadResponse unparsed. A message of block data is two nested length-delimited fields around the
@@ -24,54 +26,55 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	skip, n, err := chunkPrefix(data)
-	if err != nil {
+	if skip, ok := chunkPrefix(data); ok {
+		data.Ref()
+		chunk.buffers, chunk.skip, chunk.n = data, skip, data.Len()-skip
+		return nil
+	}
+	// Not as workers write it, and perhaps right all the same: empty, or with fields that we do not know.
+	var r wire.ReadResponse
+	if err := c.CodecV2.Unmarshal(data, &r); err != nil {
 		return err
 	}
-	if skip+n > data.Len() {
-		return fmt.Errorf("a chunk says that it has %d bytes and has %d", n, data.Len()-skip)
-	}
-	data.Ref()
-	chunk.buffers, chunk.skip, chunk.n = data, skip, n
+	content := r.GetChunk().GetData()
+	chunk.buffers, chunk.skip, chunk.n = mem.BufferSlice{mem.SliceBuffer(content)}, 0, len(content)
 	return nil
 }
 
 // longestPrefix is two tags of one byte, each with a varint of at most ten.
 const longestPrefix = 22
 
-// chunkPrefix reads the lengths in front of the data: how many bytes to skip, and how many the data has.
-func chunkPrefix(data mem.BufferSlice) (skip, n int, err error) {
-	if data.Len() == 0 {
-		return 0, 0, nil
+// chunkPrefix is how many bytes come before the block's bytes, if the message is nothing but a chunk whose bytes go on to
+// the message's end.
+func chunkPrefix(data mem.BufferSlice) (skip int, ok bool) {
+	total := data.Len()
+	head, err := firstBytes(data, min(longestPrefix, total))
+	if err != nil {
+		return 0, false
 	}
-	head := data[0].ReadOnlyData()
-	if len(head) < longestPrefix && len(data) > 1 {
-		// The prefixes may lie across buffers.
-		joined := make([]byte, min(longestPrefix, data.Len()))
-		r := data.Reader()
-		_, err := io.ReadFull(r, joined)
-		_ = r.Close()
-		if err != nil {
-			return 0, 0, err
-		}
-		head = joined
-	}
-	for depth := 0; depth < 2; depth++ {
-		if skip == data.Len() {
-			return skip, 0, nil
-		}
+	for range 2 {
 		number, kind, t := protowire.ConsumeTag(head[skip:])
-		if t < 0 || number != 1 || kind != protowire.BytesType {
-			return 0, 0, fmt.Errorf("block data comes as field %d of type %d; 1 and 2 are what a ReadResponse has", number, kind)
+		if t != 1 || number != 1 || kind != protowire.BytesType {
+			return 0, false
 		}
 		length, l := protowire.ConsumeVarint(head[skip+t:])
-		if l < 0 || length > largestMessage {
-			return 0, 0, fmt.Errorf("block data with a length that is no length: %w", protowire.ParseError(l))
-		}
 		skip += t + l
-		n = int(length)
+		if l < 0 || length != uint64(total-skip) {
+			return 0, false
+		}
 	}
-	return skip, n, nil
+	return skip, true
+}
+
+// firstBytes are the first n bytes, which may lie across buffers.
+func firstBytes(data mem.BufferSlice, n int) ([]byte, error) {
+	if len(data) > 0 && data[0].Len() >= n {
+		return data[0].ReadOnlyData()[:n], nil
+	}
+	joined := make([]byte, n)
+	r := data.Reader()
+	_, err := io.ReadFull(r, joined)
+	return joined, errors.Join(err, r.Close())
 }
 
 // Chunk is a piece of a block, in the buffers that the transport received. The zero value is empty.
@@ -106,8 +109,11 @@ func (c *Chunk) Parts() [][]byte {
 	return parts
 }
 
-// Free gives the buffers back.
+// Free gives the buffers back. nil has none.
 func (c *Chunk) Free() {
+	if c == nil {
+		return
+	}
 	c.buffers.Free()
 	c.buffers = nil
 }

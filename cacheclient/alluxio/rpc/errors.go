@@ -15,6 +15,8 @@ import (
 
 // Unreachable says that a server did not answer, or that what answered is no such server. It is
 // cacheclient.ErrUnavailable.
+//
+//nolint:errname // it is a state of a server, and reads as one: rpc.Unreachable
 type Unreachable struct {
 	// Addr is host:port, or all masters separated by commas.
 	Addr string
@@ -58,7 +60,7 @@ func explain(addr string, err error) error {
 	case codes.AlreadyExists:
 		return fmt.Errorf("%s: %w: %s", addr, fs.ErrExist, text)
 	case codes.InvalidArgument:
-		return fmt.Errorf("%s: %s: %w: %s", addr, st.Code(), fs.ErrInvalid, text)
+		return fmt.Errorf("%s: %w: %s", addr, fs.ErrInvalid, text)
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w", addr, context.DeadlineExceeded)
 	case codes.Unimplemented:

@@ -60,16 +60,18 @@ func (m *Masters) Status(ctx context.Context, path string, maxAge time.Duration)
 // if List returns nil: a stream may end with an error half way. restart is called before entries come anew from another
 // leader. An error of fn or of restart ends the listing, and is returned as it is.
 func (m *Masters) List(ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error) error {
-	begun := false
 	// Not the call's error, which would be taken for the leader's.
 	var stopped error
+	goesOn := func(err error) bool {
+		stopped = err
+		return err == nil
+	}
+	begun := false
 	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		if begun {
-			if stopped = restart(); stopped != nil {
-				return nil
-			}
-			begun = false
+		if begun && !goesOn(restart()) {
+			return nil
 		}
+		begun = false
 		return receiveAll(ctx, conn, &wire.ListStatusPRequest{
 			Path: &dir,
 			Options: &wire.ListStatusPOptions{
@@ -78,7 +80,7 @@ func (m *Masters) List(ctx context.Context, dir string, maxAge time.Duration, re
 		}, func(batch *wire.ListStatusPResponse) bool {
 			for _, info := range batch.GetFileInfos() {
 				begun = true
-				if stopped = fn(info); stopped != nil {
+				if !goesOn(fn(info)) {
 					return false
 				}
 			}

@@ -5,15 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
-// writeChunk is how many bytes one message of a BlockWriter carries; the worker takes 4 MiB at the most.
-const writeChunk = 1 << 20
+const (
+	// writeChunk is how many bytes one message of a BlockWriter carries; the worker takes less than 4 MiB.
+	writeChunk = 1 << 20
+	// writePatience is how long a worker may take nothing of what is written to it.
+	writePatience = 10 * time.Second
+)
 
 // LocalBlock is a block that we write into a worker's tier ourselves: the worker makes the file, has room for it, and
 // makes it a block when it is complete. Until then nobody else sees it, and the end of our connection drops it.
@@ -27,57 +35,67 @@ type LocalBlock struct {
 }
 
 // CreateLocal has a worker on this machine make a file for a block of length bytes. A block that the worker has, or that
-// somebody else is writing, is fs.ErrExist.
+// somebody else is writing, is fs.ErrExist, one that does not fit ErrNoRoom. The context bounds only this call; the block
+// lasts until Commit or Abort.
 func (w *Worker) CreateLocal(ctx context.Context, id, length int64) (*LocalBlock, error) {
-	var b *LocalBlock
+	b := &LocalBlock{addr: w.endpoint.addr}
 	err := w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
-		// The stream is the life of the temporary block, and ends with Commit or Abort.
-		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		stop := context.AfterFunc(ctx, cancel)
-		stream, err := wire.NewBlockWorkerClient(conn).CreateLocalBlock(life)
-		var r *wire.CreateLocalBlockResponse
-		if err == nil {
-			_ = stream.Send(&wire.CreateLocalBlockRequest{
+		start := w.opening(ctx)
+		var err error
+		b.cancel = start.cancel
+		if b.stream, err = wire.NewBlockWorkerClient(conn).CreateLocalBlock(start.life); err == nil {
+			_ = b.stream.Send(&wire.CreateLocalBlockRequest{
 				BlockId: &id, SpaceToReserve: &length, OnlyReserveSpace: proto.Bool(false), CleanupOnFailure: proto.Bool(true),
 			})
-			r, err = stream.Recv()
+			var r *wire.CreateLocalBlockResponse
+			r, err = b.stream.Recv()
+			b.Path = r.GetPath()
 		}
-		if ours := stop(); !ours && err == nil {
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			cancel()
-			return err
-		}
-		b = &LocalBlock{Path: r.GetPath(), addr: w.endpoint.addr, stream: stream, cancel: cancel}
-		return nil
+		return noRoom(b.addr, start.settled(err))
 	})
-	return b, err
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
-// Commit makes the file a block of its present length, which is known to the masters when Commit returns nil.
+// noRoom makes the want of space an error of its own: the worker is well.
+func noRoom(addr string, err error) error {
+	if status.Code(err) == codes.ResourceExhausted {
+		return fmt.Errorf("%s: %w: %s", addr, ErrNoRoom, status.Convert(err).Message())
+	}
+	return err
+}
+
+// Commit makes the file, which must have the block's exact length, a block, which is known to the masters when Commit
+// returns nil. While no master answers it waits, and who reads the block waits too; when it fails for that
+// reason, the worker may have the block all the same.
 func (b *LocalBlock) Commit(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, b.cancel)
-	defer b.cancel()
-	defer stop()
-	if err := b.stream.CloseSend(); err != nil {
-		return explain(b.addr, err)
-	}
-	for {
+	return commit(ctx, b.addr, b.cancel, b.stream.CloseSend, func() error {
 		_, err := b.stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil && ctx.Err() != nil:
-			return fmt.Errorf("%s: commit a block: %w", b.addr, ctx.Err())
-		case err != nil:
-			return explain(b.addr, err)
-		}
-	}
+		return err
+	})
 }
 
-// Abort drops the file.
+// Abort drops the file. After Commit it does nothing.
 func (b *LocalBlock) Abort() { b.cancel() }
+
+// commit ends our side of a stream and waits for the worker to end its own.
+func commit(ctx context.Context, addr string, cancel context.CancelFunc, closeSend, receive func() error) error {
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	err := closeSend()
+	for err == nil {
+		err = receive()
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: commit a block: %w", addr, ctx.Err())
+	}
+	return explainMidway(addr, err)
+}
 
 // BlockWriter is a block on its way to a worker. It belongs to one goroutine.
 type BlockWriter struct {
@@ -89,43 +107,43 @@ type BlockWriter struct {
 }
 
 // WriteBlock begins to give a worker a block of length bytes. A block that the worker has, or that somebody else is
-// writing, is fs.ErrExist, from here or from Write or Commit.
+// writing, is fs.ErrExist, one that does not fit ErrNoRoom. The context bounds only this call; the block
+// lasts until Commit or Abort.
 func (w *Worker) WriteBlock(ctx context.Context, id, length int64) (*BlockWriter, error) {
-	var b *BlockWriter
+	b := &BlockWriter{addr: w.endpoint.addr, left: length}
 	err := w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
-		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		stop := context.AfterFunc(ctx, cancel)
-		stream, err := wire.NewBlockWorkerClient(conn).WriteBlock(life)
-		if err == nil {
-			err = stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Command{Command: &wire.WriteRequestCommand{
-				Type: wire.RequestType_ALLUXIO_BLOCK.Enum(), Id: &id, Offset: proto.Int64(0), Tier: proto.Int32(0), SpaceToReserve: &length,
+		start := w.opening(ctx)
+		var err error
+		b.cancel = start.cancel
+		if b.stream, err = wire.NewBlockWorkerClient(conn).WriteBlock(start.life); err == nil {
+			// With flush the worker answers: without, that it cannot take the block would show when it is written.
+			_ = b.stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Command{Command: &wire.WriteRequestCommand{
+				Type: wire.RequestType_ALLUXIO_BLOCK.Enum(), Id: &id, Offset: proto.Int64(0), Tier: proto.Int32(0),
+				SpaceToReserve: &length, Flush: proto.Bool(true),
 			}}})
-		}
-		if ours := stop(); !ours && err == nil {
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			cancel()
-			return err
-		}
-		b = &BlockWriter{addr: w.endpoint.addr, stream: stream, cancel: cancel, left: length}
-		return nil
-	})
-	return b, err
-}
-
-// Write sends the next bytes; the transport's flow control has it wait for the worker.
-func (b *BlockWriter) Write(p []byte) (int, error) {
-	sent := 0
-	for sent < len(p) {
-		part := p[sent:min(sent+writeChunk, len(p))]
-		err := b.stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Chunk{Chunk: &wire.Chunk{Data: part}}})
-		if errors.Is(err, io.EOF) {
-			// What ended the stream comes with the receiving side.
 			_, err = b.stream.Recv()
 		}
-		if err != nil {
-			return sent, explain(b.addr, err)
+		return noRoom(b.addr, start.settled(err))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Write sends the next bytes; the transport's flow control has it wait for the worker, for writePatience at the most.
+// After an error the block is lost.
+func (b *BlockWriter) Write(p []byte) (int, error) {
+	if int64(len(p)) > b.left {
+		// The worker would take them, and the block would be damaged.
+		return 0, fmt.Errorf("write %d bytes to a block that lacks %d: %w", len(p), b.left, fs.ErrInvalid)
+	}
+	sent := 0
+	for sent < len(p) {
+		// Never an empty chunk: the worker would take the block for one that somebody is writing for ever.
+		part := p[sent:min(sent+writeChunk, len(p))]
+		if err := b.send(part); err != nil {
+			return sent, err
 		}
 		sent += len(part)
 		b.left -= int64(len(part))
@@ -133,28 +151,31 @@ func (b *BlockWriter) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
-// Commit makes what was written a block, which is known to the masters when Commit returns nil. One that is not
-// complete is dropped instead, with an error.
-func (b *BlockWriter) Commit(ctx context.Context) error {
-	defer b.cancel()
-	if b.left != 0 {
-		return fmt.Errorf("%s: a block that lacks %d bytes is not committed", b.addr, b.left)
+func (b *BlockWriter) send(part []byte) error {
+	patience := time.AfterFunc(writePatience, b.cancel)
+	err := b.stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Chunk{Chunk: &wire.Chunk{Data: part}}})
+	if inTime := patience.Stop(); !inTime {
+		return &Unreachable{Addr: b.addr, Why: fmt.Sprintf("took nothing of a block for %v", writePatience)}
 	}
-	stop := context.AfterFunc(ctx, b.cancel)
-	defer stop()
-	if err := b.stream.CloseSend(); err != nil {
-		return explain(b.addr, err)
+	if errors.Is(err, io.EOF) {
+		// What ended the stream comes with the receiving side.
+		_, err = b.stream.Recv()
 	}
-	for {
-		_, err := b.stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return explain(b.addr, err)
-		}
-	}
+	return explainMidway(b.addr, err)
 }
 
-// Abort drops what was written.
+// Commit makes what was written a block, which is known to the masters when Commit returns nil, as that of a LocalBlock.
+// A block that is not complete is dropped instead, with an error.
+func (b *BlockWriter) Commit(ctx context.Context) error {
+	if b.left != 0 {
+		b.cancel()
+		return fmt.Errorf("%s: commit a block that lacks %d bytes: %w", b.addr, b.left, io.ErrShortWrite)
+	}
+	return commit(ctx, b.addr, b.cancel, b.stream.CloseSend, func() error {
+		_, err := b.stream.Recv()
+		return err
+	})
+}
+
+// Abort drops what was written. After Commit it does nothing.
 func (b *BlockWriter) Abort() { b.cancel() }

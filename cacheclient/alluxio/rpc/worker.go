@@ -1,0 +1,90 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+)
+
+const (
+	// brokenAfter failures in a row leave a worker alone for breakFor.
+	brokenAfter = 3
+	breakFor    = time.Second
+)
+
+// Worker is one worker, with a breaker.
+type Worker struct {
+	endpoint *Endpoint
+	address  *wire.WorkerNetAddress
+
+	// mu guards the rest.
+	mu sync.Mutex
+	// failures are those in a row, until is when a worker with too many is tried again.
+	failures int
+	until    time.Time
+	capacity int64
+}
+
+// Addr is host:port.
+func (w *Worker) Addr() string { return w.endpoint.addr }
+
+// Host is the name that the worker goes by: locality is told by it.
+func (w *Worker) Host() string { return w.address.GetHost() }
+
+// Capacity is the size of its tiers in bytes, 0 where it is not known.
+func (w *Worker) Capacity() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.capacity
+}
+
+func (w *Worker) setCapacity(bytes int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.capacity = bytes
+}
+
+// Broken tells whether the worker failed so often that it is left alone for a moment.
+func (w *Worker) Broken() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failures >= brokenAfter && time.Now().Before(w.until)
+}
+
+// Failed counts a failure that came after a call, such as a stream that brought nothing.
+func (w *Worker) Failed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures++
+	w.until = time.Now().Add(breakFor)
+}
+
+// outcome counts failures in a row. What a worker says clearly is none, and ends the row.
+func (w *Worker) outcome(err error) {
+	switch {
+	case unavailable(err), errors.Is(err, context.DeadlineExceeded):
+		w.Failed()
+	case errors.Is(err, context.Canceled), errors.Is(err, errReleased):
+		// It tells nothing of the worker.
+	default:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.failures = 0
+	}
+}
+
+// do makes a call to the worker.
+func (w *Worker) do(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
+	err := explain(w.endpoint.addr, w.endpoint.Do(ctx, f))
+	w.outcome(err)
+	return err
+}
+
+// NotCached tells whether an error says that a worker does not have a block.
+func NotCached(err error) bool { return errors.Is(err, fs.ErrNotExist) }
