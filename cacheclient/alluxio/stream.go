@@ -120,6 +120,7 @@ func (s *stream) receive(ctx context.Context, r *rpc.BlockReader) {
 	stop := context.AfterFunc(ctx, r.Abort)
 	defer r.Close()
 	defer stop()
+	defer s.received()
 	for {
 		if !s.room(ctx) {
 			return
@@ -151,6 +152,14 @@ func (s *stream) receive(ctx context.Context, r *rpc.BlockReader) {
 		s.mu.Unlock()
 		s.c.count.bytesRemote.Add(int64(c.Len()))
 	}
+}
+
+// received gives the memory for the window back when no more comes.
+func (s *stream) received() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	windows.Release(s.reserved)
+	s.reserved = 0
 }
 
 // judge counts what ended a stream against the worker, and has a damaged block removed.
@@ -278,7 +287,7 @@ func (s *stream) ask(until int64) {
 		return
 	}
 	s.want = until
-	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead {
+	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil {
 		if grown := min(2*s.ahead, largestAhead); windows.TryAcquire(grown - s.ahead) {
 			s.reserved += grown - s.ahead
 			s.ahead = grown
@@ -354,8 +363,6 @@ func (s *stream) close() {
 		l.release()
 	}
 	s.chunks = nil
-	windows.Release(s.reserved)
-	s.reserved = 0
 	s.wake()
 	s.cancel()
 }
