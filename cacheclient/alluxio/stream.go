@@ -287,7 +287,7 @@ func (s *stream) ask(until int64) {
 		return
 	}
 	s.want = until
-	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil {
+	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil && !s.closed {
 		if grown := min(2*s.ahead, largestAhead); windows.TryAcquire(grown - s.ahead) {
 			s.reserved += grown - s.ahead
 			s.ahead = grown
