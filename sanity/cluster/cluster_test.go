@@ -150,17 +150,19 @@ func TestAWorkerComesBackWithItsBlocks(t *testing.T) {
 	if err != nil || !strings.Contains(listing, "100% /cached") {
 		t.Errorf("listed after the restart: %v\n%s", err, listing)
 	}
-	blocks := 0
-	for _, w := range c.Workers() {
-		found, err := filepath.Glob(filepath.Join(w.TierDir, "alluxioworker", "[0-9]*"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		blocks += len(found)
-	}
-	if blocks == 0 {
+	if countBlocks(t, c.Workers()[0])+countBlocks(t, c.Workers()[1]) == 0 {
 		t.Error("no block file in any tier")
 	}
+}
+
+// countBlocks counts the block files in a worker's tier.
+func countBlocks(t *testing.T, w *cluster.Server) int {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(w.TierDir, "alluxioworker", "[0-9]*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(found)
 }
 
 func TestTwoClustersAtOnceAndNothingIsLeft(t *testing.T) {

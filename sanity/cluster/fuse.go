@@ -17,7 +17,8 @@ import (
 const fuseLimit = 60 * time.Second
 
 // FuseConfig says how Alluxio's own FUSE client mounts. The zero value is what its documentation advises for reading
-// data that does not change: the kernel keeps pages and names, the client keeps metadata.
+// data that does not change: the kernel keeps pages and names, the client keeps metadata and its threads, and a read
+// sets no access time.
 type FuseConfig struct {
 	// Path is the directory of Alluxio to mount; "" is the root.
 	Path string
@@ -42,7 +43,10 @@ type Fuse struct {
 // unmounted with the cluster at the latest.
 func (c *Cluster) Fuse(ctx context.Context, dir string, cfg FuseConfig) (*Fuse, error) {
 	if reason := session.CanMount(); reason != "" {
-		return nil, fmt.Errorf("the FUSE of Alluxio: %s: %w", reason, ErrMissing)
+		return nil, fmt.Errorf("the FUSE of Alluxio %s: %w", reason, ErrMissing)
+	}
+	if libfuse() == "" {
+		return nil, fmt.Errorf("libfuse3.so.3 (package fuse3 or libfuse3-3), which the FUSE of Alluxio loads, is %w", ErrMissing)
 	}
 	orInt(&cfg.Heap, 4096*mib)
 	orInt(&cfg.Direct, 4096*mib)
@@ -51,6 +55,9 @@ func (c *Cluster) Fuse(ctx context.Context, dir string, cfg FuseConfig) (*Fuse, 
 	}
 	if cfg.Options == nil {
 		cfg.Options = []string{"ro", "kernel_cache", "attr_timeout=7200", "entry_timeout=7200"}
+		if libfuse() == "3" {
+			cfg.Options = append(cfg.Options, "max_idle_threads=64")
+		}
 	}
 	f := &Fuse{dir: dir, log: filepath.Join(c.dir, "fuse-"+strconv.FormatInt(time.Now().UnixNano(), 36)+".log")}
 	if err := c.startFuse(f, cfg); err != nil {
@@ -62,6 +69,18 @@ func (c *Cluster) Fuse(ctx context.Context, dir string, cfg FuseConfig) (*Fuse, 
 	return f, nil
 }
 
+// libfuse finds which libfuse Alluxio's native libraries can load here: "3" or "2", and "" for neither.
+func libfuse() string {
+	for _, version := range []struct{ name, library string }{{"3", "libfuse3.so.3"}, {"2", "libfuse.so.2"}} {
+		for _, dir := range []string{"/lib", "/lib64", "/lib/*-linux-gnu", "/usr/lib", "/usr/lib64", "/usr/lib/*-linux-gnu"} {
+			if found, err := filepath.Glob(filepath.Join(dir, version.library)); err == nil && len(found) > 0 {
+				return version.name
+			}
+		}
+	}
+	return ""
+}
+
 // startFuse starts the process, and has the cluster own it.
 func (c *Cluster) startFuse(f *Fuse, cfg FuseConfig) error {
 	c.mu.Lock()
@@ -71,11 +90,13 @@ func (c *Cluster) startFuse(f *Fuse, cfg FuseConfig) error {
 	}
 	home := strings.TrimSuffix(f.log, ".log")
 	properties := map[string]string{
-		"alluxio.fuse.mount.point":                    f.dir,
-		"alluxio.fuse.mount.alluxio.path":             cfg.Path,
-		"alluxio.user.metadata.cache.enabled":         "true",
-		"alluxio.user.metadata.cache.max.size":        "1000000",
-		"alluxio.user.metadata.cache.expiration.time": "2h",
+		"alluxio.fuse.jnifuse.libfuse.version":         libfuse(),
+		"alluxio.fuse.mount.point":                     f.dir,
+		"alluxio.fuse.mount.alluxio.path":              cfg.Path,
+		"alluxio.user.update.file.accesstime.disabled": "true",
+		"alluxio.user.metadata.cache.enabled":          "true",
+		"alluxio.user.metadata.cache.max.size":         "1000000",
+		"alluxio.user.metadata.cache.expiration.time":  "2h",
 	}
 	if cfg.Host != "" {
 		properties["alluxio.user.hostname"] = cfg.Host

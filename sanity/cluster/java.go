@@ -99,7 +99,7 @@ func direct(n int64) string { return "-XX:MaxDirectMemorySize=" + strconv.Format
 func (c *Cluster) javaFlags(dir string, optimise bool) []string {
 	flags := []string{
 		"-cp", filepath.Join(c.jars, "*"),
-		"-XX:+UseSerialGC", "-Xshare:auto",
+		"-Xshare:auto",
 		// It would leave a file for each process that is killed.
 		"-XX:-UsePerfData",
 		"-Djava.io.tmpdir=" + filepath.Join(dir, "tmp"),
@@ -111,7 +111,7 @@ func (c *Cluster) javaFlags(dir string, optimise bool) []string {
 		"-Dlog4j.configuration=file:" + filepath.Join(c.dir, serverLogging),
 	}
 	if !optimise {
-		flags = append(flags, "-XX:TieredStopAtLevel=1")
+		flags = append(flags, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 	}
 	return append(flags, c.more...)
 }

@@ -15,7 +15,7 @@ const (
 )
 
 // idle are what servers complain of in every cluster.
-var idle = []string{"InstancedConfiguration", "JvmPauseMonitor", "SecurityHandler", "DefaultStorageTier"}
+var idle = []string{"InstancedConfiguration", "JvmPauseMonitor", "SecurityHandler", "DefaultStorageTier", "Scheduler", "BackupWorkerRole"}
 
 // tell writes to the test's log what the servers complained of last.
 func (c *Cluster) tell(tb testing.TB) {
@@ -29,11 +29,11 @@ func (c *Cluster) tell(tb testing.TB) {
 		var complaints []string
 		for line := range strings.Lines(string(text)) {
 			if isComplaint(line) {
-				complaints = append(complaints, line[:min(len(line), toldLength)])
+				complaints = append(complaints, strings.TrimSpace(line[:min(len(line), toldLength)]))
 			}
 		}
 		complaints = complaints[max(0, len(complaints)-toldLines):]
-		tb.Logf("%s (running: %v) last complained of:\n%s", s.Name, s.Running(), strings.Join(complaints, ""))
+		tb.Logf("%s (running: %v) last complained of:\n%s", s.Name, s.Running(), strings.Join(complaints, "\n"))
 	}
 }
 
