@@ -103,11 +103,11 @@ func (f *file) Info() cacheclient.Info { return f.info }
 
 // Local implements cacheclient.File.
 func (f *file) Local() (*os.File, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.closed.Load() || f.l.blocks() != 1 {
 		return nil, false
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.whole == nil {
 		// It may have been cached since.
 		f.whole = f.c.held.get(f.l.block(0))

@@ -26,9 +26,12 @@ var heldByAll atomic.Int64
 
 // held are the block files of this machine that are open, by block id.
 type held struct {
-	// mu guards lru, which has a reference to each of its files.
-	mu  sync.Mutex
+	// mu guards the rest.
+	mu sync.Mutex
+	// lru has a reference to each of its files.
 	lru *simplelru.LRU[int64, *blockFile]
+	// over says that nobody would let go of them any more.
+	over bool
 }
 
 func newHeld() (*held, error) {
@@ -57,7 +60,7 @@ func (h *held) get(id int64) *blockFile {
 func (h *held) put(b *blockFile) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, ok := h.lru.Peek(b.id); ok {
+	if _, ok := h.lru.Peek(b.id); ok || h.over {
 		return
 	}
 	heldByAll.Add(1)
@@ -97,6 +100,7 @@ func (h *held) run(ctx context.Context) {
 		case <-ctx.Done():
 			h.mu.Lock()
 			defer h.mu.Unlock()
+			h.over = true
 			h.lru.Purge()
 			return
 		}

@@ -34,12 +34,14 @@ type Source struct {
 	Options ufs.Options
 }
 
-// mounted is a source in use.
+// mounted is what is mounted at a path.
 type mounted struct {
 	// at is where it is in what the client shows, and below the path in the source that is shown there.
 	at, below string
-	store     ufs.Store
-	url       string
+	// store and url are nil and "" where only workers read the source: what another mount has at the same path is not
+	// what is shown there.
+	store ufs.Store
+	url   string
 }
 
 // sources are the under stores as one tree, read without Alluxio: what is cold comes from here, and everything when
@@ -108,55 +110,63 @@ func (s *sources) follow(ctx context.Context, table map[string]*wire.MountPointI
 			delete(wanted, m.at)
 			continue
 		}
-		_ = m.store.Close()
+		if m.store != nil {
+			_ = m.store.Close()
+		}
 	}
 	for _, at := range slices.Sorted(maps.Keys(wanted)) {
 		w := wanted[at]
-		if time.Now().Before(s.refused[w.url]) {
-			continue
+		if w.store = s.tryStore(ctx, w); w.store == nil {
+			w.url = ""
 		}
-		opts := s.options
-		opts.Deferred = true
-		store, err := s.openStore(ctx, w.url, opts)
-		if err != nil {
-			s.refused[w.url] = time.Now().Add(retrySource)
-			s.log.Info("a source is read by workers only", "mount", at, "reason", err)
-			continue
-		}
-		kept = append(kept, mounted{at: at, below: w.below, store: store, url: w.url})
+		kept = append(kept, w)
 	}
 	s.mounts = kept
 }
 
-// wanted are the sources that the table names, by where they are in what the client shows.
+// tryStore opens what a mount names, nil where this machine does not read it; mu is held.
+func (s *sources) tryStore(ctx context.Context, w mounted) ufs.Store {
+	if w.url == "" || time.Now().Before(s.refused[w.url]) {
+		return nil
+	}
+	opts := s.options
+	opts.Deferred = true
+	store, err := s.openStore(ctx, w.url, opts)
+	if err != nil {
+		s.refused[w.url] = time.Now().Add(retrySource)
+		s.log.Info("a source is read by workers only", "mount", w.at, "reason", err)
+		return nil
+	}
+	return store
+}
+
+// wanted are the mounts that the table names, by where they are in what the client shows.
 func (s *sources) wanted(table map[string]*wire.MountPointInfo) map[string]mounted {
 	wanted := make(map[string]mounted)
 	for at, info := range table {
-		url, ok := readable(info)
-		if !ok {
-			continue
-		}
+		m := mounted{url: readable(info)}
 		switch {
 		case at == s.addr.Path:
-			wanted[""] = mounted{url: url}
 		case within(at, s.addr.Path):
-			wanted[strings.TrimPrefix(at[len(s.addr.Path):], "/")] = mounted{url: url}
+			m.at = strings.Trim(at[len(s.addr.Path):], "/")
 		case within(s.addr.Path, at):
 			// The mount begins above us; of several the nearest counts.
-			below := strings.TrimPrefix(s.addr.Path[len(at):], "/")
-			if old, ok := wanted[""]; !ok || len(below) < len(old.below) {
-				wanted[""] = mounted{below: below, url: url}
-			}
+			m.below = strings.Trim(s.addr.Path[len(at):], "/")
+		default:
+			continue
+		}
+		if old, ok := wanted[m.at]; !ok || len(m.below) < len(old.below) {
+			wanted[m.at] = m
 		}
 	}
 	return wanted
 }
 
 // readable is the URL by which this machine may read an under store: the one that the mount names, an https server, or a
-// directory that is here. Keys of object stores are not taken from the mount table.
-func readable(info *wire.MountPointInfo) (string, bool) {
+// directory that is here; "" where there is none. Keys of object stores are not taken from the mount table.
+func readable(info *wire.MountPointInfo) string {
 	if url := info.GetProperties()[SourceProperty]; url != "" {
-		return url, true
+		return url
 	}
 	uri := info.GetUfsUri()
 	if dir, ok := strings.CutPrefix(uri, "file://"); ok {
@@ -164,12 +174,13 @@ func readable(info *wire.MountPointInfo) (string, bool) {
 	}
 	switch {
 	case strings.HasPrefix(uri, "https://"), strings.HasPrefix(uri, "http://"):
-		return uri, true
+		return uri
 	case strings.HasPrefix(uri, "/"):
-		st, err := os.Stat(uri)
-		return uri, err == nil && st.IsDir()
+		if st, err := os.Stat(uri); err == nil && st.IsDir() {
+			return uri
+		}
 	}
-	return "", false
+	return ""
 }
 
 // within tells whether the absolute path p is strictly below dir.
@@ -191,7 +202,7 @@ func (s *sources) find(p string) (ufs.Store, string, error) {
 			best = m
 		}
 	}
-	if best == nil {
+	if best == nil || best.store == nil {
 		return nil, "", errNoSource
 	}
 	return best.store, path.Join(best.below, strings.TrimPrefix(p[len(best.at):], "/")), nil
@@ -200,13 +211,16 @@ func (s *sources) find(p string) (ufs.Store, string, error) {
 // Stat implements ufs.Store.
 func (s *sources) Stat(ctx context.Context, p string) (cacheclient.Info, error) {
 	store, in, err := s.find(p)
-	if err != nil {
-		if s.above(p) {
-			return cacheclient.Info{Path: p, Dir: true}, nil
-		}
-		return cacheclient.Info{}, fmt.Errorf("%w: %w", cacheclient.ErrUnavailable, err)
+	var info cacheclient.Info
+	if err == nil {
+		info, err = store.Stat(ctx, in)
+	} else {
+		err = fmt.Errorf("%w: %w", cacheclient.ErrUnavailable, err)
 	}
-	info, err := store.Stat(ctx, in)
+	if err != nil && s.above(p) {
+		// A directory on the way to a mount need not be in any source.
+		return cacheclient.Info{Path: p, Dir: true}, nil
+	}
 	info.Path = p
 	return info, err
 }
@@ -276,7 +290,9 @@ func (s *sources) Close() error {
 	defer s.mu.Unlock()
 	var err error
 	for _, m := range s.mounts {
-		err = errors.Join(err, m.store.Close())
+		if m.store != nil {
+			err = errors.Join(err, m.store.Close())
+		}
 	}
 	s.mounts = nil
 	return err
