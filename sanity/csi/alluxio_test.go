@@ -1,0 +1,45 @@
+package csi_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"millrace.io/millrace/sanity/cluster"
+)
+
+// TestAlluxioVolume stages a volume whose source is a real cluster, and takes away one after the other what serves it.
+func TestAlluxioVolume(t *testing.T) {
+	n := newNode(t)
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{"source/file", "source/sub/other"} {
+		n.must("giving a file a time", os.Chtimes(n.at(name), old, old))
+	}
+	c := cluster.ForTest(t, cluster.Config{Masters: 1, Workers: 1, UFS: n.at("source"), BlockSize: 1 << 20})
+	n.url = c.Address()
+	n.startAgent()
+	n.startPlugin()
+	n.waitReady()
+	n.must("stage", n.stage(t.Context(), "a"))
+	for _, pod := range []string{"pod-1", "pod-2"} {
+		n.must("publish", n.publish(t.Context(), "a", pod))
+		n.must("read", n.read(n.target("a", pod)))
+	}
+
+	n.serving.Kill()
+	n.startAgent()
+	n.must("read after the agent was killed", n.read(n.target("a", "pod-1")))
+
+	worker, master := c.Workers()[0], c.Masters()[0]
+	n.must("kill the worker", worker.Kill())
+	n.must("read without a worker", n.read(n.target("a", "pod-2")))
+	n.must("kill the master", master.Kill())
+	n.must("read without anybody of Alluxio", n.read(n.target("a", "pod-1")))
+	n.must("start the servers again", c.Restore(t.Context()))
+	n.must("read from the servers again", n.read(n.target("a", "pod-2")))
+
+	for _, pod := range []string{"pod-1", "pod-2"} {
+		n.must("unpublish", n.unpublish(t.Context(), "a", pod))
+	}
+	n.must("unstage", n.unstage(t.Context(), "a"))
+}
