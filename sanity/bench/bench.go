@@ -26,6 +26,8 @@ type bench struct {
 
 	// lists are the mounts of ls-warm, which last for all rounds.
 	lists map[string]*mount
+	// alluxio is the running cluster, nil while there is none.
+	alluxio *alluxioRig
 	// skipped are the systems that have been reported as not there.
 	skipped map[string]bool
 	made    int // mounts made so far, for their names
@@ -37,7 +39,24 @@ type group struct {
 	measure func(b *bench, round int) error
 }
 
-// groups are in the order in which they are measured.
+// stage is groups that share what has to run beside them. Its rounds are done before the next stage begins, so that no
+// cluster runs while something else is measured.
+type stage struct {
+	groups []group
+	// begin starts what the groups need, and end stops it; nil where they need nothing. An error skips the stage.
+	begin, end func(b *bench) error
+}
+
+// stages are in the order in which they are measured.
+func stages() []stage {
+	return []stage{
+		{groups: groups()},
+		{alluxioGroups(), (*bench).startAlluxio, (*bench).stopAlluxio},
+		{delayGroups(), (*bench).startDelayed, (*bench).stopAlluxio},
+	}
+}
+
+// groups are those without a cluster, in the order in which they are measured.
 func groups() []group {
 	return []group{
 		{[]string{"mount"}, (*bench).measureMount},
@@ -55,10 +74,12 @@ func groups() []group {
 func prepare(s *session.Session, cfg settings) (*bench, error) {
 	b := &bench{session: s, cfg: cfg, lists: map[string]*mount{}, skipped: map[string]bool{}}
 	var err error
-	if b.rclone, err = buildRclone(s); err != nil {
-		// What it is compared with may not be had here; what is measured is.
-		fmt.Println("without rclone:", err)
-		b.rclone = ""
+	if b.wantsAny(stages()[0]) {
+		if b.rclone, err = buildRclone(s); err != nil {
+			// What it is compared with may not be had here; what is measured is.
+			fmt.Println("without rclone:", err)
+			b.rclone = ""
+		}
 	}
 	if b.program, err = session.NewMillrace(s, cfg.bin); err != nil {
 		return nil, err
@@ -96,6 +117,55 @@ func (b *bench) startServers() error {
 	return err
 }
 
+// wantsAny says whether one of the stage's cases was asked for.
+func (b *bench) wantsAny(st stage) bool {
+	return slices.ContainsFunc(st.groups, func(g group) bool { return slices.ContainsFunc(g.cases, b.cfg.wants) })
+}
+
+// measureStage measures all rounds of a stage, if one of its cases was asked for.
+func (b *bench) measureStage(st stage) {
+	if !b.wantsAny(st) {
+		return
+	}
+	if st.begin != nil {
+		err := st.begin(b)
+		defer func() {
+			if err := st.end(b); err != nil {
+				b.failed("the end of", st.groups[0].cases[0], err)
+			}
+		}()
+		switch {
+		case errors.Is(err, errAbsent):
+			if !b.skipped[err.Error()] {
+				b.skipped[err.Error()] = true
+				fmt.Println("the Alluxio cases are skipped:", err)
+			}
+			return
+		case err != nil:
+			b.failed(strings.Join(stageCases(st), ", "), "", err)
+			return
+		}
+	}
+	for round := range b.cfg.rounds {
+		fmt.Printf("round %d of %d\n", round+1, b.cfg.rounds)
+		for _, g := range st.groups {
+			if b.session.Context().Err() != nil {
+				return
+			}
+			b.measureGroup(g, round)
+		}
+	}
+}
+
+// stageCases are the names of all cases of a stage.
+func stageCases(st stage) []string {
+	var names []string
+	for _, g := range st.groups {
+		names = append(names, g.cases...)
+	}
+	return names
+}
+
 // measureGroup measures the group's cases in one round if one of them was asked for.
 func (b *bench) measureGroup(g group, round int) {
 	if !slices.ContainsFunc(g.cases, b.cfg.wants) {
@@ -113,7 +183,7 @@ func (b *bench) keep(name, system string, value float64) {
 		return
 	}
 	b.results.add(name, system, value)
-	fmt.Printf("    %-17s %-10s %s\n", name, system, number(value))
+	fmt.Printf("    %-28s %-12s %s\n", name, system, number(value))
 }
 
 // failed notes and shows that a measurement failed; the others go on.

@@ -6,6 +6,9 @@ const (
 	native   = "native"
 	rclone   = "rclone"
 	curl     = "curl"
+	// alluxioFuse is Alluxio's own FUSE client, alluxioCLI its shell.
+	alluxioFuse = "alluxio-fuse"
+	alluxioCLI  = "alluxio-cli"
 )
 
 // benchCase is one row of the table: what is measured, and what millrace must reach.
@@ -31,7 +34,7 @@ type target struct {
 func cases() []benchCase {
 	least := func(x float64, of string) target { return target{of: of, bound: x, atLeast: true} }
 	most := func(x float64, of string) target { return target{of: of, bound: x} }
-	return []benchCase{
+	return append([]benchCase{
 		{"warm-seq", "MB/s", "sequential read of a cached file, passthrough", []target{least(0.9, native)}},
 		{"warm-seq-copy", "MB/s", "the same, passthrough off", []target{least(0.25, native), least(2, rclone)}},
 		{"warm-rand4k", "IOPS", "random 4 KiB reads of a cached file, 2 readers", []target{least(0.4, native)}},
@@ -44,6 +47,36 @@ func cases() []benchCase {
 		{"mount", "ms", "until the mount command returns", []target{most(300, "")}},
 		{"ls-warm", "s", "ls -lR of 100,000 files, not the first time", []target{most(2, native)}},
 		{"memory", "MB", "peak memory beside the tier, four cold streams", []target{most(100, "")}},
+	}, alluxioCases()...)
+}
+
+// alluxioCases are those against a real Alluxio cluster.
+func alluxioCases() []benchCase {
+	least := func(x float64, of string) target { return target{of: of, bound: x, atLeast: true} }
+	most := func(x float64, of string) target { return target{of: of, bound: x} }
+	return []benchCase{
+		{"alluxio-mount", "ms", "from the mount command's start to a file's stat", []target{most(100, "")}},
+		{"alluxio-ls-fresh", "s", "ls -lR of 10,000 files that the master knows, fresh mount", []target{most(1.0/5, alluxioFuse)}},
+		{"alluxio-ls-again", "s", "the same again", []target{most(1.0/2, alluxioFuse)}},
+		{"alluxio-warm-seq", "MB/s", "sequential read, in one block of the local worker", []target{least(0.9, native), least(5, alluxioFuse)}},
+		{"alluxio-warm-seq-blocks", "MB/s", "the same in blocks of 64 MiB", []target{least(0.25, native), least(2, alluxioFuse)}},
+		{"alluxio-rand4k", "IOPS", "random 4 KiB reads, one local block, 2 readers", []target{least(0.4, native), least(15, alluxioFuse)}},
+		{"alluxio-rand4k-blocks", "IOPS", "the same in blocks of 64 MiB", []target{least(30, alluxioFuse)}},
+		{"alluxio-mmap", "MB/s", "one byte of every page of a mapped file, one local block", []target{least(0.8, native), least(10, alluxioFuse)}},
+		{"alluxio-memory", "MB", "memory of the mount's process after all of this", []target{most(100, "")}},
+		{"alluxio-remote-seq", "MB/s", "sequential read from a remote worker", []target{least(2, alluxioFuse)}},
+		{"alluxio-client-seq", "MB/s", "the same by the client alone, without FUSE", []target{least(1, alluxioCLI)}},
+		{"alluxio-client-cpu", "s/GB", "its processor time", []target{most(0.7, alluxioCLI)}},
+		{"alluxio-cold-limited", "MB/s", "cold sequential read, source limited to 100 MB/s", []target{least(0.95, curl)}},
+		{"alluxio-cold-traffic", "x", "bytes sent by the source for that / file size", []target{most(1.02, "")}},
+		{"alluxio-cold-readers", "x", "the same for four readers at once", []target{most(1.02, "")}},
+		{"alluxio-cold-limited-gateway", "MB/s", "cold-limited, the worker reads by the gateway", []target{least(0.9, curl)}},
+		{"alluxio-cold-traffic-gateway", "x", "bytes sent by the source for that / file size", []target{most(1.02, "")}},
+		{"alluxio-cold-readers-gateway", "x", "the same for four readers at once", []target{most(1.02, "")}},
+		{"alluxio-cold-seq", "MB/s", "cold sequential read, bare source, cached at the end", []target{least(2, alluxioFuse)}},
+		{"alluxio-cold-tail", "ms", "last 1 MiB of a cold file in one block", []target{most(3, curl)}},
+		{"alluxio-remote-seq-delay", "MB/s", "sequential read from a worker 10 ms away", []target{least(2, alluxioFuse)}},
+		{"alluxio-client-seq-delay", "MB/s", "the same by the client alone", []target{least(2, alluxioCLI)}},
 	}
 }
 

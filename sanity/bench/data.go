@@ -51,6 +51,11 @@ func makeData(cfg settings, dir string) error {
 			return err
 		}
 	}
+	return age(dir)
+}
+
+// age makes everything below dir old.
+func age(dir string) error {
 	old := time.Now().Add(-dataAge)
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {

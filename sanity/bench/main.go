@@ -39,8 +39,10 @@ type settings struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == serveMode {
-		exit(serveChild(os.Args[2:]), 1)
+	if len(os.Args) > 1 {
+		if role, ok := children[os.Args[1]]; ok {
+			exit(role(os.Args[2:]), 1)
+		}
 	}
 	cfg, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
@@ -108,13 +110,9 @@ func run(cfg settings) error {
 	if err != nil {
 		return err
 	}
-	for round := range cfg.rounds {
-		fmt.Printf("round %d of %d\n", round+1, cfg.rounds)
-		for _, g := range groups() {
-			if err := s.Context().Err(); err != nil {
-				return errors.New("interrupted, nothing is written")
-			}
-			b.measureGroup(g, round)
+	for _, st := range stages() {
+		if s.Context().Err() == nil {
+			b.measureStage(st)
 		}
 	}
 	if err := s.Context().Err(); err != nil {

@@ -134,15 +134,21 @@ func (b *bench) readMapped(name string) (float64, error) {
 
 // list is how many seconds ls -lR of the directory takes.
 func (b *bench) list(dir string) (float64, error) {
-	ctx, cancel := context.WithTimeout(b.session.Context(), listLimit)
+	took, err := b.toNowhere(listLimit, "ls", "-lR", dir)
+	return took.Seconds(), err
+}
+
+// toNowhere is how long a command takes whose output is dropped without a goroutine of ours that copies it.
+func (b *bench) toNowhere(limit time.Duration, name string, args ...string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(b.session.Context(), limit)
 	defer cancel()
-	cmd := session.Command(ctx, "ls", "-lR", dir)
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = null.Close() }()
-	cmd.Stdout = null // a file: no goroutine of ours copies
+	cmd := session.Command(ctx, name, args...)
+	cmd.Stdout = null
 	out, err := session.RunCmd(ctx, cmd)
-	return out.Took.Seconds(), err
+	return out.Took, err
 }

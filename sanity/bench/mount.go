@@ -27,6 +27,15 @@ type mount struct {
 
 // newMount mounts what the server has below path, by millrace (with more flags) or by rclone.
 func (b *bench) newMount(system string, from *webServer, path string, flags ...string) (*mount, error) {
+	start := b.startMillrace
+	if system == rclone {
+		start = b.startRclone
+	}
+	return b.mountBy(system, func(m *mount) (func(), error) { return start(m, from.url(path), flags) })
+}
+
+// mountBy makes the directories of a mount, and mounts by start, which returns what unmounts.
+func (b *bench) mountBy(system string, start func(m *mount) (stop func(), err error)) (*mount, error) {
 	b.made++
 	base := filepath.Join(b.work, fmt.Sprintf("%s-%d", system, b.made))
 	m := &mount{dir: filepath.Join(base, "mnt"), tier: filepath.Join(base, "tier")}
@@ -36,11 +45,7 @@ func (b *bench) newMount(system string, from *webServer, path string, flags ...s
 		}
 	}
 	b.dropCaches()
-	start := b.startMillrace
-	if system == rclone {
-		start = b.startRclone
-	}
-	stop, err := start(m, from.url(path), flags)
+	stop, err := start(m)
 	m.close = func() {
 		stop()
 		_ = os.RemoveAll(base)
@@ -52,11 +57,15 @@ func (b *bench) newMount(system string, from *webServer, path string, flags ...s
 	return m, nil
 }
 
-// startMillrace mounts with `millrace mount --background`. Attributes are believed for as long as
+// startMillrace mounts a web server with `millrace mount --background`. Attributes are believed for as long as
 // rclone is told to.
 func (b *bench) startMillrace(m *mount, source string, flags []string) (stop func(), err error) {
+	return b.mountMillrace(m, source, append([]string{"--tier-dir", m.tier, "--quota", strconv.FormatInt(tierQuota>>20, 10) + "Mi", "--revalidate", "1h"}, flags...))
+}
+
+// mountMillrace mounts with `millrace mount --background` and the flags.
+func (b *bench) mountMillrace(m *mount, source string, flags []string) (stop func(), err error) {
 	stop = func() { b.program.Discard(m.dir) }
-	flags = append([]string{"--tier-dir", m.tier, "--quota", strconv.FormatInt(tierQuota>>20, 10) + "Mi", "--revalidate", "1h"}, flags...)
 	if m.took, err = b.program.Mount(source, m.dir, flags...); err != nil {
 		return stop, err
 	}

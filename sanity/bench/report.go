@@ -14,10 +14,10 @@ func (r *results) report(w io.Writer) {
 		if !r.any(c.name) {
 			continue
 		}
-		fmt.Fprintf(w, "\n%-17s %s, %s\n", c.name, c.what, c.unit)
+		fmt.Fprintf(w, "\n%-28s %s, %s\n", c.name, c.what, c.unit)
 		for _, system := range systems() {
 			if v, ok := r.find(c.name, system); ok {
-				fmt.Fprintf(w, "  %-10s %12s   %-10s %s\n", system, number(v.Value), ratio(own, v, measured), rounds(v))
+				fmt.Fprintf(w, "  %-12s %12s   %-10s %s\n", system, number(v.Value), ratio(own, v, measured), rounds(v))
 			}
 		}
 		for _, t := range c.targets {

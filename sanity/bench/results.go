@@ -84,7 +84,7 @@ func (r *results) write(name string) error {
 }
 
 // systems are in the order in which they are printed.
-func systems() []string { return []string{millrace, native, rclone, curl} }
+func systems() []string { return []string{millrace, native, rclone, curl, alluxioFuse, alluxioCLI} }
 
 // median is the middle value, or the mean of the middle two.
 func median(values []float64) float64 {

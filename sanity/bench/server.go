@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"millrace.io/millrace/sanity/serve"
@@ -62,37 +60,9 @@ type webServer struct {
 
 // startServer starts a process that serves the directory with the flags of serveChild.
 func startServer(s *session.Session, dir string, flags ...string) (*webServer, error) {
-	self, err := os.Executable()
+	addrs, err := startChild(s, 2, append(append([]string{serveMode}, flags...), dir)...)
 	if err != nil {
 		return nil, err
-	}
-	args := append([]string{serveMode}, flags...)
-	cmd := session.Command(context.WithoutCancel(s.Context()), self, append(args, dir)...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = read.Close() }()
-	cmd.Stdout = write
-	_, err = s.StartCmd(cmd)
-	_ = write.Close()
-	if err != nil {
-		return nil, err
-	}
-	s.Defer(func() { _ = in.Close() })
-	_ = read.SetReadDeadline(time.Now().Add(10 * time.Second))
-	line, err := bufio.NewReader(read).ReadString('\n')
-	if err != nil {
-		return nil, fmt.Errorf("the web server did not start: %w", err)
-	}
-	addrs := strings.Fields(line)
-	if len(addrs) != 2 {
-		return nil, fmt.Errorf("the web server said %q", line)
 	}
 	return &webServer{addr: addrs[0], counters: addrs[1]}, nil
 }

@@ -66,7 +66,7 @@ func (b *bench) measureWarm(round int) error {
 	}
 	for _, c := range warmReads() {
 		if b.cfg.wants(c.name) && b.installed(c.program, c.name) {
-			b.measureWarmCase(c, round, files)
+			b.measureWarmCase(c, round, pick(files, map[string]string{native: native, millrace: c.mode, rclone: rclone}))
 		}
 	}
 	return nil
@@ -85,22 +85,34 @@ func (b *bench) needsWarm(key string) bool {
 	return false
 }
 
-// measureWarmCase measures one case on each system, the page cache dropped before each read.
+// pick are the files by system that are there, of files by key.
+func pick(files, keys map[string]string) map[string]string {
+	picked := map[string]string{}
+	for system, key := range keys {
+		if file, ok := files[key]; ok {
+			picked[system] = file
+		}
+	}
+	return picked
+}
+
+// measureWarmCase measures one case on each system's file, the page cache dropped before each read.
 func (b *bench) measureWarmCase(c warmRead, round int, files map[string]string) {
 	values := map[string][]float64{}
-	systems := b.turns(round, native, millrace, rclone)
+	var systems []string
+	for _, system := range []string{native, millrace, rclone, alluxioFuse} {
+		if _, ok := files[system]; ok {
+			systems = append(systems, system)
+		}
+	}
+	systems = b.turns(round, systems...)
 	for i := range c.repeats {
 		for _, system := range systems {
-			key := system
-			if system == millrace {
-				key = c.mode
-			}
-			file, mounted := files[key]
-			// One read of rclone takes as long as all of the others.
-			if !mounted || (system == rclone && i > 0) {
+			// One read of theirs takes as long as all of the others.
+			if i > 0 && (system == rclone || system == alluxioFuse) {
 				continue
 			}
-			v, err := b.warmOnce(c, system, file)
+			v, err := b.warmOnce(c, system, files[system])
 			if err != nil {
 				b.failed(c.name, system, err)
 				continue
