@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -62,7 +62,7 @@ func start(ctx context.Context, cfg Config, flags ...string) (*Cluster, error) {
 			return c, nil
 		}
 		// Somebody took one of our ports in the moment between us and the server.
-		again := try < 3 && c.addressInUse()
+		again := try < 3 && (c.addressInUse() || errors.Is(err, syscall.EADDRINUSE))
 		err = errors.Join(err, c.Stop())
 		if !again {
 			return nil, err
@@ -77,20 +77,17 @@ func (c *Cluster) attempt(ctx context.Context) error {
 	if err := c.makeDirs(); err != nil {
 		return err
 	}
-	reservations, err := c.makeServers(ctx)
-	defer func() {
-		for _, r := range reservations {
-			r.release()
-		}
-	}()
-	if err != nil {
+	if err := c.makeServers(ctx); err != nil {
 		return err
 	}
 	if err := c.writeConfigurations(); err != nil {
 		return err
 	}
-	for i, s := range c.Servers() {
-		reservations[i].release()
+	for _, s := range c.Servers() {
+		s.reserved.release()
+		if err := s.startProxy(ctx); err != nil {
+			return err
+		}
 		if err := s.Start(); err != nil {
 			return err
 		}
@@ -116,50 +113,6 @@ func (c *Cluster) makeDirs() (err error) {
 		return os.Mkdir(c.ufs, 0o755)
 	}
 	return nil
-}
-
-// makeServers gives every server its address and its directories.
-func (c *Cluster) makeServers(ctx context.Context) ([]*reservation, error) {
-	var reservations []*reservation
-	add := func(role Role, n, ports int) (*Server, error) {
-		host := "127.0.0.1"
-		if !c.cfg.SameHost {
-			host = loopback()
-		}
-		r, err := reserve(ctx, host, ports)
-		if err != nil {
-			return nil, err
-		}
-		reservations = append(reservations, r)
-		name := string(role) + "-" + strconv.Itoa(n)
-		s := &Server{
-			Name: name, Role: role, Host: host, cluster: c,
-			dir: filepath.Join(c.dir, name), Log: filepath.Join(c.dir, name+".log"),
-			rpc: r.ports[0], web: r.ports[1],
-		}
-		if role == Worker {
-			s.TierDir = filepath.Join(c.tier, name)
-			return s, os.MkdirAll(s.TierDir, 0o755)
-		}
-		s.raft = r.ports[2]
-		// Alluxio takes a journal directory that is there for one that was formatted.
-		return s, os.MkdirAll(s.journalDir(), 0o700)
-	}
-	for n := range c.cfg.Masters {
-		s, err := add(Master, n+1, 3)
-		if err != nil {
-			return reservations, err
-		}
-		c.masters = append(c.masters, s)
-	}
-	for n := range c.cfg.Workers {
-		s, err := add(Worker, n+1, 2)
-		if err != nil {
-			return reservations, err
-		}
-		c.workers = append(c.workers, s)
-	}
-	return reservations, nil
 }
 
 // Address is the cluster's URL: alluxio://host:port,host:port,host:port/ with all masters.
@@ -205,6 +158,10 @@ func (c *Cluster) Stop() error {
 	}
 	for _, s := range c.Servers() {
 		errs = append(errs, s.Kill())
+		s.reserved.release()
+		if s.proxy != nil {
+			s.proxy.Close()
+		}
 	}
 	if c.janitor != nil {
 		errs = append(errs, c.janitor.clean())

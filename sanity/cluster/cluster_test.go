@@ -171,7 +171,7 @@ func TestTwoClustersAtOnceAndNothingIsLeft(t *testing.T) {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.Start(t.Context(), cluster.Config{Masters: 1, Workers: 1, SameHost: true, UFS: root})
+	c, err := cluster.Start(t.Context(), cluster.Config{Masters: 1, Workers: 1, SameHost: true, Proxies: true, UFS: root})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +179,13 @@ func TestTwoClustersAtOnceAndNothingIsLeft(t *testing.T) {
 	read(t, c, "/of the second", "y")
 	if host := c.Workers()[0].Host; host != "127.0.0.1" {
 		t.Errorf("SameHost put the worker on %s", host)
+	}
+	// The file came through the worker's proxy, and the client asked the master itself.
+	for _, s := range c.Servers() {
+		t.Logf("%s: %+v", s.Name, s.Proxy().Stats())
+	}
+	if stats := c.Workers()[0].Proxy().Stats(); stats.Accepted == 0 || stats.Down == 0 {
+		t.Errorf("the worker's proxy: %+v", stats)
 	}
 	tier := filepath.Dir(c.Workers()[0].TierDir)
 	var pids []int

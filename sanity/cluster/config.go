@@ -13,6 +13,9 @@ type Config struct {
 	// SameHost puts all servers on 127.0.0.1, so that each worker is local to a client there. Otherwise each
 	// server has an address of its own.
 	SameHost bool
+	// Proxies puts a proxy that can misbehave between clients and each server (Server.Proxy). The servers reach each other
+	// without.
+	Proxies bool
 	// UFS is the root under store: a directory that stays as it is when the cluster stops, or a URI that Alluxio
 	// mounts. "" is an empty directory that goes with the cluster.
 	UFS string

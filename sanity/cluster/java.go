@@ -65,7 +65,7 @@ func (c *Cluster) writeHosts() error {
 		fmt.Fprintf(&text, "127.0.0.1 %s\n", name)
 	}
 	for _, s := range c.Servers() {
-		fmt.Fprintf(&text, "%s %s\n", s.Host, s.Host)
+		fmt.Fprintf(&text, "%s %s\n%s %s\n", s.bind, s.bind, s.Host, s.Host)
 	}
 	return os.WriteFile(filepath.Join(c.dir, hostsFile), text.Bytes(), 0o600)
 }

@@ -15,7 +15,7 @@ import (
 func (c *Cluster) siteProperties() map[string]string {
 	journals, rpcs := make([]string, len(c.masters)), make([]string, len(c.masters))
 	for i, m := range c.masters {
-		journals[i], rpcs[i] = m.at(m.raft), m.Address()
+		journals[i], rpcs[i] = m.at(m.raft), m.at(m.rpc)
 	}
 	p := map[string]string{
 		"alluxio.master.mount.table.root.ufs":                  c.ufs,
@@ -44,7 +44,7 @@ func (c *Cluster) siteProperties() map[string]string {
 	}
 	if len(c.masters) == 1 {
 		// Workers of a single master do not look at the list.
-		p["alluxio.master.hostname"] = c.masters[0].Host
+		p["alluxio.master.hostname"] = c.masters[0].bind
 		p["alluxio.master.rpc.port"] = strconv.Itoa(c.masters[0].rpc)
 	}
 	return p
@@ -61,16 +61,18 @@ func (s *Server) ownProperties() map[string]string {
 	prefix := "alluxio." + string(s.Role) + "."
 	p := map[string]string{
 		prefix + "hostname":                   s.Host,
-		prefix + "bind.host":                  s.Host,
+		prefix + "bind.host":                  s.bind,
 		prefix + "rpc.port":                   strconv.Itoa(s.rpc),
-		prefix + "web.hostname":               s.Host,
-		prefix + "web.bind.host":              s.Host,
+		prefix + "web.hostname":               s.bind,
+		prefix + "web.bind.host":              s.bind,
 		prefix + "web.port":                   strconv.Itoa(s.web),
 		"alluxio.locality.node":               s.Host,
 		"alluxio.conf.dynamic.update.enabled": "false",
 	}
 	maps.Copy(p, impatience)
 	if s.Role == Master {
+		// Masters and workers find each other past the proxies.
+		p["alluxio.master.hostname"] = s.bind
 		p["alluxio.master.embedded.journal.port"] = strconv.Itoa(s.raft)
 		p["alluxio.master.journal.folder"] = s.journalDir()
 		p["alluxio.master.metastore.dir"] = s.dir + "/metastore"

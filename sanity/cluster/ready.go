@@ -27,7 +27,7 @@ func (c *Cluster) Leader(ctx context.Context) (*Server, error) {
 	return leader, err
 }
 
-// leader finds the leader and the live workers that it knows, by their web address.
+// leader finds the leader and the live workers that it knows, as host:port with the port of their pages.
 func (c *Cluster) leader(ctx context.Context) (*Server, map[string]bool, error) {
 	for {
 		if leader, workers := c.askMasters(ctx); leader != nil {
@@ -71,10 +71,10 @@ func (c *Cluster) missing(ctx context.Context, known map[string]bool) *Server {
 		if !s.awake() {
 			continue
 		}
-		if s.Role == Worker && (!known[s.at(s.web)] || !listens(ctx, s.at(s.web))) {
+		if s.Role == Worker && (!known[net.JoinHostPort(s.Host, strconv.Itoa(s.web))] || !listens(ctx, s.at(s.web))) {
 			return s
 		}
-		if !listens(ctx, s.Address()) {
+		if !listens(ctx, s.at(s.rpc)) {
 			return s
 		}
 	}

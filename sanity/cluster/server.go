@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"millrace.io/millrace/sanity/faultproxy"
 )
 
 // Role is what a server is to the cluster.
@@ -27,7 +29,8 @@ type Server struct {
 	Name string
 	// Role is Master or Worker.
 	Role Role
-	// Host is the server's loopback address. A client is local to a worker when it gives the same one as its own.
+	// Host is the loopback address that clients know the server by. A client is local to a worker when it gives the same
+	// one as its own.
 	Host string
 	// TierDir is the worker's directory in /dev/shm: its blocks are the files alluxioworker/<block id> in there. A
 	// master has none.
@@ -37,7 +40,10 @@ type Server struct {
 
 	cluster        *Cluster
 	dir            string // what the server may write, beside its tier
-	rpc, web, raft int    // ports; raft is a master's
+	reserved       *reservation
+	bind           string            // where it listens: Host, unless a proxy is there
+	rpc, web, raft int               // ports; raft is a master's
+	proxy          *faultproxy.Proxy // nil without one
 
 	mu     sync.Mutex // guards what follows
 	proc   *process   // nil before the first start
@@ -45,8 +51,12 @@ type Server struct {
 	paused bool
 }
 
-// Address is the host:port of the server's gRPC services.
-func (s *Server) Address() string { return s.at(s.rpc) }
+// Address is the host:port of the server's gRPC services, or of the proxy before them.
+func (s *Server) Address() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.rpc)) }
+
+// Proxy is the proxy between clients and the server's gRPC services, nil unless the cluster was started with
+// Config.Proxies.
+func (s *Server) Proxy() *faultproxy.Proxy { return s.proxy }
 
 // RPCPort is the port of Address.
 func (s *Server) RPCPort() int { return s.rpc }
@@ -54,7 +64,8 @@ func (s *Server) RPCPort() int { return s.rpc }
 // Web is the URL of the server's HTTP pages, without a slash at the end. Of the masters only the leader has any.
 func (s *Server) Web() string { return "http://" + s.at(s.web) }
 
-func (s *Server) at(port int) string { return net.JoinHostPort(s.Host, strconv.Itoa(port)) }
+// at is the server's own address with one of its ports.
+func (s *Server) at(port int) string { return net.JoinHostPort(s.bind, strconv.Itoa(port)) }
 
 func (s *Server) journalDir() string { return filepath.Join(s.dir, "journal") }
 
@@ -77,6 +88,14 @@ func (s *Server) RSS() int64 {
 		return residentBytes(pid)
 	}
 	return 0
+}
+
+// startProxy starts the proxy where the cluster has them.
+func (s *Server) startProxy(ctx context.Context) (err error) {
+	if s.cluster.cfg.Proxies {
+		s.proxy, err = faultproxy.Start(ctx, s.Address(), s.at(s.rpc))
+	}
+	return err
 }
 
 // Start starts the server, which must not be running, at its address and with its journal or its blocks. It does not
