@@ -40,7 +40,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	flags.Int64Var(&cfg.BlockSize, "block-size", 64<<20, "the block size of new files, in bytes")
 	flags.Int64Var(&cfg.TierQuota, "quota", 1<<30, "what each worker's tier in /dev/shm holds, in bytes")
 	check := flags.Bool("check", false, "start, prove that it works, and stop")
-	prepare := flags.Bool("prepare", false, "only fetch the jars and archive their classes, once on a machine; a missing Java or Maven is named and no failure")
+	prepare := flags.Bool("prepare", false, "only fetch the jars and archive their classes, once on a machine; what fails is said and no failure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,8 +48,13 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 		return fmt.Errorf("argument %q: there are only flags", flags.Arg(0))
 	}
 	if *prepare {
-		return prepareMachine(ctx, out)
+		prepareMachine(ctx, out)
+		return nil
 	}
+	if cfg.Masters == 0 {
+		return errors.New("-masters 0: at least one")
+	}
+	cfg.NoWorkers = cfg.Workers == 0
 	begin := time.Now()
 	c, err := cluster.Start(ctx, cfg)
 	if err != nil {
@@ -60,14 +65,16 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	return errors.Join(err, c.Stop())
 }
 
-// prepareMachine does what is done once, so that no test waits for it.
-func prepareMachine(ctx context.Context, out io.Writer) error {
+// prepareMachine does what is done once, so that no test waits for it. What fails is said, and no reason to end: the
+// tests against Alluxio say it again, and the others need nothing of it.
+func prepareMachine(ctx context.Context, out io.Writer) {
 	err := cluster.Prepare(ctx)
-	if errors.Is(err, cluster.ErrMissing) {
+	switch {
+	case errors.Is(err, cluster.ErrMissing):
 		fmt.Fprintf(out, "setup: %v; the tests against Alluxio are skipped without it\n", err)
-		return nil
+	case err != nil:
+		fmt.Fprintf(out, "setup: %v\n", err)
 	}
-	return err
 }
 
 // use shows the cluster until the context ends, or checks it.

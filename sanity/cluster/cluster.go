@@ -25,10 +25,12 @@ type Cluster struct {
 	masters, workers []*Server
 	janitor          *janitor
 
-	mu      sync.Mutex // guards what follows
-	ended   bool
-	mounts  []*Fuse
-	stopErr error
+	mu     sync.Mutex // guards what follows; taken after a Server's
+	ended  bool
+	mounts []*Fuse
+
+	stop    sync.Once
+	stopErr error // of stop
 }
 
 // startLimit bounds one attempt to start, where the caller's context does not.
@@ -146,15 +148,18 @@ func (c *Cluster) Dir() string { return c.dir }
 
 // Stop kills all servers and Alluxio's FUSE clients, and removes what they wrote. It may be called twice.
 func (c *Cluster) Stop() error {
+	c.stop.Do(func() { c.stopErr = c.end() })
+	return c.stopErr
+}
+
+func (c *Cluster) end() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended {
-		return c.stopErr
-	}
 	c.ended = true
+	mounts := c.mounts
+	c.mu.Unlock()
 	var errs []error
-	for _, f := range c.mounts {
-		errs = append(errs, f.stop())
+	for _, f := range mounts {
+		errs = append(errs, f.Stop())
 	}
 	for _, s := range c.Servers() {
 		errs = append(errs, s.Kill())
@@ -166,8 +171,7 @@ func (c *Cluster) Stop() error {
 	if c.janitor != nil {
 		errs = append(errs, c.janitor.clean())
 	}
-	c.stopErr = errors.Join(errs...)
-	return c.stopErr
+	return errors.Join(errs...)
 }
 
 func (c *Cluster) stopped() bool {

@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -26,7 +29,8 @@ type Config struct {
 	// ElectionMin and ElectionMax are between which the masters' election timeouts are drawn; 0 is 1 s and 2 s.
 	ElectionMin, ElectionMax time.Duration
 	// Properties are more site properties for all servers and for clients of this package; those for masters and
-	// for workers only go before them, and all of them before the ones that the package sets.
+	// for workers only go before them, and all of them before the ones that the package sets. Nothing guards the source
+	// against a TTL by itself (alluxio.master.metadata.sync.ignore.ttl): clients must be safe without.
 	Properties, MasterProperties, WorkerProperties map[string]string
 	// MasterHeap and WorkerHeap are the largest heaps in bytes; 0 is 128 and 96 MiB. WorkerDirect bounds a worker's
 	// memory outside its heap, in which it sends blocks; 0 is 64 MiB.
@@ -75,7 +79,18 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ElectionMin <= 0 || c.ElectionMax <= c.ElectionMin {
 		return c, fmt.Errorf("ElectionMin of the cluster.Config is %v and ElectionMax %v: both above 0, the second the larger", c.ElectionMin, c.ElectionMax)
 	}
-	return c, nil
+	return c, checkUFS(c.UFS)
+}
+
+// checkUFS refuses a directory that is none; whether Alluxio can mount a URI it says itself.
+func checkUFS(ufs string) error {
+	if ufs == "" || strings.Contains(ufs, "://") {
+		return nil
+	}
+	if info, err := os.Stat(ufs); err != nil || !info.IsDir() || !filepath.IsAbs(ufs) {
+		return fmt.Errorf("UFS of the cluster.Config is %q: the absolute path of a directory, or a URI", ufs)
+	}
+	return nil
 }
 
 func orInt[T int | int64](value *T, otherwise T) {

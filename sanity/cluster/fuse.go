@@ -138,9 +138,7 @@ func (f *Fuse) RSS() int64 { return residentBytes(f.Pid()) }
 func (f *Fuse) Log() string { return f.log }
 
 // Stop unmounts and ends the process. It may be called twice.
-func (f *Fuse) Stop() error { return f.stop() }
-
-func (f *Fuse) stop() error {
+func (f *Fuse) Stop() error {
 	session.Detach(f.dir)
 	if session.Mounted(f.dir) {
 		return errors.Join(fmt.Errorf("%s is still mounted", f.dir), f.proc.kill())

@@ -107,6 +107,7 @@ func TestAConfigThatCannotBeIsRefused(t *testing.T) {
 	}{
 		{cluster.Config{Masters: -1}, "Masters of the cluster.Config is -1: from 1 to 9"},
 		{cluster.Config{Workers: 1, NoWorkers: true}, "NoWorkers of the cluster.Config is set and Workers is 1"},
+		{cluster.Config{UFS: "/no/such"}, `UFS of the cluster.Config is "/no/such": the absolute path of a directory, or a URI`},
 		{cluster.Config{BlockSize: -4}, "BlockSize of the cluster.Config is -4"},
 		{cluster.Config{ElectionMin: time.Second}, "ElectionMin of the cluster.Config is 1s and ElectionMax 0s"},
 		{cluster.Config{MasterHeap: 1}, "MasterHeap of the cluster.Config is 1: from 67108864"},
