@@ -41,8 +41,9 @@ func TestAlluxio(t *testing.T) {
 	randomFile(t, dir, "large.bin", alluxioBig)
 	server, address := httpSource(t, dir, serve.Options{})
 	m := mountInAlluxio(t, c, "web", "http://"+address+"/", dir)
+	m.server = server
 	t.Run("listing", m.listing)
-	t.Run("traffic", func(t *testing.T) { m.traffic(t, server) })
+	t.Run("traffic", m.traffic)
 	t.Run("content", m.content)
 	t.Run("replaced", m.replaced)
 	t.Run("write", m.write)
@@ -54,6 +55,8 @@ type alluxioMount struct {
 	gateway *running
 	// at is the mount point, and dir has the files.
 	at, dir string
+	// server is the source, if it counts.
+	server *serve.Server
 }
 
 // mountInAlluxio mounts a source through a gateway of its own, which has its own bucket: Alluxio mounts no address twice.
@@ -119,10 +122,10 @@ func (m *alluxioMount) listing(t *testing.T) {
 }
 
 // traffic reads a file of three blocks and sees what it costs the source, and that it then comes from the cache.
-func (m *alluxioMount) traffic(t *testing.T, server *serve.Server) {
-	before := server.Stats()
+func (m *alluxioMount) traffic(t *testing.T) {
+	before := m.server.Stats()
 	m.copyOut(t, "large.bin")
-	cost := server.Stats().Sub(before)
+	cost := m.server.Stats().Sub(before)
 	t.Logf("one read of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes, cost.Requests)
 	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*102/100 {
 		t.Errorf("one read of %d bytes cost the source %d", alluxioBig, cost.BodyBytes)
@@ -133,9 +136,9 @@ func (m *alluxioMount) traffic(t *testing.T, server *serve.Server) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	before = server.Stats()
+	before = m.server.Stats()
 	m.copyOut(t, "large.bin")
-	if cost := server.Stats().Sub(before); cost.BodyBytes != 0 {
+	if cost := m.server.Stats().Sub(before); cost.BodyBytes != 0 {
 		t.Errorf("a cached file cost the source %d bytes", cost.BodyBytes)
 	}
 }

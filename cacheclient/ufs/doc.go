@@ -7,6 +7,7 @@
 //	http://host/path/ https://host/path/   a tree of index pages (http*.go)
 //	s3://bucket/prefix                     an object store that rclone speaks to (rclone.go)
 //	/a/directory file:///a/directory       a directory of this machine (local.go)
+//	:sftp,host=name:/path :webdav,url=...: what else rclone speaks to, where Options.Remotes permits it (remote.go)
 //
 // # The life of a request
 //

@@ -19,8 +19,11 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if src.scheme == schemeRemote && !opts.Remotes {
+		return nil, fmt.Errorf("source %q is a connection string of rclone, which is read through millrace gateway only; give https://host/path/, s3://bucket/prefix or /a/directory", src.show)
+	}
 	opts = opts.defaults()
-	values, err := opts.resolve(ctx, src.scheme)
+	values, err := opts.resolve(ctx, src)
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
 	}
@@ -30,6 +33,8 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 		store, err = newHTTPStore(src, values, opts)
 	case schemeS3:
 		store, err = newS3Store(ctx, src, values, opts)
+	case schemeRemote:
+		store, err = newRemoteStore(ctx, src, values, opts)
 	default:
 		store, err = newLocalStore(src, values, opts)
 	}

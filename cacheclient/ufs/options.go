@@ -3,6 +3,7 @@ package ufs
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -40,6 +41,8 @@ type Options struct {
 	// FollowLinks has a local source show what its symbolic links lead to, wherever that is. Without, what leads out
 	// of the source's directory is not shown, nor are absolute links. It cannot be had with Within.
 	FollowLinks bool
+	// Remotes permits connection strings of rclone.
+	Remotes bool
 }
 
 const (
@@ -128,13 +131,15 @@ var s3Refused = map[string]string{
 	"download_url":            "give it as an https:// source",
 }
 
-// optionTable is what a scheme accepts.
-func optionTable(s scheme) (fs.Options, error) {
-	switch s {
+// optionTable is what a kind of source accepts.
+func optionTable(src source) (fs.Options, error) {
+	switch src.scheme {
 	case schemeHTTP:
 		return httpTable, nil
 	case schemeLocal:
 		return localTable, nil
+	case schemeRemote:
+		return remoteTable(src.backend), nil
 	}
 	backend, err := fs.Find("s3")
 	if err != nil {
@@ -148,9 +153,9 @@ func optionTable(s scheme) (fs.Options, error) {
 }
 
 // resolve gathers the options from the values and the file, checks their names, reads the
-// environment, and returns the value of every option of the scheme.
-func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error) {
-	table, err := optionTable(s)
+// environment, and returns the value of every option of the source.
+func (o Options) resolve(ctx context.Context, src source) (configmap.Simple, error) {
+	table, err := optionTable(src)
 	if err != nil {
 		return nil, err
 	}
@@ -160,10 +165,12 @@ func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error
 			return nil, err
 		}
 	}
+	// They were checked with the source.
+	maps.Copy(given, src.options)
 	for name, value := range o.Values {
 		option := table.Get(name)
 		if option == nil {
-			return nil, unknownOption(s, name, table)
+			return nil, unknownOption(src, name, table)
 		}
 		if secret(option) && value != "" && !strings.HasPrefix(value, envPrefix) {
 			return nil, fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options file, or give %s=env:VARIABLE", name, name)
@@ -172,7 +179,7 @@ func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error
 	}
 	for name, value := range o.Secrets {
 		if table.Get(name) == nil {
-			return nil, unknownOption(s, name, table)
+			return nil, unknownOption(src, name, table)
 		}
 		given[name] = value
 	}
@@ -183,7 +190,7 @@ func (o Options) resolve(ctx context.Context, s scheme) (configmap.Simple, error
 	}
 	for name, value := range given {
 		if table.Get(name) == nil {
-			return nil, unknownOption(s, name, table)
+			return nil, unknownOption(src, name, table)
 		}
 		if all[name], err = FromEnvironment(name, value); err != nil {
 			return nil, err
@@ -235,8 +242,11 @@ func typeName(option *fs.Option) string {
 
 func secret(option *fs.Option) bool { return option.IsPassword || option.Sensitive }
 
-func unknownOption(s scheme, name string, table fs.Options) error {
-	if why, refused := s3Refused[name]; refused && s == schemeS3 {
+func unknownOption(src source, name string, table fs.Options) error {
+	if why, refused := s3Refused[name]; refused && src.scheme == schemeS3 {
+		return fmt.Errorf("option %s is not supported: %s", name, why)
+	}
+	if why, refused := remoteRefused[name]; refused && src.scheme == schemeRemote {
 		return fmt.Errorf("option %s is not supported: %s", name, why)
 	}
 	names := make([]string, 0, len(table))
@@ -244,5 +254,5 @@ func unknownOption(s scheme, name string, table fs.Options) error {
 		names = append(names, table[i].Name)
 	}
 	slices.Sort(names)
-	return fmt.Errorf("option %q is not known to %s sources; accepted are %s", name, s, strings.Join(slices.Compact(names), ", "))
+	return fmt.Errorf("option %q is not known to %s sources; accepted are %s", name, src.kind(), strings.Join(slices.Compact(names), ", "))
 }

@@ -142,7 +142,7 @@ func TestOptionsFile(t *testing.T) {
 	t.Setenv("UFS_TEST_PASS", "from the environment")
 	name := filepath.Join(t.TempDir(), "options")
 	write(t, name, "\ufeff# comment\n\n user=me\n pass = a = b # c\nno_head = true\r\n")
-	got, err := Options{File: name, Values: map[string]string{"no_head": "false"}}.resolve(testContext(t), schemeHTTP)
+	got, err := Options{File: name, Values: map[string]string{"no_head": "false"}}.resolve(testContext(t), source{scheme: schemeHTTP})
 	if err != nil || got["user"] != "me" || got["pass"] != "a = b # c" || got["no_head"] != "false" {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -151,7 +151,7 @@ func TestOptionsFile(t *testing.T) {
 	if err := os.Chmod(name, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	got, err = Options{File: name}.resolve(testContext(t), schemeHTTP)
+	got, err = Options{File: name}.resolve(testContext(t), source{scheme: schemeHTTP})
 	if err != nil || got["pass"] != "from the environment" {
 		t.Errorf("%v, %v", got, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/rclone/rclone/fs"
 )
 
 // scheme is a kind of source.
@@ -15,6 +17,8 @@ const (
 	schemeHTTP  scheme = "http"
 	schemeS3    scheme = "s3"
 	schemeLocal scheme = "local"
+	// schemeRemote is any other store that rclone speaks to.
+	schemeRemote scheme = "rclone"
 )
 
 // source is what the user named, understood.
@@ -24,8 +28,11 @@ type source struct {
 	base *url.URL
 	// bucket and prefix, without slashes at its ends, are for schemeS3.
 	bucket, prefix string
-	// dir is absolute and clean, for schemeLocal.
+	// dir is absolute and clean, for schemeLocal; for schemeRemote it is what the backend makes of it.
 	dir string
+	// backend is rclone's, and options are those of a connection string, for schemeRemote.
+	backend *fs.RegInfo
+	options map[string]string
 	// show is the source as given, without secrets.
 	show string
 }
@@ -41,6 +48,8 @@ func parseSource(s string) (source, error) {
 		return source{}, errors.New(`source "" is empty; give https://host/path/, s3://bucket/prefix or /a/directory`)
 	case strings.ContainsAny(s, "\x00\r\n"):
 		return source{}, fmt.Errorf("source %q has a control character", redact(s))
+	case strings.HasPrefix(s, ":"):
+		return parseRemote(s)
 	case strings.HasPrefix(s, "/"):
 		return source{scheme: schemeLocal, dir: path.Clean(s), show: s}, nil
 	case !found:
@@ -113,6 +122,14 @@ func parseFile(s string) (source, error) {
 		return source{}, errors.New("it names no absolute path; give file:///a/directory")
 	}
 	return source{scheme: schemeLocal, dir: path.Clean(u.Path)}, nil
+}
+
+// kind is what the source's options are called after.
+func (s source) kind() string {
+	if s.scheme == schemeRemote {
+		return s.backend.Name
+	}
+	return string(s.scheme)
 }
 
 // redact takes a user, a password and a query out of a source, parseable or not.

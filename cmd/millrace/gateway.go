@@ -220,7 +220,7 @@ func (s gatewayShown) print(out io.Writer) error {
 // source is down for a while goes on with what Alluxio has cached.
 func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.Store, error) {
 	opts := ufs.Options{
-		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true,
+		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
 	}
 	store, err := ufs.Open(ctx, c.source, opts)
 	if errors.Is(err, cacheclient.ErrUnavailable) {
