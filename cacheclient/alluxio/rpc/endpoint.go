@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
@@ -21,9 +22,9 @@ const (
 	// more often than alluxio.{master,worker}.network.permit.keepalive.time, 30 s by default.
 	keepaliveTime    = 40 * time.Second
 	keepaliveTimeout = 20 * time.Second
-	// longestRedial bounds the pause between attempts to connect. gRPC's own is two minutes, in which a failover
-	// would be over and nobody know it.
-	longestRedial = 500 * time.Millisecond
+	// redialPause is between attempts to connect, while calls fail at once with the failure of the last. gRPC's own grows
+	// to two minutes, in which a failover would be over and nobody know it.
+	redialPause = 500 * time.Millisecond
 	// connectPatience bounds one attempt to connect.
 	connectPatience = 2 * time.Second
 	// idleAfter is how long a connection without calls is kept. The stream of a session is a call: what is closed are
@@ -38,7 +39,6 @@ const (
 type Endpoint struct {
 	addr string
 	who  identity
-	conn *grpc.ClientConn
 
 	// life ends with Close, and with it the handshakes and sessions, whose goroutines work counts.
 	life context.Context
@@ -46,7 +46,8 @@ type Endpoint struct {
 	work sync.WaitGroup
 
 	// mu guards the rest.
-	mu sync.Mutex
+	mu   sync.Mutex
+	conn *grpc.ClientConn
 	// session is the authentication made last, nil before the first.
 	session *session
 	// open says that the server wants no authentication.
@@ -58,13 +59,24 @@ type Endpoint struct {
 
 // newEndpoint makes an endpoint without connecting.
 func newEndpoint(addr string, who identity) (*Endpoint, error) {
+	conn, err := dial(addr, who)
+	if err != nil {
+		return nil, err
+	}
+	e := &Endpoint{addr: addr, who: who, conn: conn}
+	e.life, e.end = context.WithCancel(context.Background())
+	return e, nil
+}
+
+// dial makes a connection, which connects with the first call.
+func dial(addr string, who identity) (*grpc.ClientConn, error) {
 	// Each attempt to connect looks the name up: a server may come back at another address.
 	conn, err := grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(who.transport),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: longestRedial},
+			Backoff:           backoff.Config{BaseDelay: redialPause, Multiplier: 1, Jitter: 0.3, MaxDelay: redialPause},
 			MinConnectTimeout: connectPatience,
 		}),
 		grpc.WithIdleTimeout(idleAfter),
@@ -77,9 +89,31 @@ func newEndpoint(addr string, who identity) (*Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	e := &Endpoint{addr: addr, who: who, conn: conn}
-	e.life, e.end = context.WithCancel(context.Background())
-	return e, nil
+	return conn, nil
+}
+
+// connection is the connection in use.
+func (e *Endpoint) connection() *grpc.ClientConn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.conn
+}
+
+// redialled is the connection in use, or a new one where the last attempt to connect has failed: gRPC tells of that
+// failure until it has made another attempt.
+func (e *Endpoint) redialled() (*grpc.ClientConn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.conn.GetState() != connectivity.TransientFailure {
+		return e.conn, nil
+	}
+	conn, err := dial(e.addr, e.who)
+	if err != nil {
+		return nil, err
+	}
+	_ = e.conn.Close()
+	e.conn = conn
+	return conn, nil
 }
 
 // Addr is host:port.
@@ -93,7 +127,7 @@ func (e *Endpoint) Do(ctx context.Context, f func(ctx context.Context, conn *grp
 		if err != nil {
 			return err
 		}
-		err = f(s.outgoing(ctx), e.conn)
+		err = f(s.outgoing(ctx), e.connection())
 		if try == mostHandshakes || status.Code(err) != codes.Unauthenticated {
 			return err
 		}
@@ -150,7 +184,7 @@ func (e *Endpoint) Close() {
 	e.closed = true
 	e.mu.Unlock()
 	e.end()
-	_ = e.conn.Close()
+	_ = e.connection().Close()
 	e.work.Wait()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -116,19 +117,31 @@ func plain(text string) string {
 	if !found {
 		cause = text
 	}
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
+	}
+	after := func(part string) string {
+		_, rest, _ := strings.Cut(cause, part+": ")
+		return rest
+	}
 	switch {
-	case strings.Contains(text, "connection refused"):
+	case has("connection refused"):
 		return "refuses the connection"
-	case strings.Contains(text, "authentication handshake failed"):
-		_, why, _ := strings.Cut(cause, "authentication handshake failed: ")
-		return "cannot be trusted by TLS: " + why
-	case strings.Contains(text, "HTTP/1.1 header"), strings.Contains(text, "unexpected HTTP status"), strings.Contains(text, "unexpected content-type"):
+	case has("first record does not look like a TLS handshake"):
+		return "does not speak TLS"
+	case has("authentication handshake failed"):
+		return "cannot be trusted: " + after("authentication handshake failed")
+	case has("HTTP/1.1 header", "unexpected HTTP status", "unexpected content-type"):
 		return "is a web server and no Alluxio server"
-	case strings.Contains(text, "server preface"), strings.Contains(text, "http2: "):
+	case has("Error while dialing"):
+		return "cannot be connected to: " + after("Error while dialing")
+	case has("use of closed network connection", "i/o timeout"):
+		// The limit of an attempt to connect.
+		return "accepts connections and does not answer"
+	case has("server preface") && !has("EOF", "reset by peer", "broken pipe"):
 		return "does not speak gRPC: " + cause
-	case strings.Contains(text, "Error while dialing"):
-		_, why, _ := strings.Cut(cause, "Error while dialing: ")
-		return "cannot be connected to: " + why
+	case has("EOF", "reset by peer", "broken pipe"):
+		return "closed the connection without a word"
 	}
 	return "does not answer: " + cause
 }

@@ -23,8 +23,9 @@ const (
 	outagePatience = 4 * time.Second
 	// newsAge is how long it is believed without asking that there is no leader, once it is taken for an outage.
 	newsAge = time.Second
-	// searchIdle is how long the search for a leader goes on when nobody wants one.
-	searchIdle = 3 * time.Second
+	// searchIdle is how long the search for a leader goes on when nobody wants one. Calls that hang say that they do every
+	// longestSuspicion at least.
+	searchIdle = longestSuspicion + time.Second
 )
 
 // term is the time in which one master leads.
@@ -110,11 +111,11 @@ func (m *Masters) forget(t *term) {
 	}
 }
 
-// doubt has the masters asked whether another one leads by now, if the term is still the one that is known.
+// doubt has the masters asked whether another one leads by now than in the term, unless that is known already.
 func (m *Masters) doubt(t *term) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.leader == t {
+	if m.last == t {
 		m.begin()
 	}
 }
@@ -276,9 +277,11 @@ func (e *Endpoint) askAgain(ctx context.Context, answers chan<- answer) {
 func (e *Endpoint) leads(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
-	// A master that was away is not to be waited for longer than it is away.
-	e.conn.ResetConnectBackoff()
-	_, err := wire.NewServiceVersionClientServiceClient(e.conn).GetServiceVersion(ctx, &wire.GetServiceVersionPRequest{
+	conn, err := e.redialled()
+	if err != nil {
+		return err
+	}
+	_, err = wire.NewServiceVersionClientServiceClient(conn).GetServiceVersion(ctx, &wire.GetServiceVersionPRequest{
 		ServiceType: wire.ServiceType_META_MASTER_CLIENT_SERVICE.Enum(),
 	})
 	switch status.Code(err) {
@@ -289,7 +292,7 @@ func (e *Endpoint) leads(ctx context.Context) error {
 			return errStandby
 		}
 	case codes.NotFound:
-		return &Unreachable{Addr: e.addr, Why: "is an Alluxio server and no master: it may be the port of a worker"}
+		return &Unreachable{Addr: e.addr, Why: "is an Alluxio server and no master: it may be the port of a worker, or a master that starts"}
 	case codes.Unimplemented:
 		return &Unreachable{Addr: e.addr, Why: "is no Alluxio master: it does not know getServiceVersion"}
 	case codes.DeadlineExceeded:

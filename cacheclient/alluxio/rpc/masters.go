@@ -17,10 +17,10 @@ const (
 	// suspectAfter is how long a call may go without an answer before the masters are asked beside it whether
 	// another leads by now. They are asked again after twice that, and so on up to longestSuspicion.
 	suspectAfter     = 1500 * time.Millisecond
-	longestSuspicion = 6 * time.Second
+	longestSuspicion = 3 * time.Second
 	// firstPause and longestPause bound the pauses between attempts.
 	firstPause   = 100 * time.Millisecond
-	longestPause = 600 * time.Millisecond
+	longestPause = 500 * time.Millisecond
 )
 
 // Masters are the masters of a cluster, of which one leads.

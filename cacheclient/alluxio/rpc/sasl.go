@@ -83,7 +83,7 @@ func (e *Endpoint) settle(h *handshake, s *session, err error) {
 
 // shakeHands opens the stream that registers the id, by the mechanism PLAIN, which Alluxio calls SIMPLE.
 func (e *Endpoint) shakeHands(ctx context.Context, id string) (grpc.BidiStreamingClient[wire.SaslMessage, wire.SaslMessage], error) {
-	stream, err := wire.NewSaslAuthenticationServiceClient(e.conn).Authenticate(ctx)
+	stream, err := wire.NewSaslAuthenticationServiceClient(e.connection()).Authenticate(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// brokenAfter failures in a row leave a worker alone for breakFor.
-	brokenAfter = 3
-	breakFor    = time.Second
+	// brokenAfter failures in a row leave a worker alone for breakFor, and twice as long each time that it fails after
+	// that, up to longestBreak: whoever tries a worker that hangs waits.
+	brokenAfter  = 3
+	breakFor     = time.Second
+	longestBreak = 8 * time.Second
 )
 
 // Worker is one worker, with a breaker.
@@ -25,9 +27,10 @@ type Worker struct {
 
 	// mu guards the rest.
 	mu sync.Mutex
-	// failures are those in a row, until is when a worker with too many is tried again.
+	// failures are those in a row, until is when a worker with too many is tried again, and pause the break after that.
 	failures int
 	until    time.Time
+	pause    time.Duration
 	capacity int64
 }
 
@@ -57,12 +60,30 @@ func (w *Worker) Broken() bool {
 	return w.failures >= brokenAfter && time.Now().Before(w.until)
 }
 
-// Failed counts a failure that came after a call, such as a stream that brought nothing.
+// Failed counts a failure that came after a call.
 func (w *Worker) Failed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.failed()
+}
+
+// Stalled counts a stream that brought nothing while somebody waited for long: as many failures as it takes to leave the
+// worker alone.
+func (w *Worker) Stalled() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures = max(w.failures, brokenAfter-1)
+	w.failed()
+}
+
+// failed counts a failure; mu is held. Many at once are one reason to leave the worker alone.
+func (w *Worker) failed() {
 	w.failures++
-	w.until = time.Now().Add(breakFor)
+	if now := time.Now(); w.failures >= brokenAfter && now.After(w.until) {
+		w.pause = max(w.pause, breakFor)
+		w.until = now.Add(w.pause)
+		w.pause = min(2*w.pause, longestBreak)
+	}
 }
 
 // outcome counts failures in a row. What a worker says clearly is none, and ends the row.
@@ -75,7 +96,7 @@ func (w *Worker) outcome(err error) {
 	default:
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.failures = 0
+		w.failures, w.pause = 0, 0
 	}
 }
 

@@ -1,0 +1,381 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/sanity/cluster"
+)
+
+// leaderOf is the master that leads.
+func leaderOf(t testing.TB, c *cluster.Cluster) *cluster.Server {
+	t.Helper()
+	leader, err := c.Leader(within(t, time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leader
+}
+
+func TestLeaderAmongThree(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	leader := leaderOf(t, c)
+	standby := addresses(c)
+	standby = slices.DeleteFunc(standby, func(a string) bool { return a == leader.Address() })
+	for _, masters := range [][]string{
+		{leader.Address()},
+		{leader.Address(), standby[0], standby[1]},
+		{standby[0], leader.Address(), standby[1]},
+		{standby[1], standby[0], leader.Address()},
+		{standby[0], leader.Address()},
+		{leader.Address(), leader.Address(), "127.0.0.1:1"},
+	} {
+		begin := time.Now()
+		m := connect(t, masters...)
+		if got, err := m.Leader(within(t, 10*time.Second)); err != nil || got != leader.Address() {
+			t.Errorf("of %v, %q leads (%v), wanted %q", masters, got, err, leader.Address())
+		}
+		t.Logf("%d masters: the leader is known after %v", len(masters), time.Since(begin))
+		info, err := m.MasterInfo(within(t, 10*time.Second))
+		if err != nil || info.Version != "2.9.6" || len(info.Masters) != 3 || !strings.HasSuffix(info.Leader, leader.Address()[strings.LastIndex(leader.Address(), ":"):]) {
+			t.Errorf("%+v, %v", info, err)
+		}
+	}
+}
+
+// pause pauses a master for the test. The next test finds a cluster in which no election is under way.
+func pause(t testing.TB, c *cluster.Cluster, master *cluster.Server) {
+	t.Helper()
+	if err := master.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := c.Restore(ctx); err != nil {
+			t.Error(err)
+		}
+		for last, since := (*cluster.Server)(nil), time.Now(); time.Since(since) < 2*time.Second && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+			if leader, err := c.Leader(ctx); err != nil || leader != last {
+				last, since = leader, time.Now()
+			}
+		}
+	})
+}
+
+// firstLeader polls the masters as directly as can be, and returns when one of them says that it leads.
+func firstLeader(ctx context.Context, t *testing.T, addrs []string) time.Time {
+	t.Helper()
+	for ctx.Err() == nil {
+		for _, addr := range addrs {
+			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Error(err)
+				return time.Now()
+			}
+			ask, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+			_, err = wire.NewServiceVersionClientServiceClient(conn).GetServiceVersion(ask, &wire.GetServiceVersionPRequest{
+				ServiceType: wire.ServiceType_META_MASTER_CLIENT_SERVICE.Enum(),
+			})
+			cancel()
+			_ = conn.Close()
+			if err == nil {
+				return time.Now()
+			}
+		}
+		sleep(ctx, 5*time.Millisecond)
+	}
+	t.Error("no master leads")
+	return time.Now()
+}
+
+// load calls Status and List from many goroutines until stop, and keeps when calls began and ended.
+type load struct {
+	m       *Cluster
+	stopped atomic.Bool
+	calls   sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	done   int
+	errs   []error
+	ends   []time.Time
+	begins []time.Time
+}
+
+func startLoad(t *testing.T, m *Cluster, dir string, goroutines int) *load {
+	t.Helper()
+	l := &load{m: m}
+	for i := range goroutines {
+		l.calls.Go(func() {
+			for !l.stopped.Load() {
+				begin := time.Now()
+				// Longer than any election, so that none of them has a reason to fail.
+				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+				var err error
+				if i%4 == 0 {
+					n := 0
+					err = m.List(ctx, dir, NeverSync, func() error { n = 0; return nil }, func(*wire.FileInfo) error { n++; return nil })
+					if err == nil && n != loadFiles {
+						err = fmt.Errorf("a listing of %d entries, wanted %d", n, loadFiles)
+					}
+				} else {
+					_, err = m.Status(ctx, fmt.Sprintf("%s/f%d", dir, i%loadFiles), NeverSync)
+				}
+				cancel()
+				l.mu.Lock()
+				l.done++
+				l.begins, l.ends = append(l.begins, begin), append(l.ends, time.Now())
+				if err != nil {
+					l.errs = append(l.errs, err)
+				}
+				l.mu.Unlock()
+			}
+		})
+	}
+	return l
+}
+
+const loadFiles = 50
+
+// stop ends the load and checks that no call failed.
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	l.stopped.Store(true)
+	l.calls.Wait()
+	for _, err := range l.errs {
+		t.Errorf("a call failed: %v", err)
+	}
+	longest := time.Duration(0)
+	for i := range l.ends {
+		longest = max(longest, l.ends[i].Sub(l.begins[i]))
+	}
+	t.Logf("%d calls, the longest took %v", l.done, longest.Round(time.Millisecond))
+}
+
+// firstEndAfter waits for a call that ends well after a time, and returns when that was.
+func (l *load) firstEndAfter(ctx context.Context, t *testing.T, after time.Time) time.Time {
+	t.Helper()
+	for ctx.Err() == nil {
+		l.mu.Lock()
+		for i := len(l.ends) - 1; i >= 0; i-- {
+			if l.ends[i].After(after) && (i == 0 || !l.ends[i-1].After(after)) {
+				defer l.mu.Unlock()
+				return l.ends[i]
+			}
+		}
+		l.mu.Unlock()
+		sleep(ctx, time.Millisecond)
+	}
+	t.Fatal("no call ended")
+	return time.Time{}
+}
+
+// loadDir is a directory of the under store for a load, known to the masters.
+func loadDir(t *testing.T, c *cluster.Cluster, m *Cluster) string {
+	t.Helper()
+	dir := newDir(t, c, loadFiles)
+	n := 0
+	if err := m.List(within(t, 30*time.Second), dir, AlwaysSync, func() error { n = 0; return nil }, func(*wire.FileInfo) error { n++; return nil }); err != nil || n != loadFiles {
+		t.Fatalf("%d files, %v", n, err)
+	}
+	return dir
+}
+
+func TestLeaderKilled(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	m := connect(t, addresses(c)...)
+	l := startLoad(t, m, loadDir(t, c, m), 32)
+	ctx := within(t, 60*time.Second)
+	l.firstEndAfter(ctx, t, time.Now())
+	leader := leaderOf(t, c)
+	killed := time.Now()
+	if err := leader.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	there := firstLeader(ctx, t, slices.DeleteFunc(addresses(c), func(a string) bool { return a == leader.Address() }))
+	answered := l.firstEndAfter(ctx, t, killed.Add(200*time.Millisecond))
+	t.Logf("a new leader says so %v after the kill, and %v later the first call is answered", there.Sub(killed).Round(time.Millisecond), answered.Sub(there).Round(time.Millisecond))
+	if late := answered.Sub(there); late > time.Second {
+		t.Errorf("the first call is answered %v after the new leader says that it leads, wanted within 1 s", late)
+	}
+	sleep(ctx, 300*time.Millisecond)
+	l.stop(t)
+}
+
+func TestLeaderPaused(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	m := connect(t, addresses(c)...)
+	l := startLoad(t, m, loadDir(t, c, m), 16)
+	ctx := within(t, 90*time.Second)
+	l.firstEndAfter(ctx, t, time.Now())
+	leader := leaderOf(t, c)
+	paused := time.Now()
+	pause(t, c, leader)
+	there := firstLeader(ctx, t, slices.DeleteFunc(addresses(c), func(a string) bool { return a == leader.Address() }))
+	answered := l.firstEndAfter(ctx, t, paused.Add(time.Second))
+	t.Logf("a new leader says so %v after the pause, and %v later the first call is answered", there.Sub(paused).Round(time.Millisecond), answered.Sub(there).Round(time.Millisecond))
+	// The calls at the old leader are suspected after suspectAfter, and it has probePatience to answer.
+	if late := answered.Sub(there); late > suspectAfter+probePatience+time.Second {
+		t.Errorf("the first call is answered %v after the new leader says that it leads", late)
+	}
+	if err := leader.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	// Two masters think that they lead, for a moment.
+	sleep(ctx, 2*time.Second)
+	now := time.Now()
+	l.firstEndAfter(ctx, t, now)
+	l.stop(t)
+	if got, err := m.Leader(ctx); err != nil || got == leader.Address() {
+		t.Errorf("%q leads (%v); it was paused, and another was found", got, err)
+	}
+}
+
+// TestOutage kills all masters: calls that come later fail at once, and succeed soon when the masters are back.
+func TestOutage(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	m := connect(t, addresses(c)...)
+	if _, err := m.Status(within(t, 10*time.Second), "/", NeverSync); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	for _, master := range c.Masters() {
+		if err := master.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One that comes at the beginning waits as long as it may: it could be an election.
+	ctx := within(t, 2*time.Second)
+	_, err := m.Status(ctx, "/", NeverSync)
+	if ctx.Err() == nil || !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "have no master that leads: ") || !strings.Contains(err.Error(), "refuses the connection") {
+		t.Errorf("a call at the beginning of the outage, after %v: %v", time.Since(killed), err)
+	}
+	time.Sleep(time.Until(killed.Add(outagePatience + time.Second)))
+	// Nobody asked for a while, so the first of these waits for what the masters say now.
+	for i := range 40 {
+		begin := time.Now()
+		_, err := m.Status(within(t, 10*time.Second), "/", NeverSync)
+		if took := time.Since(begin); took > 300*time.Millisecond+time.Duration(min(i, 1)-1)*-time.Second || !errors.Is(err, cacheclient.ErrUnavailable) {
+			t.Errorf("call %d in the outage took %v: %v", i, took, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("after %v: %v", time.Since(killed).Round(time.Millisecond), err)
+	var succeeded atomic.Int64
+	polling, stop := context.WithCancel(t.Context())
+	defer stop()
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		for succeeded.Load() == 0 && polling.Err() == nil {
+			ctx, cancel := context.WithTimeout(polling, 10*time.Second)
+			if _, err := m.Status(ctx, "/", NeverSync); err == nil {
+				succeeded.Store(time.Now().UnixNano())
+			}
+			cancel()
+			sleep(polling, 50*time.Millisecond)
+		}
+	})
+	for _, master := range c.Masters() {
+		if err := master.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := firstLeader(within(t, time.Minute), t, addresses(c))
+	calls.Wait()
+	late := time.Unix(0, succeeded.Load()).Sub(there)
+	t.Logf("the masters are back, and %v later the first call is answered", late.Round(time.Millisecond))
+	if late > 1500*time.Millisecond {
+		t.Errorf("the first call is answered %v after a leader says that it leads", late)
+	}
+}
+
+// TestOneSearchForAll counts what 200 callers that wait for a leader cost the masters: no more than one.
+func TestOneSearchForAll(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	leader := leaderOf(t, c)
+	var connections atomic.Int64
+	closes := tcpServer(t, countConnections(&connections))
+	var counters []*requestCounter
+	masters := []string{closes}
+	for _, s := range c.Masters() {
+		if s != leader {
+			rc := countRequests(t, s.Address())
+			counters, masters = append(counters, rc), append(masters, rc.addr)
+		}
+	}
+	m := connect(t, masters...)
+	const patience = 3 * time.Second
+	ctx := within(t, patience)
+	var calls sync.WaitGroup
+	for range 200 {
+		calls.Go(func() {
+			if _, err := m.Status(ctx, "/", NeverSync); !errors.Is(err, cacheclient.ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	// The shortest pauses that there can be: half of each.
+	most := int64(1)
+	for at, pause := time.Duration(0), firstPause; at < patience; pause = longer(pause) {
+		at += pause / 2
+		most++
+	}
+	for _, rc := range counters {
+		t.Logf("a standby was asked %d times over %d connections, at most %d times", rc.requests.Load(), rc.connections.Load(), most)
+		if rc.requests.Load() > most || rc.requests.Load() < 3 || rc.connections.Load() > 1 {
+			t.Errorf("a standby was asked %d times over %d connections in %v, wanted at most %d times over one", rc.requests.Load(), rc.connections.Load(), patience, most)
+		}
+	}
+	// There gRPC connects by itself between two questions, too.
+	t.Logf("a server that closes was connected to %d times", connections.Load())
+	if limit := most + int64(patience/redialPause); connections.Load() > limit {
+		t.Errorf("a server that closes was connected to %d times in %v, wanted at most %d", connections.Load(), patience, limit)
+	}
+}
+
+// TestSuspicionIsShared has 100 calls wait for a leader that hangs: the masters are asked once for all of them.
+func TestSuspicionIsShared(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	leader := leaderOf(t, c)
+	slow := countRequests(t, leader.Address())
+	m := connect(t, slow.addr)
+	if _, err := m.Status(within(t, 10*time.Second), "/", NeverSync); err != nil {
+		t.Fatal(err)
+	}
+	before := slow.requests.Load()
+	pause(t, c, leader)
+	ctx := within(t, suspectAfter+time.Second)
+	var calls sync.WaitGroup
+	for range 100 {
+		calls.Go(func() {
+			if _, err := m.Status(ctx, "/", NeverSync); !errors.Is(err, cacheclient.ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	asked := slow.requests.Load() - before - 100
+	t.Logf("the leader was asked %d times beside 100 calls", asked)
+	if asked < 1 || asked > 4 {
+		t.Errorf("the leader was asked %d times beside 100 calls that hang", asked)
+	}
+}

@@ -1,0 +1,231 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/sanity/cluster"
+)
+
+// shared is the cluster of all tests that need none of their own. It has few block locks, so that a lock that is not given
+// back shows.
+var shared = cluster.Shared{Config: cluster.Config{
+	TierQuota:        512 << 20,
+	WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": strconv.Itoa(blockLocks)},
+}}
+
+const blockLocks = 50
+
+func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+
+// addresses are those of the masters.
+func addresses(c *cluster.Cluster) []string {
+	var out []string
+	for _, m := range c.Masters() {
+		out = append(out, m.Address())
+	}
+	return out
+}
+
+// connect is a connection of the test's own to masters: other tests of the process do not share it.
+func connect(t testing.TB, masters ...string) *Cluster {
+	t.Helper()
+	return connectAs(t, Security{User: "test-" + strconv.FormatInt(users.Add(1), 10)}, masters...)
+}
+
+var users atomic.Int64
+
+func connectAs(t testing.TB, s Security, masters ...string) *Cluster {
+	t.Helper()
+	c, err := Connect(Config{Masters: masters, Security: s, Log: testLog(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Release)
+	return c
+}
+
+// within is a context of the test with a deadline.
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// testLog writes to the test's log until the test ends.
+func testLog(t testing.TB) *slog.Logger {
+	w := &testWriter{t: t}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.t = nil
+	})
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+type testWriter struct {
+	mu sync.Mutex // guards t
+	t  testing.TB // nil when the test is over
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t != nil {
+		w.t.Log(strings.TrimSpace(string(p)))
+	}
+	return len(p), nil
+}
+
+// noMoreGoroutines checks at the test's end, after its other clean-ups, that no goroutine is left of those that it
+// started in this package or in gRPC.
+func noMoreGoroutines(t *testing.T) {
+	t.Helper()
+	before := ours()
+	t.Cleanup(func() {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			left := ours()
+			if len(left) <= len(before) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("%d goroutines are left, %d there were before:\n%s", len(left), len(before), strings.Join(left, "\n\n"))
+				return
+			}
+		}
+	})
+}
+
+// ours are the stacks of goroutines of this package and of gRPC, but for that of the caller.
+func ours() []string {
+	buf := make([]byte, 8<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var out []string
+	for i, stack := range strings.Split(string(buf), "\n\n") {
+		if i > 0 && !strings.Contains(stack, "testing.(*T).Run") && !strings.Contains(stack, "testing.tRunner") &&
+			(strings.Contains(stack, "alluxio/rpc.") || strings.Contains(stack, "google.golang.org/grpc")) {
+			out = append(out, stack)
+		}
+	}
+	return out
+}
+
+// source is a file in the under store.
+type source struct {
+	path    string
+	content []byte
+	info    *wire.FileInfo
+}
+
+var numbers atomic.Int64
+
+// newSource writes a file of random bytes into the under store, and has the masters know of it.
+func newSource(t testing.TB, c *cluster.Cluster, masters *Cluster, size int) *source {
+	t.Helper()
+	s := &source{path: "/file-" + strconv.FormatInt(numbers.Add(1), 10), content: make([]byte, size)}
+	_, _ = rand.Read(s.content)
+	if err := os.WriteFile(filepath.Join(c.UFS(), s.path), s.content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	info, err := masters.Status(within(t, 20*time.Second), s.path, AlwaysSync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.info = info
+	return s
+}
+
+// newDir makes a directory of empty files f0, f1 and so on in the under store.
+func newDir(t testing.TB, c *cluster.Cluster, files int) string {
+	t.Helper()
+	dir := "/dir-" + strconv.FormatInt(numbers.Add(1), 10)
+	if err := os.Mkdir(filepath.Join(c.UFS(), dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(c.UFS(), dir, "f"+strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// under is where the file's block k is in the under store.
+func (s *source) under(k int) *UnderStore {
+	block := s.info.GetFileBlockInfos()[k].GetBlockInfo()
+	return &UnderStore{
+		Path: s.info.GetUfsPath(), Mount: s.info.GetMountId(),
+		Offset: int64(k) * s.info.GetBlockSizeBytes(), Length: block.GetLength(),
+	}
+}
+
+// block is the id of block k, and bytes are its content.
+func (s *source) block(k int) int64 { return s.info.GetBlockIds()[k] }
+
+func (s *source) bytes(k int) []byte {
+	u := s.under(k)
+	return s.content[u.Offset : u.Offset+u.Length]
+}
+
+// workerAt is a worker by its address.
+func workerAt(t testing.TB, c *Cluster, s *cluster.Server) *Worker {
+	t.Helper()
+	w, err := c.At(&wire.WorkerNetAddress{Host: &s.Host, RpcPort: int32p(s.RPCPort()), DataPort: int32p(s.RPCPort())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func int32p(n int) *int32 {
+	v := int32(n)
+	return &v
+}
+
+// readAll reads a reader to its end, and closes it.
+func readAll(r *BlockReader) ([]byte, error) {
+	defer r.Close()
+	var out bytes.Buffer
+	for {
+		c, err := r.Next()
+		if err != nil {
+			return out.Bytes(), err
+		}
+		for _, p := range c.Parts() {
+			out.Write(p)
+		}
+		c.Free()
+	}
+}
+
+// log is what a server has logged since from.
+func logSince(t testing.TB, s *cluster.Server, from int64) string {
+	t.Helper()
+	text, err := os.ReadFile(s.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text[min(from, int64(len(text))):])
+}
+
+func logSize(t testing.TB, s *cluster.Server) int64 {
+	t.Helper()
+	st, err := os.Stat(s.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Size()
+}
