@@ -15,8 +15,9 @@ import (
 var errOther = errors.New("the source tells of the file differently than Alluxio does")
 
 // cold reads a span that no worker has: from the source, by this process and into a worker on the way; or by a worker
-// where this machine does not reach the source, or cannot tell that it has the version. tried is what failed before.
-func (f *file) cold(ctx context.Context, s span, tried []error) (cacheclient.Data, error) {
+// where this machine does not reach the source, or cannot tell that it has the version. Last come the workers that have it
+// and failed a moment ago. tried is what failed before.
+func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []error) (cacheclient.Data, error) {
 	f.c.count.misses.Add(1)
 	info, err := f.source(ctx)
 	if err == nil {
@@ -35,6 +36,12 @@ func (f *file) cold(ctx context.Context, s span, tried []error) (cacheclient.Dat
 		return d, err
 	}
 	tried = append(tried, err)
+	if len(last) > 0 && ctx.Err() == nil {
+		if d, err = f.remote(ctx, s, last, nil, nil); err == nil {
+			return d, nil
+		}
+		tried = append(tried, err)
+	}
 	if ctx.Err() != nil {
 		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, ctx.Err())
 	}
@@ -73,6 +80,8 @@ func (f *file) source(ctx context.Context) (cacheclient.Info, error) {
 // compare has the masters compare the file with the source. It returns ErrStale where they have another version after
 // that, errOther where they have the same, and otherwise what is known without them.
 func (f *file) compare(ctx context.Context, otherwise error) error {
+	ctx, cancel := context.WithTimeout(ctx, f.c.cfg.Timeout)
+	defer cancel()
 	now, err := f.c.cluster.Status(ctx, f.c.store.absolute(f.info.Path), rpc.AlwaysSync)
 	switch {
 	case isGone(err):

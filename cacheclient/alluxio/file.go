@@ -221,16 +221,25 @@ func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
 	if where.local != nil {
 		return f.lend(where.local, s), nil
 	}
+	// Those that are left alone at the moment come last.
+	var well, broken []*rpc.Worker
+	for _, w := range where.workers {
+		if w.Broken() {
+			broken = append(broken, w)
+		} else {
+			well = append(well, w)
+		}
+	}
 	var tried []error
-	if len(where.workers) > 0 {
-		d, err := f.remote(ctx, s, where.workers, nil, nil)
+	if len(well) > 0 {
+		d, err := f.remote(ctx, s, well, nil, nil)
 		if err == nil || ctx.Err() != nil {
 			return d, err
 		}
 		tried = append(tried, err)
 		f.forget(s.k)
 	}
-	return f.cold(ctx, s, tried)
+	return f.cold(ctx, s, broken, tried)
 }
 
 // lend gives bytes of a local block, and its reference, away.

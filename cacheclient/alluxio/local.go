@@ -12,8 +12,12 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 )
 
-// localPatience bounds the question to a worker of this machine for a block's file.
-const localPatience = time.Second
+const (
+	// localPatience bounds the question to a worker of this machine for a block's file, and quickPatience where its files can
+	// be looked for without it.
+	localPatience = time.Second
+	quickPatience = 200 * time.Millisecond
+)
 
 // localBlock returns a reference to a block in a tier of this machine, nil where none has it. All who ask for a block at
 // once share one question.
@@ -30,10 +34,8 @@ func (c *Client) localBlock(ctx context.Context, id, length int64) *blockFile {
 			return nil, nil
 		}
 		defer c.work.Done()
-		ask, cancel := context.WithTimeout(c.life, localPatience)
-		defer cancel()
 		for _, w := range workers {
-			if b := c.localAt(ask, w, id, length); b != nil {
+			if b := c.localAt(c.life, w, id, length); b != nil {
 				c.held.put(b)
 				b.release()
 				break
@@ -58,7 +60,13 @@ func (c *Client) localAt(ctx context.Context, w *rpc.Worker, id, length int64) *
 	}
 	path := filepath.Join(dir, strconv.FormatInt(id, 10))
 	if !w.Broken() {
-		located, err := w.Locate(ctx, id)
+		patience := localPatience
+		if dir != "" {
+			patience = quickPatience
+		}
+		ask, cancel := context.WithTimeout(ctx, patience)
+		located, err := w.Locate(ask, id)
+		cancel()
 		switch {
 		case err == nil:
 			path = located

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 	// placePatience bounds the question to the masters where a block is: who reads can do without the answer.
 	placePatience = time.Second
 	// masterPause is how long the masters are not asked for places after they did not answer.
-	masterPause = 500 * time.Millisecond
+	masterPause = 2 * time.Second
 )
 
 // place is where a block is cached, as the masters told.
@@ -91,10 +92,15 @@ func (p *places) told(err error) {
 }
 
 // cachedAt are the workers that have a block, those that work first and otherwise in an order of chance, so that
-// readers spread.
+// readers spread. What was known some time ago is told at once, and asked for anew beside that: masters that do not answer hold
+// up nobody who reads what is cached.
 func (c *Client) cachedAt(ctx context.Context, id int64) []*rpc.Worker {
 	known, ok := c.places.get(id)
-	if !ok || time.Since(known.at) > placeAge {
+	switch {
+	case ok && time.Since(known.at) <= placeAge:
+	case len(known.workers) > 0:
+		c.askLater(id)
+	default:
 		if asked, err := c.askPlace(ctx, id); err == nil {
 			known = place{workers: asked}
 		}
@@ -111,6 +117,19 @@ func (c *Client) cachedAt(ctx context.Context, id int64) []*rpc.Worker {
 		return -1
 	})
 	return workers
+}
+
+// askLater asks the masters where a block is, and remembers it.
+func (c *Client) askLater(id int64) {
+	if !c.places.mayAsk() || !c.begin() {
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		_, _, _ = c.flight.Do("place "+strconv.FormatInt(id, 10), func() (any, error) {
+			return c.askPlace(c.life, id)
+		})
+	}()
 }
 
 var errSilent = errors.New("the masters did not answer a moment ago")

@@ -14,7 +14,7 @@ const (
 	// slack is how far from the end of an earlier read, in bytes, one may begin and still follow it: requests of the
 	// kernel's read-ahead of up to 1 MiB arrive side by side.
 	slack = 4 << 20
-	// openPatience bounds the wait for the first byte of a block that a worker has.
+	// openPatience bounds the wait for a worker's answer.
 	openPatience = time.Second
 )
 
@@ -183,23 +183,11 @@ func (f *file) from(ctx context.Context, w *rpc.Worker, s span, goesOn bool, che
 	if goesOn {
 		end = f.l.length(s.k)
 	}
-	patience := openPatience
-	if under != nil {
-		patience = f.c.cfg.Timeout
-	}
-	open, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	r, err := w.ReadBlock(open, f.l.block(s.k), s.off, end-s.off, under)
+	r, err := f.openStream(ctx, w, s, end, under)
 	if err != nil {
-		if open.Err() != nil && ctx.Err() == nil {
-			return cacheclient.Data{}, &rpc.Unreachable{Addr: w.Addr(), Why: fmt.Sprintf("brought nothing for %v", patience)}
-		}
 		return cacheclient.Data{}, err
 	}
-	st := f.c.newStream(f.life, w, s.k, r, end, check)
-	if under != nil {
-		st.patience = f.c.cfg.Timeout
-	}
+	st := f.c.newStream(f.life, w, f.l.block(s.k), s.k, r, end, check)
 	d, err := st.read(ctx, s.off, s.n)
 	if err != nil || !goesOn {
 		st.close()
@@ -208,6 +196,43 @@ func (f *file) from(ctx context.Context, w *rpc.Worker, s span, goesOn bool, che
 	f.keep(st)
 	f.prefetch(s)
 	return d, nil
+}
+
+// openStream opens a stream and waits for its first bytes: for stallAfter where the worker has the block, and where it
+// reads its under store for as long as it shows that it lives.
+func (f *file) openStream(ctx context.Context, w *rpc.Worker, s span, end int64, under *rpc.UnderStore) (*rpc.BlockReader, error) {
+	id, patience := f.l.block(s.k), stallAfter
+	if under != nil {
+		patience = f.c.cfg.Timeout
+	}
+	open, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if under != nil {
+		watched := make(chan struct{})
+		defer func() { cancel(); <-watched }()
+		go func() {
+			defer close(watched)
+			for sleep(open, openPatience) {
+				if !alive(open, w, id) {
+					cancel()
+				}
+			}
+		}()
+	}
+	r, err := w.ReadBlock(open, id, s.off, end-s.off, under)
+	if err != nil && open.Err() != nil && ctx.Err() == nil {
+		w.Stalled()
+		return nil, &rpc.Unreachable{Addr: w.Addr(), Why: fmt.Sprintf("brought nothing for %v", patience)}
+	}
+	return r, err
+}
+
+// alive asks a worker something that it answers at once, whatever it does for others.
+func alive(ctx context.Context, w *rpc.Worker, id int64) bool {
+	ask, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	_, err := w.Locate(ask, id)
+	return ask.Err() == nil && !errors.Is(err, cacheclient.ErrUnavailable) || ctx.Err() != nil
 }
 
 // prefetch opens the stream of the next block when a reader comes to the end of one, so that it does not wait at
@@ -257,7 +282,7 @@ func (f *file) openNext(s span) {
 		f.forget(s.k)
 		return
 	}
-	f.keep(f.c.newStream(f.life, w, s.k, r, f.l.length(s.k), nil))
+	f.keep(f.c.newStream(f.life, w, f.l.block(s.k), s.k, r, f.l.length(s.k), nil))
 }
 
 // passive has the worker of this machine copy a block that is read from another, where that is wanted.

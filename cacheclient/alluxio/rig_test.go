@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,19 +188,22 @@ func direct(tb testing.TB, c *cluster.Cluster) *rpc.Cluster {
 // workerOf finds a server of the cluster as the client knows it.
 func workerOf(tb testing.TB, conn *rpc.Cluster, s *cluster.Server) *rpc.Worker {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 30*time.Second)
-	defer cancel()
-	infos, err := conn.WorkerInfos(ctx)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, i := range infos {
-		if w, err := conn.At(i.GetAddress()); err == nil && w.Addr() == s.Address() {
-			return w
+	var found *rpc.Worker
+	eventually(tb, 30*time.Second, "the masters know "+s.Name, func() bool {
+		ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+		defer cancel()
+		infos, err := conn.WorkerInfos(ctx)
+		if err != nil {
+			return false
 		}
-	}
-	tb.Fatalf("the masters do not know %s", s.Name)
-	return nil
+		for _, i := range infos {
+			if w, err := conn.At(i.GetAddress()); err == nil && w.Addr() == s.Address() {
+				found = w
+			}
+		}
+		return found != nil
+	})
+	return found
 }
 
 // cacheAt has a worker cache every block of a file, whatever worker would be chosen for it.
@@ -262,6 +266,43 @@ func soak(tb testing.TB, short time.Duration) time.Duration {
 	}
 	return d
 }
+
+// busy measures how late this machine is at the moment with what is due, so that a test can tell a wait that the code
+// causes from one that the machine causes. The function that it returns tells the longest delay so far, several times over: servers
+// are late as well.
+func busy(tb testing.TB) func() time.Duration {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(tb.Context())
+	var longest stalls
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			begin := time.Now()
+			time.Sleep(2 * time.Millisecond)
+			longest.add(time.Since(begin) - 2*time.Millisecond)
+		}
+	}()
+	tb.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return func() time.Duration { return 4 * longest.get() }
+}
+
+// stalls keeps the longest of many durations.
+type stalls struct{ longest atomic.Int64 }
+
+func (s *stalls) add(d time.Duration) {
+	for {
+		old := s.longest.Load()
+		if int64(d) <= old || s.longest.CompareAndSwap(old, int64(d)) {
+			return
+		}
+	}
+}
+
+func (s *stalls) get() time.Duration { return time.Duration(s.longest.Load()) }
 
 // errorsOf collects the first few errors of many goroutines.
 type errorsOf struct {

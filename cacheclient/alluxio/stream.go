@@ -41,6 +41,7 @@ var windows = semaphore.NewWeighted(windowBytes)
 type stream struct {
 	c      *Client
 	worker *rpc.Worker
+	id     int64
 	k      int
 	end    int64
 	cancel context.CancelFunc
@@ -62,8 +63,6 @@ type stream struct {
 	// reserved is what of the window memory the stream has, in bytes.
 	reserved int64
 	used     time.Time
-	// patience is how long it may bring nothing while somebody waits.
-	patience time.Duration
 	err      error
 	closed   bool
 }
@@ -83,11 +82,11 @@ func (l *lentChunk) release() {
 }
 
 // newStream begins to receive what the reader brings.
-func (c *Client) newStream(life context.Context, w *rpc.Worker, k int, r *rpc.BlockReader, end int64, check func(context.Context) error) *stream {
+func (c *Client) newStream(life context.Context, w *rpc.Worker, id int64, k int, r *rpc.BlockReader, end int64, check func(context.Context) error) *stream {
 	ctx, cancel := context.WithCancel(life)
 	s := &stream{
-		c: c, worker: w, k: k, end: end, cancel: cancel, changed: make(chan struct{}),
-		from: r.At(), head: r.At(), visible: r.At(), want: r.At(), began: r.At(), ahead: firstAhead, used: time.Now(), checked: check != nil, patience: stallAfter,
+		c: c, worker: w, id: id, k: k, end: end, cancel: cancel, changed: make(chan struct{}),
+		from: r.At(), head: r.At(), visible: r.At(), want: r.At(), began: r.At(), ahead: firstAhead, used: time.Now(), checked: check != nil,
 	}
 	if !c.begin() {
 		r.Close()
@@ -239,11 +238,12 @@ func (s *stream) covers(off, n int64) bool {
 	return !s.closed && off >= s.from && off <= s.want+s.ahead && off+n <= s.end && (s.err == nil || off+n <= s.visible)
 }
 
-// read lends [off, off+n) of the block, waiting for it. A worker that brings nothing for stallAfter is an error.
+// read lends [off, off+n) of the block, waiting for it. A worker that brings nothing for stallAfter is an error; one that
+// reads its under store may take longer while it shows that it lives.
 func (s *stream) read(ctx context.Context, off, n int64) (cacheclient.Data, error) {
-	stall := time.NewTimer(s.patience)
+	stall := time.NewTimer(stallAfter)
 	defer stall.Stop()
-	last := int64(-1)
+	last, since := int64(-1), time.Now()
 	for {
 		s.mu.Lock()
 		s.ask(off + n)
@@ -261,16 +261,20 @@ func (s *stream) read(ctx context.Context, off, n int64) (cacheclient.Data, erro
 			return cacheclient.Data{}, err
 		}
 		if s.visible != last {
-			last = s.visible
-			stall.Reset(s.patience)
+			last, since = s.visible, time.Now()
+			stall.Reset(stallAfter)
 		}
 		changed := s.changed
 		s.mu.Unlock()
 		select {
 		case <-changed:
 		case <-stall.C:
-			s.worker.Failed()
-			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(), s.patience, cacheclient.ErrUnavailable)
+			if s.checked && time.Since(since) < s.c.cfg.Timeout && alive(ctx, s.worker, s.id) {
+				stall.Reset(stallAfter)
+				continue
+			}
+			s.worker.Stalled()
+			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(), time.Since(since).Round(time.Millisecond), cacheclient.ErrUnavailable)
 		case <-ctx.Done():
 			return cacheclient.Data{}, ctx.Err()
 		}

@@ -79,9 +79,17 @@ func (c *Client) Warm(ctx context.Context, path string, progress func(int64)) er
 	return err
 }
 
+// warmTries is how often Warm brings a block that nobody has after that: a worker that has just come back may refuse it, or
+// have made room for another since. warmPause is between two of them.
+const (
+	warmTries = 3
+	warmPause = 500 * time.Millisecond
+)
+
 // warm brings one block into a worker: by this process where it reads the source, else by the worker.
 func (f *file) warm(ctx context.Context, k int) error {
 	id, length := f.l.block(k), f.l.length(k)
+	var last error
 	for try := 0; ; try++ {
 		if b := f.c.localBlock(ctx, id, length); b != nil {
 			b.release()
@@ -94,11 +102,14 @@ func (f *file) warm(ctx context.Context, k int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if try == 2 {
-			return errors.Join(errNotKept, err)
+		if try == warmTries {
+			return errors.Join(errNotKept, err, last)
 		}
-		if err := f.bringBlock(ctx, k); err != nil {
-			return err
+		if last != nil && !sleep(ctx, warmPause) {
+			return ctx.Err()
+		}
+		if last = f.bringBlock(ctx, k); errors.Is(last, cacheclient.ErrStale) {
+			return last
 		}
 	}
 }
