@@ -5,20 +5,20 @@
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 
-# program  | packages      | what goes without it
+# program  | packages             | what goes without it
 needs='
-gcc        | gcc,libc6-dev | the race detector
-fusermount3| fuse3         | mounting without root
-fio        | fio           | the random-read case of make bench
-curl       | curl          | the curl rows of make bench, the socket tests
-rsync      | rsync         | the rsync test
-git        | git           | the git clone test
-jq         | jq            | the examples that read JSON
-python3    | python3       | the mmap and sendfile tests, the mmap case of make bench
-nginx      | nginx         | the tests against nginx
-apache2    | apache2-bin   | the tests against Apache httpd
+gcc        | gcc,libc6-dev        | the race detector
+fusermount3| fuse3                | mounting without root
+fio        | fio                  | the random-read case of make bench
+curl       | curl                 | the curl rows of make bench, the socket tests
+rsync      | rsync                | the rsync test
+git        | git                  | the git clone test
+jq         | jq                   | the examples that read JSON
+python3    | python3              | the mmap and sendfile tests, the mmap case of make bench
+nginx      | nginx                | the tests against nginx
+apache2    | apache2-bin          | the tests against Apache httpd
 java       | default-jre-headless | the tests and benchmarks against Alluxio
-mvn        | maven         | the tests and benchmarks against Alluxio
+mvn        | maven                | the tests and benchmarks against Alluxio
 '
 
 missing() {
