@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"millrace.io/millrace/cacheclient/alluxio"
@@ -73,7 +74,7 @@ func alluxioGroups() []group {
 // startAlluxio starts the cluster and its sources, and warms what is read warm.
 func (b *bench) startAlluxio() error {
 	fmt.Println("starting three Alluxio masters and a worker")
-	if err := b.startCluster(cluster.Config{Workers: 1}, nil); err != nil {
+	if err := b.startCluster(cluster.Config{Workers: 1}); err != nil {
 		return err
 	}
 	for _, dir := range []string{inOne, inBlocks, inMany} {
@@ -82,7 +83,7 @@ func (b *bench) startAlluxio() error {
 		}
 	}
 	var err error
-	if b.alluxio.limited, err = startServer(b.session, b.data, "-total", fmt.Sprint(sourceRate)); err != nil {
+	if b.alluxio.limited, err = startServer(b.session, b.data, "-total", strconv.Itoa(sourceRate)); err != nil {
 		return err
 	}
 	b.alluxio.bare = b.bare
@@ -122,9 +123,8 @@ func (b *bench) stopAlluxio() error {
 	return errors.Join(err, rig.cluster.Stop())
 }
 
-// startCluster starts a cluster, has change (which may be nil) change it, and connects to it. An error wraps errAbsent where
-// it needs a program that is not here.
-func (b *bench) startCluster(cfg cluster.Config, change func(*cluster.Cluster) error) error {
+// startCluster starts a cluster and connects to it. An error wraps errAbsent where it needs a program that is not here.
+func (b *bench) startCluster(cfg cluster.Config) error {
 	if err := b.makeAlluxioData(); err != nil {
 		return err
 	}
@@ -140,11 +140,6 @@ func (b *bench) startCluster(cfg cluster.Config, change func(*cluster.Cluster) e
 	}
 	b.alluxio = &alluxioRig{cluster: c}
 	b.session.Defer(func() { _ = c.Stop() })
-	if change != nil {
-		if err := change(c); err != nil {
-			return err
-		}
-	}
 	addr, err := rpc.ParseAddress(c.Address())
 	if err != nil {
 		return err
@@ -196,7 +191,7 @@ func (b *bench) blockSize(dir string) int64 {
 
 // blockSizeProperty is the property of a mount that sets it.
 func (b *bench) blockSizeProperty(dir string) map[string]string {
-	return map[string]string{"alluxio.user.block.size.bytes.default": fmt.Sprint(b.blockSize(dir))}
+	return map[string]string{"alluxio.user.block.size.bytes.default": strconv.FormatInt(b.blockSize(dir), 10)}
 }
 
 // showDirectory mounts a directory of this machine in Alluxio.

@@ -15,7 +15,6 @@ import (
 // else's. The first argument names the role.
 var children = map[string]func(args []string) error{
 	serveMode:  serveChild,
-	delayMode:  delayChild,
 	clientMode: clientChild,
 }
 
