@@ -61,24 +61,54 @@ func (f *file) source(ctx context.Context) (cacheclient.Info, error) {
 		return cacheclient.Info{}, err
 	}
 	info, err := c.direct.Stat(ctx, f.info.Path)
-	if err == nil && !sameVersion(f.info, info) {
+	if same, _ := sameVersion(f.info, info); err == nil && !same {
 		// What was known of the source may be old.
 		c.direct.Forget(f.info.Path)
 		info, err = c.direct.Stat(ctx, f.info.Path)
 	}
+	same, sure := sameVersion(f.info, info)
 	switch {
 	case err != nil && isGone(err):
 		return info, f.compare(ctx, cacheclient.ErrStale)
 	case err != nil:
 		return info, err
-	case !sameVersion(f.info, info):
+	case !same:
 		return info, f.compare(ctx, cacheclient.ErrStale)
+	case !sure:
+		return info, f.confirm(ctx, info)
 	}
 	return info, nil
 }
 
+// confirm has the masters say whether a version of the source is this one, where the times leave that open: it is
+// if they see no change, and it is the source's version still after that. Without an answer it is taken for this one.
+func (f *file) confirm(ctx context.Context, info cacheclient.Info) error {
+	f.mu.Lock()
+	known := f.confirmed == info.ID
+	f.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := f.compare(ctx, nil); !errors.Is(err, errOther) {
+		return err
+	}
+	f.c.direct.Forget(f.info.Path)
+	again, err := f.c.direct.Stat(ctx, f.info.Path)
+	if err != nil {
+		return err
+	}
+	if again.ID != info.ID {
+		return f.compare(ctx, cacheclient.ErrStale)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.confirmed = info.ID
+	return nil
+}
+
 // compare has the masters compare the file with the source. It returns ErrStale where they have another version after
-// that, errOther where they have the same, and otherwise what is known without them.
+// that, errOther where they have the same, and otherwise what is known without them: then the path is looked for anew, at the source
+// if need be.
 func (f *file) compare(ctx context.Context, otherwise error) error {
 	ctx, cancel := context.WithTimeout(ctx, f.c.cfg.Timeout)
 	defer cancel()
@@ -86,6 +116,9 @@ func (f *file) compare(ctx context.Context, otherwise error) error {
 	switch {
 	case isGone(err):
 	case err != nil:
+		if otherwise != nil {
+			f.outdated()
+		}
 		return otherwise
 	case now.GetFileId() == f.l.fileID && now.GetLength() == f.l.size:
 		return errOther
@@ -210,7 +243,8 @@ func (f *file) check(ctx context.Context) error {
 // cacheAgain is how long a worker is not asked again to cache a block.
 const cacheAgain = 30 * time.Second
 
-// cacheLater has a worker cache the whole block of which a part was read, so that readers at random places warm it too.
+// cacheLater has a worker cache the whole block of which a part was read, so that readers at random places warm it too. It
+// reads whatever is at the path: where the version has gone by the end, what it has is removed.
 func (f *file) cacheLater(w *rpc.Worker, k int, under *rpc.UnderStore) {
 	id := f.l.block(k)
 	if !f.c.asked.first(id, cacheAgain) || !f.c.begin() {
@@ -218,12 +252,33 @@ func (f *file) cacheLater(w *rpc.Worker, k int, under *rpc.UnderStore) {
 	}
 	go func() {
 		defer f.c.work.Done()
-		ctx, cancel := context.WithTimeout(f.c.life, openPatience)
+		ctx, cancel := context.WithTimeout(f.c.life, cacheAgain)
 		defer cancel()
-		if err := w.Cache(ctx, id, f.l.length(k), *under, true); err != nil {
-			f.c.log.Debug("a worker was not asked to cache a block", "path", f.info.Path, "block", id, "error", err)
+		err := w.Cache(ctx, id, f.l.length(k), *under, false)
+		if err == nil {
+			err = f.kept(ctx, w, k)
+		}
+		if err != nil {
+			f.c.log.Debug("a worker did not cache a block", "path", f.info.Path, "block", id, "error", err)
 		}
 	}()
+}
+
+// kept has a worker's copy of a block removed if the version went while it was read from the under store.
+func (f *file) kept(ctx context.Context, w *rpc.Worker, k int) error {
+	err := f.check(ctx)
+	if errors.Is(err, cacheclient.ErrStale) {
+		f.c.unkeep(ctx, w, f.l.block(k))
+	}
+	return err
+}
+
+// unkeep removes what a worker may have of a block that it read from its under store when that had another version.
+func (c *Client) unkeep(ctx context.Context, w *rpc.Worker, id int64) {
+	c.places.without(id, w)
+	if err := w.Remove(ctx, id); err != nil && !rpc.NotCached(err) {
+		c.log.Warn("a block of a version that is gone could not be removed", "worker", w.Addr(), "block", id, "error", err)
+	}
 }
 
 // rank are the workers that could hold a block of this length, the one that should first.

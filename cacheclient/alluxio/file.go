@@ -41,6 +41,8 @@ type file struct {
 	copied map[int]bool
 	// direct is the file in its source, nil until it is needed.
 	direct cacheclient.File
+	// confirmed is the version of the source that the masters took for this one, by its identity.
+	confirmed uint64
 }
 
 // located is what is known of a block that is not on this machine.

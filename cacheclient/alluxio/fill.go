@@ -180,6 +180,9 @@ func (c *Client) newFill(ctx context.Context, w *rpc.Worker, id, length int64) (
 	defer cancel()
 	block, err := w.CreateLocal(ctx, id, length)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			w.Stalled()
+		}
 		return nil, err
 	}
 	file, err := openTemporary(block.Path, id, length)

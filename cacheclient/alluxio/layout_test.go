@@ -77,21 +77,21 @@ func TestVersionsAreToldApart(t *testing.T) {
 	second := at.Truncate(time.Second)
 	for name, tc := range map[string]struct {
 		known, source cacheclient.Info
-		same          bool
+		same, sure    bool
 	}{
-		"the same":                                   {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at}, true},
-		"nanoseconds at the source":                  {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at.Add(999)}, true},
-		"whole seconds at the source":                {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: second}, true},
-		"whole seconds at the masters":               {cacheclient.Info{Size: 5, ModTime: second}, cacheclient.Info{Size: 5, ModTime: at}, true},
-		"no time at the source":                      {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5}, false},
-		"another size":                               {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 6, ModTime: at}, false},
-		"another millisecond":                        {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at.Add(time.Millisecond)}, false},
-		"another second":                             {cacheclient.Info{Size: 5, ModTime: second}, cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)}, false},
-		"whole seconds at the source, another there": {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)}, false},
-		"a directory now":                            {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at, Dir: true}, false},
+		"the same":                                   {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at}, true, true},
+		"nanoseconds at the source":                  {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at.Add(999)}, true, true},
+		"whole seconds at the source":                {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: second}, true, false},
+		"whole seconds at the masters":               {cacheclient.Info{Size: 5, ModTime: second}, cacheclient.Info{Size: 5, ModTime: at}, true, false},
+		"no time at the source":                      {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5}, false, true},
+		"another size":                               {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 6, ModTime: at}, false, true},
+		"another millisecond":                        {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at.Add(time.Millisecond)}, false, true},
+		"another second":                             {cacheclient.Info{Size: 5, ModTime: second}, cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)}, false, true},
+		"whole seconds at the source, another there": {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)}, false, true},
+		"a directory now":                            {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at, Dir: true}, false, true},
 	} {
-		if got := sameVersion(tc.known, tc.source); got != tc.same {
-			t.Errorf("%s: same version %v", name, got)
+		if same, sure := sameVersion(tc.known, tc.source); same != tc.same || sure != tc.sure {
+			t.Errorf("%s: same version %v, sure %v", name, same, sure)
 		}
 	}
 }

@@ -18,7 +18,14 @@ import (
 // shared is the cluster of all tests that harm no server for good.
 var shared = cluster.Shared{Config: cluster.Config{TierQuota: 512 << 20}}
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) {
+	code := shared.Run(m)
+	if err := small.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 // mounts numbers the mounts of the tests.
 var mounts atomic.Int64

@@ -161,6 +161,9 @@ func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check 
 		errs = append(errs, err)
 		f.blame(ctx, w, s.k, err)
 		if errors.Is(err, cacheclient.ErrStale) {
+			if under != nil {
+				f.c.unkeep(ctx, w, f.l.block(s.k))
+			}
 			break
 		}
 	}

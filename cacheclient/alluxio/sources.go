@@ -300,14 +300,19 @@ func (s *sources) Close() error {
 
 // sameVersion tells whether what a source says of a file is the version that Alluxio knows: the size and the time, which
 // Alluxio keeps in milliseconds and many a source tells in seconds. One that tells no time cannot be compared: two contents of one
-// size would be taken for each other.
-func sameVersion(known, source cacheclient.Info) bool {
+// size would be taken for each other. It is not sure where one of them tells whole seconds and the other more: that may
+// be how it tells times, or another moment of the same second.
+func sameVersion(known, source cacheclient.Info) (same, sure bool) {
 	if source.Dir || known.Size != source.Size || source.ModTime.IsZero() {
-		return false
+		return false, true
 	}
 	a, b := known.ModTime.UnixMilli(), source.ModTime.UnixMilli()
-	if a%1000 == 0 || b%1000 == 0 {
-		return a/1000 == b/1000
+	if a == b {
+		return true, true
 	}
-	return a == b
+	if a%1000 == 0 || b%1000 == 0 {
+		same = a/1000 == b/1000
+		return same, !same
+	}
+	return false, true
 }

@@ -177,7 +177,7 @@ func (f *file) haveCached(ctx context.Context, k int) error {
 	err = error(&rpc.Unreachable{Addr: c.cfg.Address.String(), Why: "has no worker that could hold the block"})
 	for _, w := range workers {
 		if err = w.Cache(ctx, f.l.block(k), f.l.length(k), *f.l.underStore(k, now), false); err == nil {
-			return f.check(ctx)
+			return f.kept(ctx, w, k)
 		}
 	}
 	return err

@@ -47,16 +47,21 @@ type Shared struct {
 // Run runs the tests and then stops the cluster. It returns the exit code.
 func (s *Shared) Run(m *testing.M) int {
 	code := m.Run()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cluster == nil {
-		return code
-	}
-	if err := s.cluster.Stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "the shared Alluxio cluster:", err)
 		return max(code, 1)
 	}
 	return code
+}
+
+// Stop stops the cluster, if a test has asked for it: for a package with more than one.
+func (s *Shared) Stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.Stop()
 }
 
 // readyLimit bounds how long a shared cluster takes to be whole again.
