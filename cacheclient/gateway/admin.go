@@ -51,7 +51,8 @@ func (g *Gateway) Ready(ctx context.Context) error {
 	if time.Since(g.ready.at) < readyLife {
 		return g.ready.err
 	}
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	// A probe that gives up early says nothing about the source.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.Timeout)
 	defer cancel()
 	err := g.source.store.List(ctx, "", func(cacheclient.Info) error { return errEnough })
 	g.source.note("list", err)

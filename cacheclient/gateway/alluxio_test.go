@@ -2,14 +2,17 @@ package gateway_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +50,15 @@ func TestAlluxio(t *testing.T) {
 	t.Run("content", m.content)
 	t.Run("replaced", m.replaced)
 	t.Run("write", m.write)
+	t.Run("restarted", m.restarted)
+	t.Run("nginx", func(t *testing.T) {
+		small := t.TempDir()
+		cachetest.Write(t, small)
+		makeFiles(t, small, "empty dir/", "odd dir %41#/ü/leaf")
+		n := mountInAlluxio(t, c, "nginx", serveNginx(t, small), small)
+		n.listing(t)
+		n.content(t)
+	})
 }
 
 // alluxioMount is a gateway's bucket as Alluxio shows it.
@@ -90,6 +102,7 @@ var listedLine = regexp.MustCompile(`(?m)^ *(\d+) +PERSISTED (\S+ \S+) +(\d+%|DI
 func unnamed(path string) bool { return strings.Contains(path, "?") }
 
 func (m *alluxioMount) listing(t *testing.T) {
+	t.Helper()
 	got := map[string]string{}
 	for _, line := range listedLine.FindAllStringSubmatch(m.shell(t, "ls", "-R", m.at), -1) {
 		size := line[1]
@@ -163,6 +176,7 @@ func (m *alluxioMount) copyOut(t *testing.T, path string) {
 }
 
 func (m *alluxioMount) content(t *testing.T) {
+	t.Helper()
 	for _, path := range []string{"odd", "odd dir %41#", "dir", "empty", "empty dir", "big.bin"} {
 		m.copyOut(t, path)
 	}
@@ -181,6 +195,64 @@ func (m *alluxioMount) replaced(t *testing.T) {
 			t.Errorf("%q, want %q", got, text)
 		}
 	}
+}
+
+// restarted ends the gateway, in whose absence what is cached is read on, and starts it again with the same keys: the
+// mount goes on.
+func (m *alluxioMount) restarted(t *testing.T) {
+	address := strings.TrimPrefix(m.gateway.endpoint, "http://")
+	m.gateway.end()
+	m.copyOut(t, "large.bin")
+	m.gateway.serve(t, listen(t, address), listen(t, "127.0.0.1:0"))
+	m.copyOut(t, "one block")
+}
+
+// serveNginx serves a directory by nginx, with its index pages.
+func serveNginx(t *testing.T, dir string) string {
+	t.Helper()
+	nginx, err := exec.LookPath("nginx")
+	if err != nil {
+		// Where only root's PATH looks.
+		if nginx, err = exec.LookPath("/usr/sbin/nginx"); err != nil {
+			t.Skip("needs nginx")
+		}
+	}
+	own := t.TempDir()
+	address := cachetest.FreeAddress(t)
+	worker := ""
+	if os.Geteuid() == 0 {
+		worker = "user root;"
+	}
+	config := fmt.Sprintf(`
+daemon off; pid %[1]s/pid; error_log %[1]s/log; worker_processes 1; %[4]s
+events { worker_connections 128; }
+http {
+  access_log off; default_type application/octet-stream;
+  client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+  server { listen %[2]s; root "%[3]s"; charset utf-8; autoindex on; }
+}`, own, address, dir, worker)
+	file := filepath.Join(own, "nginx.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, nginx, "-c", file, "-p", own, "-e", filepath.Join(own, "log"))
+	// Its worker ends with it on this signal.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	cachetest.WaitListening(t, address, ended)
+	return "http://" + address + "/"
 }
 
 func (m *alluxioMount) write(t *testing.T) {

@@ -98,11 +98,12 @@ func (a *attributes) complete(ctx context.Context, infos []*cacheclient.Info) er
 // time that changes would make Alluxio load the file anew.
 var unknownTime = time.Unix(0, 0).UTC()
 
+// modified is the time of a file in whole seconds, for a header has no more, and a listing must not tell another.
 func modified(info cacheclient.Info) time.Time {
 	if info.ModTime.IsZero() {
 		return unknownTime
 	}
-	return info.ModTime.UTC()
+	return info.ModTime.UTC().Truncate(time.Second)
 }
 
 // directoryETag is the ETag of the empty objects that mark directories, the MD5 of nothing.

@@ -52,14 +52,19 @@ func start(t *testing.T, store ufs.Store, adapt func(*gateway.Config)) *running 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s3Listener, adminListener := listen(t), listen(t)
+	r := &running{gateway: g, keys: cfg.Keys}
+	r.serve(t, listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0"))
+	return r
+}
+
+// serve serves until end is called or the test ends.
+func (r *running) serve(t *testing.T, s3Listener, adminListener net.Listener) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- g.Serve(ctx, s3Listener, adminListener) }()
+	go func() { done <- r.gateway.Serve(ctx, s3Listener, adminListener) }()
+	r.endpoint, r.admin = "http://"+s3Listener.Addr().String(), "http://"+adminListener.Addr().String()
 	ended := false
-	r := &running{
-		gateway: g, keys: cfg.Keys, endpoint: "http://" + s3Listener.Addr().String(), admin: "http://" + adminListener.Addr().String(),
-	}
 	r.end = func() {
 		if ended {
 			return
@@ -71,12 +76,11 @@ func start(t *testing.T, store ufs.Store, adapt func(*gateway.Config)) *running 
 		}
 	}
 	t.Cleanup(r.end)
-	return r
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

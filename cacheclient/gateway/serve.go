@@ -36,7 +36,7 @@ const (
 // context ends; then responses may go on for a few seconds. It closes both. An error says that a listener broke.
 func (g *Gateway) Serve(ctx context.Context, s3, admin net.Listener) error {
 	failed := make(chan error, 2)
-	servers := []*http.Server{g.start(failed, sized{netutil.LimitListener(s3, maxConnections)}, g)}
+	servers := []*http.Server{g.start(failed, netutil.LimitListener(sized{s3}, maxConnections), g)}
 	if admin != nil {
 		servers = append(servers, g.start(failed, netutil.LimitListener(admin, adminConnections), g.AdminHandler()))
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,10 +13,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"golang.org/x/net/webdav"
+
+	"millrace.io/millrace/cacheclient/gateway"
 )
 
 // startGateway runs a gateway until the test ends, and returns what it said of itself.
@@ -146,6 +154,94 @@ func TestGatewayOverRclone(t *testing.T) {
 	if _, err := os.Stat(shown.KeysFile); err == nil {
 		t.Error("keys for one run are left")
 	}
+}
+
+// TestGatewayMemory has many clients read a large file at once, some of them slowly, while others list a large directory:
+// the gateway's memory depends on none of it.
+func TestGatewayMemory(t *testing.T) {
+	r := newRig(t)
+	const size, files = 64 << 20, 3000
+	f, err := os.Create(filepath.Join(r.source, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(size), f.Close(), os.Mkdir(filepath.Join(r.source, "many"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range files {
+		if err := os.WriteFile(filepath.Join(r.source, "many", fmt.Sprintf("a file with a name of some length %06d", n)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(r.source)))
+	t.Cleanup(server.Close)
+	p, shown := r.startGateway("--listen", "127.0.0.1:0", "--connections", "32", server.URL+"/")
+	keys, err := gateway.LoadKeys(shown.KeysFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s3.New(s3.Options{
+		Region: "us-east-1", BaseEndpoint: aws.String(shown.Endpoint), UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(keys.AccessKeyID, keys.SecretAccessKey, ""),
+	})
+	get := func() io.ReadCloser {
+		out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("data"), Key: aws.String("large")})
+		if err != nil {
+			t.Error(err)
+			return io.NopCloser(strings.NewReader(""))
+		}
+		return out.Body
+	}
+	for range 8 {
+		// It takes nothing until the end.
+		body := get()
+		t.Cleanup(func() { _ = body.Close() })
+	}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			body := get()
+			defer func() { _ = body.Close() }()
+			if n, err := io.Copy(io.Discard, body); n != size || err != nil {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+	}
+	for range 4 {
+		wg.Go(func() {
+			pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: aws.String("data"), Prefix: aws.String("many/")})
+			n := 0
+			for pages.HasMorePages() {
+				page, err := pages.NextPage(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n += len(page.Contents)
+			}
+			if n != files+1 {
+				t.Errorf("%d keys", n)
+			}
+		})
+	}
+	wg.Wait()
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	kilobytes, err := strconv.Atoi(strings.Fields(peak)[0])
+	most := 100_000
+	if raceEnabled() {
+		// The race detector's own memory is several times the program's.
+		most *= 6
+	}
+	t.Logf("the peak of the resident memory is %d kB", kilobytes)
+	if err != nil || kilobytes > most {
+		t.Errorf("the peak of the resident memory is %d kB, at most %d (%v)", kilobytes, most, err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.exit()
 }
 
 // TestGatewayWaitsForItsSource starts before its source does.
