@@ -100,7 +100,7 @@ func parseGateway(args []string, out io.Writer) (*gatewayConfig, error) {
 	parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", countTo(4096))
 	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", parseDuration)
 	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", parseAge)
-	parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, or a part of it: where a read that has no end comes to a multiple, it pauses for Alluxio to end it", "64Mi", sizeOver)
+	parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi", sizeOver)
 	f.format(&c.output)
 	f.logging(&c.logLevel, &c.logFormat)
 	rest, err := f.parse(args)
