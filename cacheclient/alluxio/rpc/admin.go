@@ -175,7 +175,8 @@ func (m *Masters) Report(ctx context.Context, source string, deltas map[string]i
 	client := &wire.ClientMetrics{Source: &source}
 	for name, delta := range deltas {
 		client.Metrics = append(client.Metrics, &wire.Metric{
-			Source: &source, Name: proto.String(name), Value: proto.Float64(float64(delta)), MetricType: wire.MetricType_COUNTER.Enum(),
+			// Without the instance the report is refused.
+			Instance: proto.String("Client"), Source: &source, Name: proto.String(name), Value: proto.Float64(float64(delta)), MetricType: wire.MetricType_COUNTER.Enum(),
 		})
 	}
 	return m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {

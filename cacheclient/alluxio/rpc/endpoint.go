@@ -146,7 +146,7 @@ func (e *Endpoint) authenticated(ctx context.Context) (*session, error) {
 	case e.open:
 		e.mu.Unlock()
 		return nil, nil
-	case e.session != nil && e.session.over.Err() == nil:
+	case e.session != nil && !e.session.ended():
 		defer e.mu.Unlock()
 		return e.session, nil
 	}

@@ -1,9 +1,11 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -68,7 +70,7 @@ func pause(t testing.TB, c *cluster.Cluster, master *cluster.Server) {
 		if err := c.Restore(ctx); err != nil {
 			t.Error(err)
 		}
-		for last, since := (*cluster.Server)(nil), time.Now(); time.Since(since) < 2*time.Second && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		for last, since := (*cluster.Server)(nil), time.Now(); time.Since(since) < time.Second && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
 			if leader, err := c.Leader(ctx); err != nil || leader != last {
 				last, since = leader, time.Now()
 			}
@@ -246,11 +248,18 @@ func TestLeaderPaused(t *testing.T) {
 	}
 }
 
-// TestOutage kills all masters: calls that come later fail at once, and succeed soon when the masters are back.
+// TestOutage kills all masters: calls that come later fail at once, and succeed soon when the masters are back. A block
+// whose commit could not be told to them is right all the same.
 func TestOutage(t *testing.T) {
-	c := shared.Get(t)
-	noMoreGoroutines(t)
-	m := connect(t, addresses(c)...)
+	x := newWriting(t)
+	c, m := x.c, x.m
+	block, err := x.remote()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := block.Write(x.s.content); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := m.Status(within(t, 10*time.Second), "/", NeverSync); err != nil {
 		t.Fatal(err)
 	}
@@ -262,11 +271,19 @@ func TestOutage(t *testing.T) {
 	}
 	// One that comes at the beginning waits as long as it may: it could be an election.
 	ctx := within(t, 2*time.Second)
-	_, err := m.Status(ctx, "/", NeverSync)
+	_, err = m.Status(ctx, "/", NeverSync)
 	if ctx.Err() == nil || !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "have no master that leads: ") || !strings.Contains(err.Error(), "refuses the connection") {
 		t.Errorf("a call at the beginning of the outage, after %v: %v", time.Since(killed), err)
 	}
-	time.Sleep(time.Until(killed.Add(outagePatience + time.Second)))
+	// So does a block that is to become known to the masters.
+	ctx = within(t, time.Second)
+	if err := block.Commit(ctx); !errors.Is(err, context.DeadlineExceeded) || ctx.Err() == nil {
+		t.Errorf("a commit while no master answers: %v", err)
+	}
+	m.Masters.mu.Lock()
+	lost := m.lost
+	m.Masters.mu.Unlock()
+	time.Sleep(time.Until(lost.Add(outagePatience + time.Second)))
 	// Nobody asked for a while, so the first of these waits for what the masters say now.
 	for i := range 40 {
 		begin := time.Now()
@@ -302,6 +319,14 @@ func TestOutage(t *testing.T) {
 	t.Logf("the masters are back, and %v later the first call is answered", late.Round(time.Millisecond))
 	if late > 1500*time.Millisecond {
 		t.Errorf("the first call is answered %v after a leader says that it leads", late)
+	}
+	// Whatever became of the block, nobody reads a wrong byte of it.
+	r, err := x.w.ReadBlock(within(t, 30*time.Second), x.s.block(0), 0, writeSize, x.s.under(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(r); !errors.Is(err, io.EOF) || !bytes.Equal(got, x.s.content) {
+		t.Errorf("%d bytes of the block, or others, and %v", len(got), err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,7 +23,7 @@ import (
 // shared is the cluster of all tests that need none of their own. It has few block locks, so that a lock that is not given
 // back shows.
 var shared = cluster.Shared{Config: cluster.Config{
-	TierQuota:        512 << 20,
+	TierQuota: 512 << 20, BlockSize: 8 << 20,
 	WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": strconv.Itoa(blockLocks)},
 }}
 
@@ -123,6 +124,26 @@ func ours() []string {
 	return out
 }
 
+// mountBlocks shows an empty directory in blocks of that size. It returns the directory, and its path in Alluxio.
+func mountBlocks(t testing.TB, masters *Cluster, blockSize int64) (dir, path string) {
+	t.Helper()
+	dir, path = t.TempDir(), "/mount-"+strconv.FormatInt(numbers.Add(1), 10)
+	if err := masters.Mount(within(t, 20*time.Second), Mount{
+		Path: path, Source: dir, ReadOnly: true,
+		Properties: map[string]string{"alluxio.user.block.size.bytes.default": strconv.FormatInt(blockSize, 10)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := masters.Unmount(ctx, path); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir, path
+}
+
 // source is a file in the under store.
 type source struct {
 	path    string
@@ -135,9 +156,16 @@ var numbers atomic.Int64
 // newSource writes a file of random bytes into the under store, and has the masters know of it.
 func newSource(t testing.TB, c *cluster.Cluster, masters *Cluster, size int) *source {
 	t.Helper()
-	s := &source{path: "/file-" + strconv.FormatInt(numbers.Add(1), 10), content: make([]byte, size)}
+	return newSourceIn(t, masters, c.UFS(), "", size)
+}
+
+// newSourceIn does so in a directory that is mounted at path.
+func newSourceIn(t testing.TB, masters *Cluster, dir, path string, size int) *source {
+	t.Helper()
+	name := "/file-" + strconv.FormatInt(numbers.Add(1), 10)
+	s := &source{path: path + name, content: make([]byte, size)}
 	_, _ = rand.Read(s.content)
-	if err := os.WriteFile(filepath.Join(c.UFS(), s.path), s.content, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name), s.content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	info, err := masters.Status(within(t, 20*time.Second), s.path, AlwaysSync)
@@ -180,19 +208,31 @@ func (s *source) bytes(k int) []byte {
 	return s.content[u.Offset : u.Offset+u.Length]
 }
 
-// workerAt is a worker by its address.
+// workerAt is the connection to a worker.
 func workerAt(t testing.TB, c *Cluster, s *cluster.Server) *Worker {
 	t.Helper()
-	w, err := c.At(&wire.WorkerNetAddress{Host: &s.Host, RpcPort: int32p(s.RPCPort()), DataPort: int32p(s.RPCPort())})
+	w, err := c.At(workerAddress(s.Host, int32(s.RPCPort())))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-func int32p(n int) *int32 {
-	v := int32(n)
-	return &v
+func workerAddress(host string, port int32) *wire.WorkerNetAddress {
+	return &wire.WorkerNetAddress{Host: &host, RpcPort: &port, DataPort: &port}
+}
+
+func splitPort(t testing.TB, address string) (string, int32) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(port, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, int32(n)
 }
 
 // readAll reads a reader to its end, and closes it.

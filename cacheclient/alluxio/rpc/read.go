@@ -45,9 +45,8 @@ func (u *UnderStore) options() *wire.OpenUfsBlockOptions {
 
 // BlockReader is a range of a block on its way from a worker. It belongs to one goroutine.
 type BlockReader struct {
-	addr   string
-	stream grpc.ClientStream
-	cancel context.CancelFunc
+	stream
+	grpc grpc.ClientStream
 	// at is the offset in the block of the next byte, acked the last one acknowledged, end where the range ends.
 	at, acked, end int64
 	// first is the chunk that came with the start.
@@ -86,14 +85,14 @@ var readDesc = &grpc.StreamDesc{StreamName: "ReadBlock", ServerStreams: true, Cl
 func (w *Worker) openRead(ctx context.Context, conn *grpc.ClientConn, q *wire.ReadRequest) (*BlockReader, error) {
 	start := w.opening(ctx)
 	r := &BlockReader{
-		addr: start.addr, cancel: start.cancel,
-		at: q.GetOffset(), acked: q.GetOffset(), end: q.GetOffset() + q.GetLength(),
+		stream: start.stream(),
+		at:     q.GetOffset(), acked: q.GetOffset(), end: q.GetOffset() + q.GetLength(),
 	}
 	var err error
-	r.stream, err = conn.NewStream(start.life, readDesc, wire.BlockWorker_ReadBlock_FullMethodName, grpc.ForceCodecV2(newRawCodec()))
+	r.grpc, err = conn.NewStream(start.life, readDesc, wire.BlockWorker_ReadBlock_FullMethodName, grpc.ForceCodecV2(newRawCodec()))
 	if err == nil {
 		// Why it cannot be sent, what is received tells.
-		_ = r.stream.SendMsg(q)
+		_ = r.grpc.SendMsg(q)
 		r.first, err = r.receive()
 	}
 	if err = start.settled(err); err != nil {
@@ -128,23 +127,28 @@ func (r *BlockReader) Next() (*Chunk, error) {
 	if r.at-r.acked >= ackEvery && r.at < r.end {
 		r.acked = r.at
 		// A failure shows with the next chunk.
-		_ = r.stream.SendMsg(&wire.ReadRequest{OffsetReceived: proto.Int64(r.at)})
+		_ = r.grpc.SendMsg(&wire.ReadRequest{OffsetReceived: proto.Int64(r.at)})
 	}
 	return c, nil
 }
 
+// receive returns the next chunk that has bytes. A worker sends an empty one where it finds that it has none.
 func (r *BlockReader) receive() (*Chunk, error) {
-	c := new(Chunk)
-	err := r.stream.RecvMsg(c)
-	switch {
-	case errors.Is(err, io.EOF):
-		r.done = true
-		return nil, fmt.Errorf("%s: %w: %d of %d", r.addr, ErrShort, r.at, r.end)
-	case err != nil:
-		r.done = true
-		return nil, err
+	for {
+		c := new(Chunk)
+		err := r.grpc.RecvMsg(c)
+		switch {
+		case errors.Is(err, io.EOF):
+			r.done = true
+			return nil, fmt.Errorf("%s: %w: %d of %d", r.addr, ErrShort, r.at, r.end)
+		case err != nil:
+			r.done = true
+			return nil, err
+		case c.n > 0:
+			return c, nil
+		}
+		c.Free()
 	}
-	return c, nil
 }
 
 // Close ends the stream. One that has not come to its end is ended politely first.
@@ -156,14 +160,10 @@ func (r *BlockReader) Close() {
 		return
 	}
 	r.done = true
-	_ = r.stream.CloseSend()
-	drain(r.cancel, func() error {
+	r.leave(r.grpc.CloseSend, func() error {
 		var c Chunk
-		err := r.stream.RecvMsg(&c)
+		err := r.grpc.RecvMsg(&c)
 		c.Free()
 		return err
 	})
 }
-
-// Abort ends the stream at once. It may be called from another goroutine, and ends a Next that waits.
-func (r *BlockReader) Abort() { r.cancel() }

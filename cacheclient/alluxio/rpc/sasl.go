@@ -36,8 +36,20 @@ func (s *session) outgoing(ctx context.Context) context.Context {
 	if s == nil {
 		return ctx
 	}
-	return metadata.AppendToOutgoingContext(ctx, idHeader, s.id)
+	return metadata.AppendToOutgoingContext(context.WithValue(ctx, sessionKey{}, s), idHeader, s.id)
 }
+
+// sessionKey is the key of the session in the context of a call.
+type sessionKey struct{}
+
+// sessionOf is the session that a call goes by, nil where it needs none.
+func sessionOf(ctx context.Context) *session {
+	s, _ := ctx.Value(sessionKey{}).(*session)
+	return s
+}
+
+// ended says that the server does not know the id any more.
+func (s *session) ended() bool { return s != nil && s.over.Err() != nil }
 
 // handshake is an authentication under way, for all who wait for it.
 type handshake struct {

@@ -114,39 +114,50 @@ func TestForgottenIsNoticedByNobody(t *testing.T) {
 	}
 }
 
-// TestForgottenInTheMiddle checks that what is under way when the server forgets us goes on, and that what cannot is
-// no question of permission.
+// TestForgottenInTheMiddle checks that what is under way when the server forgets us goes on, that what cannot is no question
+// of permission, and that the worker keeps neither a lock nor a half-written block.
 func TestForgottenInTheMiddle(t *testing.T) {
-	c := shared.Get(t)
-	noMoreGoroutines(t)
-	m := connect(t, addresses(c)...)
-	s := newSource(t, c, m, 1<<20)
-	w := workerAt(t, m, c.Workers()[0])
-	local, err := w.CreateLocal(within(t, 10*time.Second), s.block(0), 1<<20)
+	x := newWriting(t)
+	e := x.w.endpoint
+	current := func() *session {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.session
+	}
+	local, err := x.local()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer local.Abort()
-	if err := os.WriteFile(local.Path, s.content, 0); err != nil {
+	if err := os.WriteFile(local.Path, x.s.content, 0); err != nil {
 		t.Fatal(err)
 	}
-	w.endpoint.mu.Lock()
-	id := w.endpoint.session.id
-	w.endpoint.mu.Unlock()
-	forget(t, w.endpoint, id)
+	current().end()
 	if err := local.Commit(within(t, 10*time.Second)); !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, fs.ErrPermission) {
 		t.Errorf("the commit of a block that was begun before: %v", err)
 	}
-	r, err := w.ReadBlock(within(t, 10*time.Second), s.block(0), 0, 1<<20, s.under(0))
-	if err != nil {
-		t.Fatal(err)
+	x.dropped()
+	read := func() *BlockReader {
+		r, err := x.w.ReadBlock(within(t, 10*time.Second), x.s.block(0), 0, writeSize, x.s.under(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
 	}
-	w.endpoint.mu.Lock()
-	id = w.endpoint.session.id
-	w.endpoint.mu.Unlock()
-	forget(t, w.endpoint, id)
-	if got, err := readAll(r); !errors.Is(err, io.EOF) || !bytes.Equal(got, s.content) {
-		t.Errorf("a read that was under way: %d bytes, %v", len(got), err)
+	// Forgotten with our knowledge or without: the read goes on.
+	for _, ends := range []func(*session){func(s *session) { s.end() }, func(s *session) { forget(t, e, s.id) }} {
+		r := read()
+		ends(current())
+		if got, err := readAll(r); !errors.Is(err, io.EOF) || !bytes.Equal(got, x.s.content) {
+			t.Errorf("a read that was under way: %d bytes, %v", len(got), err)
+		}
+	}
+	// One that ends early lets go of its lock.
+	r := read()
+	current().end()
+	r.Close()
+	begin := time.Now()
+	if err := x.w.Remove(within(t, 20*time.Second), x.s.block(0)); err != nil || time.Since(begin) > 3*time.Second {
+		t.Errorf("the block cannot be removed: %v after %v", err, time.Since(begin))
 	}
 }
 

@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -36,14 +38,62 @@ func (o opening) settled(err error) error {
 	return err
 }
 
-// drain receives until the stream's end, which it causes if that takes too long.
-func drain(cancel context.CancelFunc, receive func() error) {
+// stream is what all streams have that are under way. They embed it.
+type stream struct {
+	addr string
+	// session is the one that the stream was opened by, nil where the server wants none.
+	session *session
+	// cancel ends it at once, as a failure.
+	cancel context.CancelFunc
+}
+
+func (o opening) stream() stream {
+	return stream{addr: o.addr, session: sessionOf(o.call), cancel: o.cancel}
+}
+
+// Abort ends the stream at once, and drops what was being written. It may be called from another goroutine, and ends a
+// call that waits. After the stream's end it does nothing.
+func (s *stream) Abort() { s.cancel() }
+
+// closeSend ends our side. A server that has forgotten us refuses that, and never tells its handler of the stream, which
+// goes on holding its lock, or its half-written block: so to such a server the stream is cancelled.
+func (s *stream) closeSend(closeSend func() error) error {
+	if s.session.ended() {
+		s.cancel()
+		return &Unreachable{Addr: s.addr, Why: "forgot the authentication in the middle of a call"}
+	}
+	return closeSend()
+}
+
+// leave ends the stream politely, and in the background if the server takes a while for its own side.
+func (s *stream) leave(closeSend func() error, receive func() error) {
+	if s.closeSend(closeSend) != nil {
+		s.cancel()
+		return
+	}
 	go func() {
-		defer cancel()
-		patience := time.AfterFunc(drainPatience, cancel)
+		defer s.cancel()
+		patience := time.AfterFunc(drainPatience, s.cancel)
 		defer patience.Stop()
 		for err := error(nil); err == nil; {
 			err = receive()
 		}
 	}()
+}
+
+// finish ends our side and waits for the server to have done what the stream was for.
+func (s *stream) finish(ctx context.Context, closeSend func() error, receive func() error) error {
+	defer s.cancel()
+	defer context.AfterFunc(ctx, s.cancel)()
+	err := s.closeSend(closeSend)
+	for err == nil {
+		err = receive()
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", s.addr, ctx.Err())
+	}
+	return explainMidway(s.addr, err)
 }

@@ -29,26 +29,25 @@ type LocalBlock struct {
 	// Path is the file to write to.
 	Path string
 
-	addr   string
-	stream grpc.BidiStreamingClient[wire.CreateLocalBlockRequest, wire.CreateLocalBlockResponse]
-	cancel context.CancelFunc
+	stream
+	grpc grpc.BidiStreamingClient[wire.CreateLocalBlockRequest, wire.CreateLocalBlockResponse]
 }
 
 // CreateLocal has a worker on this machine make a file for a block of length bytes. A block that the worker has, or that
 // somebody else is writing, is fs.ErrExist, one that does not fit ErrNoRoom. The context bounds only this call; the block
 // lasts until Commit or Abort.
 func (w *Worker) CreateLocal(ctx context.Context, id, length int64) (*LocalBlock, error) {
-	b := &LocalBlock{addr: w.endpoint.addr}
+	b := new(LocalBlock)
 	err := w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		start := w.opening(ctx)
 		var err error
-		b.cancel = start.cancel
-		if b.stream, err = wire.NewBlockWorkerClient(conn).CreateLocalBlock(start.life); err == nil {
-			_ = b.stream.Send(&wire.CreateLocalBlockRequest{
+		b.stream = start.stream()
+		if b.grpc, err = wire.NewBlockWorkerClient(conn).CreateLocalBlock(start.life); err == nil {
+			_ = b.grpc.Send(&wire.CreateLocalBlockRequest{
 				BlockId: &id, SpaceToReserve: &length, OnlyReserveSpace: proto.Bool(false), CleanupOnFailure: proto.Bool(true),
 			})
 			var r *wire.CreateLocalBlockResponse
-			r, err = b.stream.Recv()
+			r, err = b.grpc.Recv()
 			b.Path = r.GetPath()
 		}
 		return noRoom(b.addr, start.settled(err))
@@ -71,57 +70,37 @@ func noRoom(addr string, err error) error {
 // returns nil. While no master answers it waits, and who reads the block waits too; when it fails for that
 // reason, the worker may have the block all the same.
 func (b *LocalBlock) Commit(ctx context.Context) error {
-	return commit(ctx, b.addr, b.cancel, b.stream.CloseSend, func() error {
-		_, err := b.stream.Recv()
+	return b.finish(ctx, b.grpc.CloseSend, func() error {
+		_, err := b.grpc.Recv()
 		return err
 	})
 }
 
-// Abort drops the file. After Commit it does nothing.
-func (b *LocalBlock) Abort() { b.cancel() }
-
-// commit ends our side of a stream and waits for the worker to end its own.
-func commit(ctx context.Context, addr string, cancel context.CancelFunc, closeSend, receive func() error) error {
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
-	err := closeSend()
-	for err == nil {
-		err = receive()
-	}
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: commit a block: %w", addr, ctx.Err())
-	}
-	return explainMidway(addr, err)
-}
-
 // BlockWriter is a block on its way to a worker. It belongs to one goroutine.
 type BlockWriter struct {
-	addr   string
-	stream grpc.BidiStreamingClient[wire.WriteRequest, wire.WriteResponse]
-	cancel context.CancelFunc
-	// left is how many bytes are to come.
-	left int64
+	stream
+	grpc grpc.BidiStreamingClient[wire.WriteRequest, wire.WriteResponse]
+	// left is how many bytes are to come, and patience how long the worker may take none.
+	left     int64
+	patience time.Duration
 }
 
 // WriteBlock begins to give a worker a block of length bytes. A block that the worker has, or that somebody else is
 // writing, is fs.ErrExist, one that does not fit ErrNoRoom. The context bounds only this call; the block
 // lasts until Commit or Abort.
 func (w *Worker) WriteBlock(ctx context.Context, id, length int64) (*BlockWriter, error) {
-	b := &BlockWriter{addr: w.endpoint.addr, left: length}
+	b := &BlockWriter{left: length, patience: writePatience}
 	err := w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		start := w.opening(ctx)
 		var err error
-		b.cancel = start.cancel
-		if b.stream, err = wire.NewBlockWorkerClient(conn).WriteBlock(start.life); err == nil {
+		b.stream = start.stream()
+		if b.grpc, err = wire.NewBlockWorkerClient(conn).WriteBlock(start.life); err == nil {
 			// With flush the worker answers: without, that it cannot take the block would show when it is written.
-			_ = b.stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Command{Command: &wire.WriteRequestCommand{
+			_ = b.grpc.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Command{Command: &wire.WriteRequestCommand{
 				Type: wire.RequestType_ALLUXIO_BLOCK.Enum(), Id: &id, Offset: proto.Int64(0), Tier: proto.Int32(0),
 				SpaceToReserve: &length, Flush: proto.Bool(true),
 			}}})
-			_, err = b.stream.Recv()
+			_, err = b.grpc.Recv()
 		}
 		return noRoom(b.addr, start.settled(err))
 	})
@@ -152,14 +131,14 @@ func (b *BlockWriter) Write(p []byte) (int, error) {
 }
 
 func (b *BlockWriter) send(part []byte) error {
-	patience := time.AfterFunc(writePatience, b.cancel)
-	err := b.stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Chunk{Chunk: &wire.Chunk{Data: part}}})
+	patience := time.AfterFunc(b.patience, b.cancel)
+	err := b.grpc.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Chunk{Chunk: &wire.Chunk{Data: part}}})
 	if inTime := patience.Stop(); !inTime {
-		return &Unreachable{Addr: b.addr, Why: fmt.Sprintf("took nothing of a block for %v", writePatience)}
+		return &Unreachable{Addr: b.addr, Why: fmt.Sprintf("took nothing of a block for %v", b.patience)}
 	}
 	if errors.Is(err, io.EOF) {
 		// What ended the stream comes with the receiving side.
-		_, err = b.stream.Recv()
+		_, err = b.grpc.Recv()
 	}
 	return explainMidway(b.addr, err)
 }
@@ -171,11 +150,8 @@ func (b *BlockWriter) Commit(ctx context.Context) error {
 		b.cancel()
 		return fmt.Errorf("%s: commit a block that lacks %d bytes: %w", b.addr, b.left, io.ErrShortWrite)
 	}
-	return commit(ctx, b.addr, b.cancel, b.stream.CloseSend, func() error {
-		_, err := b.stream.Recv()
+	return b.finish(ctx, b.grpc.CloseSend, func() error {
+		_, err := b.grpc.Recv()
 		return err
 	})
 }
-
-// Abort drops what was written. After Commit it does nothing.
-func (b *BlockWriter) Abort() { b.cancel() }
