@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// freePatience is how long Free waits for workers to drop blocks; they do with their next heartbeats.
+	// freePatience is how long Free waits for workers to drop blocks; they do with their next heartbeats. One that has not after
+	// freeByHand is told so by us: a block that a worker has dropped once before may stay, because AsyncBlockRemover of
+	// Alluxio 2.9 can take it for one that it is removing for ever.
 	freePatience = 10 * time.Second
+	freeByHand   = time.Second
 	freeAgain    = 50 * time.Millisecond
 )
 
@@ -144,7 +147,7 @@ func (c *Client) openBelow(path string) int {
 func (c *Client) awaitFreed(ctx context.Context, path string, ids []int64) error {
 	ctx, cancel := context.WithTimeout(ctx, freePatience)
 	defer cancel()
-	for len(ids) > 0 {
+	for begin := time.Now(); len(ids) > 0; {
 		info, err := c.cluster.Block(ctx, ids[0])
 		switch {
 		case noSuchBlock(err), err == nil && len(info.GetLocations()) == 0:
@@ -153,12 +156,30 @@ func (c *Client) awaitFreed(ctx context.Context, path string, ids []int64) error
 		case err != nil && !errors.Is(err, cacheclient.ErrUnavailable):
 			return fmt.Errorf("free %q: %w", path, err)
 		}
+		if time.Since(begin) > freeByHand {
+			c.dropAt(ctx, ids[0], info.GetLocations())
+		}
 		if !sleep(ctx, freeAgain) {
 			c.log.Warn("workers have not dropped all blocks yet", "path", path, "blocks", len(ids))
 			break
 		}
 	}
 	return nil
+}
+
+// dropAt has workers drop a block. One that somebody reads at the moment they do not.
+func (c *Client) dropAt(ctx context.Context, id int64, at []*wire.BlockLocation) {
+	ctx, cancel := context.WithTimeout(ctx, freeByHand)
+	defer cancel()
+	for _, l := range at {
+		w, err := c.cluster.At(l.GetWorkerAddress())
+		if err == nil {
+			err = w.Remove(ctx, id)
+		}
+		if err != nil && !rpc.NotCached(err) {
+			c.log.Debug("a worker does not drop a block", "block", id, "error", err)
+		}
+	}
 }
 
 // noSuchBlock tells whether an error of the masters says that they do not know a block: nobody has cached it.
