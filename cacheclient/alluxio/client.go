@@ -103,9 +103,10 @@ type Client struct {
 	slots, bringing *semaphore.Weighted
 	// flight has one goroutine do what several want at once.
 	flight singleflight.Group
-	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for.
-	asked, refused recently
-	count          counters
+	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for, brought
+	// those that this process brought into one.
+	asked, refused, brought recently
+	count                   counters
 
 	// life ends with Close; work counts the goroutines that end with it.
 	life context.Context

@@ -257,15 +257,16 @@ type found struct {
 	workers []*rpc.Worker
 }
 
-// locate finds the block. What is known of one that is not on this machine is believed for a while.
+// locate finds the block. What is known of one that is not on this machine is believed for a while: that nobody has it, until
+// it has been brought.
 func (f *file) locate(ctx context.Context, s span) (found, error) {
+	id := f.l.block(s.k)
 	f.mu.Lock()
 	known, ok := f.where[s.k]
 	f.mu.Unlock()
-	if ok && time.Since(known.at) < placeAge {
+	if ok && time.Since(known.at) < placeAge && (len(known.workers) > 0 || !f.c.brought.was(id)) {
 		return found{workers: known.workers}, nil
 	}
-	id := f.l.block(s.k)
 	if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
 		return found{local: b}, nil
 	}

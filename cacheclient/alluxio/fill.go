@@ -100,13 +100,13 @@ func (c *Client) fillFor(ctx context.Context, f *file, s span, info cacheclient.
 	_, err, _ := c.flight.Do("fill "+strconv.FormatInt(id, 10), func() (any, error) {
 		return nil, c.startFill(ctx, f, s.k, info)
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return cacheclient.Data{}, false, err
 	}
 	if d, ok, err := c.filled(ctx, id, s); ok {
 		return d, true, err
 	}
-	// It was so short that it is over.
+	// It is over already, or somebody else was faster.
 	if b := c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
 		return f.lend(b, s), true, nil
 	}
@@ -129,7 +129,9 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 	fl, err := c.newFill(ctx, w, id, length)
 	if err != nil {
 		c.bringing.Release(weight)
-		c.refused.first(id, noRoomFor)
+		if !c.brought.was(id) {
+			c.refused.first(id, noRoomFor)
+		}
 		return err
 	}
 	fl.base, fl.info = int64(k)*f.l.blockSize, info
@@ -240,6 +242,9 @@ func (fl *fill) finish() {
 		err = fl.block.Commit(ctx)
 		cancel()
 	}
+	if err == nil {
+		fl.c.arrived(fl.id)
+	}
 	fl.mu.Lock()
 	if fl.err == nil {
 		fl.err = err
@@ -251,14 +256,17 @@ func (fl *fill) finish() {
 	fl.c.mu.Lock()
 	delete(fl.c.fills, fl.id)
 	fl.c.mu.Unlock()
-	if err == nil {
-		// The reader's next open finds it by its name.
-		fl.c.places.forget(fl.id)
-	} else if !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		fl.c.refused.first(fl.id, noRoomFor)
 		fl.c.log.Info("a block was not cached", "path", fl.info.Path, "block", fl.id, "error", err)
 	}
 	fl.abandon()
+}
+
+// arrived has all who take a block for one that nobody has look again: it has been brought.
+func (c *Client) arrived(id int64) {
+	c.places.forget(id)
+	c.brought.first(id, placeAge)
 }
 
 // wait returns when all pieces are here, or with why they will not come.

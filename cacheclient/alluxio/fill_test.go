@@ -205,7 +205,7 @@ func TestRandomReadersWarmWhatTheyTouch(t *testing.T) {
 			awaitCached(t, client, v.path)
 			tiers(t, c, f.(*file).l, v)
 			cost := s.cost(v.size)
-			t.Logf("%.3f times the file from the source", cost)
+			t.Logf("%.3f times the file from the source: %+v, %+v", cost, client.Counters(), s.server.Stats())
 			// Here all goes through the fills. What is given away is read in order, beside what readers ask for at random places.
 			if limit := map[string]float64{"here": 1.02, "elsewhere": 2}[name]; cost > limit {
 				t.Errorf("the source sent %.3f times the file", cost)

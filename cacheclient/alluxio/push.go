@@ -121,8 +121,9 @@ func (c *Client) push(p *push, l layout, k int, info cacheclient.Info) error {
 	}
 	commit, cancel := context.WithTimeout(c.life, commitPatience)
 	defer cancel()
-	err = to.Commit(commit)
-	c.places.forget(id)
+	if err = to.Commit(commit); err == nil {
+		c.arrived(id)
+	}
 	return err
 }
 
