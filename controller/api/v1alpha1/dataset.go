@@ -19,7 +19,7 @@ const (
 
 // Mount is a place where data is, and where it appears.
 // +kubebuilder:validation:XValidation:rule="self.mountPoint.matches('^(local:///.+|[a-zA-Z][a-zA-Z0-9+.-]*://[^/].*)$')",message="a mount point is SCHEME://HOST/PATH, such as https://host/path/ or s3://bucket/prefix, or local:///DIRECTORY; this one has no host",fieldPath=".mountPoint"
-// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == '' || self.path.startsWith('/')",message="a path is absolute in the Dataset, such as /data",fieldPath=".path"
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == ” || self.path.startsWith('/')",message="a path is absolute in the Dataset, such as /data",fieldPath=".path"
 type Mount struct {
 	// Where the data is: https://host/path/, s3://bucket/prefix, hdfs://host:port/path and what else Alluxio reads,
 	// local:///directory of the nodes, or pvc://claim/directory of the namespace.
@@ -102,7 +102,7 @@ type DataRestoreLocation struct {
 }
 
 // DatasetSpec says where data is and how pods see it.
-// +kubebuilder:validation:XValidation:rule="!has(self.mounts) || self.mounts.all(m, self.mounts.exists_one(n, (has(n.path) && n.path != '' ? n.path : '/' + (has(n.name) ? n.name : '')) == (has(m.path) && m.path != '' ? m.path : '/' + (has(m.name) ? m.name : ''))))",message="two mounts have the same path; give each a name or a path of its own",fieldPath=".mounts"
+// +kubebuilder:validation:XValidation:rule="!has(self.mounts) || self.mounts.all(m, self.mounts.exists_one(n, (has(n.path) && n.path != ” ? n.path : '/' + (has(n.name) ? n.name : ”)) == (has(m.path) && m.path != ” ? m.path : '/' + (has(m.name) ? m.name : ”))))",message="two mounts have the same path; give each a name or a path of its own",fieldPath=".mounts"
 // +kubebuilder:validation:XValidation:rule="has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes)",message="accessModes cannot change: a claim keeps its modes for life; delete the Dataset and create it again",fieldPath=".accessModes"
 // +kubebuilder:validation:XValidation:rule="has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner.uid == oldSelf.owner.uid && self.owner.gid == oldSelf.owner.gid)",message="owner cannot change while the claim is there; delete the Dataset and create it again",fieldPath=".owner"
 type DatasetSpec struct {
