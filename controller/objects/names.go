@@ -59,6 +59,12 @@ func (n names) address(i int) string { return n.master(i) + "." + n.namespace + 
 // GatewaySecretName is the name of the Secret with the keys and options of a Dataset's gateways.
 func GatewaySecretName(dataset string) string { return names{name: dataset}.gateway() }
 
+// SecretsMade are the names of the Secrets that are made for a Dataset.
+func SecretsMade(dataset string) []string {
+	n := names{name: dataset}
+	return []string{n.gateway(), n.node()}
+}
+
 // KeysFile is its key with the keys.
 const KeysFile = "keys"
 

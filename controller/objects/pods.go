@@ -67,13 +67,7 @@ func (b *builder) podSpec(part *v1alpha1.ComponentSpec, configKey string, gate c
 		spec.HostNetwork = true
 		spec.DNSPolicy = corev1.DNSClusterFirstWithHostNet
 	}
-	if as := b.spec.RunAs; as != nil {
-		spec.SecurityContext.RunAsUser, spec.SecurityContext.RunAsGroup, spec.SecurityContext.FSGroup = as.UID, as.GID, as.GID
-	} else if b.gateways() > 0 {
-		// The files of a Secret are given to the pod's group, and gateways are not root.
-		group := gatewayUser
-		spec.SecurityContext.FSGroup = &group
-	}
+	b.runAs(spec.SecurityContext)
 	if b.spec.HadoopConfig != "" {
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "hdfs", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: b.spec.HadoopConfig},
@@ -83,11 +77,31 @@ func (b *builder) podSpec(part *v1alpha1.ComponentSpec, configKey string, gate c
 	return spec
 }
 
+// runAs says whom the pods run as: root where nothing is said, for the tiers' directories on nodes are root's.
+func (b *builder) runAs(context *corev1.PodSecurityContext) {
+	var root int64
+	context.RunAsUser, context.RunAsGroup = &root, &root
+	if as := b.spec.RunAs; as != nil {
+		context.RunAsUser, context.RunAsGroup, context.FSGroup = as.UID, as.GID, as.GID
+	} else if b.gateways() > 0 {
+		// The files of a Secret are given to the pod's group, and gateways are not root.
+		group := gatewayUser
+		context.FSGroup = &group
+	}
+}
+
 // userVolumes are the volumes of the runtime that a part mounts.
 func (b *builder) userVolumes(part *v1alpha1.ComponentSpec) []corev1.Volume {
+	mounts := part.VolumeMounts
+	switch part {
+	case &b.spec.Master.ComponentSpec:
+		mounts = slices.Concat(mounts, b.spec.JobMaster.VolumeMounts)
+	case &b.spec.Worker:
+		mounts = slices.Concat(mounts, b.spec.JobWorker.VolumeMounts)
+	}
 	var used []corev1.Volume
 	for _, v := range b.spec.Volumes {
-		if slices.ContainsFunc(part.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name }) {
+		if slices.ContainsFunc(mounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name }) {
 			used = append(used, v)
 		}
 	}

@@ -24,6 +24,7 @@ func (b *builder) workerSet() Object {
 	c.VolumeMounts = append(c.VolumeMounts, mounts...)
 	probes(&c, b.ports.workerRPC)
 	spec.Containers = append(spec.Containers, c)
+	b.addOwnership(&spec, c.Image, mounts)
 	if b.jobs() {
 		part := &b.spec.JobWorker
 		j := b.container(jobWorkerContainer, []string{"job-worker"}, "ALLUXIO_JOB_WORKER_JAVA_OPTS", identity, part)
@@ -92,6 +93,23 @@ func (b *builder) tierVolumes() ([]corev1.Volume, []corev1.VolumeMount) {
 		}
 	}
 	return volumes, mounts
+}
+
+// addOwnership gives the directories on the node to a user who is not root.
+func (b *builder) addOwnership(spec *corev1.PodSpec, image string, mounts []corev1.VolumeMount) {
+	as := b.spec.RunAs
+	if as == nil || len(mounts) == 0 {
+		return
+	}
+	var root int64
+	command := []string{"chown", fmt.Sprintf("%d:%d", *as.UID, *as.GID)}
+	for _, m := range mounts {
+		command = append(command, m.MountPath)
+	}
+	spec.InitContainers = append(spec.InitContainers, corev1.Container{
+		Name: "tier-owner", Image: image, Command: command, VolumeMounts: mounts,
+		SecurityContext: &corev1.SecurityContext{RunAsUser: &root, RunAsGroup: &root},
+	})
 }
 
 func (b *builder) tierSource(t *tier, d tierDir, level int) corev1.VolumeSource {
