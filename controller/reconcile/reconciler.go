@@ -122,5 +122,8 @@ func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
 	return want
 }
 
-// secretAge is how long a user's Secret is believed: a change is noticed within it.
-const secretAge = 2 * time.Minute
+// secretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
+const (
+	secretAge = 2 * time.Minute
+	absentAge = 5 * time.Second
+)

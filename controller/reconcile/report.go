@@ -32,6 +32,9 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 		}
 		if len(objects.SecretNames(w.dataset)) > 0 && result.RequeueAfter == 0 {
 			result.RequeueAfter = secretAge
+			if len(out.problems) > 0 {
+				result.RequeueAfter = absentAge
+			}
 		}
 	}
 	if w.runtime != nil {

@@ -33,6 +33,10 @@ func (c *secretCache) get(ctx context.Context, live client.Reader, key types.Nam
 	c.mu.Lock()
 	known, ok := c.known[key]
 	c.mu.Unlock()
+	if known.secret == nil {
+		// It may be made at any moment.
+		age = min(age, absentAge)
+	}
 	if ok && time.Since(known.at) < age {
 		return known.secret, nil
 	}

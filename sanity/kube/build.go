@@ -30,8 +30,8 @@ const (
 )
 
 // Binaries returns the directory of the programs, which it builds when they are not there: some minutes, once. Two
-// processes that ask at once build once.
-func Binaries(ctx context.Context) (string, error) {
+// processes that ask at once build once. The controllers' program is among them where it is asked for.
+func Binaries(ctx context.Context, controllers bool) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
@@ -52,12 +52,16 @@ func Binaries(ctx context.Context) (string, error) {
 		return "", err
 	}
 	flags := "-s -w -X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion
-	return dir, build(ctx, dir, []string{apiserver, controllerManager, kubectl}, kubernetesModule, flags)
+	programs := []string{apiserver, kubectl}
+	if controllers {
+		programs = append(programs, controllerManager)
+	}
+	return dir, build(ctx, dir, programs, kubernetesModule, flags)
 }
 
-// build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and names
+// build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and tells
 // their packages.
-func build(ctx context.Context, dir string, programs []string, module func(context.Context, string) ([]string, error), ldflags string) error {
+func build(ctx context.Context, dir string, programs []string, module func(context.Context, string) (func(string) string, error), ldflags string) error {
 	missing := false
 	for _, p := range programs {
 		if _, err := os.Stat(filepath.Join(dir, p)); errors.Is(err, fs.ErrNotExist) {
@@ -77,11 +81,11 @@ func build(ctx context.Context, dir string, programs []string, module func(conte
 		return err
 	}
 	out := filepath.Join(source, "bin")
-	for i, p := range packages {
-		if err := run(ctx, source, "build", "-mod=mod", "-trimpath", "-ldflags", ldflags, "-o", filepath.Join(out, programs[i]), p); err != nil {
+	for _, program := range programs {
+		if err := run(ctx, source, "build", "-mod=mod", "-trimpath", "-ldflags", ldflags, "-o", filepath.Join(out, program), packages(program)); err != nil {
 			return err
 		}
-		if err := install(filepath.Join(out, programs[i]), filepath.Join(dir, programs[i])); err != nil {
+		if err := install(filepath.Join(out, program), filepath.Join(dir, program)); err != nil {
 			return err
 		}
 	}
@@ -121,7 +125,7 @@ func tail(s string) string {
 	return s
 }
 
-func etcdModule(ctx context.Context, dir string) ([]string, error) {
+func etcdModule(ctx context.Context, dir string) (func(string) string, error) {
 	const main = "go.etcd.io/etcd/server/v3"
 	if err := write(dir, "go.mod", "module build\n\ngo 1.26.0\n"); err != nil {
 		return nil, err
@@ -129,7 +133,7 @@ func etcdModule(ctx context.Context, dir string) ([]string, error) {
 	if err := write(dir, "tools.go", "//go:build tools\n\npackage build\n\nimport _ \""+main+"\"\n"); err != nil {
 		return nil, err
 	}
-	return []string{main}, run(ctx, dir, "get", main+"@"+etcdVersion)
+	return func(string) string { return main }, run(ctx, dir, "get", main+"@"+etcdVersion)
 }
 
 var (
@@ -141,7 +145,7 @@ var (
 
 // kubernetesModule takes over the go.mod of Kubernetes: it cannot be required as it is, because it requires its parts at v0.0.0
 // and replaces them by its own directories.
-func kubernetesModule(ctx context.Context, dir string) ([]string, error) {
+func kubernetesModule(ctx context.Context, dir string) (func(string) string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "k8s.io/kubernetes@v"+kubernetesVersion)
 	cmd.Dir = dir
 	out, err := cmd.Output()
@@ -163,13 +167,12 @@ func kubernetesModule(ctx context.Context, dir string) ([]string, error) {
 	if err := write(dir, "go.mod", string(text)); err != nil {
 		return nil, err
 	}
-	var packages []string
+	packageOf := func(program string) string { return "k8s.io/kubernetes/cmd/" + program }
 	tools := "//go:build tools\n\npackage build\n\nimport (\n"
 	for _, p := range []string{apiserver, controllerManager, kubectl} {
-		packages = append(packages, "k8s.io/kubernetes/cmd/"+p)
-		tools += "\t_ \"k8s.io/kubernetes/cmd/" + p + "\"\n"
+		tools += "\t_ \"" + packageOf(p) + "\"\n"
 	}
-	return packages, write(dir, "tools.go", tools+")\n")
+	return packageOf, write(dir, "tools.go", tools+")\n")
 }
 
 func write(dir, name, text string) error {

@@ -41,7 +41,7 @@ const startPatience = 3 * time.Minute
 
 // Start starts a server.
 func Start(ctx context.Context, options Options) (*Server, error) {
-	bin, err := Binaries(ctx)
+	bin, err := Binaries(ctx, len(options.Controllers) > 0)
 	if err != nil {
 		return nil, err
 	}

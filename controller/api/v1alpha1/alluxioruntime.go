@@ -312,6 +312,7 @@ type AlluxioRuntimeStatus struct {
 	// +optional
 	MountTime *metav1.Time `json:"mountTime,omitempty"`
 	// Not written.
+	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional
 	Mounts []Mount `json:"mounts,omitempty"`
@@ -336,7 +337,7 @@ type AlluxioRuntimeStatus struct {
 // +kubebuilder:printcolumn:name="Fuse Phase",type="string",JSONPath=`.status.fusePhase`
 // +kubebuilder:printcolumn:name="API Gateway",type="string",JSONPath=`.status.apiGateway.endpoint`,priority=10
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 45",message="the name must be a DNS label that begins with a letter and has at most 45 characters: Services and pods are named after it",fieldPath=".metadata.name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 45",message="metadata.name must be a DNS label that begins with a letter and has at most 45 characters: Services and pods are named after it"
 type AlluxioRuntime struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

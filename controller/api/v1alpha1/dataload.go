@@ -70,7 +70,7 @@ type AffinityStrategy struct {
 }
 
 // DataLoadSpec says what to load.
-// +kubebuilder:validation:XValidation:rule="self.policy != 'Cron' || has(self.schedule) && self.schedule != ”",message="the policy Cron needs a schedule, such as 0 3 * * *",fieldPath=".schedule"
+// +kubebuilder:validation:XValidation:rule="self.policy != 'Cron' || has(self.schedule) && size(self.schedule) > 0",message="the policy Cron needs a schedule, such as 0 3 * * *",fieldPath=".schedule"
 // +kubebuilder:validation:XValidation:rule="self == oldSelf || self.policy == 'Cron' && oldSelf.policy == 'Cron'",message="a load cannot change once it is there; create another"
 type DataLoadSpec struct {
 	// The Dataset to load.

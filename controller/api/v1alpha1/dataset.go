@@ -19,7 +19,7 @@ const (
 
 // Mount is a place where data is, and where it appears.
 // +kubebuilder:validation:XValidation:rule="self.mountPoint.matches('^(local:///.+|[a-zA-Z][a-zA-Z0-9+.-]*://[^/].*)$')",message="a mount point is SCHEME://HOST/PATH, such as https://host/path/ or s3://bucket/prefix, or local:///DIRECTORY; this one has no host",fieldPath=".mountPoint"
-// +kubebuilder:validation:XValidation:rule="!has(self.path) || self.path == ” || self.path.startsWith('/')",message="a path is absolute in the Dataset, such as /data",fieldPath=".path"
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || size(self.path) == 0 || self.path.startsWith('/')",message="a path is absolute in the Dataset, such as /data",fieldPath=".path"
 type Mount struct {
 	// Where the data is: https://host/path/, s3://bucket/prefix, hdfs://host:port/path and what else Alluxio reads,
 	// local:///directory of the nodes, or pvc://claim/directory of the namespace.
@@ -102,7 +102,7 @@ type DataRestoreLocation struct {
 }
 
 // DatasetSpec says where data is and how pods see it.
-// +kubebuilder:validation:XValidation:rule="!has(self.mounts) || self.mounts.all(m, self.mounts.exists_one(n, (has(n.path) && n.path != ” ? n.path : '/' + (has(n.name) ? n.name : ”)) == (has(m.path) && m.path != ” ? m.path : '/' + (has(m.name) ? m.name : ”))))",message="two mounts have the same path; give each a name or a path of its own",fieldPath=".mounts"
+// +kubebuilder:validation:XValidation:rule="!has(self.mounts) || self.mounts.all(m, self.mounts.exists_one(n, (has(n.path) && size(n.path) > 0 ? n.path : (has(n.name) ? '/' + n.name : '/')) == (has(m.path) && size(m.path) > 0 ? m.path : (has(m.name) ? '/' + m.name : '/'))))",message="two mounts have the same path; give each a name or a path of its own",fieldPath=".mounts"
 // +kubebuilder:validation:XValidation:rule="has(self.accessModes) == has(oldSelf.accessModes) && (!has(self.accessModes) || self.accessModes == oldSelf.accessModes)",message="accessModes cannot change: a claim keeps its modes for life; delete the Dataset and create it again",fieldPath=".accessModes"
 // +kubebuilder:validation:XValidation:rule="has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner.uid == oldSelf.owner.uid && self.owner.gid == oldSelf.owner.gid)",message="owner cannot change while the claim is there; delete the Dataset and create it again",fieldPath=".owner"
 type DatasetSpec struct {
@@ -187,6 +187,7 @@ type DatasetStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// The mounts that Alluxio has.
+	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional
 	Mounts []Mount `json:"mounts,omitempty"`
@@ -241,7 +242,7 @@ type DatasetStatus struct {
 // +kubebuilder:printcolumn:name="TOTAL FILES",type="string",JSONPath=`.status.fileNum`,priority=11
 // +kubebuilder:printcolumn:name="CACHE HIT RATIO",type="string",JSONPath=`.status.cacheStates.cacheHitRatio`,priority=10
 // +kubebuilder:printcolumn:name="Age",type="date",JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 45",message="the name must be a DNS label that begins with a letter and has at most 45 characters: Services and pods are named after it",fieldPath=".metadata.name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 45",message="metadata.name must be a DNS label that begins with a letter and has at most 45 characters: Services and pods are named after it"
 type Dataset struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
