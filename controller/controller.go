@@ -26,6 +26,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"millrace.io/millrace/controller/api/v1alpha1"
+	"millrace.io/millrace/controller/load"
 	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/objects"
 	"millrace.io/millrace/controller/reconcile"
@@ -75,10 +76,16 @@ func Run(ctx context.Context, c Config) error {
 	}
 	clusters := &masters.Clusters{Log: c.Log, Fast: c.Fast, Slow: c.Slow}
 	r := &reconcile.Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Addresses: c.Addresses,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses,
 		Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
 	}
 	if err := r.Setup(ctx, mgr); err != nil {
+		return err
+	}
+	loads := &load.Reconciler{
+		Client: mgr.GetClient(), Clusters: clusters, Events: mgr.GetEventRecorder("millrace"), Log: c.Log, Life: ctx,
+	}
+	if err := loads.Setup(mgr); err != nil {
 		return err
 	}
 	if err := mgr.Add(manager.RunnableFunc(clusters.Start)); err != nil {

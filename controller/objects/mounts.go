@@ -194,9 +194,14 @@ func writing(modes []corev1.PersistentVolumeAccessMode) bool {
 
 // root is the directory of Alluxio's name space that pods see. Alluxio's own root cannot be mounted and unmounted
 // while it runs, so a mount of the Dataset's root is at a directory below.
-func (b *builder) root() string {
-	if slices.ContainsFunc(b.mounts, func(m mount) bool { return m.path == "/" }) {
-		return "/" + b.names.name
+func (b *builder) root() string { return Root(b.Dataset) }
+
+// Root is the same for a Dataset.
+func Root(d *v1alpha1.Dataset) string {
+	for i := range d.Spec.Mounts {
+		if mountPath(&d.Spec.Mounts[i]) == "/" {
+			return "/" + d.Name
+		}
 	}
 	return "/"
 }

@@ -26,6 +26,8 @@ type Reconciler struct {
 	Live     client.Reader
 	Clusters *masters.Clusters
 	Settings objects.Settings
+	// Namespace is the only one that is served; all if "".
+	Namespace string
 	// Addresses of a Dataset's masters, where they are not those that were planned; nil for none.
 	Addresses func(key types.NamespacedName, planned []string) []string
 	Events    events.EventRecorder
@@ -49,6 +51,10 @@ type outcome struct {
 
 // Reconcile brings one Dataset and its runtime to what their specs say.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if r.Namespace != "" && request.Namespace != r.Namespace {
+		// A volume of a Dataset that another controller serves.
+		return ctrl.Result{}, nil
+	}
 	w, err := r.observe(ctx, request.NamespacedName)
 	if err != nil {
 		return ctrl.Result{}, err

@@ -2,11 +2,13 @@ package reconcile
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,7 +25,7 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 		before := w.dataset.DeepCopy()
 		w.dataset.Status = *datasetStatus(w, &out, now)
 		if !equality.Semantic.DeepEqual(before.Status, w.dataset.Status) {
-			errs = append(errs, client.IgnoreNotFound(r.Client.Status().Patch(ctx, w.dataset, client.MergeFrom(before))))
+			errs = append(errs, r.writeStatus(ctx, w.dataset, before.Status, w.dataset.Status))
 			r.tellDataset(w, before)
 		}
 		if statusIs(w.dataset.Status.Conditions, v1alpha1.Ready, corev1.ConditionFalse) && w.dataset.Status.Phase == v1alpha1.Bound {
@@ -41,11 +43,44 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 		before := w.runtime.DeepCopy()
 		w.runtime.Status = *runtimeStatus(w, &out, now)
 		if !equality.Semantic.DeepEqual(before.Status, w.runtime.Status) {
-			errs = append(errs, client.IgnoreNotFound(r.Client.Status().Patch(ctx, w.runtime, client.MergeFrom(before))))
+			errs = append(errs, r.writeStatus(ctx, w.runtime, before.Status, w.runtime.Status))
 			r.tellRuntime(w, before)
 		}
 	}
 	return result, errors.Join(errs...)
+}
+
+// writeStatus replaces a status. All of it is sent, for a zero that was never written is not the same as one that was.
+func (r *Reconciler) writeStatus(ctx context.Context, o client.Object, before, after any) error {
+	was, err := fieldsOf(before)
+	if err != nil {
+		return err
+	}
+	status, err := fieldsOf(after)
+	if err != nil {
+		return err
+	}
+	for key := range was {
+		if _, ok := status[key]; !ok {
+			status[key] = nil
+		}
+	}
+	patch, err := json.Marshal(map[string]any{"status": status})
+	if err != nil {
+		return err
+	}
+	target, _ := o.DeepCopyObject().(client.Object) // A deep copy has the same type.
+	return client.IgnoreNotFound(r.Client.Status().Patch(ctx, target, client.RawPatch(types.MergePatchType, patch)))
+}
+
+// fieldsOf is a value as JSON has it.
+func fieldsOf(v any) (map[string]any, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]any{}
+	return fields, json.Unmarshal(text, &fields)
 }
 
 // tellDataset writes an event where the state in a word has changed, or why it is what it is.
