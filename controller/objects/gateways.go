@@ -98,10 +98,8 @@ func (b *builder) secrets() []Object {
 		}
 		out = append(out, b.secret(b.names.gateway(), data))
 	}
-	if data := b.nodeCredentials(); len(data) > 0 {
-		out = append(out, b.secret(b.names.node(), data))
-	}
-	return out
+	// It is there also with nothing in it: a volume cannot come to name it later.
+	return append(out, b.secret(b.names.node(), b.nodeCredentials()))
 }
 
 func (b *builder) secret(name string, data map[string][]byte) Object {

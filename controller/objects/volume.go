@@ -48,9 +48,7 @@ func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
 		VolumeAttributes: map[string]string{
 			"source": "alluxio://" + strings.Join(b.masterAddresses(), ",") + b.root(),
 		},
-	}
-	if len(b.nodeCredentials()) > 0 {
-		source.NodeStageSecretRef = &corev1.SecretReference{Name: b.names.node(), Namespace: b.names.namespace}
+		NodeStageSecretRef: &corev1.SecretReference{Name: b.names.node(), Namespace: b.names.namespace},
 	}
 	v := &corev1.PersistentVolume{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolume"},

@@ -63,6 +63,7 @@ func TestAPIRefusesChanges(t *testing.T) {
 		"ports":         {"AlluxioRuntime", `{"spec":{"master":{"ports":{"rpc":1234}}}}`, "spec.master.ports"},
 		"node selector": {"AlluxioRuntime", `{"spec":{"fuse":{"nodeSelector":{"a":"b"}}}}`, "spec.fuse.nodeSelector"},
 		"access modes":  {"Dataset", `{"spec":{"accessModes":["ReadOnlyMany"]}}`, "spec.accessModes"},
+		"root mount":    {"Dataset", `{"spec":{"mounts":[{"mountPoint":"https://other.example.org/","path":"/"}]}}`, "spec.mounts"},
 		"owner":         {"Dataset", `{"spec":{"owner":{"uid":1,"gid":2}}}`, "spec.owner"},
 	}
 	ns := namespace(t, c)
