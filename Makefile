@@ -72,19 +72,19 @@ PROTOS := cacheclient/alluxio/wire
 
 # The generator of the API's copies, CRDs and roles has a module of its own for the same reason.
 CONTROLLERGEN := $(GO) tool -modfile=.tools/controllergen/go.mod controller-gen
-CONTROLLERGEN_API := object crd paths=./controller/api/...
+CONTROLLERGEN_API := object crd rbac:roleName=millrace-controller paths=./controller/api/... paths=./controller/rights
 
 .PHONY: generate
-generate: ## write the Go code of the .proto files, and the copies and CRDs of the API
+generate: ## write the Go code of the .proto files, and the copies, CRDs and roles of the controller
 	$(PROTOGEN) $(PROTOS)
-	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:crd:dir=deploy/crd
+	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:crd:dir=deploy/crd output:rbac:dir=deploy/rbac
 
 .PHONY: generate-check
 generate-check: ## fail if what is generated is not what make generate would write
 	@$(PROTOGEN) -check $(PROTOS)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
-	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:object:dir="$$fresh/api" output:crd:dir="$$fresh/crd"; \
-	diff -r deploy/crd "$$fresh/crd" && \
+	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:object:dir="$$fresh/api" output:crd:dir="$$fresh/crd" output:rbac:dir="$$fresh/rbac"; \
+	diff -r deploy/crd "$$fresh/crd" && diff -r deploy/rbac "$$fresh/rbac" && \
 	diff controller/api/v1alpha1/zz_generated.deepcopy.go "$$fresh/api/zz_generated.deepcopy.go" || \
 	{ echo 'the API has changed: run make generate' >&2; exit 1; }
 

@@ -28,6 +28,14 @@ func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 func server(t *testing.T) (*kube.Server, client.Client) {
 	t.Helper()
 	s := shared.Get(t)
+	c := withCRDs(t, s)
+	installAPI(t, c)
+	return s, c
+}
+
+// withCRDs is a client that may do everything, and knows CRDs too.
+func withCRDs(t *testing.T, s *kube.Server) client.Client {
+	t.Helper()
 	config, err := s.Admin()
 	must(t, err)
 	scheme, err := controller.Scheme()
@@ -35,8 +43,7 @@ func server(t *testing.T) (*kube.Server, client.Client) {
 	must(t, apiextensionsv1.AddToScheme(scheme))
 	c, err := client.New(config, client.Options{Scheme: scheme})
 	must(t, err)
-	installAPI(t, c)
-	return s, c
+	return c
 }
 
 // installAPI applies the CRDs, and waits until they are served.
