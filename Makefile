@@ -59,7 +59,7 @@ race: test ## the same as test, which runs under the race detector
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (30s)
-	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd cacheclient driver fuse sanity | \
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd cacheclient controller driver fuse sanity | \
 	while IFS=: read -r file _ func; do \
 		dir=$$(dirname "$$file"); name=$${func#func }; \
 		echo "== $$dir $$name"; \
@@ -70,13 +70,23 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 PROTOGEN := $(GO) -C .tools/protogen run .
 PROTOS := cacheclient/alluxio/wire
 
+# The generator of the API's copies, CRDs and roles has a module of its own for the same reason.
+CONTROLLERGEN := $(GO) tool -modfile=.tools/controllergen/go.mod controller-gen
+CONTROLLERGEN_API := object crd rbac:roleName=millrace-controller paths=./controller/api/... paths=./controller/rights
+
 .PHONY: generate
-generate: ## write the Go code of the .proto files
+generate: ## write the Go code of the .proto files, and the copies, CRDs and roles of the controller
 	$(PROTOGEN) $(PROTOS)
+	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:crd:dir=deploy/crd output:rbac:dir=deploy/rbac
 
 .PHONY: generate-check
-generate-check: ## fail if the code of the .proto files is not what make generate would write
+generate-check: ## fail if what is generated is not what make generate would write
 	@$(PROTOGEN) -check $(PROTOS)
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:object:dir="$$fresh/api" output:crd:dir="$$fresh/crd" output:rbac:dir="$$fresh/rbac"; \
+	diff -r deploy/crd "$$fresh/crd" && diff -r deploy/rbac "$$fresh/rbac" && \
+	diff controller/api/v1alpha1/zz_generated.deepcopy.go "$$fresh/api/zz_generated.deepcopy.go" || \
+	{ echo 'the API has changed: run make generate' >&2; exit 1; }
 
 .PHONY: lint
 lint: generate-check ## golangci-lint, which also checks who may import whom; generate-check
@@ -91,6 +101,7 @@ fmt: ## format the code in place
 tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 	$(GO) mod tidy -diff
 	$(GO) -C .tools/protogen mod tidy -diff
+	$(GO) -C .tools/controllergen mod verify >/dev/null
 
 .PHONY: check
 check: lint tidy-check ## lint, tidy-check and go vet

@@ -38,6 +38,7 @@ func commands() []command {
 		{"free", "drop what is cached of files", runFree},
 		{"status", "show each mount: what it caches and where its reads came from", runStatus},
 		{"node", "the CSI driver of a Kubernetes node: mount volumes and keep them alive", runNode},
+		{"controller", "make Datasets of Kubernetes into caches, volumes and claims", runController},
 		{"agent", "serve the volumes of a Kubernetes node", runAgent},
 		{"gateway", "show a source to Alluxio as an S3 bucket", runGateway},
 		{"top", "watch what the mounts do, as it happens", runTop},

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"millrace.io/millrace/controller"
+	"millrace.io/millrace/driver"
+)
+
+const controllerAbout = `Makes each Dataset with an AlluxioRuntime of its name into a highly available Alluxio, a PersistentVolume and a
+PersistentVolumeClaim. It runs once in a cluster, or in two copies of which one works.
+
+Outside of a cluster --kubeconfig, or the environment variable KUBECONFIG, says where the API server is. A controller that is stopped,
+killed or replaced leaves all that it made running.`
+
+// controllerConfig is what the flags of controller say.
+type controllerConfig struct {
+	controller          controller.Config
+	kubeconfig          string
+	logLevel, logFormat string
+}
+
+func runController(args []string, out io.Writer) error {
+	c, err := parseController(args, out)
+	if err != nil {
+		return err
+	}
+	c.controller.Log = newLog(os.Stderr, c.logLevel, c.logFormat)
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	if c.controller.API, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig(); err != nil {
+		return err
+	}
+	c.controller.API.UserAgent = "millrace-controller/" + driverVersion()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return controller.Run(ctx, c.controller)
+}
+
+// parseController reads the arguments of controller.
+func parseController(args []string, out io.Writer) (*controllerConfig, error) {
+	c := &controllerConfig{logLevel: "info", logFormat: "text"}
+	k := &c.controller
+	k.Settings.Driver, k.Settings.Namespace = driver.Name, "millrace-system"
+	k.Settings.AlluxioImage, k.Settings.MillraceImage = "alluxio/alluxio:2.9.5", "millrace/millrace:latest"
+	k.Health, k.Metrics, k.Elect = ":8081", ":8080", true
+	f := newFlags("controller", "[flags]", controllerAbout, out)
+	f.text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")
+	f.text(&k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run")
+	f.text(&k.Watch, "watch-namespace", "`NAME` of the only namespace to serve (default all)")
+	f.toggle(&k.Elect, "leader-elect", "agree with other controllers on one that works; on where it is not said")
+	f.text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
+	f.text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
+	f.text(&k.Settings.Driver, "driver", "`NAME` of the CSI driver")
+	f.text(&k.Health, "health", "`ADDRESS` of /healthz and /readyz")
+	f.text(&k.Metrics, "metrics", "`ADDRESS` of /metrics")
+	f.logging(&c.logLevel, &c.logFormat)
+	rest, err := f.parse(args)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) != 0 {
+		return nil, f.wrong("controller takes no arguments, not %q", rest[0])
+	}
+	return c, nil
+}

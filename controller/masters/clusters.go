@@ -1,0 +1,227 @@
+package masters
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+)
+
+// Want is what a Dataset's Alluxio is to have.
+type Want struct {
+	// Masters are host:port.
+	Masters []string
+	// User is whom the masters run as, who may do everything.
+	User string
+	// Mounts are all mounts; they may have secrets.
+	Mounts []rpc.Mount
+	// Idle says that no pod runs that could answer, so that nobody is asked.
+	Idle bool
+	// Sizes asks for the sizes of the sources.
+	Sizes bool
+}
+
+// Worker is one worker as the leading master knows it.
+type Worker struct {
+	// Address is the one to connect to: the pod's.
+	Address        string
+	Capacity, Used int64
+}
+
+// State is what was found out last.
+type State struct {
+	// Asked says that a round has ended; before that nothing is known.
+	Asked bool
+	// Err says why the leader could not be asked, "" where it could.
+	Err string
+	// Leader is host:port, as the masters call it.
+	Leader string
+	// Roles are those of the masters that answered, by their addresses in Want.
+	Roles map[string]rpc.Role
+	// Workers are the live ones.
+	Workers        []Worker
+	Capacity, Used int64
+	// Mounted says that the mounts are those wanted, MountErr why they are not.
+	Mounted  bool
+	MountErr string
+	// Sized says that Total and Files are known: bytes and number of the sources' files.
+	Sized        bool
+	Total, Files int64
+}
+
+// Clusters are the Alluxios of all Datasets.
+type Clusters struct {
+	// Notify is called when a Dataset's state has changed. It must not wait.
+	Notify func(types.NamespacedName)
+	Log    *slog.Logger
+	// Fast and Slow bound the pause between two rounds; 2 s and 60 s if 0.
+	Fast, Slow time.Duration
+
+	mu sync.Mutex // guards what follows
+	// life is the context of Start, nil before it.
+	life  context.Context
+	byKey map[types.NamespacedName]*cluster
+	// places bounds the rounds, walks the walks that run at a time.
+	places, walks chan struct{}
+}
+
+const (
+	// mostRounds and mostWalks run at a time.
+	mostRounds = 32
+	mostWalks  = 4
+
+	defaultFast = 2 * time.Second
+	defaultSlow = 60 * time.Second
+)
+
+// cluster is one Dataset's Alluxio.
+type cluster struct {
+	key types.NamespacedName
+	// kick has a token when a round is to begin at once.
+	kick   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	want  Want
+	state State
+	// walked is when the last walk ended well, walking says that one is under way.
+	walked  time.Time
+	walking bool
+}
+
+// Start lets rounds begin, and returns when the context has ended and they have too.
+func (c *Clusters) Start(ctx context.Context) error {
+	c.mu.Lock()
+	c.init()
+	c.life = ctx
+	for _, cl := range c.byKey {
+		c.begin(cl)
+	}
+	c.mu.Unlock()
+	<-ctx.Done()
+	c.mu.Lock()
+	all := make([]*cluster, 0, len(c.byKey))
+	for _, cl := range c.byKey {
+		all = append(all, cl)
+	}
+	c.mu.Unlock()
+	for _, cl := range all {
+		<-cl.done
+	}
+	return nil
+}
+
+// init makes what Start and Want need, whichever comes first; mu is held.
+func (c *Clusters) init() {
+	if c.byKey != nil {
+		return
+	}
+	c.byKey = make(map[types.NamespacedName]*cluster)
+	c.places, c.walks = make(chan struct{}, mostRounds), make(chan struct{}, mostWalks)
+	if c.Fast == 0 {
+		c.Fast = defaultFast
+	}
+	if c.Slow == 0 {
+		c.Slow = defaultSlow
+	}
+}
+
+// begin starts the goroutine of a cluster; mu is held.
+func (c *Clusters) begin(cl *cluster) {
+	if c.life == nil || cl.cancel != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(c.life)
+	cl.cancel = cancel
+	go func() {
+		defer close(cl.done)
+		c.follow(ctx, cl)
+	}()
+}
+
+// Want says what a Dataset's Alluxio is to have.
+func (c *Clusters) Want(key types.NamespacedName, want Want) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.init()
+	cl := c.byKey[key]
+	if cl == nil {
+		cl = &cluster{key: key, kick: make(chan struct{}, 1), done: make(chan struct{})}
+		c.byKey[key] = cl
+	}
+	cl.mu.Lock()
+	changed := !reflect.DeepEqual(cl.want, want)
+	if changed {
+		if !reflect.DeepEqual(cl.want.Mounts, want.Mounts) {
+			cl.state.Mounted, cl.state.Sized, cl.walked = false, false, time.Time{}
+		}
+		cl.want = want
+	}
+	cl.mu.Unlock()
+	if changed {
+		cl.soon()
+	}
+	c.begin(cl)
+}
+
+// Soon has the next round begin at once, because something happened to the pods.
+func (c *Clusters) Soon(key types.NamespacedName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cl := c.byKey[key]; cl != nil {
+		cl.soon()
+	}
+}
+
+func (cl *cluster) soon() {
+	select {
+	case cl.kick <- struct{}{}:
+	default:
+	}
+}
+
+// State is what was found out last.
+func (c *Clusters) State(key types.NamespacedName) State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl := c.byKey[key]
+	if cl == nil {
+		return State{}
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.state
+}
+
+// Forget ends what is done for a Dataset, and waits until it has ended.
+func (c *Clusters) Forget(key types.NamespacedName) {
+	c.mu.Lock()
+	cl := c.byKey[key]
+	delete(c.byKey, key)
+	c.mu.Unlock()
+	if cl == nil || cl.cancel == nil {
+		return
+	}
+	cl.cancel()
+	<-cl.done
+}
+
+// Free has the leader drop all cached blocks of a Dataset, within the context's deadline.
+func (c *Clusters) Free(ctx context.Context, want Want) error {
+	conn, err := connect(want, c.Log)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return conn.Free(ctx, "/", true)
+}
+
+func connect(want Want, log *slog.Logger) (*rpc.Cluster, error) {
+	return rpc.Connect(rpc.Config{Masters: want.Masters, Security: rpc.Security{User: want.User}, Log: log})
+}

@@ -1,0 +1,249 @@
+package masters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
+
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+)
+
+// Target is a file or directory to load, by its path in Alluxio.
+type Target struct {
+	Path string
+	// Replicas is how many workers are to have each block, at least 1.
+	Replicas int
+}
+
+// Progress is how far a load is.
+type Progress struct {
+	// Bytes and Files are loaded or were there already, of the total.
+	Bytes, BytesTotal int64
+	Files, FilesTotal int64
+	// Failed files could not be loaded whole, FirstFailure says why not the first of them.
+	Failed       int64
+	FirstFailure string
+}
+
+const (
+	// blocksOfWorker is how many blocks each worker reads at a time for a load.
+	blocksOfWorker = 4
+	// blockPatience bounds the reading of one block, attempts is how often it is tried.
+	blockPatience = 10 * time.Minute
+	attempts      = 3
+)
+
+// ErrUnknown says that nobody has told what the Dataset's Alluxio is.
+var ErrUnknown = errors.New("the Dataset has no Alluxio yet")
+
+// Load has workers read what is not cached, block by block, from the sources. With metadata, the leader compares what it knows
+// with the sources first. progress is called often, by several goroutines, one at a time. A file that cannot be loaded is
+// counted and holds up no other.
+func (c *Clusters) Load(ctx context.Context, key types.NamespacedName, targets []Target, metadata bool, progress func(Progress)) error {
+	c.mu.Lock()
+	cl := c.byKey[key]
+	c.mu.Unlock()
+	if cl == nil {
+		return ErrUnknown
+	}
+	cl.mu.Lock()
+	want := cl.want
+	cl.mu.Unlock()
+	conn, err := connect(want, c.Log)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	l := &load{conn: conn, tell: progress}
+	for _, t := range targets {
+		if metadata {
+			if err := conn.Load(ctx, t.Path, rpc.AlwaysSync); err != nil {
+				return fmt.Errorf("the metadata of %s: %w", t.Path, err)
+			}
+		}
+		err := l.each(ctx, t, func(f *wire.FileInfo) error {
+			l.count(func(p *Progress) { p.BytesTotal += f.GetLength(); p.FilesTotal++ })
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	workers, err := conn.Live(ctx)
+	if err != nil || len(workers) == 0 {
+		return errors.Join(errors.New("no worker is there to load into"), err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(blocksOfWorker * len(workers))
+	for _, t := range targets {
+		err := l.each(ctx, t, func(f *wire.FileInfo) error {
+			l.file(ctx, g, f, max(t.Replicas, 1))
+			return ctx.Err()
+		})
+		if err != nil {
+			return errors.Join(err, g.Wait())
+		}
+	}
+	return g.Wait()
+}
+
+// load is one load under way.
+type load struct {
+	conn *rpc.Cluster
+	tell func(Progress)
+
+	mu sync.Mutex // guards what follows
+	at Progress
+}
+
+func (l *load) count(change func(*Progress)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.at)
+	l.tell(l.at)
+}
+
+// each calls fn for each file of a target.
+func (l *load) each(ctx context.Context, t Target, fn func(*wire.FileInfo) error) error {
+	info, err := l.conn.Status(ctx, t.Path, metadataAge)
+	if err != nil {
+		return err
+	}
+	if !info.GetFolder() {
+		return fn(info)
+	}
+	queue := []string{t.Path}
+	for len(queue) > 0 {
+		dir := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		var files []*wire.FileInfo
+		var below []string
+		restart := func() error {
+			files, below = nil, nil
+			return nil
+		}
+		err := l.conn.List(ctx, dir, metadataAge, restart, func(f *wire.FileInfo) error {
+			if f.GetFolder() {
+				below = append(below, f.GetPath())
+			} else {
+				files = append(files, f)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := fn(f); err != nil {
+				return err
+			}
+		}
+		queue = append(queue, below...)
+	}
+	return nil
+}
+
+// file has all blocks of a file loaded, and waits only for a place to begin each.
+func (l *load) file(ctx context.Context, g *errgroup.Group, f *wire.FileInfo, replicas int) {
+	left := len(f.GetBlockIds())
+	var failure error
+	var mu sync.Mutex // guards left and failure
+	done := func(length int64, err error) {
+		mu.Lock()
+		left--
+		failure = errors.Join(failure, err)
+		last, result := left <= 0, failure
+		mu.Unlock()
+		l.count(func(p *Progress) {
+			if err == nil {
+				p.Bytes += length
+			}
+			switch {
+			case !last:
+			case result == nil:
+				p.Files++
+			default:
+				p.Failed++
+				if p.FirstFailure == "" {
+					p.FirstFailure = f.GetPath() + ": " + result.Error()
+				}
+			}
+		})
+	}
+	if left == 0 {
+		done(0, nil)
+		return
+	}
+	for k, id := range f.GetBlockIds() {
+		offset := int64(k) * f.GetBlockSizeBytes()
+		length := min(f.GetBlockSizeBytes(), f.GetLength()-offset)
+		under := rpc.UnderStore{Path: f.GetUfsPath(), Mount: f.GetMountId(), Offset: offset, Length: length}
+		g.Go(func() error {
+			done(length, l.block(ctx, id, length, under, replicas))
+			return nil
+		})
+	}
+}
+
+// block has workers read a block until enough of them have it.
+func (l *load) block(ctx context.Context, id, length int64, under rpc.UnderStore, replicas int) error {
+	ctx, cancel := context.WithTimeout(ctx, blockPatience)
+	defer cancel()
+	var last error
+	for range attempts {
+		missing, err := l.missing(ctx, id, replicas)
+		if err != nil {
+			last = err
+			continue
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		for _, w := range missing {
+			if err := w.Cache(ctx, id, length, under, false); err != nil {
+				last = err
+			}
+		}
+	}
+	if missing, err := l.missing(ctx, id, replicas); err == nil && len(missing) == 0 {
+		return nil
+	}
+	if last == nil {
+		last = errors.New("no worker has kept it; the tiers may be full")
+	}
+	return last
+}
+
+// missing are the workers that should get the block.
+func (l *load) missing(ctx context.Context, id int64, replicas int) ([]*rpc.Worker, error) {
+	info, err := l.conn.Block(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	has := map[*rpc.Worker]bool{}
+	for _, at := range info.GetLocations() {
+		if w, err := l.conn.At(at.GetWorkerAddress()); err == nil {
+			has[w] = true
+		}
+	}
+	live, err := l.conn.Live(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var missing []*rpc.Worker
+	for _, w := range rpc.Rank(live, id) {
+		if len(has)+len(missing) >= min(replicas, len(live)) {
+			break
+		}
+		if !has[w] {
+			missing = append(missing, w)
+		}
+	}
+	return missing, nil
+}

@@ -1,0 +1,173 @@
+package objects
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"millrace.io/millrace/cacheclient/gateway"
+)
+
+const (
+	// gatewayDir is where a gateway finds its keys and options.
+	gatewayDir = "/etc/millrace/gateway"
+	// gatewayUser is the user and group that gateways run as.
+	gatewayUser int64 = 65532
+)
+
+// gateways counts the mounts behind gateways.
+func (b *builder) gateways() int {
+	n := 0
+	for i := range b.mounts {
+		if b.mounts[i].kind == behindGateway {
+			n++
+		}
+	}
+	return n
+}
+
+// bucket is what Alluxio sees of a gateway. Two mounts need two names.
+func (b *builder) bucket(m *mount) string { return b.names.name + "-" + m.id }
+
+// optionsKey is the key of the gateways' Secret with the options of a mount.
+func (m *mount) optionsKey() string { return "options-" + m.id }
+
+// addGateways adds a gateway for each mount that needs one. It listens on the loopback, so masters and workers have their own.
+func (b *builder) addGateways(spec *corev1.PodSpec) {
+	if b.gateways() == 0 {
+		return
+	}
+	var mode int32 = 0o440
+	spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "gateway", VolumeSource: corev1.VolumeSource{
+		Secret: &corev1.SecretVolumeSource{SecretName: b.names.gateway(), DefaultMode: &mode},
+	}})
+	for i := range b.mounts {
+		if b.mounts[i].kind == behindGateway {
+			spec.Containers = append(spec.Containers, b.gatewayContainer(&b.mounts[i]))
+		}
+	}
+}
+
+func (b *builder) gatewayContainer(m *mount) corev1.Container {
+	yes, no, user := true, false, gatewayUser
+	args := []string{
+		"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", m.port), "--metrics-listen", fmt.Sprintf("0.0.0.0:%d", m.port+1),
+		"--bucket", b.bucket(m), "--keys-file", gatewayDir + "/" + KeysFile, "--log-format", "json",
+	}
+	if len(b.tiers) > 0 {
+		args = append(args, "--block-size", strconv.FormatInt(blockSize(b.tiers), 10))
+	}
+	if len(m.options)+len(m.secrets) > 0 {
+		args = append(args, "--options-file", gatewayDir+"/"+m.optionsKey())
+	}
+	health := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(m.port + 1), Scheme: corev1.URISchemeHTTP}}
+	return corev1.Container{
+		Name: "gateway-" + m.id, Image: b.Settings.MillraceImage, ImagePullPolicy: corev1.PullIfNotPresent,
+		Args:  append(args, m.source),
+		Ports: []corev1.ContainerPort{containerPort("gw-"+m.id, m.port+1)},
+		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+		}},
+		VolumeMounts:   []corev1.VolumeMount{{Name: "gateway", MountPath: gatewayDir, ReadOnly: true}},
+		LivenessProbe:  &corev1.Probe{ProbeHandler: health, PeriodSeconds: 10, FailureThreshold: 3, TimeoutSeconds: 3},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: health, PeriodSeconds: 5, FailureThreshold: 2, TimeoutSeconds: 3},
+		SecurityContext: &corev1.SecurityContext{
+			RunAsUser: &user, RunAsGroup: &user, RunAsNonRoot: &yes, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+	}
+}
+
+// secrets are the Secrets that pods and nodes read.
+func (b *builder) secrets() []Object {
+	var out []Object
+	if b.gateways() > 0 {
+		data := map[string][]byte{KeysFile: fmt.Appendf(nil, "access_key_id = %s\nsecret_access_key = %s\n", b.Keys.AccessKeyID, b.Keys.SecretAccessKey)}
+		for i := range b.mounts {
+			m := &b.mounts[i]
+			if m.kind == behindGateway && len(m.options)+len(m.secrets) > 0 {
+				data[m.optionsKey()] = optionsFile(m.options, m.secrets)
+			}
+		}
+		out = append(out, b.secret(b.names.gateway(), data))
+	}
+	// It is there also with nothing in it: a volume cannot come to name it later.
+	return append(out, b.secret(b.names.node(), b.nodeCredentials()))
+}
+
+func (b *builder) secret(name string, data map[string][]byte) Object {
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: b.meta(name), Type: corev1.SecretTypeOpaque, Data: data,
+	}
+}
+
+// ReadKeys reads the keys from the Secret that was made before; they are zero where it has none.
+func ReadKeys(secret *corev1.Secret) gateway.Keys {
+	var keys gateway.Keys
+	if secret == nil {
+		return keys
+	}
+	for line := range strings.Lines(string(secret.Data[KeysFile])) {
+		name, value, _ := strings.Cut(line, "=")
+		switch strings.TrimSpace(name) {
+		case "access_key_id":
+			keys.AccessKeyID = strings.TrimSpace(value)
+		case "secret_access_key":
+			keys.SecretAccessKey = strings.TrimSpace(value)
+		}
+	}
+	if keys.AccessKeyID == "" || keys.SecretAccessKey == "" {
+		return gateway.Keys{}
+	}
+	return keys
+}
+
+// optionsFile is a file as --options-file reads it.
+func optionsFile(layers ...map[string]string) []byte {
+	all := map[string]string{}
+	for _, layer := range layers {
+		maps.Copy(all, layer)
+	}
+	var text []byte
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		text = fmt.Appendf(text, "%s = %s\n", name, all[name])
+	}
+	return text
+}
+
+// directNames are the options with which an agent reads an S3 store by itself, by Alluxio's names.
+var directNames = map[string]string{
+	"aws.accessKeyId": "access_key_id", "s3a.accessKeyId": "access_key_id", "aws.secretKey": "secret_access_key", "s3a.secretKey": "secret_access_key",
+	"alluxio.underfs.s3.endpoint": "endpoint", "alluxio.underfs.s3.endpoint.region": "region", "alluxio.underfs.s3.region": "region",
+}
+
+// nodeCredentials are what a node needs to read the source without Alluxio. With several mounts nobody could tell which one they are
+// for, so there are none.
+func (b *builder) nodeCredentials() map[string][]byte {
+	if len(b.mounts) != 1 {
+		return nil
+	}
+	m := &b.mounts[0]
+	scheme, _, _ := strings.Cut(m.source, "://")
+	data := map[string][]byte{}
+	add := func(options map[string]string) {
+		for name, value := range options {
+			switch {
+			case m.kind == behindGateway:
+				data["source_"+name] = []byte(value)
+			case strings.HasPrefix(scheme, "s3") && directNames[name] != "":
+				data["source_"+directNames[name]] = []byte(value)
+			}
+		}
+	}
+	add(m.options)
+	add(m.secrets)
+	return data
+}

@@ -1,0 +1,138 @@
+package objects
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/controller/api/v1alpha1"
+)
+
+// Settings are what an operator decides for all Datasets.
+type Settings struct {
+	// AlluxioImage runs masters and workers where a runtime names none.
+	AlluxioImage string
+	// MillraceImage runs gateways.
+	MillraceImage string
+	// Driver is the name of the CSI driver.
+	Driver string
+	// Namespace is where the controller and the agents run.
+	Namespace string
+}
+
+// Input is what the objects are made from. Nothing of it is changed.
+type Input struct {
+	Dataset *v1alpha1.Dataset
+	Runtime *v1alpha1.AlluxioRuntime
+	// Secrets are those that the Dataset names, by name; one that is not there is missing here.
+	Secrets map[string]*corev1.Secret
+	// Keys sign requests to gateways.
+	Keys     gateway.Keys
+	Settings Settings
+}
+
+// Object is a Kubernetes object of a Go type.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// Problem is a part of a spec that cannot be served.
+type Problem struct {
+	// Field is the path of the field, from the object's kind on: Dataset.spec.mounts[0].mountPoint.
+	Field string
+	// Why is a sentence.
+	Why string
+}
+
+// String is the problem in a line.
+func (p Problem) String() string { return p.Field + ": " + p.Why }
+
+// Plan is what there is to be.
+type Plan struct {
+	// Objects are in the order in which they are applied. Those in the namespace belong to the runtime.
+	Objects []Object
+	// Volume and Claim are part of Objects.
+	Volume *corev1.PersistentVolume
+	Claim  *corev1.PersistentVolumeClaim
+	// Masters are host:port of each master.
+	Masters []string
+	// Mounts are those that Alluxio is to have; they may have secrets.
+	Mounts []rpc.Mount
+	// Unsupported are the paths of fields that are set and have no effect.
+	Unsupported []string
+}
+
+// NeedsGateway tells whether a mount of the Dataset goes through a gateway, whose keys must then be made first.
+func NeedsGateway(dataset *v1alpha1.Dataset) bool {
+	for i := range dataset.Spec.Mounts {
+		if kindOf(dataset.Spec.Mounts[i].MountPoint) == behindGateway {
+			return true
+		}
+	}
+	return false
+}
+
+// builder is what all parts of the objects are made from.
+type builder struct {
+	Input
+	spec   *v1alpha1.AlluxioRuntimeSpec
+	names  names
+	mounts []mount
+	tiers  []tier
+	ports  ports
+}
+
+// Desired returns what the Dataset and the runtime, which have the same name and namespace, become; or why they
+// cannot.
+func Desired(in Input) (*Plan, []Problem) {
+	b := &builder{Input: in, spec: &in.Runtime.Spec, names: names{in.Dataset.Namespace, in.Dataset.Name}}
+	problems := checkNames(in)
+	var more []Problem
+	b.mounts, more = resolveMounts(in)
+	problems = append(problems, more...)
+	b.tiers, more = resolveTiers(b.names, b.spec)
+	problems = append(problems, more...)
+	b.ports, more = resolvePorts(b.spec)
+	problems = append(problems, more...)
+	problems = append(problems, checkResources(b.spec, b.tiers)...)
+	capacity, more := volumeCapacity(in.Dataset)
+	problems = append(problems, more...)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: unsupported(in.Dataset, b.spec)}
+	plan.Volume, plan.Claim = b.volume(capacity), b.claim(capacity)
+	plan.Objects = append(plan.Objects, b.secrets()...)
+	plan.Objects = append(plan.Objects, b.configMap())
+	plan.Objects = append(plan.Objects, b.services()...)
+	plan.Objects = append(plan.Objects, b.networkPolicies()...)
+	plan.Objects = append(plan.Objects, b.disruptionBudgets()...)
+	plan.Objects = append(plan.Objects, b.masterSet(), b.workerSet(), plan.Volume, plan.Claim)
+	b.own(plan.Objects)
+	return plan, nil
+}
+
+// own makes the objects of the namespace the runtime's, so that they go when it goes.
+func (b *builder) own(objects []Object) {
+	yes := true
+	owner := metav1.OwnerReference{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.AlluxioRuntimeKind, Name: b.Runtime.Name, UID: b.Runtime.UID,
+		Controller: &yes, BlockOwnerDeletion: &yes,
+	}
+	for _, o := range objects {
+		labels := o.GetLabels()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[ManagedByLabel] = ManagedBy
+		labels[DatasetLabel] = b.Dataset.Name
+		labels[NamespaceLabel] = b.Dataset.Namespace
+		o.SetLabels(labels)
+		if o.GetNamespace() != "" {
+			o.SetOwnerReferences([]metav1.OwnerReference{owner})
+		}
+	}
+}

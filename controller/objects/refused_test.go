@@ -1,0 +1,108 @@
+package objects
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// TestRefused changes the walkthrough's specs in one place, and looks for the problem that names it.
+func TestRefused(t *testing.T) {
+	cases := map[string]struct{ old, new, field, why string }{
+		"no mounts":           {"    - mountPoint: https://mirror.example.org/apache/hbase/stable/\n      name: hbase\n", "    []\n", "Dataset.spec.mounts", "at least one"},
+		"scheme":              {"https://mirror", "gopher://mirror", "Dataset.spec.mounts[0].mountPoint", "gopher"},
+		"other Dataset":       {"https://mirror.example.org/apache/hbase/stable/", "dataset://other/name", "Dataset.spec.mounts[0].mountPoint", "dataset"},
+		"password in address": {"https://mirror", "https://me:secret@mirror", "Dataset.spec.mounts[0].mountPoint", "encryptOptions"},
+		"path goes up":        {"      name: hbase\n", "      path: /a/../b\n", "Dataset.spec.mounts[0].path", ".."},
+		"same path twice":     {"      name: hbase\n", "      name: hbase\n    - {mountPoint: 'https://other.example.org/', path: /hbase/}\n", "Dataset.spec.mounts[1]", "/hbase"},
+		"missing secret":      {"      name: hbase\n", "      name: hbase\n      encryptOptions: [{name: pass, valueFrom: {secretKeyRef: {name: nowhere, key: k}}}]\n", "Dataset.spec.mounts[0].encryptOptions[0]", `"nowhere"`},
+		"option said twice":   {"      name: hbase\n", "      name: hbase\n      options: {pass: a}\n      encryptOptions: [{name: pass, valueFrom: {secretKeyRef: {name: nowhere, key: k}}}]\n", "Dataset.spec.mounts[0].encryptOptions", "pass"},
+		"quota":               {"quota: 2Gi", "quota: -1", "AlluxioRuntime.spec.tieredstore.levels[0].quota", "-1"},
+		"no quota":            {"        quota: 2Gi\n", "", "AlluxioRuntime.spec.tieredstore.levels[0].quota", "missing"},
+		"quota list":          {"quota: 2Gi", "quotaList: 1Gi,1Gi", "AlluxioRuntime.spec.tieredstore.levels[0].quotaList", "2 sizes for 1 paths"},
+		"high below low":      {`high: "0.95"`, `high: "0.5"`, "AlluxioRuntime.spec.tieredstore.levels[0].high", "0.7"},
+		"relative path":       {"path: /dev/shm", "path: dev/shm", "AlluxioRuntime.spec.tieredstore.levels[0].path", "not absolute"},
+		"no tier":             {"    levels:\n      - mediumtype: MEM\n        path: /dev/shm\n        quota: 2Gi\n        high: \"0.95\"\n        low: \"0.7\"\n", "    levels: []\n", "AlluxioRuntime.spec.tieredstore.levels", "at least one tier"},
+		"tiers out of order":  {"      - mediumtype: MEM\n", "      - {mediumtype: HDD, path: /mnt, quota: 1Gi}\n      - mediumtype: MEM\n", "AlluxioRuntime.spec.tieredstore.levels[1].mediumtype", "MEM after HDD"},
+		"port":                {"    replicas: 3\n", "    replicas: 3\n    ports: {rpc: 70000}\n", "AlluxioRuntime.spec.master.ports[rpc]", "65535"},
+		"port's name":         {"    replicas: 3\n", "    replicas: 3\n    ports: {grpc: 7000}\n", "AlluxioRuntime.spec.master.ports[grpc]", "not known"},
+		"port as a property":  {"    replicas: 3\n", "    replicas: 3\n    properties: {alluxio.master.rpc.port: many}\n", "AlluxioRuntime.spec.properties[alluxio.master.rpc.port]", "65535"},
+		"volume":              {"    replicas: 3\n", "    replicas: 3\n    volumeMounts: [{name: x, mountPath: /x}]\n", "AlluxioRuntime.spec.master.volumeMounts[0].name", `"x"`},
+		"limit below tier":    {"  replicas: 2\n", "  replicas: 2\n  worker: {resources: {limits: {memory: 1Gi}}}\n", "AlluxioRuntime.spec.worker.resources.limits.memory", "1Gi"},
+		"block above tier":    {"    replicas: 3\n", "    replicas: 3\n    properties: {alluxio.user.block.size.bytes.default: '4294967296'}\n", "AlluxioRuntime.spec.properties[alluxio.user.block.size.bytes.default]", "smallest"},
+		"digit first":         {"name: hbase", "name: 1hbase", "Dataset.metadata.name", "DNS label"},
+		"name too long":       {"name: hbase", "name: " + strings.Repeat("a", 46), "Dataset.metadata.name", "45"},
+		"annotation":          {"kind: Dataset\nmetadata:\n", "kind: Dataset\nmetadata:\n  annotations: {pvc.fluid.io/resources.requests.storage: lots}\n", "Dataset.metadata.annotations[pvc.fluid.io/resources.requests.storage]", "lots"},
+	}
+	raw, err := os.ReadFile("testdata/walkthrough.yaml")
+	must(t, err)
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(string(raw), c.old) {
+				t.Fatalf("the walkthrough has no %q", c.old)
+			}
+			in := parse(t, []byte(strings.Replace(string(raw), c.old, c.new, 1)))
+			plan, problems := Desired(in)
+			if plan != nil {
+				t.Error("there is a plan all the same")
+			}
+			for _, p := range problems {
+				if p.Field == c.field && strings.Contains(p.Why, c.why) {
+					return
+				}
+			}
+			t.Errorf("got the problems %q, want one at %s with %q", problems, c.field, c.why)
+		})
+	}
+}
+
+// TestSecretsStayWhereTheyBelong looks for the value of a secret everywhere it must not be.
+func TestSecretsStayWhereTheyBelong(t *testing.T) {
+	for file, secret := range map[string]string{"testdata/s3secret.yaml": "not+a/real=secret", "testdata/everything.yaml": "open sesame"} {
+		plan, problems := Desired(read(t, file))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		for _, o := range plan.Objects {
+			if o.GetObjectKind().GroupVersionKind().Kind == "Secret" {
+				continue
+			}
+			if strings.Contains(string(render(t, &Plan{Objects: []Object{o}})), secret) {
+				t.Errorf("%s: %s %s has the secret", file, o.GetObjectKind().GroupVersionKind().Kind, o.GetName())
+			}
+		}
+	}
+}
+
+// TestMountHashKnowsSecrets changes a secret, and the mount must not look the same.
+func TestMountHashKnowsSecrets(t *testing.T) {
+	in := read(t, "testdata/s3secret.yaml")
+	before, _ := Desired(in)
+	in.Secrets["keys"].Data["key"] = []byte("rotated")
+	after, _ := Desired(in)
+	if before.Mounts[0].Properties[HashOption] == after.Mounts[0].Properties[HashOption] {
+		t.Error("a rotated secret does not change the mount's hash")
+	}
+}
+
+func TestBlockSize(t *testing.T) {
+	for quota, want := range map[string]int64{"2Gi": 512 << 20, "1Ti": 4 << 30, "1Mi": 1 << 20, "10Mi": 2 << 20} {
+		q := resource.MustParse(quota)
+		if got := blockSize([]tier{{dirs: []tierDir{{quota: q.Value()}}}}); got != want {
+			t.Errorf("a tier of %s has blocks of %d bytes, want %d", quota, got, want)
+		}
+	}
+}
+
+func TestUnsupportedIsNamed(t *testing.T) {
+	plan, problems := Desired(read(t, "testdata/everything.yaml"))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	got := strings.Join(plan.Unsupported, " ")
+	if want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -1,0 +1,108 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"millrace.io/millrace/controller/api/v1alpha1"
+	"millrace.io/millrace/controller/masters"
+	"millrace.io/millrace/controller/objects"
+)
+
+// world is what there is of one Dataset. What is not there is nil. The specs are copies.
+type world struct {
+	key      types.NamespacedName
+	dataset  *v1alpha1.Dataset
+	runtime  *v1alpha1.AlluxioRuntime
+	masters  *appsv1.StatefulSet
+	workers  *appsv1.StatefulSet
+	volume   *corev1.PersistentVolume
+	claim    *corev1.PersistentVolumeClaim
+	pods     []corev1.Pod
+	users    []corev1.Pod
+	clusters masters.State
+}
+
+// running counts the Alluxio pods that have an address.
+func (w *world) running() int {
+	n := 0
+	for i := range w.pods {
+		if w.pods[i].Status.PodIP != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// observe reads all of it from the caches.
+func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*world, error) {
+	w := &world{key: key, clusters: r.Clusters.State(key)}
+	var err error
+	get := func(o client.Object, name types.NamespacedName) bool {
+		if err != nil {
+			return false
+		}
+		e := r.Client.Get(ctx, name, o)
+		if e != nil && !apierrors.IsNotFound(e) {
+			err = e
+		}
+		return e == nil
+	}
+	in := func(name string) types.NamespacedName {
+		return types.NamespacedName{Namespace: key.Namespace, Name: name}
+	}
+	if d := new(v1alpha1.Dataset); get(d, key) {
+		w.dataset = d
+	}
+	if o := new(v1alpha1.AlluxioRuntime); get(o, key) {
+		w.runtime = o
+	}
+	if o := new(appsv1.StatefulSet); get(o, in(objects.MasterSetName(key.Name))) {
+		w.masters = o
+	}
+	if o := new(appsv1.StatefulSet); get(o, in(objects.WorkerSetName(key.Name))) {
+		w.workers = o
+	}
+	if o := new(corev1.PersistentVolumeClaim); get(o, key) {
+		w.claim = o
+	}
+	volume := types.NamespacedName{Name: objects.VolumeName(key.Namespace, key.Name)}
+	if o := new(corev1.PersistentVolume); get(o, volume) && ownedBy(o, key) {
+		w.volume = o
+	}
+	if err != nil {
+		return nil, err
+	}
+	if w.pods, err = r.list(ctx, key.Namespace, client.MatchingFields{indexDataset: key.Name}); err != nil {
+		return nil, err
+	}
+	if w.users, err = r.list(ctx, key.Namespace, client.MatchingFields{indexClaim: key.Name}); err != nil {
+		return nil, err
+	}
+	w.users = slices.DeleteFunc(w.users, func(p corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	})
+	return w, nil
+}
+
+func (r *Reconciler) list(ctx context.Context, namespace string, by client.MatchingFields) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	if err := r.Client.List(ctx, &pods, client.InNamespace(namespace), by); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return pods.Items, nil
+}
+
+// ownedBy tells whether we made the object for the Dataset.
+func ownedBy(o client.Object, key types.NamespacedName) bool {
+	labels := o.GetLabels()
+	return labels[objects.ManagedByLabel] == objects.ManagedBy && labels[objects.DatasetLabel] == key.Name && labels[objects.NamespaceLabel] == key.Namespace
+}

@@ -1,0 +1,203 @@
+package reconcile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/controller/masters"
+	"millrace.io/millrace/controller/objects"
+)
+
+// pods marks those that do their work, and replaces one whose spec is old. It returns the name of a pod that is being replaced.
+func (r *Reconciler) pods(ctx context.Context, w *world, plan *objects.Plan) (string, error) {
+	var errs []error
+	addresses := r.want(w, plan).Masters
+	for i := range w.pods {
+		pod := &w.pods[i]
+		gate, serves, known := duty(pod, addresses, w.clusters)
+		if !known || conditionOf(pod, gate) == statusOf(serves) {
+			continue
+		}
+		if err := r.mark(ctx, pod, gate, serves); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	name, err := r.roll(ctx, w)
+	return name, errors.Join(append(errs, err)...)
+}
+
+// duty tells whether a pod does what it is there for. Where that cannot be told now, it is not known.
+func duty(pod *corev1.Pod, addresses []string, state masters.State) (gate corev1.PodConditionType, serves, known bool) {
+	switch pod.Labels[roleLabel] {
+	case objects.RoleMaster:
+		i := ordinal(pod.Name)
+		if i < 0 || i >= len(addresses) || !state.Asked {
+			return objects.RaftRole, false, false
+		}
+		// A standby knows its role when there is a leader to follow.
+		_, answers := state.Roles[addresses[i]]
+		return objects.RaftRole, answers && leaderKnown(state.Roles), state.Err == "" || !answers
+	case objects.RoleWorker:
+		if !state.Asked || state.Err != "" {
+			return objects.Registered, false, false
+		}
+		registered := false
+		for _, worker := range state.Workers {
+			host, _, _ := net.SplitHostPort(worker.Address)
+			registered = registered || host == pod.Status.PodIP && host != ""
+		}
+		return objects.Registered, registered, true
+	}
+	return "", false, false
+}
+
+// roleLabel is the label that tells masters and workers apart.
+const roleLabel = "role"
+
+func leaderKnown(roles map[string]rpc.Role) bool {
+	for _, role := range roles {
+		if role == rpc.Leading {
+			return true
+		}
+	}
+	return false
+}
+
+// ordinal is the number at the end of a pod's name, -1 if there is none.
+func ordinal(pod string) int {
+	i, err := strconv.Atoi(pod[strings.LastIndex(pod, "-")+1:])
+	if err != nil {
+		return -1
+	}
+	return i
+}
+
+func statusOf(is bool) corev1.ConditionStatus {
+	if is {
+		return corev1.ConditionTrue
+	}
+	return corev1.ConditionFalse
+}
+
+// conditionOf is a pod's condition; one that is not there is false.
+func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) corev1.ConditionStatus {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == kind {
+			return c.Status
+		}
+	}
+	return corev1.ConditionFalse
+}
+
+// mark writes a condition of a pod, by which kubelet knows whether it is ready.
+func (r *Reconciler) mark(ctx context.Context, pod *corev1.Pod, gate corev1.PodConditionType, serves bool) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": map[string]any{"conditions": []map[string]any{{
+		"type": gate, "status": statusOf(serves), "lastTransitionTime": metav1.Now(),
+	}}}})
+	if err != nil {
+		return err
+	}
+	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace}}
+	err = r.Client.Status().Patch(ctx, target, client.RawPatch(types.StrategicMergePatchType, patch))
+	if apierrors.IsConflict(err) {
+		// Another pod has the name by now.
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pod %s: %w", pod.Name, client.IgnoreNotFound(err))
+	}
+	return nil
+}
+
+func ready(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && conditionOf(pod, corev1.PodReady) == corev1.ConditionTrue
+}
+
+// roll deletes the next pod whose spec is old, when all others serve; the StatefulSet makes it anew. Standby masters go first,
+// then workers, and the leading master last, so that a rollout moves the leader once.
+func (r *Reconciler) roll(ctx context.Context, w *world) (string, error) {
+	if w.masters == nil || w.workers == nil {
+		return "", nil
+	}
+	revisions := map[string]string{}
+	for role, set := range map[string]setStatus{objects.RoleMaster: {w.masters.Generation, w.masters.Status.ObservedGeneration, w.masters.Status.UpdateRevision}, objects.RoleWorker: {w.workers.Generation, w.workers.Status.ObservedGeneration, w.workers.Status.UpdateRevision}} {
+		if set.generation != set.observed {
+			// What the new spec's revision is, is not known yet.
+			return "", nil
+		}
+		revisions[role] = set.revision
+	}
+	next := nextToRoll(w, revisions)
+	if next == nil {
+		return "", nil
+	}
+	err := r.Client.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: next.Name, Namespace: next.Namespace}}, client.Preconditions{UID: &next.UID})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return next.Name, nil
+	}
+	return next.Name, err
+}
+
+type setStatus struct {
+	generation, observed int64
+	revision             string
+}
+
+// nextToRoll is the pod to replace now, nil if there is none or one is on its way.
+func nextToRoll(w *world, revisions map[string]string) *corev1.Pod {
+	var old []*corev1.Pod
+	whole := len(w.pods) == int(replicasOf(w.masters.Spec.Replicas)+replicasOf(w.workers.Spec.Replicas))
+	for i := range w.pods {
+		pod := &w.pods[i]
+		if pod.DeletionTimestamp != nil {
+			return nil
+		}
+		isOld := revisions[pod.Labels[roleLabel]] != pod.Labels["controller-revision-hash"]
+		if isOld {
+			old = append(old, pod)
+		}
+		if !ready(pod) {
+			if isOld {
+				// It serves nobody; its new spec may be what mends it.
+				return pod
+			}
+			whole = false
+		}
+	}
+	if !whole || len(old) == 0 {
+		return nil
+	}
+	return slices.MinFunc(old, func(a, b *corev1.Pod) int { return rank(w, a) - rank(w, b) })
+}
+
+// rank orders pods for a rollout.
+func rank(w *world, pod *corev1.Pod) int {
+	if pod.Labels[roleLabel] == objects.RoleWorker {
+		return 1
+	}
+	host, _, _ := net.SplitHostPort(w.clusters.Leader)
+	if host, _, _ = strings.Cut(host, "."); host == pod.Name || w.clusters.Leader == "" {
+		return 2
+	}
+	return 0
+}
+
+func replicasOf(n *int32) int32 {
+	if n == nil {
+		return 1
+	}
+	return *n
+}

@@ -1,0 +1,135 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"millrace.io/millrace/controller/masters"
+	"millrace.io/millrace/controller/objects"
+)
+
+// Finalizer keeps a Dataset or a runtime until what was made for it is gone.
+const Finalizer = "millrace.io/cleanup"
+
+// Reconciler serves all Datasets. Its fields are set before the first call.
+type Reconciler struct {
+	// Client reads from caches, Live from the API server.
+	Client   client.Client
+	Live     client.Reader
+	Clusters *masters.Clusters
+	Settings objects.Settings
+	// Namespace is the only one that is served; all if "".
+	Namespace string
+	// Addresses of a Dataset's masters, where they are not those that were planned; nil for none.
+	Addresses func(key types.NamespacedName, planned []string) []string
+	Events    events.EventRecorder
+	Log       *slog.Logger
+
+	secrets secretCache
+}
+
+// outcome is what came of the specs.
+type outcome struct {
+	// plan is nil where there are problems.
+	plan     *objects.Plan
+	problems []objects.Problem
+	// failure is what the API server did not accept.
+	failure error
+	// waits says what a deletion waits for.
+	waits *waiting
+	// replacing names the pod that is being replaced.
+	replacing string
+}
+
+// Reconcile brings one Dataset and its runtime to what their specs say.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if r.Namespace != "" && request.Namespace != r.Namespace {
+		// A volume of a Dataset that another controller serves.
+		return ctrl.Result{}, nil
+	}
+	w, err := r.observe(ctx, request.NamespacedName)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	switch {
+	case w.dataset == nil && w.runtime == nil:
+		r.Clusters.Forget(w.key)
+		return ctrl.Result{}, nil
+	case w.dataset != nil && w.dataset.DeletionTimestamp != nil, w.runtime != nil && w.runtime.DeletionTimestamp != nil:
+		return r.remove(ctx, w)
+	case w.dataset == nil || w.runtime == nil:
+		return r.report(ctx, w, outcome{})
+	}
+	if err := r.hold(ctx, w); err != nil {
+		return ctrl.Result{}, err
+	}
+	out := outcome{}
+	out.plan, out.problems, err = r.plan(ctx, w)
+	if err == nil && out.plan != nil {
+		r.Clusters.Want(w.key, r.want(w, out.plan))
+		out.failure = r.apply(ctx, w.key, out.plan.Objects)
+		out.replacing, err = r.pods(ctx, w, out.plan)
+	}
+	result, reportErr := r.report(ctx, w, out)
+	return result, errors.Join(err, out.failure, reportErr)
+}
+
+// hold puts our finalizer on both, so that we see them go.
+func (r *Reconciler) hold(ctx context.Context, w *world) error {
+	for _, o := range []client.Object{w.dataset, w.runtime} {
+		before, _ := o.DeepCopyObject().(client.Object) // A deep copy has the same type.
+		if !controllerutil.AddFinalizer(o, Finalizer) {
+			continue
+		}
+		if err := r.Client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan says what there is to be.
+func (r *Reconciler) plan(ctx context.Context, w *world) (*objects.Plan, []objects.Problem, error) {
+	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings}
+	var err error
+	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset)); err != nil {
+		return nil, nil, err
+	}
+	if objects.NeedsGateway(w.dataset) {
+		if in.Keys, err = r.secrets.keys(ctx, r.Live, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.GatewaySecretName(w.key.Name)}); err != nil {
+			return nil, nil, err
+		}
+	}
+	plan, problems := objects.Desired(in)
+	return plan, problems, nil
+}
+
+// want is what the Dataset's Alluxio is to have. Without a pod there is nobody to ask.
+func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
+	want := masters.Want{User: "root", Mounts: plan.Mounts, Masters: plan.Masters, Sizes: true}
+	if r.Addresses != nil {
+		want.Masters = r.Addresses(w.key, plan.Masters)
+	}
+	if as := w.runtime.Spec.RunAs; as != nil {
+		want.User = as.UserName
+	}
+	if auto := w.runtime.Spec.Management.MetadataSyncPolicy.AutoSync; auto != nil {
+		want.Sizes = *auto
+	}
+	want.Idle = r.Addresses == nil && w.running() == 0
+	return want
+}
+
+// secretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
+const (
+	secretAge = 2 * time.Minute
+	absentAge = 5 * time.Second
+)

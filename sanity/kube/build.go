@@ -1,0 +1,180 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+// The versions that are built.
+const (
+	kubernetesVersion = "1.34.4"
+	etcdVersion       = "v3.6.15"
+)
+
+// The programs, by the names of their binaries.
+const (
+	apiserver         = "kube-apiserver"
+	controllerManager = "kube-controller-manager"
+	kubectl           = "kubectl"
+	etcd              = "etcd"
+)
+
+// Binaries returns the directory of the programs, which it builds when they are not there: some minutes, once. Two
+// processes that ask at once build once. The controllers' program is among them where it is asked for.
+func Binaries(ctx context.Context, controllers bool) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "millrace", "kube-"+kubernetesVersion)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = lock.Close() }()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	if err := build(ctx, dir, []string{etcd}, etcdModule, "-s -w"); err != nil {
+		return "", err
+	}
+	flags := "-s -w -X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion
+	programs := []string{apiserver, kubectl}
+	if controllers {
+		programs = append(programs, controllerManager)
+	}
+	return dir, build(ctx, dir, programs, kubernetesModule, flags)
+}
+
+// build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and tells
+// their packages.
+func build(ctx context.Context, dir string, programs []string, module func(context.Context, string) (func(string) string, error), ldflags string) error {
+	missing := false
+	for _, p := range programs {
+		if _, err := os.Stat(filepath.Join(dir, p)); errors.Is(err, fs.ErrNotExist) {
+			missing = true
+		}
+	}
+	if !missing {
+		return nil
+	}
+	source, err := os.MkdirTemp("", "millrace-kube-build-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(source) }()
+	packages, err := module(ctx, source)
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(source, "bin")
+	for _, program := range programs {
+		if err := run(ctx, source, "build", "-mod=mod", "-trimpath", "-ldflags", ldflags, "-o", filepath.Join(out, program), packages(program)); err != nil {
+			return err
+		}
+		if err := install(filepath.Join(out, program), filepath.Join(dir, program)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// install puts a program into its place, whole or not at all.
+func install(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(to+".new", data, 0o700); err != nil { //nolint:gosec // It is a program.
+		return err
+	}
+	return os.Rename(to+".new", to)
+}
+
+// run runs the go command in dir.
+func run(ctx context.Context, dir string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go %s: %w: %s", args[0], err, tail(out.String()))
+	}
+	return nil
+}
+
+func tail(s string) string {
+	const longest = 2000
+	if len(s) > longest {
+		return "..." + s[len(s)-longest:]
+	}
+	return s
+}
+
+func etcdModule(ctx context.Context, dir string) (func(string) string, error) {
+	const main = "go.etcd.io/etcd/server/v3"
+	if err := write(dir, "go.mod", "module build\n\ngo 1.26.0\n"); err != nil {
+		return nil, err
+	}
+	if err := write(dir, "tools.go", "//go:build tools\n\npackage build\n\nimport _ \""+main+"\"\n"); err != nil {
+		return nil, err
+	}
+	return func(string) string { return main }, run(ctx, dir, "get", main+"@"+etcdVersion)
+}
+
+var (
+	replacements = regexp.MustCompile(`(?ms)^replace \(.*?^\)\n`)
+	moduleLine   = regexp.MustCompile(`(?m)^module .*$`)
+	// Not the pseudo-versions, which begin with the same.
+	staging = regexp.MustCompile(`(?m)(k8s\.io/[a-z0-9-]*) v0\.0\.0( |$)`)
+)
+
+// kubernetesModule takes over the go.mod of Kubernetes: it cannot be required as it is, because it requires its parts at v0.0.0
+// and replaces them by its own directories.
+func kubernetesModule(ctx context.Context, dir string) (func(string) string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "k8s.io/kubernetes@v"+kubernetesVersion)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("download of Kubernetes: %w: %s", err, tail(string(out)))
+	}
+	var module struct{ GoMod string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(module.GoMod)
+	if err != nil {
+		return nil, err
+	}
+	text = replacements.ReplaceAll(text, nil)
+	text = moduleLine.ReplaceAll(text, []byte("module build"))
+	text = staging.ReplaceAll(text, []byte("${1} v0."+strings.TrimPrefix(kubernetesVersion, "1.")+"${2}"))
+	text = append(text, "require k8s.io/kubernetes v"+kubernetesVersion+"\n"...)
+	if err := write(dir, "go.mod", string(text)); err != nil {
+		return nil, err
+	}
+	packageOf := func(program string) string { return "k8s.io/kubernetes/cmd/" + program }
+	tools := "//go:build tools\n\npackage build\n\nimport (\n"
+	for _, p := range []string{apiserver, controllerManager, kubectl} {
+		tools += "\t_ \"" + packageOf(p) + "\"\n"
+	}
+	return packageOf, write(dir, "tools.go", tools+")\n")
+}
+
+func write(dir, name, text string) error {
+	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)
+}

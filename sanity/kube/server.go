@@ -1,0 +1,223 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// Options say what is to run.
+type Options struct {
+	// Controllers of kube-controller-manager to run, by their names there; none where it is empty.
+	Controllers []string
+}
+
+// Server is a running API. Its methods belong to one goroutine.
+type Server struct {
+	options Options
+	bin     string
+	dir     string
+	host    string
+	// ports of etcd (clients, peers), the API and the controllers.
+	etcdPort, peerPort, apiPort, managerPort int
+
+	authority          *authority
+	etcd, api, manager *process
+}
+
+// startPatience bounds how long a server takes to answer; a machine that builds beside it is slow.
+const startPatience = 3 * time.Minute
+
+// Start starts a server.
+func Start(ctx context.Context, options Options) (*Server, error) {
+	bin, err := Binaries(ctx, len(options.Controllers) > 0)
+	if err != nil {
+		return nil, err
+	}
+	base := "/dev/shm"
+	if _, err := os.Stat(base); err != nil {
+		base = ""
+	}
+	dir, err := os.MkdirTemp(base, "millrace-kube-*")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{options: options, bin: bin, dir: dir, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	var err error
+	if s.authority, err = newAuthority(s.dir); err != nil {
+		return err
+	}
+	for _, name := range []string{"apiserver", "accounts"} {
+		if err := s.authority.files(name, net.ParseIP(s.host)); err != nil {
+			return err
+		}
+	}
+	for _, port := range []*int{&s.etcdPort, &s.peerPort, &s.apiPort, &s.managerPort} {
+		if *port, err = s.freePort(ctx); err != nil {
+			return err
+		}
+	}
+	clients, peers := fmt.Sprintf("http://%s:%d", s.host, s.etcdPort), fmt.Sprintf("http://%s:%d", s.host, s.peerPort)
+	s.etcd, err = launch(s.log(etcd), filepath.Join(s.bin, etcd),
+		"--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=warn",
+		"--listen-client-urls="+clients, "--advertise-client-urls="+clients, "--listen-peer-urls="+peers,
+		"--initial-advertise-peer-urls="+peers, "--initial-cluster=test="+peers)
+	if err != nil {
+		return err
+	}
+	if err := s.StartAPI(ctx); err != nil {
+		return err
+	}
+	if len(s.options.Controllers) == 0 {
+		return nil
+	}
+	return s.startManager()
+}
+
+// freePort finds a port that nobody has, below those that the kernel gives away.
+func (s *Server) freePort(ctx context.Context) (int, error) {
+	var listen net.ListenConfig
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		l, err := listen.Listen(ctx, "tcp4", net.JoinHostPort(s.host, itoa(port)))
+		if err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free port on %s", s.host)
+}
+
+func (s *Server) log(program string) string { return filepath.Join(s.dir, program+".log") }
+func (s *Server) file(name string) string   { return filepath.Join(s.dir, name) }
+
+// StartAPI starts kube-apiserver, again after StopAPI, and returns when it answers.
+func (s *Server) StartAPI(ctx context.Context) error {
+	var err error
+	s.api, err = launch(s.log(apiserver), filepath.Join(s.bin, apiserver),
+		fmt.Sprintf("--etcd-servers=http://%s:%d", s.host, s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
+		"--advertise-address="+s.host, "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16",
+		"--authorization-mode=RBAC", "--allow-privileged=true",
+		// There is nobody to make service accounts for the pods that tests make.
+		"--disable-admission-plugins=ServiceAccount",
+		"--client-ca-file="+s.file("ca.crt"), "--tls-cert-file="+s.file("apiserver.crt"), "--tls-private-key-file="+s.file("apiserver.key"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+s.file("accounts.crt"),
+		"--service-account-signing-key-file="+s.file("accounts.key"), "--cert-dir="+s.dir,
+		"--max-requests-inflight=1000", "--max-mutating-requests-inflight=1000", "--profiling=false")
+	if err != nil {
+		return err
+	}
+	config, err := s.Config("probe", "system:masters")
+	if err != nil {
+		return err
+	}
+	config.Timeout = 2 * time.Second
+	client, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		_, err := client.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.api.ended:
+			return fmt.Errorf("%s ended: %s", apiserver, lastLines(s.log(apiserver)))
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w: %s", apiserver, err, lastLines(s.log(apiserver)))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// StopAPI kills kube-apiserver; what it has stored stays.
+func (s *Server) StopAPI() error { return s.api.kill() }
+
+func (s *Server) startManager() error {
+	config, err := s.Kubeconfig("manager", "system:masters")
+	if err != nil {
+		return err
+	}
+	list := ""
+	for i, c := range s.options.Controllers {
+		if i > 0 {
+			list += ","
+		}
+		list += c
+	}
+	s.manager, err = launch(s.log(controllerManager), filepath.Join(s.bin, controllerManager),
+		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false",
+		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+list, "--pvclaimbinder-sync-period=2s",
+		"--kube-api-qps=500", "--kube-api-burst=1000")
+	return err
+}
+
+// Config is for a client who is that user, in those groups.
+func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
+	cert, key, err := s.authority.issue(certificate(user, groups...))
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Config{
+		Host:            fmt.Sprintf("https://%s:%d", s.host, s.apiPort),
+		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: cert, KeyData: key},
+		QPS:             -1,
+	}, nil
+}
+
+// Admin is for a client who may do everything.
+func (s *Server) Admin() (*rest.Config, error) { return s.Config("admin", "system:masters") }
+
+// Kubeconfig writes a file for programs who are that user, in those groups, and names it.
+func (s *Server) Kubeconfig(user string, groups ...string) (string, error) {
+	c, err := s.Config(user, groups...)
+	if err != nil {
+		return "", err
+	}
+	k := clientcmdapi.NewConfig()
+	k.Clusters["test"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
+	k.AuthInfos["user"] = &clientcmdapi.AuthInfo{ClientCertificateData: c.CertData, ClientKeyData: c.KeyData}
+	k.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "user"}
+	k.CurrentContext = "test"
+	name := s.file(user + ".kubeconfig")
+	return name, clientcmd.WriteToFile(*k, name)
+}
+
+// Kubectl runs kubectl as an administrator, and returns what it says on both outputs.
+func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
+	config, err := s.Kubeconfig("kubectl", "system:masters")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, kubectl), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...) //nolint:gosec // The program is ours.
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// APIPID is the process id of kube-apiserver.
+func (s *Server) APIPID() int { return s.api.cmd.Process.Pid }
+
+// Stop ends all processes, and removes what they wrote.
+func (s *Server) Stop() error {
+	return errors.Join(s.manager.kill(), s.api.kill(), s.etcd.kill(), os.RemoveAll(s.dir))
+}
