@@ -57,7 +57,7 @@ type Config struct {
 	Log *slog.Logger
 }
 
-func (c Config) withDefaults() Config {
+func withDefaults(c Config) Config {
 	if c.TTL == 0 {
 		c.TTL = time.Minute
 	}
@@ -137,7 +137,7 @@ var _ cacheclient.Client = (*Client)(nil)
 // New connects to the cluster and, unless that is deferred, proves that it answers and that the directory is there. An
 // error is one sentence for the user.
 func New(ctx context.Context, cfg Config) (*Client, error) {
-	cfg = cfg.withDefaults()
+	cfg = withDefaults(cfg)
 	cluster, err := rpc.Connect(rpc.Config{Masters: cfg.Address.Masters, Security: cfg.Security, Log: cfg.Log})
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", cfg.Address, err)

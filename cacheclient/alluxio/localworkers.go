@@ -62,7 +62,9 @@ func (l *localWorkers) is(w *rpc.Worker) bool {
 	if !l.enabled {
 		return false
 	}
-	if ip := net.ParseIP(w.Host()); !l.hosts[w.Host()] && !(len(l.hosts) > 0 && l.hosts["127.0.0.1"] && ip != nil && ip.IsLoopback()) {
+	ip := net.ParseIP(w.Host())
+	loopback := ip != nil && ip.IsLoopback() && l.hosts["127.0.0.1"]
+	if !l.hosts[w.Host()] && !loopback {
 		return false
 	}
 	l.mu.Lock()

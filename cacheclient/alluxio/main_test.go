@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,7 +47,7 @@ func mountDir(t *testing.T, c *cluster.Cluster, dir string, blockSize int64) str
 	path := fmt.Sprintf("/m%d", mounts.Add(1))
 	if err := conn.Mount(ctx, rpc.Mount{
 		Path: path, Source: dir, ReadOnly: true,
-		Properties: map[string]string{"alluxio.user.block.size.bytes.default": fmt.Sprint(blockSize)},
+		Properties: map[string]string{"alluxio.user.block.size.bytes.default": strconv.FormatInt(blockSize, 10)},
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -225,21 +226,7 @@ func cacheAt(tb testing.TB, c *Client, path string, w *rpc.Worker) {
 
 // blockPath is where a worker has a block.
 func blockPath(s *cluster.Server, id int64) string {
-	return filepath.Join(s.TierDir, "alluxioworker", fmt.Sprint(id))
-}
-
-// layoutNow is the layout of what the client takes a path for.
-func layoutNow(tb testing.TB, c *Client, path string) layout {
-	tb.Helper()
-	info, err := c.Stat(tb.Context(), path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	l, ok := layoutOf(info)
-	if !ok {
-		tb.Fatalf("%s is not Alluxio's: %+v", path, info)
-	}
-	return l
+	return filepath.Join(s.TierDir, "alluxioworker", strconv.FormatInt(id, 10))
 }
 
 // eventually waits until the condition holds.

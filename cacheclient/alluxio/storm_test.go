@@ -137,11 +137,12 @@ func (s *storm) read(ctx context.Context, c *Client, p *published) error {
 func (s *storm) refusedFor(ctx context.Context, c *Client, p *published, number int, err error) error {
 	away := errors.Is(err, cacheclient.ErrUnavailable)
 	gone := (errors.Is(err, cacheclient.ErrStale) || away) && number != p.newest()
-	if ctx.Err() != nil || gone || away && c.cfg.WorkersRead {
-		s.refused.Add(1)
-		return nil
+	over := ctx.Err() != nil
+	if !over && !gone && !(away && c.cfg.WorkersRead) {
+		return fmt.Errorf("version %d of %d: %w", number, p.newest(), err)
 	}
-	return fmt.Errorf("version %d of %d: %w", number, p.newest(), err)
+	s.refused.Add(1)
+	return nil
 }
 
 // often does something again and again until the context ends.

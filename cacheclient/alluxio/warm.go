@@ -116,28 +116,30 @@ func (f *file) warm(ctx context.Context, k int) error {
 
 // bringBlock brings a cold block into a worker, and returns when it is there or will not be.
 func (f *file) bringBlock(ctx context.Context, k int) error {
-	s := span{k: k, n: 1}
-	if info, err := f.source(ctx); err == nil {
-		d, ok, err := f.c.fillFor(ctx, f, s, info)
-		if ok {
-			d.Release()
-			if err != nil {
-				return err
-			}
-			return f.c.awaitFill(ctx, f.l.block(k))
-		}
-		p := f.c.pushFor(ctx, f, k, info)
-		err = errNoPush
-		if p != nil {
-			err = p.awaitPushed(ctx)
-		}
-		if err == nil || errors.Is(err, cacheclient.ErrStale) {
-			return err
-		}
-	} else if errors.Is(err, cacheclient.ErrStale) {
+	info, err := f.source(ctx)
+	if err == nil {
+		err = f.bringOwn(ctx, k, info)
+	}
+	if err == nil || errors.Is(err, cacheclient.ErrStale) {
 		return err
 	}
 	return f.haveCached(ctx, k)
+}
+
+// bringOwn has this process bring a block from the source into a worker.
+func (f *file) bringOwn(ctx context.Context, k int, info cacheclient.Info) error {
+	d, ok, err := f.c.fillFor(ctx, f, span{k: k, n: 1}, info)
+	if ok {
+		d.Release()
+		if err != nil {
+			return err
+		}
+		return f.c.awaitFill(ctx, f.l.block(k))
+	}
+	if p := f.c.pushFor(ctx, f, k, info); p != nil {
+		return p.awaitPushed(ctx)
+	}
+	return errNoPush
 }
 
 // awaitFill waits for the end of a block's fill.

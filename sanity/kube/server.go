@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/discovery"
@@ -75,7 +76,7 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
-	clients, peers := fmt.Sprintf("http://%s:%d", s.host, s.etcdPort), fmt.Sprintf("http://%s:%d", s.host, s.peerPort)
+	clients, peers := "http://"+net.JoinHostPort(s.host, itoa(s.etcdPort)), "http://"+net.JoinHostPort(s.host, itoa(s.peerPort))
 	s.etcd, err = launch(s.log(etcd), filepath.Join(s.bin, etcd),
 		"--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+clients, "--advertise-client-urls="+clients, "--listen-peer-urls="+peers,
@@ -158,13 +159,7 @@ func (s *Server) startManager() error {
 	if err != nil {
 		return err
 	}
-	list := ""
-	for i, c := range s.options.Controllers {
-		if i > 0 {
-			list += ","
-		}
-		list += c
-	}
+	list := strings.Join(s.options.Controllers, ",")
 	s.manager, err = launch(s.log(controllerManager), filepath.Join(s.bin, controllerManager),
 		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false",
 		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+list, "--pvclaimbinder-sync-period=2s",
@@ -179,7 +174,7 @@ func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
 		return nil, err
 	}
 	return &rest.Config{
-		Host:            fmt.Sprintf("https://%s:%d", s.host, s.apiPort),
+		Host:            "https://" + net.JoinHostPort(s.host, itoa(s.apiPort)),
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: cert, KeyData: key},
 		QPS:             -1,
 	}, nil

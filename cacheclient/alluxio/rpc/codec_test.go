@@ -12,11 +12,11 @@ import (
 )
 
 // message is a chunk as workers write it.
-func message(t testing.TB, content []byte) []byte {
-	t.Helper()
+func message(tb testing.TB, content []byte) []byte {
+	tb.Helper()
 	b, err := proto.Marshal(&wire.ReadResponse{Chunk: &wire.Chunk{Data: content}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -84,7 +84,7 @@ func TestChunkThatNoWorkerWrites(t *testing.T) {
 	} {
 		want := new(wire.ReadResponse)
 		wantErr := proto.Unmarshal(b, want)
-		for p := range len(b) {
+		for p := range b {
 			got, err := decoded(split(b, p))
 			if (err != nil) != (wantErr != nil) || !bytes.Equal(got, want.GetChunk().GetData()) {
 				t.Errorf("%s: %q and %v, wanted %q and %v", name, got, err, want.GetChunk().GetData(), wantErr)

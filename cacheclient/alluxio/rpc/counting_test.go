@@ -23,13 +23,13 @@ type requestCounter struct {
 	connections, requests atomic.Int64
 }
 
-func countRequests(t testing.TB, target string) *requestCounter {
-	t.Helper()
+func countRequests(tb testing.TB, target string) *requestCounter {
+	tb.Helper()
 	rc := &requestCounter{}
-	rc.addr = tcpServer(t, func(client net.Conn) {
+	rc.addr = tcpServer(tb, func(client net.Conn) {
 		rc.connections.Add(1)
 		var dialer net.Dialer
-		server, err := dialer.DialContext(context.WithoutCancel(t.Context()), "tcp", target)
+		server, err := dialer.DialContext(context.WithoutCancel(tb.Context()), "tcp", target)
 		if err != nil {
 			return
 		}

@@ -22,11 +22,11 @@ import (
 )
 
 // leaderOf is the master that leads.
-func leaderOf(t testing.TB, c *cluster.Cluster) *cluster.Server {
-	t.Helper()
-	leader, err := c.Leader(within(t, time.Minute))
+func leaderOf(tb testing.TB, c *cluster.Cluster) *cluster.Server {
+	tb.Helper()
+	leader, err := c.Leader(within(tb, time.Minute))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return leader
 }
@@ -59,16 +59,16 @@ func TestLeaderAmongThree(t *testing.T) {
 }
 
 // pause pauses a master for the test. The next test finds a cluster in which no election is under way.
-func pause(t testing.TB, c *cluster.Cluster, master *cluster.Server) {
-	t.Helper()
+func pause(tb testing.TB, c *cluster.Cluster, master *cluster.Server) {
+	tb.Helper()
 	if err := master.Pause(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := c.Restore(ctx); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		for last, since := (*cluster.Server)(nil), time.Now(); time.Since(since) < time.Second && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
 			if leader, err := c.Leader(ctx); err != nil || leader != last {

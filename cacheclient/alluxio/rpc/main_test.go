@@ -41,35 +41,36 @@ func addresses(c *cluster.Cluster) []string {
 }
 
 // connect is a connection of the test's own to masters: other tests of the process do not share it.
-func connect(t testing.TB, masters ...string) *Cluster {
-	t.Helper()
-	return connectAs(t, Security{User: "test-" + strconv.FormatInt(users.Add(1), 10)}, masters...)
+func connect(tb testing.TB, masters ...string) *Cluster {
+	tb.Helper()
+	return connectAs(tb, Security{User: "test-" + strconv.FormatInt(users.Add(1), 10)}, masters...)
 }
 
 var users atomic.Int64
 
-func connectAs(t testing.TB, s Security, masters ...string) *Cluster {
-	t.Helper()
-	c, err := Connect(Config{Masters: masters, Security: s, Log: testLog(t)})
+func connectAs(tb testing.TB, s Security, masters ...string) *Cluster {
+	tb.Helper()
+	c, err := Connect(Config{Masters: masters, Security: s, Log: testLog(tb)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(c.Release)
+	tb.Cleanup(c.Release)
 	return c
 }
 
 // within is a context of the test with a deadline.
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
+func within(tb testing.TB, d time.Duration) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), d)
+	tb.Cleanup(cancel)
 	return ctx
 }
 
 // testLog writes to the test's log until the test ends.
-func testLog(t testing.TB) *slog.Logger {
-	w := &testWriter{t: t}
-	t.Cleanup(func() {
+func testLog(tb testing.TB) *slog.Logger {
+	tb.Helper()
+	w := &testWriter{t: tb}
+	tb.Cleanup(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.t = nil
@@ -125,20 +126,20 @@ func ours() []string {
 }
 
 // mountBlocks shows an empty directory in blocks of that size. It returns the directory, and its path in Alluxio.
-func mountBlocks(t testing.TB, masters *Cluster, blockSize int64) (dir, path string) {
-	t.Helper()
-	dir, path = t.TempDir(), "/mount-"+strconv.FormatInt(numbers.Add(1), 10)
-	if err := masters.Mount(within(t, 20*time.Second), Mount{
+func mountBlocks(tb testing.TB, masters *Cluster, blockSize int64) (dir, path string) {
+	tb.Helper()
+	dir, path = tb.TempDir(), "/mount-"+strconv.FormatInt(numbers.Add(1), 10)
+	if err := masters.Mount(within(tb, 20*time.Second), Mount{
 		Path: path, Source: dir, ReadOnly: true,
 		Properties: map[string]string{"alluxio.user.block.size.bytes.default": strconv.FormatInt(blockSize, 10)},
 	}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := masters.Unmount(ctx, path); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return dir, path
@@ -154,38 +155,38 @@ type source struct {
 var numbers atomic.Int64
 
 // newSource writes a file of random bytes into the under store, and has the masters know of it.
-func newSource(t testing.TB, c *cluster.Cluster, masters *Cluster, size int) *source {
-	t.Helper()
-	return newSourceIn(t, masters, c.UFS(), "", size)
+func newSource(tb testing.TB, c *cluster.Cluster, masters *Cluster, size int) *source {
+	tb.Helper()
+	return newSourceIn(tb, masters, c.UFS(), "", size)
 }
 
 // newSourceIn does so in a directory that is mounted at path.
-func newSourceIn(t testing.TB, masters *Cluster, dir, path string, size int) *source {
-	t.Helper()
+func newSourceIn(tb testing.TB, masters *Cluster, dir, path string, size int) *source {
+	tb.Helper()
 	name := "/file-" + strconv.FormatInt(numbers.Add(1), 10)
 	s := &source{path: path + name, content: make([]byte, size)}
 	_, _ = rand.Read(s.content)
 	if err := os.WriteFile(filepath.Join(dir, name), s.content, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	info, err := masters.Status(within(t, 20*time.Second), s.path, AlwaysSync)
+	info, err := masters.Status(within(tb, 20*time.Second), s.path, AlwaysSync)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.info = info
 	return s
 }
 
 // newDir makes a directory of empty files f0, f1 and so on in the under store.
-func newDir(t testing.TB, c *cluster.Cluster, files int) string {
-	t.Helper()
+func newDir(tb testing.TB, c *cluster.Cluster, files int) string {
+	tb.Helper()
 	dir := "/dir-" + strconv.FormatInt(numbers.Add(1), 10)
 	if err := os.Mkdir(filepath.Join(c.UFS(), dir), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for i := range files {
 		if err := os.WriteFile(filepath.Join(c.UFS(), dir, "f"+strconv.Itoa(i)), nil, 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return dir
@@ -209,11 +210,11 @@ func (s *source) bytes(k int) []byte {
 }
 
 // workerAt is the connection to a worker.
-func workerAt(t testing.TB, c *Cluster, s *cluster.Server) *Worker {
-	t.Helper()
+func workerAt(tb testing.TB, c *Cluster, s *cluster.Server) *Worker {
+	tb.Helper()
 	w, err := c.At(workerAddress(s.Host, int32(s.RPCPort())))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return w
 }
@@ -222,15 +223,15 @@ func workerAddress(host string, port int32) *wire.WorkerNetAddress {
 	return &wire.WorkerNetAddress{Host: &host, RpcPort: &port, DataPort: &port}
 }
 
-func splitPort(t testing.TB, address string) (string, int32) {
-	t.Helper()
+func splitPort(tb testing.TB, address string) (string, int32) {
+	tb.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	n, err := strconv.ParseInt(port, 10, 32)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return host, int32(n)
 }
@@ -252,20 +253,20 @@ func readAll(r *BlockReader) ([]byte, error) {
 }
 
 // log is what a server has logged since from.
-func logSince(t testing.TB, s *cluster.Server, from int64) string {
-	t.Helper()
+func logSince(tb testing.TB, s *cluster.Server, from int64) string {
+	tb.Helper()
 	text, err := os.ReadFile(s.Log)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(text[min(from, int64(len(text))):])
 }
 
-func logSize(t testing.TB, s *cluster.Server) int64 {
-	t.Helper()
+func logSize(tb testing.TB, s *cluster.Server) int64 {
+	tb.Helper()
 	st, err := os.Stat(s.Log)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return st.Size()
 }

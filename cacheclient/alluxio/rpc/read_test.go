@@ -20,33 +20,33 @@ import (
 )
 
 // proxied is a worker behind a proxy that passes everything on until it is told otherwise.
-func proxied(t testing.TB, c *Cluster, s *cluster.Server) (*Worker, *faultproxy.Proxy) {
-	t.Helper()
-	p := faulty(t, s)
-	host, port := splitPort(t, p.Address())
+func proxied(tb testing.TB, c *Cluster, s *cluster.Server) (*Worker, *faultproxy.Proxy) {
+	tb.Helper()
+	p := faulty(tb, s)
+	host, port := splitPort(tb, p.Address())
 	w, err := c.At(workerAddress(host, port))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return w, p
 }
 
 // faulty is a proxy in front of a server.
-func faulty(t testing.TB, s *cluster.Server) *faultproxy.Proxy {
-	t.Helper()
-	p, err := faultproxy.Start(t.Context(), "127.0.0.1:0", s.Address())
+func faulty(tb testing.TB, s *cluster.Server) *faultproxy.Proxy {
+	tb.Helper()
+	p, err := faultproxy.Start(tb.Context(), "127.0.0.1:0", s.Address())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(p.Close)
+	tb.Cleanup(p.Close)
 	return p
 }
 
 // cache has the worker cache block k of a source.
-func (s *source) cache(t testing.TB, w *Worker, k int) {
-	t.Helper()
-	if err := w.Cache(within(t, 30*time.Second), s.block(k), s.under(k).Length, *s.under(k), false); err != nil {
-		t.Fatal(err)
+func (s *source) cache(tb testing.TB, w *Worker, k int) {
+	tb.Helper()
+	if err := w.Cache(within(tb, 30*time.Second), s.block(k), s.under(k).Length, *s.under(k), false); err != nil {
+		tb.Fatal(err)
 	}
 }
 

@@ -250,7 +250,7 @@ func TestServersOfOtherSettings(t *testing.T) {
 			if _, err := m.Status(within(t, 10*time.Second), "/", NeverSync); err != nil {
 				t.Error(err)
 			}
-			e := m.Masters.endpoints[0]
+			e := m.endpoints[0]
 			e.mu.Lock()
 			ids[e.session.id] = true
 			e.mu.Unlock()

@@ -23,21 +23,21 @@ import (
 )
 
 // listen is a listener that ends with the test.
-func listen(t testing.TB) net.Listener {
-	t.Helper()
+func listen(tb testing.TB) net.Listener {
+	tb.Helper()
 	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := config.Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
+	tb.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
 // tcpServer calls fn for each connection, and closes it then.
-func tcpServer(t testing.TB, fn func(net.Conn)) string {
-	t.Helper()
-	l := listen(t)
+func tcpServer(tb testing.TB, fn func(net.Conn)) string {
+	tb.Helper()
+	l := listen(tb)
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -54,9 +54,9 @@ func tcpServer(t testing.TB, fn func(net.Conn)) string {
 }
 
 // grpcServer serves what is registered until the test ends.
-func grpcServer(t testing.TB, register func(*grpc.Server), options ...grpc.ServerOption) string {
-	t.Helper()
-	l := listen(t)
+func grpcServer(tb testing.TB, register func(*grpc.Server), options ...grpc.ServerOption) string {
+	tb.Helper()
+	l := listen(tb)
 	s := grpc.NewServer(options...)
 	register(s)
 	served := make(chan struct{})
@@ -64,7 +64,7 @@ func grpcServer(t testing.TB, register func(*grpc.Server), options ...grpc.Serve
 		defer close(served)
 		_ = s.Serve(l)
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.Stop()
 		<-served
 	})

@@ -91,7 +91,7 @@ func TestNoWorkersToList(t *testing.T) {
 
 // TestBreaker checks what counts as a failure of a worker.
 func TestBreaker(t *testing.T) {
-	clear := []error{nil, fs.ErrNotExist, fs.ErrPermission, ErrNoRoom, ErrShort, fs.ErrExist}
+	plain := []error{nil, fs.ErrNotExist, fs.ErrPermission, ErrNoRoom, ErrShort, fs.ErrExist}
 	silent := []error{context.Canceled, errReleased}
 	failures := []error{&Unreachable{}, context.DeadlineExceeded, fmt.Errorf("x: %w", cacheclient.ErrUnavailable)}
 	for _, failure := range failures {
@@ -109,7 +109,7 @@ func TestBreaker(t *testing.T) {
 		if !w.Broken() {
 			t.Errorf("%d times %v, and the worker is not broken", brokenAfter, failure)
 		}
-		for _, err := range clear {
+		for _, err := range plain {
 			w.outcome(failure)
 			w.outcome(err)
 			if w.Broken() {
