@@ -137,8 +137,13 @@ func (s *storm) read(ctx context.Context, c *Client, p *published) error {
 func (s *storm) refusedFor(ctx context.Context, c *Client, p *published, number int, err error) error {
 	away := errors.Is(err, cacheclient.ErrUnavailable)
 	gone := (errors.Is(err, cacheclient.ErrStale) || away) && number != p.newest()
-	over := ctx.Err() != nil
-	if !over && !gone && !(away && c.cfg.WorkersRead) {
+	over := false
+	select {
+	case <-ctx.Done():
+		over = true
+	default:
+	}
+	if passed := over || gone || away && c.cfg.WorkersRead; !passed {
 		return fmt.Errorf("version %d of %d: %w", number, p.newest(), err)
 	}
 	s.refused.Add(1)
