@@ -30,6 +30,7 @@ import (
 
 // settings are the command line.
 type settings struct {
+	draw    bool
 	bin     string
 	results string
 	rounds  int
@@ -72,6 +73,7 @@ func parse(args []string) (settings, error) {
 	fs.StringVar(&cfg.bin, "millrace", "bin/millrace", "the `program` to measure")
 	fs.StringVar(&cfg.results, "results", "results.json", "the `file` that the results are written to")
 	fs.IntVar(&cfg.rounds, "rounds", 3, "how often each case is measured")
+	fs.BoolVar(&cfg.draw, "draw", false, "draw the plot of the results file again, and measure nothing")
 	fs.StringVar(&size, "size", "1GiB", "`size` of each large file; four of them and their copies must fit into memory")
 	fs.IntVar(&cfg.files, "files", 100_000, "how many files ls-warm lists")
 	fs.StringVar(&cases, "cases", "", "comma-separated `names` of the cases to measure instead of all: "+strings.Join(caseNames(), ","))
@@ -101,6 +103,9 @@ func (c settings) wants(name string) bool { return c.cases[""] || c.cases[name] 
 
 // run measures, prints and writes.
 func run(cfg settings) error {
+	if cfg.draw {
+		return redraw(cfg.results)
+	}
 	if why := session.CanMount(); why != "" {
 		return fmt.Errorf("this machine cannot mount: %s", why)
 	}
@@ -123,5 +128,8 @@ func run(cfg settings) error {
 		return err
 	}
 	fmt.Printf("\nwritten to %s\n", cfg.results)
+	if err := b.results.draw(cfg.results); err != nil {
+		return err
+	}
 	return b.results.failure()
 }
