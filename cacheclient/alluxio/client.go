@@ -123,6 +123,8 @@ type Client struct {
 	pushes map[int64]*push
 	// open counts the handles by path: what is open is not freed.
 	open map[string]int
+	// bySource are the directories whose reading began at the source, while no master answered.
+	bySource map[string]bool
 	// capacity is what the masters told last.
 	capacity cacheclient.Capacity
 }
@@ -150,7 +152,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 			refused: make(map[string]time.Time),
 		},
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), bringing: semaphore.NewWeighted(bringing),
-		fills: make(map[int64]*fill), pushes: make(map[int64]*push), open: make(map[string]int),
+		fills: make(map[int64]*fill), pushes: make(map[int64]*push), open: make(map[string]int), bySource: make(map[string]bool),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	if err := c.start(ctx); err != nil {
@@ -327,15 +329,46 @@ func (c *Client) Stat(ctx context.Context, path string) (cacheclient.Info, error
 	return info, err
 }
 
-// List implements cacheclient.Client.
+// List implements cacheclient.Client. A directory whose reading began at the source is read on there: places in one list
+// mean nothing in another.
 func (c *Client) List(ctx context.Context, dir string, from uint64, limit int, attrs bool) (cacheclient.Page, error) {
+	if from > 0 && c.listedBySource(dir) {
+		return c.direct.List(ctx, dir, from, limit, attrs)
+	}
 	page, err := c.names.List(ctx, dir, from, limit, attrs)
+	if from > 0 {
+		return page, err
+	}
+	bySource := false
 	if errors.Is(err, cacheclient.ErrUnavailable) && c.sourceFor(dir) {
 		if found, sourceErr := c.direct.List(ctx, dir, from, limit, attrs); !errors.Is(sourceErr, cacheclient.ErrUnavailable) {
-			return found, sourceErr
+			page, err, bySource = found, sourceErr, true
 		}
 	}
+	c.noteList(dir, bySource)
 	return page, err
+}
+
+// maxBySource bounds the directories that are remembered to be read at the source.
+const maxBySource = 4096
+
+// noteList notes where the reading of a directory has begun.
+func (c *Client) noteList(dir string, bySource bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !bySource:
+		delete(c.bySource, dir)
+	case len(c.bySource) < maxBySource:
+		c.bySource[dir] = true
+	}
+}
+
+// listedBySource tells whether the reading of a directory began at the source.
+func (c *Client) listedBySource(dir string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bySource[dir]
 }
 
 // sourceFor tells whether this machine can read the source of a path.
