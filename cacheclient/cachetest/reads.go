@@ -95,6 +95,8 @@ func (s *suite) warm() {
 		}
 		return
 	}
+	// A cluster may have blocks of others.
+	before := s.c.Capacity().Used
 	var last int64
 	if err := s.c.Warm(s.ctx, "big.bin", func(n int64) { last = n }); err != nil {
 		s.Fatal(err)
@@ -122,8 +124,8 @@ func (s *suite) warm() {
 	if err != nil || freed < int64(len(want)) {
 		s.Errorf("free: %d bytes, %v", freed, err)
 	}
-	if used := s.c.Capacity().Used; used != 0 {
-		s.Errorf("%d bytes used after all was freed", used)
+	if used := s.c.Capacity().Used; used > before {
+		s.Errorf("%d bytes used after all was freed, and %d before it was warmed", used, before)
 	}
 }
 
