@@ -85,9 +85,14 @@ func unsupported(l *v1alpha1.DataLoad, now time.Time) {
 		name string
 		set  bool
 	}{
-		{"options", len(s.Options) > 0}, {"podMetadata", len(s.PodMetadata.Labels)+len(s.PodMetadata.Annotations) > 0}, {"affinity", s.Affinity != nil},
-		{"tolerations", len(s.Tolerations) > 0}, {"nodeSelector", len(s.NodeSelector) > 0}, {"schedulerName", s.SchedulerName != ""},
-		{"resources", len(s.Resources.Limits)+len(s.Resources.Requests) > 0}, {"runAfter.affinityStrategy", s.RunAfter != nil && s.RunAfter.AffinityStrategy != nil},
+		{"options", len(s.Options) > 0},
+		{"podMetadata", len(s.PodMetadata.Labels)+len(s.PodMetadata.Annotations) > 0},
+		{"affinity", s.Affinity != nil},
+		{"tolerations", len(s.Tolerations) > 0},
+		{"nodeSelector", len(s.NodeSelector) > 0},
+		{"schedulerName", s.SchedulerName != ""},
+		{"resources", len(s.Resources.Limits)+len(s.Resources.Requests) > 0},
+		{"runAfter.affinityStrategy", s.RunAfter != nil && s.RunAfter.AffinityStrategy != nil},
 	} {
 		if f.set {
 			fields = append(fields, "spec."+f.name)

@@ -22,7 +22,7 @@ func (c *Clusters) walk(ctx context.Context, cl *cluster) {
 	ctx, cancel := context.WithTimeout(ctx, walkPatience)
 	defer cancel()
 	var total, files int64
-	err := ctx.Err()
+	var err error
 	cl.mu.Lock()
 	want := cl.want
 	cl.mu.Unlock()

@@ -85,7 +85,7 @@ spec:
 // TestRealAlluxio has a real cluster where pods would run, from the mounts to a load, through a failover.
 func TestRealAlluxio(t *testing.T) {
 	s, c := server(t)
-	real := cluster.ForTest(t, cluster.Config{})
+	servers := cluster.ForTest(t, cluster.Config{})
 	ns := namespace(t, c)
 	keys := gateway.NewKeys()
 	specs := cached(source(t, "data", keys, map[string]int{"a/one": 3 << 20, "a/two": 1000, "three": 5<<20 + 17}))
@@ -95,7 +95,7 @@ func TestRealAlluxio(t *testing.T) {
 	start(t, s, ns, func(config *controller.Config) {
 		config.Addresses = func(types.NamespacedName, []string) []string {
 			var addresses []string
-			for _, m := range real.Masters() {
+			for _, m := range servers.Masters() {
 				addresses = append(addresses, m.Address())
 			}
 			return addresses
@@ -121,9 +121,9 @@ func TestRealAlluxio(t *testing.T) {
 			d.Status.CacheStates[v1alpha1.Cached] == "0.00B" && d.Status.CacheStates[v1alpha1.CacheCapacity] == "512.00MiB" &&
 			d.Status.CacheStates[v1alpha1.CachedPercentage] == "0.0%"
 	})
-	kubelet(t, c, ns, real)
+	kubelet(t, c, ns, servers)
 
-	leader, err := real.Leader(t.Context())
+	leader, err := servers.Leader(t.Context())
 	must(t, err)
 	must(t, leader.Kill())
 	time.Sleep(time.Second)
@@ -150,12 +150,12 @@ func TestRealAlluxio(t *testing.T) {
 	must(t, c.Patch(t.Context(), d, mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0], *more}}})))
 	byHand := t.TempDir()
 	for _, args := range [][]string{{"unmount", "/hbase"}, {"mount", "/mine", byHand}} {
-		if out, err := real.Shell(t.Context(), args...); err != nil {
+		if out, err := servers.Shell(t.Context(), args...); err != nil {
 			t.Fatal(out, err)
 		}
 	}
 	eventually(t, "the mounts are what the spec says", func() string {
-		out, err := real.Shell(t.Context(), "mount")
+		out, err := servers.Shell(t.Context(), "mount")
 		must(t, err)
 		for _, path := range []string{" /hbase ", " /part ", " /mine "} {
 			if !strings.Contains(out, path) {
@@ -166,7 +166,7 @@ func TestRealAlluxio(t *testing.T) {
 	})
 	must(t, c.Patch(t.Context(), dataset(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0]}}})))
 	eventually(t, "the mount is gone", func() string {
-		out, err := real.Shell(t.Context(), "mount")
+		out, err := servers.Shell(t.Context(), "mount")
 		must(t, err)
 		if strings.Contains(out, " /part ") || !strings.Contains(out, " /mine ") {
 			return out
@@ -176,7 +176,7 @@ func TestRealAlluxio(t *testing.T) {
 }
 
 // kubelet gives the pods the addresses of real servers, and waits until the controller has said that they do their work.
-func kubelet(t *testing.T, c client.Client, ns string, real *cluster.Cluster) {
+func kubelet(t *testing.T, c client.Client, ns string, alluxio *cluster.Cluster) {
 	t.Helper()
 	eventually(t, "the pods are marked", func() string {
 		pods := &corev1.PodList{}
@@ -184,13 +184,13 @@ func kubelet(t *testing.T, c client.Client, ns string, real *cluster.Cluster) {
 		marked := 0
 		for i := range pods.Items {
 			pod := &pods.Items[i]
-			at := int(pod.Name[len(pod.Name)-1] - '0')
-			servers, gate := real.Masters(), corev1.PodConditionType(objects.RaftRole)
+			number := int(pod.Name[len(pod.Name)-1] - '0')
+			servers, gate := alluxio.Masters(), corev1.PodConditionType(objects.RaftRole)
 			if pod.Labels["role"] == objects.RoleWorker {
-				servers, gate = real.Workers(), objects.Registered
+				servers, gate = alluxio.Workers(), objects.Registered
 			}
 			if pod.Status.PodIP == "" {
-				pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[at].Host, []corev1.PodIP{{IP: servers[at].Host}}
+				pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[number].Host, []corev1.PodIP{{IP: servers[number].Host}}
 				must(t, c.Status().Update(t.Context(), pod))
 			}
 			for _, cond := range pod.Status.Conditions {

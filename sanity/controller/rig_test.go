@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -58,7 +59,7 @@ func start(t *testing.T, s *kube.Server, ns string, change func(*controller.Conf
 		case err := <-done:
 			return err
 		case <-time.After(patience):
-			return fmt.Errorf("the controller does not end")
+			return errors.New("the controller does not end")
 		}
 	}
 	t.Cleanup(func() {

@@ -168,11 +168,12 @@ func kubernetesModule(ctx context.Context, dir string) (func(string) string, err
 		return nil, err
 	}
 	packageOf := func(program string) string { return "k8s.io/kubernetes/cmd/" + program }
-	tools := "//go:build tools\n\npackage build\n\nimport (\n"
+	var tools strings.Builder
+	tools.WriteString("//go:build tools\n\npackage build\n\nimport (\n")
 	for _, p := range []string{apiserver, controllerManager, kubectl} {
-		tools += "\t_ \"" + packageOf(p) + "\"\n"
+		tools.WriteString("\t_ \"" + packageOf(p) + "\"\n")
 	}
-	return packageOf, write(dir, "tools.go", tools+")\n")
+	return packageOf, write(dir, "tools.go", tools.String()+")\n")
 }
 
 func write(dir, name, text string) error {

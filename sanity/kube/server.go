@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/discovery"
@@ -75,7 +76,7 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
-	clients, peers := fmt.Sprintf("http://%s:%d", s.host, s.etcdPort), fmt.Sprintf("http://%s:%d", s.host, s.peerPort)
+	clients, peers := "http://"+s.at(s.etcdPort), "http://"+s.at(s.peerPort)
 	s.etcd, err = launch(s.log(etcd), filepath.Join(s.bin, etcd),
 		"--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+clients, "--advertise-client-urls="+clients, "--listen-peer-urls="+peers,
@@ -97,13 +98,16 @@ func (s *Server) freePort(ctx context.Context) (int, error) {
 	var listen net.ListenConfig
 	for range 100 {
 		port := 20000 + rand.IntN(12000)
-		l, err := listen.Listen(ctx, "tcp4", net.JoinHostPort(s.host, itoa(port)))
+		l, err := listen.Listen(ctx, "tcp4", s.at(port))
 		if err == nil {
 			return port, l.Close()
 		}
 	}
 	return 0, fmt.Errorf("no free port on %s", s.host)
 }
+
+// at is an address of this server.
+func (s *Server) at(port int) string { return net.JoinHostPort(s.host, itoa(port)) }
 
 func (s *Server) log(program string) string { return filepath.Join(s.dir, program+".log") }
 func (s *Server) file(name string) string   { return filepath.Join(s.dir, name) }
@@ -112,7 +116,7 @@ func (s *Server) file(name string) string   { return filepath.Join(s.dir, name) 
 func (s *Server) StartAPI(ctx context.Context) error {
 	var err error
 	s.api, err = launch(s.log(apiserver), filepath.Join(s.bin, apiserver),
-		fmt.Sprintf("--etcd-servers=http://%s:%d", s.host, s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
+		"--etcd-servers=http://"+s.at(s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
 		"--advertise-address="+s.host, "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC", "--allow-privileged=true",
 		// There is nobody to make service accounts for the pods that tests make.
@@ -158,16 +162,9 @@ func (s *Server) startManager() error {
 	if err != nil {
 		return err
 	}
-	list := ""
-	for i, c := range s.options.Controllers {
-		if i > 0 {
-			list += ","
-		}
-		list += c
-	}
 	s.manager, err = launch(s.log(controllerManager), filepath.Join(s.bin, controllerManager),
 		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false",
-		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+list, "--pvclaimbinder-sync-period=2s",
+		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+strings.Join(s.options.Controllers, ","), "--pvclaimbinder-sync-period=2s",
 		"--kube-api-qps=500", "--kube-api-burst=1000")
 	return err
 }
@@ -179,7 +176,7 @@ func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
 		return nil, err
 	}
 	return &rest.Config{
-		Host:            fmt.Sprintf("https://%s:%d", s.host, s.apiPort),
+		Host:            "https://" + s.at(s.apiPort),
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: cert, KeyData: key},
 		QPS:             -1,
 	}, nil
