@@ -40,7 +40,8 @@ test: setup build ## all tests under the race detector, the summary last
 		GOMAXPROCS=1 $(TOOL) gotestsum --format pkgname -- -timeout 5m ./fuse/...; \
 	fi
 	@echo 'all tests:'
-	@$(TOOL) gotestsum --format pkgname -- $(RACE) -timeout 15m ./...
+	@# One package at a time: several start clusters of their own, and some measure.
+	@$(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -timeout 15m ./...
 
 .PHONY: sanity
 sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
@@ -48,6 +49,10 @@ sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity again
 
 # How long `make soak` kills.
 SOAK ?= 60s
+
+.PHONY: controller
+controller: setup build ## the controller on a real API server, which is built once (root is not needed)
+	@MILLRACE_KUBE=1 $(TOOL) gotestsum --format testname -- -count 1 -timeout 40m ./sanity/controller
 
 .PHONY: soak
 soak: setup build ## the long forms: an agent that is killed for $SOAK (60s), 1,000 rounds of attaching (root)

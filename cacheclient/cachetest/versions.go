@@ -15,9 +15,11 @@ import (
 func (s *suite) changed() {
 	old := s.mustOpen("one block")
 	defer func() { _ = old.Close() }()
-	if _, err := old.Read(s.ctx, 0, 10); err != nil {
+	begun, err := old.Read(s.ctx, 0, 10)
+	if err != nil {
 		s.Fatal(err)
 	}
+	begun.Release()
 	info := old.Info()
 	fresh := content(99, 1<<20)
 	put(s.T, s.dir, "one block", fresh, time.Now())

@@ -16,6 +16,7 @@ import (
 
 // TestAPIServerAway takes the API server away for a while, and changes a spec when it is back.
 func TestAPIServerAway(t *testing.T) {
+	needKube(t)
 	s := kube.ForTest(t, kube.Options{})
 	c := withCRDs(t, s)
 	installAPI(t, c)

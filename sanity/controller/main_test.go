@@ -27,10 +27,19 @@ func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 // server is the shared server with our API, and a client that may do everything.
 func server(t *testing.T) (*kube.Server, client.Client) {
 	t.Helper()
+	needKube(t)
 	s := shared.Get(t)
 	c := withCRDs(t, s)
 	installAPI(t, c)
 	return s, c
+}
+
+// needKube skips the test where nobody asked for it: the first one builds a Kubernetes control plane, which takes ten minutes.
+func needKube(t *testing.T) {
+	t.Helper()
+	if os.Getenv("MILLRACE_KUBE") == "" {
+		t.Skip("needs a Kubernetes control plane, built once: make controller")
+	}
 }
 
 // withCRDs is a client that may do everything, and knows CRDs too.

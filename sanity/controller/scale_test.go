@@ -39,6 +39,7 @@ func TestScaleOfMany(t *testing.T) {
 		must(t, err)
 	}
 	// Without Kubernetes' own controllers, whose work on two cores would be measured too.
+	needKube(t)
 	s := kube.ForTest(t, kube.Options{})
 	api, err := s.Admin()
 	must(t, err)

@@ -76,7 +76,11 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
+<<<<<<< HEAD
 	clients, peers := "http://"+net.JoinHostPort(s.host, itoa(s.etcdPort)), "http://"+net.JoinHostPort(s.host, itoa(s.peerPort))
+=======
+	clients, peers := "http://"+s.at(s.etcdPort), "http://"+s.at(s.peerPort)
+>>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 	s.etcd, err = launch(s.log(etcd), filepath.Join(s.bin, etcd),
 		"--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+clients, "--advertise-client-urls="+clients, "--listen-peer-urls="+peers,
@@ -98,13 +102,16 @@ func (s *Server) freePort(ctx context.Context) (int, error) {
 	var listen net.ListenConfig
 	for range 100 {
 		port := 20000 + rand.IntN(12000)
-		l, err := listen.Listen(ctx, "tcp4", net.JoinHostPort(s.host, itoa(port)))
+		l, err := listen.Listen(ctx, "tcp4", s.at(port))
 		if err == nil {
 			return port, l.Close()
 		}
 	}
 	return 0, fmt.Errorf("no free port on %s", s.host)
 }
+
+// at is an address of this server.
+func (s *Server) at(port int) string { return net.JoinHostPort(s.host, itoa(port)) }
 
 func (s *Server) log(program string) string { return filepath.Join(s.dir, program+".log") }
 func (s *Server) file(name string) string   { return filepath.Join(s.dir, name) }
@@ -113,7 +120,7 @@ func (s *Server) file(name string) string   { return filepath.Join(s.dir, name) 
 func (s *Server) StartAPI(ctx context.Context) error {
 	var err error
 	s.api, err = launch(s.log(apiserver), filepath.Join(s.bin, apiserver),
-		fmt.Sprintf("--etcd-servers=http://%s:%d", s.host, s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
+		"--etcd-servers=http://"+s.at(s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
 		"--advertise-address="+s.host, "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC", "--allow-privileged=true",
 		// There is nobody to make service accounts for the pods that tests make.
@@ -159,10 +166,13 @@ func (s *Server) startManager() error {
 	if err != nil {
 		return err
 	}
+<<<<<<< HEAD
 	list := strings.Join(s.options.Controllers, ",")
+=======
+>>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 	s.manager, err = launch(s.log(controllerManager), filepath.Join(s.bin, controllerManager),
 		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false",
-		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+list, "--pvclaimbinder-sync-period=2s",
+		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+strings.Join(s.options.Controllers, ","), "--pvclaimbinder-sync-period=2s",
 		"--kube-api-qps=500", "--kube-api-burst=1000")
 	return err
 }
@@ -174,7 +184,11 @@ func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
 		return nil, err
 	}
 	return &rest.Config{
+<<<<<<< HEAD
 		Host:            "https://" + net.JoinHostPort(s.host, itoa(s.apiPort)),
+=======
+		Host:            "https://" + s.at(s.apiPort),
+>>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: cert, KeyData: key},
 		QPS:             -1,
 	}, nil
