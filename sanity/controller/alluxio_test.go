@@ -85,11 +85,7 @@ spec:
 // TestRealAlluxio has a real cluster where pods would run, from the mounts to a load, through a failover.
 func TestRealAlluxio(t *testing.T) {
 	s, c := server(t)
-<<<<<<< HEAD
-	alluxio := cluster.ForTest(t, cluster.Config{})
-=======
 	servers := cluster.ForTest(t, cluster.Config{})
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 	ns := namespace(t, c)
 	keys := gateway.NewKeys()
 	specs := cached(source(t, "data", keys, map[string]int{"a/one": 3 << 20, "a/two": 1000, "three": 5<<20 + 17}))
@@ -99,11 +95,7 @@ func TestRealAlluxio(t *testing.T) {
 	start(t, s, ns, func(config *controller.Config) {
 		config.Addresses = func(types.NamespacedName, []string) []string {
 			var addresses []string
-<<<<<<< HEAD
-			for _, m := range alluxio.Masters() {
-=======
 			for _, m := range servers.Masters() {
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 				addresses = append(addresses, m.Address())
 			}
 			return addresses
@@ -129,15 +121,9 @@ func TestRealAlluxio(t *testing.T) {
 			d.Status.CacheStates[v1alpha1.Cached] == "0.00B" && d.Status.CacheStates[v1alpha1.CacheCapacity] == "512.00MiB" &&
 			d.Status.CacheStates[v1alpha1.CachedPercentage] == "0.0%"
 	})
-<<<<<<< HEAD
-	kubelet(t, c, ns, alluxio)
-
-	leader, err := alluxio.Leader(t.Context())
-=======
 	kubelet(t, c, ns, servers)
 
 	leader, err := servers.Leader(t.Context())
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 	must(t, err)
 	must(t, leader.Kill())
 	time.Sleep(time.Second)
@@ -164,20 +150,12 @@ func TestRealAlluxio(t *testing.T) {
 	must(t, c.Patch(t.Context(), d, mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0], *more}}})))
 	byHand := t.TempDir()
 	for _, args := range [][]string{{"unmount", "/hbase"}, {"mount", "/mine", byHand}} {
-<<<<<<< HEAD
-		if out, err := alluxio.Shell(t.Context(), args...); err != nil {
-=======
 		if out, err := servers.Shell(t.Context(), args...); err != nil {
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 			t.Fatal(out, err)
 		}
 	}
 	eventually(t, "the mounts are what the spec says", func() string {
-<<<<<<< HEAD
-		out, err := alluxio.Shell(t.Context(), "mount")
-=======
 		out, err := servers.Shell(t.Context(), "mount")
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 		must(t, err)
 		for _, path := range []string{" /hbase ", " /part ", " /mine "} {
 			if !strings.Contains(out, path) {
@@ -188,11 +166,7 @@ func TestRealAlluxio(t *testing.T) {
 	})
 	must(t, c.Patch(t.Context(), dataset(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0]}}})))
 	eventually(t, "the mount is gone", func() string {
-<<<<<<< HEAD
-		out, err := alluxio.Shell(t.Context(), "mount")
-=======
 		out, err := servers.Shell(t.Context(), "mount")
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 		must(t, err)
 		if strings.Contains(out, " /part ") || !strings.Contains(out, " /mine ") {
 			return out
@@ -210,11 +184,7 @@ func kubelet(t *testing.T, c client.Client, ns string, alluxio *cluster.Cluster)
 		marked := 0
 		for i := range pods.Items {
 			pod := &pods.Items[i]
-<<<<<<< HEAD
-			at := int(pod.Name[len(pod.Name)-1] - '0')
-=======
 			number := int(pod.Name[len(pod.Name)-1] - '0')
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 			servers, gate := alluxio.Masters(), corev1.PodConditionType(objects.RaftRole)
 			if pod.Labels["role"] == objects.RoleWorker {
 				servers, gate = alluxio.Workers(), objects.Registered

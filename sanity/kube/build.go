@@ -173,12 +173,7 @@ func kubernetesModule(ctx context.Context, dir string) (func(string) string, err
 	for _, p := range []string{apiserver, controllerManager, kubectl} {
 		tools.WriteString("\t_ \"" + packageOf(p) + "\"\n")
 	}
-<<<<<<< HEAD
-	tools.WriteString(")\n")
-	return packageOf, write(dir, "tools.go", tools.String())
-=======
 	return packageOf, write(dir, "tools.go", tools.String()+")\n")
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 }
 
 func write(dir, name, text string) error {

@@ -76,11 +76,7 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
-<<<<<<< HEAD
-	clients, peers := "http://"+net.JoinHostPort(s.host, itoa(s.etcdPort)), "http://"+net.JoinHostPort(s.host, itoa(s.peerPort))
-=======
 	clients, peers := "http://"+s.at(s.etcdPort), "http://"+s.at(s.peerPort)
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 	s.etcd, err = launch(s.log(etcd), filepath.Join(s.bin, etcd),
 		"--name=test", "--data-dir="+filepath.Join(s.dir, "etcd"), "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+clients, "--advertise-client-urls="+clients, "--listen-peer-urls="+peers,
@@ -166,10 +162,6 @@ func (s *Server) startManager() error {
 	if err != nil {
 		return err
 	}
-<<<<<<< HEAD
-	list := strings.Join(s.options.Controllers, ",")
-=======
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 	s.manager, err = launch(s.log(controllerManager), filepath.Join(s.bin, controllerManager),
 		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false",
 		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+strings.Join(s.options.Controllers, ","), "--pvclaimbinder-sync-period=2s",
@@ -184,11 +176,7 @@ func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
 		return nil, err
 	}
 	return &rest.Config{
-<<<<<<< HEAD
-		Host:            "https://" + net.JoinHostPort(s.host, itoa(s.apiPort)),
-=======
 		Host:            "https://" + s.at(s.apiPort),
->>>>>>> 109b3f44357b6775dd3b6fa64a733e55ef77f940
 		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: cert, KeyData: key},
 		QPS:             -1,
 	}, nil
