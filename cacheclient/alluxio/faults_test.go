@@ -211,13 +211,18 @@ func TestAWorkerIsKilled(t *testing.T) {
 			}
 			n := client.Counters()
 			t.Logf("the longest read took %v (the machine adds up to %v); %d MiB came from the source", slowest, machine(), n.BytesSource/mib)
-			if slowest > time.Second+machine() {
+			limit := time.Second
+			if tc.harm == "paused" {
+				// One that hangs is known by its silence alone, at more than one place.
+				limit = 3 * time.Second
+			}
+			if slowest > limit+machine() {
 				t.Errorf("a read waited %v", slowest)
 			}
 			// And from the start, by somebody else.
 			again, err := readAll(t.Context(), open(t, client, v.path), v, mib, nil)
 			t.Logf("again: the longest read took %v", again)
-			if err != nil || again > time.Second+machine() {
+			if err != nil || again > limit+machine() {
 				t.Errorf("read again: %v, the longest in %v", err, again)
 			}
 		})
