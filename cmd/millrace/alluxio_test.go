@@ -1,13 +1,9 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -108,68 +104,4 @@ func TestAlluxioRefused(t *testing.T) {
 		args := append([]string{"mount", "--timeout", "2s"}, wrong.flags...)
 		r.refused(wrong.code, wrong.say, append(args, wrong.source, r.dir)...)
 	}
-}
-
-// TestAlluxioManyFiles opens and reads 10,000 files in an order of chance. A worker with few locks would let nobody
-// in if one were kept, and what the serving process has open is bounded.
-func TestAlluxioManyFiles(t *testing.T) {
-	const files, locks, mostOpen, mostMemory = 10_000, 64, 900, 400 << 20
-	r := newRig(t)
-	c := cluster.ForTest(t, cluster.Config{
-		Masters: 1, Workers: 1, UFS: r.source,
-		WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": strconv.Itoa(locks)},
-	})
-	for i := range files {
-		r.write(fmt.Sprintf("d%d/f%d", i%10, i), 100+i%7)
-	}
-	r.ok("mount", "--background", c.Address(), r.dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	pid, most := r.status(r.dir).PID, 0
-	done := make(chan error, 1)
-	var out []byte
-	go func() {
-		var err error
-		out, err = exec.CommandContext(ctx, "bash", "-c", `set -o pipefail; cd "$1" && find . -type f | shuf | xargs -P 4 -n 50 cat | wc -c`, "bash", r.dir).Output()
-		done <- err
-	}()
-	for over := false; !over; {
-		select {
-		case err := <-done:
-			over = true
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-		case <-time.After(50 * time.Millisecond):
-		}
-		fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-		most = max(most, len(fds))
-	}
-	want := 0
-	for i := range files {
-		want += 100 + i%7
-	}
-	if got := strings.TrimSpace(string(out)); got != strconv.Itoa(want) {
-		t.Errorf("%s bytes were read of %d", got, want)
-	}
-	memory := residentMemory(t, pid)
-	t.Logf("%d files read; at most %d descriptors, %d MB of memory", files, most, memory>>20)
-	if most > mostOpen || memory > mostMemory {
-		t.Errorf("the serving process had %d descriptors and has %d bytes in memory, want at most %d and %d", most, memory, mostOpen, mostMemory)
-	}
-	r.ok("unmount", r.dir)
-}
-
-// residentMemory is what a process has in memory, in bytes.
-func residentMemory(t *testing.T, pid int) int {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pages * os.Getpagesize()
 }
