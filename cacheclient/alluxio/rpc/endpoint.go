@@ -135,6 +135,14 @@ func (e *Endpoint) Do(ctx context.Context, f func(ctx context.Context, conn *grp
 	}
 }
 
+// explain says what an error of a call to the server means.
+func (e *Endpoint) explain(err error) error {
+	if err != nil && e.life.Err() != nil {
+		return errReleased
+	}
+	return explain(e.addr, err)
+}
+
 // authenticated returns the session in use, after making one if there is none; nil where the server wants none. Callers
 // share a handshake, and its failure.
 func (e *Endpoint) authenticated(ctx context.Context) (*session, error) {

@@ -70,7 +70,9 @@ func explain(addr string, err error) error {
 		// A leader in safe mode waits for its workers, and tells nothing of them until then.
 		return &Unreachable{Addr: addr, Why: plain(text), busy: strings.Contains(text, "safe mode")}
 	case codes.ResourceExhausted:
-		return &Unreachable{Addr: addr, Why: "is too busy: " + text, busy: true}
+		if !strings.Contains(text, "larger than max") {
+			return &Unreachable{Addr: addr, Why: "is too busy: " + text, busy: true}
+		}
 	case codes.Canceled:
 		return explainCancelled(addr, text)
 	case codes.Internal:
@@ -81,11 +83,8 @@ func explain(addr string, err error) error {
 
 // explainCancelled tells apart who ended a call.
 func explainCancelled(addr, text string) error {
-	switch {
-	case text == context.Canceled.Error():
+	if text == context.Canceled.Error() {
 		return fmt.Errorf("%s: %w", addr, context.Canceled)
-	case strings.Contains(text, "client connection is closing"):
-		return errReleased
 	}
 	return &Unreachable{Addr: addr, Why: "ended the call: " + text}
 }
@@ -100,14 +99,6 @@ func explainInternal(addr, text string) error {
 		return &Unreachable{Addr: addr, Why: "broke the call off: " + text}
 	}
 	return fmt.Errorf("%s: %s: %s", addr, codes.Internal, text)
-}
-
-// explainMidway is explain for a stream that was under way: there, a server that does not know us has forgotten us.
-func explainMidway(addr string, err error) error {
-	if status.Code(err) == codes.Unauthenticated {
-		return &Unreachable{Addr: addr, Why: "forgot the authentication in the middle of a call"}
-	}
-	return explain(addr, err)
 }
 
 // plain completes a sentence that begins with the address from what gRPC reports of a connection.

@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
@@ -78,30 +79,51 @@ func pause(tb testing.TB, c *cluster.Cluster, master *cluster.Server) {
 	})
 }
 
-// firstLeader polls the masters as directly as can be, and returns when one of them says that it leads.
-func firstLeader(ctx context.Context, t *testing.T, addrs []string) time.Time {
+// found is what a client that does nothing else sees of a new leader: when it says that it leads, and when it has answered a
+// first lookup.
+type found struct{ leads, answers time.Time }
+
+// await polls the masters as directly as can be until one of them leads and answers.
+func await(ctx context.Context, t *testing.T, addrs []string) found {
 	t.Helper()
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		for _, addr := range addrs {
-			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			e, err := newEndpoint(addr, identity{payload: []byte("\x00watcher\x00x"), transport: insecure.NewCredentials()})
 			if err != nil {
-				t.Error(err)
-				return time.Now()
+				t.Fatal(err)
 			}
 			ask, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-			_, err = wire.NewServiceVersionClientServiceClient(conn).GetServiceVersion(ask, &wire.GetServiceVersionPRequest{
-				ServiceType: wire.ServiceType_META_MASTER_CLIENT_SERVICE.Enum(),
-			})
+			err = e.leads(ask)
 			cancel()
-			_ = conn.Close()
+			f := found{leads: time.Now()}
 			if err == nil {
-				return time.Now()
+				err = e.Do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+					_, err := wire.NewFileSystemMasterClientServiceClient(conn).GetStatus(ctx, &wire.GetStatusPRequest{
+						Path: proto.String("/"), Options: &wire.GetStatusPOptions{CommonOptions: safe(NeverSync)},
+					})
+					return err
+				})
+				f.answers = time.Now()
+			}
+			e.Close()
+			if err == nil {
+				return f
 			}
 		}
-		sleep(ctx, 5*time.Millisecond)
 	}
-	t.Error("no master leads")
-	return time.Now()
+	t.Fatal("no master leads")
+	return found{}
+}
+
+// prompt checks that a call was answered within a second of when the new leader answers at all, which on a busy machine is
+// well after it says that it leads.
+func (f found) prompt(t *testing.T, since, answered time.Time, allowance time.Duration) {
+	t.Helper()
+	t.Logf("a new leader says so after %v; a first lookup is answered %v later to a client that does nothing else, and %v later to ours",
+		f.leads.Sub(since).Round(time.Millisecond), f.answers.Sub(f.leads).Round(time.Millisecond), answered.Sub(f.leads).Round(time.Millisecond))
+	if late := answered.Sub(f.answers); late > time.Second+allowance {
+		t.Errorf("the first call is answered %v after the new leader could, wanted within %v", late, time.Second+allowance)
+	}
 }
 
 // load calls Status and List from many goroutines until stop, and keeps when calls began and ended.
@@ -201,19 +223,15 @@ func TestLeaderKilled(t *testing.T) {
 	noMoreGoroutines(t)
 	m := connect(t, addresses(c)...)
 	l := startLoad(t, m, loadDir(t, c, m), 32)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 90*time.Second)
 	l.firstEndAfter(ctx, t, time.Now())
 	leader := leaderOf(t, c)
 	killed := time.Now()
 	if err := leader.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	there := firstLeader(ctx, t, slices.DeleteFunc(addresses(c), func(a string) bool { return a == leader.Address() }))
-	answered := l.firstEndAfter(ctx, t, killed.Add(200*time.Millisecond))
-	t.Logf("a new leader says so %v after the kill, and %v later the first call is answered", there.Sub(killed).Round(time.Millisecond), answered.Sub(there).Round(time.Millisecond))
-	if late := answered.Sub(there); late > time.Second {
-		t.Errorf("the first call is answered %v after the new leader says that it leads, wanted within 1 s", late)
-	}
+	there := await(ctx, t, slices.DeleteFunc(addresses(c), func(a string) bool { return a == leader.Address() }))
+	there.prompt(t, killed, l.firstEndAfter(ctx, t, killed.Add(200*time.Millisecond)), 0)
 	sleep(ctx, 300*time.Millisecond)
 	l.stop(t)
 }
@@ -228,13 +246,9 @@ func TestLeaderPaused(t *testing.T) {
 	leader := leaderOf(t, c)
 	paused := time.Now()
 	pause(t, c, leader)
-	there := firstLeader(ctx, t, slices.DeleteFunc(addresses(c), func(a string) bool { return a == leader.Address() }))
-	answered := l.firstEndAfter(ctx, t, paused.Add(time.Second))
-	t.Logf("a new leader says so %v after the pause, and %v later the first call is answered", there.Sub(paused).Round(time.Millisecond), answered.Sub(there).Round(time.Millisecond))
+	there := await(ctx, t, slices.DeleteFunc(addresses(c), func(a string) bool { return a == leader.Address() }))
 	// The calls at the old leader are suspected after suspectAfter, and it has probePatience to answer.
-	if late := answered.Sub(there); late > suspectAfter+probePatience+time.Second {
-		t.Errorf("the first call is answered %v after the new leader says that it leads", late)
-	}
+	there.prompt(t, paused, l.firstEndAfter(ctx, t, paused.Add(time.Second)), suspectAfter+probePatience)
 	if err := leader.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -308,18 +322,15 @@ func TestOutage(t *testing.T) {
 			sleep(polling, 50*time.Millisecond)
 		}
 	})
+	started := time.Now()
 	for _, master := range c.Masters() {
 		if err := master.Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	there := firstLeader(within(t, time.Minute), t, addresses(c))
+	there := await(within(t, time.Minute), t, addresses(c))
 	calls.Wait()
-	late := time.Unix(0, succeeded.Load()).Sub(there)
-	t.Logf("the masters are back, and %v later the first call is answered", late.Round(time.Millisecond))
-	if late > 1500*time.Millisecond {
-		t.Errorf("the first call is answered %v after a leader says that it leads", late)
-	}
+	there.prompt(t, started, time.Unix(0, succeeded.Load()), 0)
 	// Whatever became of the block, nobody reads a wrong byte of it.
 	r, err := x.w.ReadBlock(within(t, 30*time.Second), x.s.block(0), 0, writeSize, x.s.under(0))
 	if err != nil {

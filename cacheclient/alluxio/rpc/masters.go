@@ -122,13 +122,10 @@ func (m *Masters) attempt(ctx context.Context, t *term, f func(context.Context, 
 		made = true
 		return f(ctx, conn)
 	})
-	switch {
-	case err != nil && m.life.Err() != nil:
-		return made, errReleased
-	case err != nil && errors.Is(context.Cause(ctx), errLeaderChanged):
+	if err != nil && m.life.Err() == nil && errors.Is(context.Cause(ctx), errLeaderChanged) {
 		return made, &Unreachable{Addr: t.addr, Why: "did not answer, and another master leads by now"}
 	}
-	return made, explain(t.addr, err)
+	return made, t.explain(err)
 }
 
 var errLeaderChanged = errors.New("another master leads by now")

@@ -116,12 +116,12 @@ func (r *BlockReader) Next() (*Chunk, error) {
 		}
 		var err error
 		if c, err = r.receive(); err != nil {
-			return nil, explainMidway(r.addr, err)
+			return nil, r.explain(err)
 		}
 	}
 	if r.at+int64(c.n) > r.end {
 		c.Free()
-		return nil, fmt.Errorf("%s sends more of a block than was asked for", r.addr)
+		return nil, fmt.Errorf("%s sends more of a block than was asked for", r.endpoint.addr)
 	}
 	r.at += int64(c.n)
 	if r.at-r.acked >= ackEvery && r.at < r.end {
@@ -140,7 +140,7 @@ func (r *BlockReader) receive() (*Chunk, error) {
 		switch {
 		case errors.Is(err, io.EOF):
 			r.done = true
-			return nil, fmt.Errorf("%s: %w: %d of %d", r.addr, ErrShort, r.at, r.end)
+			return nil, fmt.Errorf("%s: %w: %d of %d", r.endpoint.addr, ErrShort, r.at, r.end)
 		case err != nil:
 			r.done = true
 			return nil, err

@@ -25,8 +25,13 @@ import (
 // listen is a listener that ends with the test.
 func listen(tb testing.TB) net.Listener {
 	tb.Helper()
+	return listenAt(tb, "127.0.0.1:0")
+}
+
+func listenAt(tb testing.TB, address string) net.Listener {
+	tb.Helper()
 	var config net.ListenConfig
-	l, err := config.Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	l, err := config.Listen(tb.Context(), "tcp", address)
 	if err != nil {
 		tb.Fatal(err)
 	}

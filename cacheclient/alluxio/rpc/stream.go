@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // drainPatience is how long a stream that we have ended gets to end at the server by itself: a worker logs a
@@ -14,8 +17,8 @@ const drainPatience = 200 * time.Millisecond
 
 // opening is the start of a stream that outlives the call that starts it.
 type opening struct {
-	addr string
-	call context.Context
+	endpoint *Endpoint
+	call     context.Context
 	// life is the stream's, and cancel ends it. Until settled, the end of the call does so, too.
 	life   context.Context
 	cancel context.CancelFunc
@@ -24,13 +27,13 @@ type opening struct {
 
 func (w *Worker) opening(call context.Context) opening {
 	life, cancel := context.WithCancel(context.WithoutCancel(call))
-	return opening{addr: w.endpoint.addr, call: call, life: life, cancel: cancel, stop: context.AfterFunc(call, cancel)}
+	return opening{endpoint: w.endpoint, call: call, life: life, cancel: cancel, stop: context.AfterFunc(call, cancel)}
 }
 
 // settled ends the start. The stream ends with it if there is an error, or the call has ended meanwhile.
 func (o opening) settled(err error) error {
 	if inTime := o.stop(); !inTime {
-		err = fmt.Errorf("%s: %w", o.addr, o.call.Err())
+		err = fmt.Errorf("%s: %w", o.endpoint.addr, o.call.Err())
 	}
 	if err != nil {
 		o.cancel()
@@ -40,7 +43,7 @@ func (o opening) settled(err error) error {
 
 // stream is what all streams have that are under way. They embed it.
 type stream struct {
-	addr string
+	endpoint *Endpoint
 	// session is the one that the stream was opened by, nil where the server wants none.
 	session *session
 	// cancel ends it at once, as a failure.
@@ -48,7 +51,7 @@ type stream struct {
 }
 
 func (o opening) stream() stream {
-	return stream{addr: o.addr, session: sessionOf(o.call), cancel: o.cancel}
+	return stream{endpoint: o.endpoint, session: sessionOf(o.call), cancel: o.cancel}
 }
 
 // Abort ends the stream at once, and drops what was being written. It may be called from another goroutine, and ends a
@@ -60,9 +63,25 @@ func (s *stream) Abort() { s.cancel() }
 func (s *stream) closeSend(closeSend func() error) error {
 	if s.session.ended() {
 		s.cancel()
-		return &Unreachable{Addr: s.addr, Why: "forgot the authentication in the middle of a call"}
+		return s.forgotten()
 	}
 	return closeSend()
+}
+
+func (s *stream) forgotten() error {
+	return &Unreachable{Addr: s.endpoint.addr, Why: "forgot the authentication in the middle of a call"}
+}
+
+// explain says what an error means that came in the middle of a stream: there, a server that does not know us has
+// forgotten us, and one that ends it before we do is not done.
+func (s *stream) explain(err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return &Unreachable{Addr: s.endpoint.addr, Why: "ended the call early"}
+	case status.Code(err) == codes.Unauthenticated:
+		return s.forgotten()
+	}
+	return s.endpoint.explain(err)
 }
 
 // leave ends the stream politely, and in the background if the server takes a while for its own side.
@@ -93,7 +112,7 @@ func (s *stream) finish(ctx context.Context, closeSend func() error, receive fun
 	case errors.Is(err, io.EOF):
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", s.addr, ctx.Err())
+		return fmt.Errorf("%s: %w", s.endpoint.addr, ctx.Err())
 	}
-	return explainMidway(s.addr, err)
+	return s.explain(err)
 }

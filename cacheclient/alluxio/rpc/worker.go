@@ -102,7 +102,7 @@ func (w *Worker) outcome(err error) {
 
 // do makes a call to the worker.
 func (w *Worker) do(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
-	err := explain(w.endpoint.addr, w.endpoint.Do(ctx, f))
+	err := w.endpoint.explain(w.endpoint.Do(ctx, f))
 	w.outcome(err)
 	return err
 }

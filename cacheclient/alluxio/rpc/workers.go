@@ -83,7 +83,7 @@ func (ws *Workers) at(a *wire.WorkerNetAddress) (*Worker, error) {
 }
 
 // Live are the workers that the masters listed last. A list that is old is asked for anew; while no master
-// answers, the old one stands. Where there was never one, the error says why.
+// answers, the old one stands. Where there was never one, the error says why. The slice is to be read only.
 func (ws *Workers) Live(ctx context.Context) ([]*Worker, error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()

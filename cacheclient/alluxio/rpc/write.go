@@ -50,7 +50,7 @@ func (w *Worker) CreateLocal(ctx context.Context, id, length int64) (*LocalBlock
 			r, err = b.grpc.Recv()
 			b.Path = r.GetPath()
 		}
-		return noRoom(b.addr, start.settled(err))
+		return noRoom(w.Addr(), start.settled(err))
 	})
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (w *Worker) WriteBlock(ctx context.Context, id, length int64) (*BlockWriter
 			}}})
 			_, err = b.grpc.Recv()
 		}
-		return noRoom(b.addr, start.settled(err))
+		return noRoom(w.Addr(), start.settled(err))
 	})
 	if err != nil {
 		return nil, err
@@ -134,13 +134,13 @@ func (b *BlockWriter) send(part []byte) error {
 	patience := time.AfterFunc(b.patience, b.cancel)
 	err := b.grpc.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Chunk{Chunk: &wire.Chunk{Data: part}}})
 	if inTime := patience.Stop(); !inTime {
-		return &Unreachable{Addr: b.addr, Why: fmt.Sprintf("took nothing of a block for %v", b.patience)}
+		return &Unreachable{Addr: b.endpoint.addr, Why: fmt.Sprintf("took nothing of a block for %v", b.patience)}
 	}
 	if errors.Is(err, io.EOF) {
 		// What ended the stream comes with the receiving side.
 		_, err = b.grpc.Recv()
 	}
-	return explainMidway(b.addr, err)
+	return b.explain(err)
 }
 
 // Commit makes what was written a block, which is known to the masters when Commit returns nil, as that of a LocalBlock.
@@ -148,7 +148,7 @@ func (b *BlockWriter) send(part []byte) error {
 func (b *BlockWriter) Commit(ctx context.Context) error {
 	if b.left != 0 {
 		b.cancel()
-		return fmt.Errorf("%s: commit a block that lacks %d bytes: %w", b.addr, b.left, io.ErrShortWrite)
+		return fmt.Errorf("%s: commit a block that lacks %d bytes: %w", b.endpoint.addr, b.left, io.ErrShortWrite)
 	}
 	return b.finish(ctx, b.grpc.CloseSend, func() error {
 		_, err := b.grpc.Recv()
