@@ -106,7 +106,9 @@ type Client struct {
 	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for, brought
 	// those that this process brought into one.
 	asked, refused, brought recently
-	count                   counters
+	// sourceDown has 0 while the source is taken for one that does not answer.
+	sourceDown recently
+	count      counters
 
 	// life ends with Close; work counts the goroutines that end with it.
 	life context.Context

@@ -42,8 +42,11 @@ func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []err
 		}
 		tried = append(tried, err)
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, ctx.Err())
+	case f.life.Err() != nil:
+		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrClosed)
 	}
 	err = errors.Join(tried...)
 	f.c.log.Warn("nobody has a block", "path", f.info.Path, "block", f.l.block(s.k), "tried", err)

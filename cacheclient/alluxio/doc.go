@@ -29,6 +29,7 @@
 // # What guards what
 //
 // Client.mu guards what is open and what is being filled; file.mu the streams of one open file; stream.mu and fill.mu the
-// bytes that are here. They are taken in this order. Bytes on loan have references (blockFile, lentChunk): what is
+// bytes that are here. They are taken in the order file.mu, then stream.mu or fill.mu, then Client.mu: who starts a request of
+// a fill counts it with the client. Bytes on loan have references (blockFile, lentChunk): what is
 // lent stays valid whatever is closed, evicted or ended meanwhile.
 package alluxio

@@ -17,6 +17,10 @@ const (
 	pieceSize = 1 << 20
 	// runPieces is the longest request to the source that nobody waits for yet, in pieces.
 	runPieces = 8
+	// downFor is how long a source that did not answer is asked once, with little patience, and not again and again: who
+	// reads has others to turn to.
+	downFor      = 10 * time.Second
+	quickTimeout = 2 * time.Second
 	// background is how many such requests of one fill run side by side.
 	background = 3
 )
@@ -164,7 +168,12 @@ func (fl *fill) bring(r *run) error {
 		if isGone(err) {
 			err = cacheclient.ErrStale
 		}
-		if fl.ctx.Err() != nil || !again || time.Now().Add(wait).After(giveUp) {
+		silent := errors.Is(err, errSilentSource)
+		if silent || again && (c.sourceDown.was(0) || time.Now().Add(wait).After(giveUp)) {
+			c.sourceDown.first(0, downFor)
+			return err
+		}
+		if fl.ctx.Err() != nil || !again {
 			return err
 		}
 		c.count.sourceErrors.Add(1)
@@ -174,14 +183,25 @@ func (fl *fill) bring(r *run) error {
 	}
 }
 
+var errSilentSource = fmt.Errorf("%w: it brought nothing", cacheclient.ErrUnavailable)
+
 // attempt makes one request for what is missing of a run.
-func (fl *fill) attempt(r *run, end int64) error {
+func (fl *fill) attempt(r *run, end int64) (err error) {
 	ctx, cancel := context.WithCancel(fl.ctx)
 	defer cancel()
 	fl.c.count.sourceRequests.Add(1)
 	// Nothing for that long ends it; the run is only changed by this goroutine.
-	silence := time.AfterFunc(fl.c.cfg.Timeout, cancel)
+	patience := fl.c.cfg.Timeout
+	if fl.c.sourceDown.was(0) {
+		patience = min(patience, quickTimeout)
+	}
+	silence := time.AfterFunc(patience, cancel)
 	defer silence.Stop()
+	defer func() {
+		if err != nil && ctx.Err() != nil && fl.ctx.Err() == nil {
+			err = fmt.Errorf("%w for %v", errSilentSource, patience)
+		}
+	}()
 	from := fl.base + r.at
 	body, err := fl.c.sources.Open(ctx, fl.info, from, end-r.at)
 	if err != nil {
@@ -191,7 +211,7 @@ func (fl *fill) attempt(r *run, end int64) error {
 	if body.Start != from || body.End < fl.base+end {
 		return errNoRanges
 	}
-	return fl.copy(body, r, end, func() { silence.Reset(fl.c.cfg.Timeout) })
+	return fl.copy(body, r, end, func() { silence.Reset(patience) })
 }
 
 // copy writes what comes to the file, and tells readers of each part.

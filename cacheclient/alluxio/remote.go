@@ -277,11 +277,13 @@ func (f *file) openNext(s span) {
 		return
 	}
 	w := where.workers[0]
-	ctx, cancel := context.WithTimeout(f.life, openPatience)
-	defer cancel()
-	r, err := w.ReadBlock(ctx, f.l.block(s.k), 0, f.l.length(s.k), nil)
+	if w.Broken() {
+		return
+	}
+	// Whoever comes to the block waits for this one: for a worker that hangs no longer than he would himself.
+	r, err := f.openStream(f.life, w, s, f.l.length(s.k), nil)
 	if err != nil {
-		f.blame(ctx, w, s.k, err)
+		f.blame(f.life, w, s.k, err)
 		f.forget(s.k)
 		return
 	}

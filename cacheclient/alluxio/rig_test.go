@@ -321,10 +321,12 @@ func (e *errorsOf) report(tb testing.TB) {
 // registered later than this was undone.
 func noLeaks(tb testing.TB) {
 	tb.Helper()
+	// What earlier tests have not given back is not this one's.
+	before := blocksInUse()
 	tb.Cleanup(func() {
 		left := ""
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if left = leaked(); left == "" {
+			if left = leaked(before); left == "" {
 				return
 			}
 		}
@@ -332,8 +334,8 @@ func noLeaks(tb testing.TB) {
 	})
 }
 
-// leaked describes what clients have left behind: their goroutines, and block files that are open or mapped.
-func leaked() string {
+// leaked describes what clients have left behind: their goroutines, and block files that are in use and were not before.
+func leaked(before map[string]bool) string {
 	buf := make([]byte, 4*mib)
 	buf = buf[:runtime.Stack(buf, true)]
 	for g := range strings.SplitSeq(string(buf), "\n\n") {
@@ -341,17 +343,31 @@ func leaked() string {
 			return "a goroutine is left:\n" + g
 		}
 	}
+	for block := range blocksInUse() {
+		if !before[block] {
+			return "a block file is left open or mapped: " + block
+		}
+	}
+	return ""
+}
+
+// blocksInUse are the block files that this process has open or mapped.
+func blocksInUse() map[string]bool {
+	blocks := make(map[string]bool)
+	add := func(text string) {
+		if i := strings.Index(text, "/dev/shm/"); i >= 0 && strings.Contains(text, "/alluxioworker/") {
+			blocks[strings.TrimSuffix(strings.TrimSpace(text[i:]), " (deleted)")] = true
+		}
+	}
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.Contains(to, "/alluxioworker/") {
-			return "a block file is left open: " + to
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			add(to)
 		}
 	}
 	maps, _ := os.ReadFile("/proc/self/maps")
 	for line := range strings.Lines(string(maps)) {
-		if strings.Contains(line, "/alluxioworker/") {
-			return "a block file is left mapped: " + line
-		}
+		add(line)
 	}
-	return ""
+	return blocks
 }

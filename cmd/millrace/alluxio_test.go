@@ -99,7 +99,7 @@ func TestAlluxioRefused(t *testing.T) {
 		{"alluxio://localhost:19998/", []string{"--option", "tls=perhaps"}, exitFailure, []string{"tls", `"perhaps"`, "true and false"}},
 		{"alluxio://localhost:19998/", []string{"--option", "password=x"}, exitFailure, []string{"password", "secret"}},
 		{"alluxio://127.0.0.1:1/", nil, exitFailure, []string{"127.0.0.1:1", "refuses"}},
-		{"alluxio://" + server + "/", nil, exitFailure, []string{server, "gRPC"}},
+		{"alluxio://" + server + "/", nil, exitFailure, []string{server, "web server"}},
 	} {
 		args := append([]string{"mount", "--timeout", "2s"}, wrong.flags...)
 		r.refused(wrong.code, wrong.say, append(args, wrong.source, r.dir)...)

@@ -48,6 +48,8 @@ type alluxioRig struct {
 	client  *alluxio.Client
 	// limited and bare are the sources behind inLimited and inBare, nil where the cluster has none.
 	limited, bare *webServer
+	// spared are the mappings of block files that spareBlocks made.
+	spared [][]byte
 }
 
 // alluxioGroups are measured against a cluster of three masters and one worker.
@@ -97,6 +99,9 @@ func (b *bench) startAlluxio() error {
 			return err
 		}
 	}
+	if err := b.alluxio.spareBlocks(); err != nil {
+		return err
+	}
 	// The master learns of all files, and Java compiles what lists them.
 	for range 3 {
 		if _, err := b.alluxio.walk(b.session.Context(), ""); err != nil {
@@ -113,9 +118,9 @@ func (b *bench) stopAlluxio() error {
 		return nil
 	}
 	b.alluxio = nil
-	var err error
+	err := rig.release()
 	if rig.client != nil {
-		err = rig.client.Close()
+		err = errors.Join(err, rig.client.Close())
 	}
 	if rig.masters != nil {
 		rig.masters.Release()
