@@ -106,6 +106,8 @@ type Client struct {
 	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for, brought
 	// those that this process brought into one.
 	asked, refused, brought recently
+	// gone are the blocks that a worker dropped lately.
+	gone recently
 	// sourceDown has 0 while the source is taken for one that does not answer.
 	sourceDown recently
 	count      counters

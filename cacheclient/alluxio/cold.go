@@ -250,7 +250,7 @@ const cacheAgain = 30 * time.Second
 // reads whatever is at the path: where the version has gone by the end, what it has is removed.
 func (f *file) cacheLater(w *rpc.Worker, k int, under *rpc.UnderStore) {
 	id := f.l.block(k)
-	if !f.c.asked.first(id, cacheAgain) || !f.c.begin() {
+	if f.c.gone.was(id) || !f.c.asked.first(id, cacheAgain) || !f.c.begin() {
 		return
 	}
 	go func() {
@@ -278,7 +278,7 @@ func (f *file) kept(ctx context.Context, w *rpc.Worker, k int) error {
 
 // unkeep removes what a worker may have of a block that it read from its under store when that had another version.
 func (c *Client) unkeep(ctx context.Context, w *rpc.Worker, id int64) {
-	c.places.without(id, w)
+	c.dropped(id, w)
 	if err := w.Remove(ctx, id); err != nil && !rpc.NotCached(err) {
 		c.log.Warn("a block of a version that is gone could not be removed", "worker", w.Addr(), "block", id, "error", err)
 	}

@@ -166,7 +166,7 @@ func (c *Client) mayBring(ctx context.Context, length int64) (int64, error) {
 // filler is the worker that is to have a block, if it is of this machine.
 func (c *Client) filler(ctx context.Context, id, length int64) (*rpc.Worker, error) {
 	here := c.local.all()
-	if len(here) == 0 || c.refused.was(id) {
+	if len(here) == 0 || !c.mayTake(id) {
 		return nil, errNoFill
 	}
 	ranked, err := c.rank(ctx, id, length)

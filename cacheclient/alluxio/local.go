@@ -98,7 +98,7 @@ func (c *Client) localAt(ctx context.Context, w *rpc.Worker, id, length int64) *
 func (c *Client) damaged(ctx context.Context, w *rpc.Worker, id int64, why error) {
 	c.count.discarded.Add(1)
 	c.log.Warn("a worker's copy of a block is damaged and is removed", "worker", w.Addr(), "block", id, "error", why)
-	c.places.without(id, w)
+	c.dropped(id, w)
 	if err := w.Remove(ctx, id); err != nil && !rpc.NotCached(err) {
 		c.log.Warn("a damaged block could not be removed", "worker", w.Addr(), "block", id, "error", err)
 	}

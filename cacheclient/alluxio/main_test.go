@@ -21,9 +21,11 @@ var shared = cluster.Shared{Config: cluster.Config{TierQuota: 512 << 20}}
 
 func TestMain(m *testing.M) {
 	code := shared.Run(m)
-	if err := small.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = max(code, 1)
+	for _, own := range []*cluster.Shared{&small, &wired} {
+		if err := own.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
 	}
 	os.Exit(code)
 }

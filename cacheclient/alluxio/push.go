@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ func (c *Client) pushFor(ctx context.Context, f *file, k int, info cacheclient.I
 	c.mu.Lock()
 	p := c.pushes[id]
 	c.mu.Unlock()
-	if p != nil || c.refused.was(id) {
+	if p != nil || !c.mayTake(id) {
 		return p
 	}
 	weight, err := c.mayBring(ctx, f.l.length(k))
@@ -102,6 +103,10 @@ func (c *Client) push(p *push, l layout, k int, info cacheclient.Info) error {
 	}
 	defer func() { _ = from.Close() }()
 	to, err := workers[0].WriteBlock(ctx, id, length)
+	if errors.Is(err, fs.ErrExist) {
+		// It has it, whatever the masters know.
+		c.places.put(id, workers[:1])
+	}
 	if err != nil {
 		return err
 	}

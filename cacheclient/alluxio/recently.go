@@ -30,6 +30,13 @@ func (r *recently) first(id int64, pause time.Duration) bool {
 	return true
 }
 
+// left is how much of its pause is left.
+func (r *recently) left(id int64) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Until(r.until[id])
+}
+
 // was tells whether the thing was done within its pause.
 func (r *recently) was(id int64) bool {
 	r.mu.Lock()

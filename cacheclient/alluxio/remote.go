@@ -174,7 +174,7 @@ func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check 
 func (f *file) blame(ctx context.Context, w *rpc.Worker, k int, err error) {
 	switch {
 	case rpc.NotCached(err):
-		f.c.places.without(f.l.block(k), w)
+		f.c.dropped(f.l.block(k), w)
 	case errors.Is(err, rpc.ErrShort):
 		f.c.damaged(ctx, w, f.l.block(k), err)
 	}

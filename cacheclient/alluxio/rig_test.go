@@ -134,6 +134,20 @@ func tryOpen(ctx context.Context, c *Client, path string) (cacheclient.File, err
 	}
 }
 
+// layoutNow is how the file that the path is now lies in blocks.
+func layoutNow(tb testing.TB, c *Client, path string) layout {
+	tb.Helper()
+	info, err := c.Stat(tb.Context(), path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l, ok := layoutOf(info)
+	if !ok {
+		tb.Fatalf("%s has the version %q, which is not Alluxio's", path, info.Version)
+	}
+	return l
+}
+
 // readAll reads a file in pieces of n bytes, checks each, and returns how long the slowest took. at is called before each.
 func readAll(ctx context.Context, f cacheclient.File, v version, n int64, at func(off int64)) (slowest time.Duration, err error) {
 	for off := int64(0); off < v.size; off += n {

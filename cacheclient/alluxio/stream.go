@@ -119,7 +119,7 @@ func (s *stream) receive(ctx context.Context, r *rpc.BlockReader) {
 	stop := context.AfterFunc(ctx, r.Abort)
 	defer r.Close()
 	defer stop()
-	defer s.received()
+	defer s.received(ctx)
 	for {
 		if !s.room(ctx) {
 			return
@@ -153,10 +153,13 @@ func (s *stream) receive(ctx context.Context, r *rpc.BlockReader) {
 	}
 }
 
-// received gives the memory for the window back when no more comes.
-func (s *stream) received() {
+// received gives the memory for the window back when no more comes, and tells those who wait for a stream that was ended.
+func (s *stream) received(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		s.fail(cacheclient.ErrClosed)
+	}
 	windows.Release(s.reserved)
 	s.reserved = 0
 }
@@ -207,6 +210,9 @@ func (s *stream) verify(ctx context.Context, check func(context.Context) error) 
 			case <-changed:
 				continue
 			case <-ctx.Done():
+				s.mu.Lock()
+				s.fail(cacheclient.ErrClosed)
+				s.mu.Unlock()
 				return
 			}
 		}

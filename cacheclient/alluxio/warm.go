@@ -88,15 +88,10 @@ const (
 
 // warm brings one block into a worker: by this process where it reads the source, else by the worker.
 func (f *file) warm(ctx context.Context, k int) error {
-	id, length := f.l.block(k), f.l.length(k)
 	var last error
 	for try := 0; ; try++ {
-		if b := f.c.localBlock(ctx, id, length); b != nil {
-			b.release()
-			return nil
-		}
-		workers, err := f.c.askPlace(ctx, id)
-		if err == nil && len(workers) > 0 {
+		there, err := f.cached(ctx, k)
+		if there {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -105,13 +100,34 @@ func (f *file) warm(ctx context.Context, k int) error {
 		if try == warmTries {
 			return errors.Join(errNotKept, err, last)
 		}
-		if last != nil && !sleep(ctx, warmPause) {
+		if try > 0 {
+			// Masters learn of a block, and of the removal of a damaged one, with the worker's next heartbeat.
+			if !sleep(ctx, warmPause) {
+				return ctx.Err()
+			}
+			if there, err := f.cached(ctx, k); there {
+				return nil
+			} else if err == nil {
+				f.dropUnknown(ctx, k)
+			}
+		}
+		if !f.c.awaitReported(ctx, f.l.block(k)) {
 			return ctx.Err()
 		}
 		if last = f.bringBlock(ctx, k); errors.Is(last, cacheclient.ErrStale) {
 			return last
 		}
 	}
+}
+
+// cached tells whether a worker has a block, as far as this machine and the masters know.
+func (f *file) cached(ctx context.Context, k int) (bool, error) {
+	if b := f.c.localBlock(ctx, f.l.block(k), f.l.length(k)); b != nil {
+		b.release()
+		return true, nil
+	}
+	workers, err := f.c.askPlace(ctx, f.l.block(k))
+	return len(workers) > 0, err
 }
 
 // bringBlock brings a cold block into a worker, and returns when it is there or will not be.

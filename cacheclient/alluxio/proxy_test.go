@@ -1,0 +1,150 @@
+package alluxio
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/faultproxy"
+)
+
+// wired is a cluster with a proxy before each server.
+var wired = cluster.Shared{Config: cluster.Config{Masters: 1, TierQuota: 64 * mib, Proxies: true}}
+
+// wires are what a network does to connections.
+var wires = []struct {
+	name   string
+	faults faultproxy.Faults
+}{
+	{"delay", faultproxy.Faults{DelayUp: 40 * time.Millisecond, DelayDown: 40 * time.Millisecond}},
+	{"small pieces", faultproxy.Faults{Chunk: 1000, Pause: 50 * time.Microsecond}},
+	{"one byte at a time", faultproxy.Faults{Chunk: 1, Pause: 20 * time.Microsecond}},
+	{"resets", faultproxy.Faults{ResetAfter: 700_000}},
+	{"half open", faultproxy.Faults{StallDown: true}},
+	{"deaf and dumb", faultproxy.Faults{StallUp: true, StallDown: true}},
+}
+
+// TestBadWiresToWorkers reads what a worker has over a wire that misbehaves; the source is there to go on with.
+func TestBadWiresToWorkers(t *testing.T) {
+	noLeaks(t)
+	c := wired.Get(t)
+	dir := t.TempDir()
+	v := version{path: "wire.bin", size: 3*mib + 123}.put(t, dir).age(t, dir)
+	path := mountDir(t, c, dir, mib)
+	for _, wire := range wires {
+		for _, local := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, local %v", wire.name, local), func(t *testing.T) {
+				calm(t, c)
+				cfg := config(t, c, path)
+				cfg.NoShortCircuit = !local
+				client := newClient(t, cfg)
+				if err := client.Warm(t.Context(), v.path, nil); err != nil {
+					t.Fatal(err)
+				}
+				f := open(t, client, v.path)
+				// In the middle of a block, for those that are there then.
+				if err := readPart(t.Context(), f, v, 0, 300_000); err != nil {
+					t.Fatal(err)
+				}
+				for _, w := range c.Workers() {
+					w.Proxy().Set(wire.faults)
+				}
+				machine := busy(t)
+				begin := time.Now()
+				slowest, err := readAll(t.Context(), f, v, 100_000, nil)
+				t.Logf("read in %v, the longest wait %v, %d bytes from the source", time.Since(begin), slowest, client.Counters().BytesSource)
+				if err != nil {
+					t.Error(err)
+				}
+				if slowest > 2*time.Second+machine() {
+					t.Errorf("a read waited %v", slowest)
+				}
+				begin = time.Now()
+				if err := client.Close(); err != nil || time.Since(begin) > 5*time.Second {
+					t.Errorf("closed in %v: %v", time.Since(begin), err)
+				}
+			})
+		}
+	}
+}
+
+// TestColdReadsOverBadWires brings blocks into workers over wires that misbehave: what becomes a block is whole.
+func TestColdReadsOverBadWires(t *testing.T) {
+	noLeaks(t)
+	c := wired.Get(t)
+	dir := t.TempDir()
+	path := mountDir(t, c, dir, mib)
+	for i, wire := range wires {
+		for name, change := range map[string]func(*Config){"here": func(*Config) {}, "elsewhere": nobody} {
+			t.Run(wire.name+", "+name, func(t *testing.T) {
+				calm(t, c)
+				v := version{path: fmt.Sprintf("%s %d.bin", name, i), size: 2*mib + 123}.put(t, dir).age(t, dir)
+				cfg := config(t, c, path)
+				change(&cfg)
+				client := newClient(t, cfg)
+				f := open(t, client, v.path)
+				for _, w := range c.Workers() {
+					w.Proxy().Set(wire.faults)
+				}
+				slowest, err := readAll(t.Context(), f, v, 100_000, nil)
+				t.Logf("the longest wait was %v", slowest)
+				if err != nil {
+					t.Error(err)
+				}
+				if err := client.Close(); err != nil {
+					t.Error(err)
+				}
+				calm(t, c)
+				tiers(t, c, f.(*file).l, v)
+			})
+		}
+	}
+}
+
+// TestBadWiresToMasters looks names up over wires that misbehave, and then those of all masters hang.
+func TestBadWiresToMasters(t *testing.T) {
+	noLeaks(t)
+	c := wired.Get(t)
+	dir := t.TempDir()
+	known := version{path: "known.bin", size: 100_000}.put(t, dir).age(t, dir)
+	path := mountDir(t, c, dir, mib)
+	for i, wire := range wires {
+		t.Run(wire.name, func(t *testing.T) {
+			calm(t, c)
+			cfg := config(t, c, path)
+			cfg.Timeout = 5 * time.Second
+			client := newClient(t, cfg)
+			mustRead(t, open(t, client, known.path), known, mib)
+			for _, m := range c.Masters() {
+				m.Proxy().Set(wire.faults)
+			}
+			begin := time.Now()
+			mustRead(t, open(t, client, known.path), known, mib)
+			if took := time.Since(begin); took > 2*time.Second {
+				t.Errorf("what is known was read in %v", took)
+			}
+			fresh := version{path: fmt.Sprintf("fresh %d", i), size: 1000}.put(t, dir).age(t, dir)
+			begin = time.Now()
+			mustRead(t, open(t, client, fresh.path), fresh, mib)
+			t.Logf("a new name was read after %v", time.Since(begin))
+			if took := time.Since(begin); took > 20*time.Second {
+				t.Errorf("a new name was read after %v", took)
+			}
+		})
+	}
+}
+
+// calm has all wires of the cluster do what they should, and waits until the cluster is ready again.
+func calm(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	for _, s := range c.Servers() {
+		s.Proxy().Set(faultproxy.Faults{})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
