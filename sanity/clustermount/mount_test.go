@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,7 +109,7 @@ func heapBytes() uint64 {
 func TestTenThousandFiles(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Config{
 		Masters: 1, Workers: 1, TierQuota: 256 << 20,
-		WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": fmt.Sprint(locks)},
+		WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": strconv.Itoa(locks)},
 	})
 	const files = 10_000
 	for i := range files {
