@@ -55,9 +55,9 @@ controller: setup build ## the controller on a real API server, which is built o
 	@MILLRACE_KUBE=1 $(TOOL) gotestsum --format testname -- -count 1 -timeout 40m ./sanity/controller
 
 .PHONY: soak
-soak: setup build ## the long forms: an agent that is killed for $SOAK (60s), 1,000 rounds of attaching (root)
+soak: setup build ## the long forms: an agent that is killed, Alluxio under a storm, for $SOAK (60s) each; 1,000 rounds of attaching (root)
 	@MILLRACE_SOAK=$(SOAK) $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m \
-		-run 'Killed|Many|Soak|Volumes' ./fuse ./fuse/agent ./sanity/csi
+		-run 'Killed|Many|Soak|Volumes|NeverAWrongByte' ./fuse ./fuse/agent ./sanity/csi ./cacheclient/alluxio
 
 .PHONY: race
 race: test ## the same as test, which runs under the race detector

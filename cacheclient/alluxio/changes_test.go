@@ -25,7 +25,7 @@ func TestAFileThatChangedIsRead(t *testing.T) {
 				cfg.TTL, cfg.NameTTL = ttl, ttl
 				client := newClient(t, cfg)
 				v := version{path: "a/changing.bin", size: 2*mib + 100}.put(t, dir)
-				for number := 1; number <= 4; number++ {
+				for number := 1; number <= 3; number++ {
 					f := open(t, client, v.path)
 					mustRead(t, f, v, mib)
 					if cached {
