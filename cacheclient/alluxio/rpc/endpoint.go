@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
@@ -84,6 +85,7 @@ func dial(addr string, who identity) (*grpc.ClientConn, error) {
 		grpc.WithNoProxy(),
 		// Reading many frames at once saves system calls.
 		grpc.WithReadBufferSize(256<<10),
+		experimental.WithBufferPool(&received),
 		grpc.WithUserAgent("millrace"), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 	)
 	if err != nil {
