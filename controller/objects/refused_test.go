@@ -18,6 +18,8 @@ func TestRefused(t *testing.T) {
 		"path goes up":        {"      name: hbase\n", "      path: /a/../b\n", "Dataset.spec.mounts[0].path", ".."},
 		"same path twice":     {"      name: hbase\n", "      name: hbase\n    - {mountPoint: 'https://other.example.org/', path: /hbase/}\n", "Dataset.spec.mounts[1]", "/hbase"},
 		"missing secret":      {"      name: hbase\n", "      name: hbase\n      encryptOptions: [{name: pass, valueFrom: {secretKeyRef: {name: nowhere, key: k}}}]\n", "Dataset.spec.mounts[0].encryptOptions[0]", `"nowhere"`},
+		"gateway's option":    {"      name: hbase\n", "      name: hbase\n      options: {fs.s3.what: a}\n", "Dataset.spec.mounts[0]", `"fs.s3.what"`},
+		"option of two lines": {"      name: hbase\n", "      name: hbase\n      options: {headers: \"a,b\\nc\"}\n", "Dataset.spec.mounts[0]", "line break"},
 		"option said twice":   {"      name: hbase\n", "      name: hbase\n      options: {pass: a}\n      encryptOptions: [{name: pass, valueFrom: {secretKeyRef: {name: nowhere, key: k}}}]\n", "Dataset.spec.mounts[0].encryptOptions", "pass"},
 		"quota":               {"quota: 2Gi", "quota: -1", "AlluxioRuntime.spec.tieredstore.levels[0].quota", "-1"},
 		"no quota":            {"        quota: 2Gi\n", "", "AlluxioRuntime.spec.tieredstore.levels[0].quota", "missing"},
@@ -102,7 +104,7 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		t.Fatal(problems)
 	}
 	got := strings.Join(plan.Unsupported, " ")
-	if want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image"; got != want {
+	if want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image AlluxioRuntime.spec.runAs.group"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -40,7 +40,7 @@ func (b *builder) workerSet() Object {
 	meta := b.podMeta(RoleWorker, part, b.workerProperties())
 	meta.Labels[cacheNodeLabel] = cacheNodeValue(b.names)
 	meta.Labels[placementLabel] = string(b.placement())
-	return b.statefulSet(b.names.workers(), RoleWorker, b.spec.Replicas, corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
+	return b.statefulSet(b.names.workers(), RoleWorker, max(b.spec.Replicas, b.Workers), corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
 }
 
 // cacheNodeValue names a Dataset in a label's value, which may not be as long as the names of a Dataset and its namespace are together.

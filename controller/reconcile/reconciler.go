@@ -33,7 +33,8 @@ type Reconciler struct {
 	Events    events.EventRecorder
 	Log       *slog.Logger
 
-	secrets secretCache
+	secrets  secretCache
+	emptying emptying
 }
 
 // outcome is what came of the specs.
@@ -47,6 +48,8 @@ type outcome struct {
 	waits *waiting
 	// replacing names the pod that is being replaced.
 	replacing string
+	// drain is about the workers that leave, nil where none do.
+	drain *drain
 }
 
 // Reconcile brings one Dataset and its runtime to what their specs say.
@@ -71,10 +74,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.hold(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
-	out := outcome{}
-	out.plan, out.problems, err = r.plan(ctx, w)
+	out := outcome{drain: drainOf(w, time.Now())}
+	out.plan, out.problems, err = r.plan(ctx, w, out.drain)
 	if err == nil && out.plan != nil {
-		r.Clusters.Want(w.key, r.want(w, out.plan))
+		want := r.want(w, out.plan)
+		want.Leaving = out.drain.hosts()
+		r.Clusters.Want(w.key, want)
 		out.failure = r.apply(ctx, w.key, out.plan.Objects)
 		out.replacing, err = r.pods(ctx, w, out.plan)
 	}
@@ -97,8 +102,8 @@ func (r *Reconciler) hold(ctx context.Context, w *world) error {
 }
 
 // plan says what there is to be.
-func (r *Reconciler) plan(ctx context.Context, w *world) (*objects.Plan, []objects.Problem, error) {
-	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings}
+func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Plan, []objects.Problem, error) {
+	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings, Workers: d.keeps()}
 	var err error
 	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset)); err != nil {
 		return nil, nil, err
@@ -114,15 +119,9 @@ func (r *Reconciler) plan(ctx context.Context, w *world) (*objects.Plan, []objec
 
 // want is what the Dataset's Alluxio is to have. Without a pod there is nobody to ask.
 func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
-	want := masters.Want{User: "root", Mounts: plan.Mounts, Masters: plan.Masters, Sizes: true}
+	want := masters.Want{User: plan.User, Mounts: plan.Mounts, Masters: plan.Masters, Sizes: plan.Sized, Pinned: plan.Pinned}
 	if r.Addresses != nil {
 		want.Masters = r.Addresses(w.key, plan.Masters)
-	}
-	if as := w.runtime.Spec.RunAs; as != nil {
-		want.User = as.UserName
-	}
-	if auto := w.runtime.Spec.Management.MetadataSyncPolicy.AutoSync; auto != nil {
-		want.Sizes = *auto
 	}
 	want.Idle = r.Addresses == nil && w.running() == 0
 	return want

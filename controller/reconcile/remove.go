@@ -17,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
-	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/objects"
 )
 
@@ -42,6 +41,7 @@ func (r *Reconciler) remove(ctx context.Context, w *world) (ctrl.Result, error) 
 		return result, err
 	}
 	r.Clusters.Forget(w.key)
+	r.emptying.end(w.key)
 	if w.runtime != nil {
 		if err := r.release(ctx, w.runtime); err != nil {
 			return ctrl.Result{}, err
@@ -84,8 +84,8 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 	if w.volume != nil {
 		return r.gone(ctx, w.volume, "PersistentVolume")
 	}
-	if w.masters != nil && w.masters.DeletionTimestamp == nil && w.clusters.Leader != "" {
-		r.free(ctx, w)
+	if wait, err := r.empty(ctx, w); wait != nil || err != nil {
+		return wait, err
 	}
 	for _, set := range []*appsv1.StatefulSet{w.workers, w.masters} {
 		if set == nil || !ownedBy(set, w.key) {
@@ -132,31 +132,6 @@ func (r *Reconciler) gone(ctx context.Context, o client.Object, kind string) (*w
 		message += ", which is kept by " + strings.Join(f, ", ")
 	}
 	return &waiting{"Waiting", message}, nil
-}
-
-// freePatience bounds the attempt to empty the cache.
-const freePatience = 10 * time.Second
-
-// free has the workers drop their blocks, so that no memory of a node stays taken. That it fails holds nothing up.
-func (r *Reconciler) free(ctx context.Context, w *world) {
-	policy := w.runtime.Spec.Management.CleanCachePolicy
-	patience := freePatience
-	if s := policy.GracePeriodSeconds; s != nil {
-		patience = min(patience, time.Duration(*s)*time.Second)
-	}
-	if n := policy.MaxRetryAttempts; n != nil && *n == 0 {
-		return
-	}
-	plan, _, err := r.plan(ctx, w)
-	if err != nil || plan == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	want := r.want(w, plan)
-	if err := r.Clusters.Free(ctx, masters.Want{Masters: want.Masters, User: want.User}); err != nil {
-		r.Log.Warn("the cache was not emptied", "dataset", w.key, "err", err)
-	}
 }
 
 // removeRest deletes what is left in the namespace: all that we made for the Dataset.

@@ -17,10 +17,7 @@ import (
 )
 
 // shared has the controllers of Kubernetes by which objects end, and StatefulSets get pods.
-var shared = kube.Shared{Options: kube.Options{Controllers: []string{
-	"garbage-collector-controller", "statefulset-controller", "persistentvolume-binder-controller",
-	"persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "namespace-controller",
-}}}
+var shared = kube.Shared{Options: kube.Options{Controllers: kube.Usual}}
 
 func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
 

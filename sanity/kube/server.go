@@ -24,6 +24,12 @@ type Options struct {
 	Controllers []string
 }
 
+// Usual are the controllers by which objects end, and StatefulSets get pods.
+var Usual = []string{
+	"garbage-collector-controller", "statefulset-controller", "persistentvolume-binder-controller",
+	"persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "namespace-controller",
+}
+
 // Server is a running API. Its methods belong to one goroutine.
 type Server struct {
 	options Options
@@ -200,13 +206,16 @@ func (s *Server) Kubeconfig(user string, groups ...string) (string, error) {
 	return name, clientcmd.WriteToFile(*k, name)
 }
 
+// KubectlPath is the program that Kubectl runs.
+func (s *Server) KubectlPath() string { return filepath.Join(s.bin, kubectl) }
+
 // Kubectl runs kubectl as an administrator, and returns what it says on both outputs.
 func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
 	config, err := s.Kubeconfig("kubectl", "system:masters")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, kubectl), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...) //nolint:gosec // The program is ours.
+	cmd := exec.CommandContext(ctx, s.KubectlPath(), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...) //nolint:gosec // The program is ours.
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

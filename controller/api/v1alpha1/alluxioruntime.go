@@ -95,7 +95,7 @@ type Data struct {
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	Replicas int32 `json:"replicas,omitempty"`
-	// Keep what is cached from being evicted.
+	// Keep what is cached from being evicted. Files that Alluxio knows already look changed once when it is set or taken away.
 	// +optional
 	Pin bool `json:"pin,omitempty"`
 }
@@ -110,7 +110,7 @@ type RunAs struct {
 	GID *int64 `json:"gid"`
 	// Name of the user.
 	UserName string `json:"user"`
-	// Name of the group.
+	// Not supported: only the number of the group counts.
 	GroupName string `json:"group"`
 }
 
