@@ -50,6 +50,8 @@ type Config struct {
 	// are for tests.
 	Addresses  func(key types.NamespacedName, planned []string) []string
 	Fast, Slow time.Duration
+	// SecretAge is how long a user's Secret is believed; two minutes if 0.
+	SecretAge time.Duration
 }
 
 // The lease, and how long it takes until another controller takes over.
@@ -66,17 +68,21 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, errors.Join(clientgoscheme.AddToScheme(s), v1alpha1.AddToScheme(s))
 }
 
+// SetLog has the libraries write to a log. It is called once, before anything runs: they have one for the whole process.
+func SetLog(log *slog.Logger) {
+	klog.SetSlogLogger(log)
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+}
+
 // Run runs a controller until the context ends, or it is no leader any more, which is an error.
 func Run(ctx context.Context, c Config) error {
-	klog.SetSlogLogger(c.Log)
-	ctrl.SetLogger(logr.FromSlogHandler(c.Log.Handler()))
 	mgr, err := newManager(c)
 	if err != nil {
 		return err
 	}
 	clusters := &masters.Clusters{Log: c.Log, Fast: c.Fast, Slow: c.Slow}
 	r := &reconcile.Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses, SecretAge: c.SecretAge,
 		Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
 	}
 	if err := r.Setup(ctx, mgr); err != nil {
@@ -112,7 +118,7 @@ func newManager(c Config) (ctrl.Manager, error) {
 	}
 	again := true
 	mgr, err := ctrl.NewManager(api, ctrl.Options{
-		Scheme: scheme, Cache: caches,
+		Scheme: scheme, Cache: caches, Logger: logr.FromSlogHandler(c.Log.Handler()),
 		LeaderElection: c.Elect, LeaderElectionID: leaseName, LeaderElectionNamespace: c.Settings.Namespace,
 		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		HealthProbeBindAddress: orNone(c.Health), Metrics: metricsserver.Options{BindAddress: orNone(c.Metrics)},

@@ -32,6 +32,7 @@ func runController(args []string, out io.Writer) error {
 		return err
 	}
 	c.controller.Log = newLog(os.Stderr, c.logLevel, c.logFormat)
+	controller.SetLog(c.controller.Log)
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
 	if c.controller.API, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig(); err != nil {

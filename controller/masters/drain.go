@@ -109,18 +109,23 @@ func (d *drain) run(ctx context.Context, c *Clusters, want Want) error {
 	if len(d.stay) == 0 {
 		return errors.New("no worker stays that could take the blocks")
 	}
+	if err := d.copyAll(ctx, want); err != nil {
+		return err
+	}
+	return d.drop(ctx)
+}
+
+// copyAll copies the blocks of all files.
+func (d *drain) copyAll(ctx context.Context, want Want) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(blocksOfWorker * len(d.stay))
 	for _, m := range want.Mounts {
-		err := eachFile(ctx, conn, m.Path, rpc.NeverSync, func(f *wire.FileInfo) error { return d.file(ctx, g, f, want.Leaving) })
+		err := eachFile(ctx, d.conn, m.Path, rpc.NeverSync, func(f *wire.FileInfo) error { return d.file(ctx, g, f, want.Leaving) })
 		if err != nil {
 			return errors.Join(err, g.Wait())
 		}
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return d.drop(ctx)
+	return g.Wait()
 }
 
 func leaves(w *rpc.Worker, leaving []string) bool {

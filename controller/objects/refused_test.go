@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
@@ -86,6 +87,24 @@ func TestMountHashKnowsSecrets(t *testing.T) {
 	after, _ := Desired(in)
 	if before.Mounts[0].Properties[HashOption] == after.Mounts[0].Properties[HashOption] {
 		t.Error("a rotated secret does not change the mount's hash")
+	}
+}
+
+// TestRotatedSecretReplacesPods changes a secret of a source behind a gateway, which reads it when it starts: the pods must not stay.
+func TestRotatedSecretReplacesPods(t *testing.T) {
+	in := read(t, "testdata/everything.yaml")
+	before, _ := Desired(in)
+	in.Secrets["web"].Data["password"] = []byte("rotated")
+	after, _ := Desired(in)
+	for i, o := range before.Objects {
+		set, ok := o.(*appsv1.StatefulSet)
+		if !ok {
+			continue
+		}
+		other, _ := after.Objects[i].(*appsv1.StatefulSet)
+		if a, b := set.Spec.Template.Annotations, other.Spec.Template.Annotations; a[SourcesHash] == "" || a[SourcesHash] == b[SourcesHash] || a[ConfigHash] != b[ConfigHash] {
+			t.Errorf("%s has the annotations %v before and %v after", set.Name, a, b)
+		}
 	}
 }
 

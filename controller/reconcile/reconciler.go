@@ -30,6 +30,8 @@ type Reconciler struct {
 	Namespace string
 	// Addresses of a Dataset's masters, where they are not those that were planned; nil for none.
 	Addresses func(key types.NamespacedName, planned []string) []string
+	// SecretAge is how long a user's Secret is believed; two minutes if 0.
+	SecretAge time.Duration
 	Events    events.EventRecorder
 	Log       *slog.Logger
 
@@ -105,7 +107,7 @@ func (r *Reconciler) hold(ctx context.Context, w *world) error {
 func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Plan, []objects.Problem, error) {
 	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings, Workers: d.keeps()}
 	var err error
-	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset)); err != nil {
+	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset), r.secretAge()); err != nil {
 		return nil, nil, err
 	}
 	if objects.NeedsGateway(w.dataset) {
@@ -127,8 +129,15 @@ func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
 	return want
 }
 
-// secretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
+// standardSecretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
 const (
-	secretAge = 2 * time.Minute
-	absentAge = 5 * time.Second
+	standardSecretAge = 2 * time.Minute
+	absentAge         = 5 * time.Second
 )
+
+func (r *Reconciler) secretAge() time.Duration {
+	if r.SecretAge > 0 {
+		return r.SecretAge
+	}
+	return standardSecretAge
+}

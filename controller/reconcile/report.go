@@ -33,7 +33,7 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 			result.RequeueAfter = patience
 		}
 		if len(objects.SecretNames(w.dataset)) > 0 && result.RequeueAfter == 0 {
-			result.RequeueAfter = secretAge
+			result.RequeueAfter = r.secretAge()
 			if len(out.problems) > 0 {
 				result.RequeueAfter = absentAge
 			}

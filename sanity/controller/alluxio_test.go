@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,6 +24,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/objects"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/kube"
 )
 
 // source shows a directory with files as an S3 bucket, and returns where it is served.
@@ -142,6 +144,16 @@ func TestRealAlluxio(t *testing.T) {
 		return d.Status.Phase == v1alpha1.Bound && d.Status.CacheStates[v1alpha1.CachedPercentage] == "100%" && d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB"
 	})
 
+	// What is read shows in the ratios.
+	if out, err := servers.Shell(t.Context(), "cat", "/hbase/a/two"); err != nil {
+		t.Fatal(out, err)
+	}
+	status("the ratios tell", func(d *v1alpha1.Dataset) bool {
+		s := d.Status.CacheStates
+		return s[v1alpha1.CacheHitRatio] != "" && s[v1alpha1.LocalHitRatio] != "" && s[v1alpha1.RemoteHitRatio] != "" && s[v1alpha1.CacheThroughputRatio] != ""
+	})
+	drained(t, s, c, ns, servers)
+
 	// A mount is added, one that was removed by hand comes back, and a mount by hand stays.
 	d := dataset(t, c, ns, "hbase")
 	more := d.Spec.Mounts[0].DeepCopy()
@@ -182,6 +194,7 @@ func kubelet(t *testing.T, c client.Client, ns string, alluxio *cluster.Cluster)
 		pods := &corev1.PodList{}
 		must(t, c.List(t.Context(), pods, client.InNamespace(ns)))
 		marked := 0
+		var state []string
 		for i := range pods.Items {
 			pod := &pods.Items[i]
 			number := int(pod.Name[len(pod.Name)-1] - '0')
@@ -193,6 +206,7 @@ func kubelet(t *testing.T, c client.Client, ns string, alluxio *cluster.Cluster)
 				pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[number].Host, []corev1.PodIP{{IP: servers[number].Host}}
 				must(t, c.Status().Update(t.Context(), pod))
 			}
+			state = append(state, fmt.Sprintf("%s at %s: %v", pod.Name, pod.Status.PodIP, pod.Status.Conditions))
 			for _, cond := range pod.Status.Conditions {
 				if cond.Type == gate && cond.Status == corev1.ConditionTrue {
 					marked++
@@ -200,7 +214,44 @@ func kubelet(t *testing.T, c client.Client, ns string, alluxio *cluster.Cluster)
 			}
 		}
 		if marked != 5 {
-			return fmt.Sprintf("%d of 5", marked)
+			return fmt.Sprintf("%d of 5: %s", marked, strings.Join(state, "; "))
+		}
+		return ""
+	})
+}
+
+// drained scales the workers down to one: the pod of the other stays until what only it had is with the first.
+func drained(t *testing.T, s *kube.Server, c client.Client, ns string, servers *cluster.Cluster) {
+	t.Helper()
+	if out, err := s.Kubectl(t.Context(), "scale", "alluxioruntime", "hbase", "--replicas=1", "-n", ns); err != nil {
+		t.Fatal(out)
+	}
+	eventually(t, "the workers are drained and fewer", func() string {
+		r := alluxio(t, c, ns, "hbase")
+		line := condition(r.Status.Conditions, v1alpha1.Draining)
+		set := &appsv1.StatefulSet{}
+		must(t, c.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "hbase-worker"}, set))
+		if strings.HasPrefix(line, "Draining=False Drained 1 of 2 workers leave; ") && strings.HasSuffix(line, "that only they had are with others") && *set.Spec.Replicas == 1 {
+			t.Log(line)
+			return ""
+		}
+		return fmt.Sprintf("%s, and there are %d", line, *set.Spec.Replicas)
+	})
+	// The worker that leaves has nothing any more, the other has all.
+	stays, leaves := servers.Workers()[0].Host, servers.Workers()[1].Host
+	for _, file := range []string{"/hbase/a/one", "/hbase/a/two", "/hbase/three"} {
+		eventually(t, "all is with the worker that stays", func() string {
+			out, err := servers.Shell(t.Context(), "location", file)
+			must(t, err)
+			if !strings.Contains(out, stays) || strings.Contains(out, leaves) {
+				return out
+			}
+			return ""
+		})
+	}
+	eventually(t, "the sum says so", func() string {
+		if got := dataset(t, c, ns, "hbase").Status.CacheStates[v1alpha1.Cached]; got != "8.00MiB" {
+			return "cached is " + got
 		}
 		return ""
 	})

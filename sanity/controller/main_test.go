@@ -2,6 +2,7 @@
 package controller_test
 
 import (
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -19,7 +20,10 @@ import (
 // shared has the controllers of Kubernetes by which objects end, and StatefulSets get pods.
 var shared = kube.Shared{Options: kube.Options{Controllers: kube.Usual}}
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) {
+	controller.SetLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	os.Exit(shared.Run(m))
+}
 
 // server is the shared server with our API, and a client that may do everything.
 func server(t *testing.T) (*kube.Server, client.Client) {

@@ -118,6 +118,27 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// TestRoles asks all masters what they are.
+func TestRoles(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	m := connect(t, addresses(c)...)
+	leader, err := c.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := m.Roles(within(t, 10*time.Second))
+	for _, master := range c.Masters() {
+		want := Standby
+		if master == leader {
+			want = Leading
+		}
+		if got := roles[master.Address()]; got != want {
+			t.Errorf("%s says that it is %q, want %q", master.Name, got, want)
+		}
+	}
+}
+
 // TestReport reports what was read, and looks for it in the leader's own metrics.
 func TestReport(t *testing.T) {
 	c := shared.Get(t)
