@@ -88,6 +88,9 @@ func Run(ctx context.Context, c Config) error {
 	if err := r.Setup(ctx, mgr); err != nil {
 		return err
 	}
+	if err := reconcile.Metrics(ctx, mgr.GetCache()); err != nil {
+		return err
+	}
 	loads := &load.Reconciler{
 		Client: mgr.GetClient(), Clusters: clusters, Events: mgr.GetEventRecorder("millrace"), Log: c.Log, Life: ctx,
 	}

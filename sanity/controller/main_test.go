@@ -2,6 +2,7 @@
 package controller_test
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,7 +24,20 @@ var shared = kube.Shared{Options: kube.Options{Controllers: kube.Usual}}
 
 func TestMain(m *testing.M) {
 	controller.SetLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
-	os.Exit(shared.Run(m))
+	os.Exit(inDirectory(m))
+}
+
+// work is a directory for all tests, which goes with them.
+var work string
+
+func inDirectory(m *testing.M) int {
+	var err error
+	if work, err = os.MkdirTemp("", "millrace-controller-*"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	return shared.Run(m)
 }
 
 // server is the shared server with our API, and a client that may do everything.
@@ -135,3 +150,6 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// strictly has the API server refuse fields that it does not know.
+var strictly = &client.CreateOptions{Raw: &metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}}
