@@ -50,11 +50,17 @@ func server(t *testing.T) (*kube.Server, client.Client) {
 	return s, c
 }
 
-// needKube skips the test where nobody asked for it: the first one builds a Kubernetes control plane, which takes ten minutes.
+// needKube skips the test where there is no control plane.
 func needKube(t *testing.T) {
 	t.Helper()
+	kube.Need(t)
+}
+
+// long skips a test that takes its time, unless it is asked for.
+func long(t *testing.T) {
+	t.Helper()
 	if os.Getenv("MILLRACE_KUBE") == "" {
-		t.Skip("needs a Kubernetes control plane, built once: make controller")
+		t.Skip("takes minutes: make controller")
 	}
 }
 
@@ -66,7 +72,7 @@ func withCRDs(t *testing.T, s *kube.Server) client.Client {
 	scheme, err := controller.Scheme()
 	must(t, err)
 	must(t, apiextensionsv1.AddToScheme(scheme))
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	must(t, err)
 	return c
 }

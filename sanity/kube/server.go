@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"millrace.io/millrace/sanity/janitor"
 )
 
 // Options say what is to run.
@@ -40,6 +42,7 @@ type Server struct {
 	etcdPort, peerPort, apiPort, managerPort int
 
 	authority          *authority
+	janitor            *janitor.Janitor
 	etcd, api, manager *process
 }
 
@@ -60,7 +63,11 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: options, bin: bin, dir: dir, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
+	j, err := janitor.Start(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s := &Server{options: options, bin: bin, dir: dir, janitor: j, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
@@ -225,5 +232,5 @@ func (s *Server) APIPID() int { return s.api.cmd.Process.Pid }
 
 // Stop ends all processes, and removes what they wrote.
 func (s *Server) Stop() error {
-	return errors.Join(s.manager.kill(), s.api.kill(), s.etcd.kill(), os.RemoveAll(s.dir))
+	return errors.Join(s.manager.kill(), s.api.kill(), s.etcd.kill(), s.janitor.Clean())
 }
