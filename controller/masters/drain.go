@@ -184,13 +184,13 @@ func (d *drain) move(ctx context.Context, path string, info *wire.BlockInfo, fro
 	defer cancel()
 	to := d.reserve(info)
 	if to == nil {
-		d.count(func(at *Drain) { at.why("the workers that stay have no more room") })
+		d.count(func(at *Drain) { because(at, "the workers that stay have no more room") })
 		return nil
 	}
 	err := to.Fetch(ctx, info.GetBlockId(), info.GetLength(), from)
 	d.count(func(at *Drain) {
 		if err != nil {
-			at.why(fmt.Sprintf("%s: %v", path, err))
+			because(at, fmt.Sprintf("%s: %v", path, err))
 			return
 		}
 		at.Moved++
@@ -199,7 +199,8 @@ func (d *drain) move(ctx context.Context, path string, info *wire.BlockInfo, fro
 	return nil
 }
 
-func (d *Drain) why(text string) {
+// because keeps the first reason.
+func because(d *Drain, text string) {
 	if d.Why == "" {
 		d.Why = text
 	}
@@ -225,7 +226,7 @@ func (d *drain) drop(ctx context.Context) error {
 	for _, h := range d.held {
 		g.Go(func() error {
 			if err := h.worker.Remove(ctx, h.id); err != nil && !rpc.NotCached(err) {
-				d.count(func(at *Drain) { at.why(fmt.Sprintf("block %d of %s is not dropped: %v", h.id, h.worker.Addr(), err)) })
+				d.count(func(at *Drain) { because(at, fmt.Sprintf("block %d of %s is not dropped: %v", h.id, h.worker.Addr(), err)) })
 			}
 			return ctx.Err()
 		})

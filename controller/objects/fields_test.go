@@ -97,11 +97,11 @@ func heard(t *testing.T, base, field string) bool {
 
 // leaves are the paths of the fields of a struct of the API, as problems name them; those of Kubernetes' own types are one field.
 func leaves(typ reflect.Type, path string) []string {
-	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && ourStruct(typ.Elem()) {
-		if typ.Kind() == reflect.Slice {
-			path += "[0]"
-		}
-		typ = typ.Elem()
+	if typ.Kind() == reflect.Slice && ourStruct(typ.Elem()) {
+		return leaves(typ.Elem(), path+"[0]")
+	}
+	if typ.Kind() == reflect.Pointer {
+		return leaves(typ.Elem(), path)
 	}
 	if !ourStruct(typ) {
 		return []string{path}

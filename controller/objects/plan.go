@@ -171,8 +171,8 @@ func (b *builder) own(objects []Object) {
 			labels = map[string]string{}
 		}
 		labels[ManagedByLabel] = ManagedBy
-		labels[DatasetLabel] = b.Dataset.Name
-		labels[NamespaceLabel] = b.Dataset.Namespace
+		labels[DatasetLabel] = b.names.name
+		labels[NamespaceLabel] = b.names.namespace
 		o.SetLabels(labels)
 		if o.GetNamespace() != "" {
 			o.SetOwnerReferences([]metav1.OwnerReference{owner})

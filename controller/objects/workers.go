@@ -72,7 +72,8 @@ func (b *builder) workerAffinity() *corev1.Affinity {
 		others.LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{placementLabel: string(v1alpha1.Exclusive)}}
 	}
 	affinity := &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others},
+		// Nor where what an earlier worker left is being removed.
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others, apart(map[string]string{sweepsLabel: b.names.name})},
 	}}
 	if a := b.Dataset.Spec.NodeAffinity; a != nil && a.Required != nil {
 		affinity.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: a.Required}

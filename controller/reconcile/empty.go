@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -54,7 +53,7 @@ func (r *Reconciler) empty(ctx context.Context, w *world) (*waiting, error) {
 	want := r.want(w, plan)
 	want.Empty = true
 	r.Clusters.Want(w.key, want)
-	message := fmt.Sprintf("waits for the workers to drop %s", size(state.Used))
+	message := "waits for the workers to drop " + size(state.Used)
 	if state.EmptyErr != "" {
 		message += "; " + state.EmptyErr
 	}

@@ -50,6 +50,8 @@ type outcome struct {
 	waits *waiting
 	// replacing names the pod that is being replaced.
 	replacing string
+	// swept are nodes from which tiers were removed.
+	swept []string
 	// drain is about the workers that leave, nil where none do.
 	drain *drain
 }
@@ -84,6 +86,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		r.Clusters.Want(w.key, want)
 		out.failure = r.apply(ctx, w.key, out.plan.Objects)
 		out.replacing, err = r.pods(ctx, w, out.plan)
+		if err == nil && placed(w) {
+			out.swept, _, err = r.sweep(ctx, w)
+		}
 	}
 	result, reportErr := r.report(ctx, w, out)
 	return result, errors.Join(err, out.failure, reportErr)

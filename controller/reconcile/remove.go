@@ -32,9 +32,18 @@ const podsNamed = 3
 // remove takes down what was made, in order: nothing while pods use the claim, then the claim and its volume, then Alluxio.
 // A Dataset takes its runtime with it; a runtime leaves its Dataset, which is not bound any more.
 func (r *Reconciler) remove(ctx context.Context, w *world) (ctrl.Result, error) {
-	wait, err := r.takeDown(ctx, w)
-	if err != nil || wait != nil {
-		result, reportErr := r.report(ctx, w, outcome{waits: wait, failure: err})
+	out := outcome{}
+	var err error
+	out.waits, err = r.takeDown(ctx, w)
+	if err == nil && out.waits == nil {
+		// No worker is left.
+		out.swept, out.waits, err = r.sweep(ctx, w)
+	}
+	if err == nil && out.waits == nil {
+		err = r.removeRest(ctx, w)
+	}
+	if out.failure = err; err != nil || out.waits != nil {
+		result, reportErr := r.report(ctx, w, out)
 		if err == nil {
 			result.RequeueAfter, err = lookAgain, reportErr
 		}
@@ -95,7 +104,7 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 			return wait, err
 		}
 	}
-	return nil, r.removeRest(ctx, w)
+	return nil, nil
 }
 
 // inUse names the pods that keep the claim.

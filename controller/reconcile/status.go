@@ -179,6 +179,7 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 	s := w.runtime.Status.DeepCopy()
 	s.ObservedGeneration = w.runtime.Generation
 	s.ValueFileConfigmap = objects.ConfigName(w.key.Name)
+	s.TierNodes = tierNodes(w, out.swept)
 	s.Selector = labels.SelectorFromSet(objects.PodLabels(w.key.Name, objects.RoleWorker)).String()
 	s.DesiredMasterNumberScheduled = max(w.runtime.Spec.Master.Replicas, 1)
 	s.CurrentMasterNumberScheduled, s.MasterNumberReady = counts(w.masters)

@@ -85,8 +85,8 @@ spec:
 `, endpoint)
 }
 
-// real is a Dataset whose Alluxio is a real cluster, where pods would run.
-type real struct {
+// actual is a Dataset whose Alluxio is a real cluster, where pods would run.
+type actual struct {
 	t       *testing.T
 	api     *kube.Server
 	c       client.Client
@@ -95,11 +95,11 @@ type real struct {
 	keys    gateway.Keys
 }
 
-// newReal starts it all, and waits until the Dataset is bound.
-func newReal(t *testing.T) *real {
+// newActual starts it all, and waits until the Dataset is bound.
+func newActual(t *testing.T) *actual {
 	t.Helper()
 	s, c := server(t)
-	r := &real{t: t, api: s, c: c, servers: cluster.ForTest(t, cluster.Config{}), ns: namespace(t, c), keys: gateway.NewKeys()}
+	r := &actual{t: t, api: s, c: c, servers: cluster.ForTest(t, cluster.Config{}), ns: namespace(t, c), keys: gateway.NewKeys()}
 	specs := cached(source(t, "data", r.keys, map[string]int{"a/one": 3 << 20, "a/two": 1000, "three": 5<<20 + 17}))
 	must(t, c.Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "keys"}, Data: map[string][]byte{"id": []byte(r.keys.AccessKeyID), "key": []byte(r.keys.SecretAccessKey)},
@@ -123,7 +123,7 @@ func newReal(t *testing.T) *real {
 }
 
 // status waits until the Dataset's status fits.
-func (r *real) status(what string, fits func(*v1alpha1.Dataset) bool) {
+func (r *actual) status(what string, fits func(*v1alpha1.Dataset) bool) {
 	r.t.Helper()
 	eventually(r.t, what, func() string {
 		d := dataset(r.t, r.c, r.ns, "hbase")
@@ -136,7 +136,7 @@ func (r *real) status(what string, fits func(*v1alpha1.Dataset) bool) {
 }
 
 // shell runs Alluxio's own.
-func (r *real) shell(args ...string) string {
+func (r *actual) shell(args ...string) string {
 	r.t.Helper()
 	out, err := r.servers.Shell(r.t.Context(), args...)
 	if err != nil {
@@ -147,7 +147,7 @@ func (r *real) shell(args ...string) string {
 
 // kubelet plays the kubelets of the nodes until the test ends: it gives pods the addresses of real servers, says that their containers run,
 // that they are ready where the controller has said that they do their work, and takes away those that are deleted.
-func (r *real) kubelet() {
+func (r *actual) kubelet() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	done := make(chan struct{})
 	go func() {
@@ -169,7 +169,7 @@ func (r *real) kubelet() {
 }
 
 // tend does for one pod what its kubelet would. What fails is tried again.
-func (r *real) tend(ctx context.Context, pod *corev1.Pod) {
+func (r *actual) tend(ctx context.Context, pod *corev1.Pod) {
 	if pod.DeletionTimestamp != nil {
 		_ = r.c.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID})
 		return

@@ -2,7 +2,6 @@ package controller_test
 
 import (
 	"maps"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +40,7 @@ func TestAPIServerAway(t *testing.T) {
 	eventually(t, "the StatefulSet is there", replicas(2))
 	before := settled(t, c, ns)
 	must(t, s.StopAPI())
-	if os.Getenv("MILLRACE_KUBE") != "" {
+	if long() {
 		time.Sleep(time.Minute)
 	} else {
 		time.Sleep(5 * time.Second)

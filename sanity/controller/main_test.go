@@ -56,13 +56,8 @@ func needKube(t *testing.T) {
 	kube.Need(t)
 }
 
-// long skips a test that takes its time, unless it is asked for.
-func long(t *testing.T) {
-	t.Helper()
-	if os.Getenv("MILLRACE_KUBE") == "" {
-		t.Skip("takes minutes: make controller")
-	}
-}
+// long tells whether tests may take minutes, which make controller asks for.
+func long() bool { return os.Getenv("MILLRACE_KUBE") != "" }
 
 // withCRDs is a client that may do everything, and knows CRDs too.
 func withCRDs(t *testing.T, s *kube.Server) client.Client {

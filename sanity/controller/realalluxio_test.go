@@ -20,21 +20,21 @@ import (
 
 // TestRealAlluxio has a real cluster where pods would run, from the mounts to a load, through a failover, to its end.
 func TestRealAlluxio(t *testing.T) {
-	r := newReal(t)
+	r := newActual(t)
 	for _, step := range []struct {
 		name string
-		do   func(*real)
+		do   func(*actual)
 	}{
-		{"mounted and measured", (*real).bound},
-		{"pods are marked", (*real).marked},
-		{"rolled out, the leader last", (*real).rolled},
-		{"loaded after a failover", (*real).loaded},
-		{"loads after each other and by a schedule", (*real).scheduled},
-		{"read", (*real).read},
-		{"drained", (*real).drained},
-		{"a secret is rotated", (*real).rotated},
-		{"mounts change", (*real).remounted},
-		{"deleted, and the cache is empty", (*real).deleted},
+		{"mounted and measured", (*actual).bound},
+		{"pods are marked", (*actual).marked},
+		{"rolled out, the leader last", (*actual).rolled},
+		{"loaded after a failover", (*actual).loaded},
+		{"loads after each other and by a schedule", (*actual).scheduled},
+		{"read", (*actual).read},
+		{"drained", (*actual).drained},
+		{"a secret is rotated", (*actual).rotated},
+		{"mounts change", (*actual).remounted},
+		{"deleted, and the cache is empty", (*actual).deleted},
 	} {
 		if !t.Run(step.name, func(t *testing.T) {
 			inner := *r
@@ -46,7 +46,7 @@ func TestRealAlluxio(t *testing.T) {
 	}
 }
 
-func (r *real) bound() {
+func (r *actual) bound() {
 	r.status("the Dataset is bound, and its sizes are known", func(d *v1alpha1.Dataset) bool {
 		return d.Status.Phase == v1alpha1.Bound && d.Status.UfsTotal == "8.00MiB" && d.Status.FileNum == "3" &&
 			d.Status.CacheStates[v1alpha1.Cached] == "0.00B" && d.Status.CacheStates[v1alpha1.CacheCapacity] == "512.00MiB" &&
@@ -54,7 +54,7 @@ func (r *real) bound() {
 	})
 }
 
-func (r *real) marked() {
+func (r *actual) marked() {
 	eventually(r.t, "all pods are ready", func() string {
 		pods := &corev1.PodList{}
 		must(r.t, r.c.List(r.t.Context(), pods, client.InNamespace(r.ns)))
@@ -81,7 +81,7 @@ func (r *real) marked() {
 }
 
 // leadingPod is the pod that stands for the leading master.
-func (r *real) leadingPod() string {
+func (r *actual) leadingPod() string {
 	r.t.Helper()
 	leader, err := r.servers.Leader(r.t.Context())
 	must(r.t, err)
@@ -89,7 +89,7 @@ func (r *real) leadingPod() string {
 }
 
 // rolled changes image and resources, and looks in which order pods are replaced, and that never two are away.
-func (r *real) rolled() {
+func (r *actual) rolled() {
 	leader := r.leadingPod()
 	watched, ok := r.c.(client.WithWatch)
 	if !ok {
@@ -157,14 +157,14 @@ func allReady(ready map[string]bool) bool {
 }
 
 // load creates a load.
-func (r *real) load(name string, spec v1alpha1.DataLoadSpec) {
+func (r *actual) load(name string, spec v1alpha1.DataLoadSpec) {
 	r.t.Helper()
 	spec.Dataset.Name = "hbase"
 	must(r.t, r.c.Create(r.t.Context(), &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: name}, Spec: spec}))
 }
 
 // loadStatus waits until a load's status fits.
-func (r *real) loadStatus(name, what string, fits func(*v1alpha1.DataLoadStatus) bool) {
+func (r *actual) loadStatus(name, what string, fits func(*v1alpha1.DataLoadStatus) bool) {
 	r.t.Helper()
 	eventually(r.t, what, func() string {
 		l := &v1alpha1.DataLoad{}
@@ -176,7 +176,7 @@ func (r *real) loadStatus(name, what string, fits func(*v1alpha1.DataLoadStatus)
 	})
 }
 
-func (r *real) loaded() {
+func (r *actual) loaded() {
 	leader, err := r.servers.Leader(r.t.Context())
 	must(r.t, err)
 	must(r.t, leader.Kill())
@@ -204,7 +204,7 @@ func (r *real) loaded() {
 }
 
 // connect speaks to the masters as the controller does.
-func (r *real) connect() *rpc.Cluster {
+func (r *actual) connect() *rpc.Cluster {
 	r.t.Helper()
 	var addresses []string
 	for _, m := range r.servers.Masters() {
@@ -216,7 +216,7 @@ func (r *real) connect() *rpc.Cluster {
 	return conn
 }
 
-func (r *real) scheduled() {
+func (r *actual) scheduled() {
 	r.loadStatus("after", "the load that waited is complete", func(s *v1alpha1.DataLoadStatus) bool {
 		return s.Phase == v1alpha1.LoadComplete && *s.WaitingFor.OperationComplete
 	})
@@ -254,7 +254,7 @@ func (r *real) scheduled() {
 }
 
 // read shows in the ratios.
-func (r *real) read() {
+func (r *actual) read() {
 	r.shell("cat", "/hbase/a/two")
 	r.status("the ratios tell", func(d *v1alpha1.Dataset) bool {
 		s := d.Status.CacheStates
@@ -263,7 +263,7 @@ func (r *real) read() {
 }
 
 // drained scales the workers down to one: the pod of the other stays until what only it had is with the first.
-func (r *real) drained() {
+func (r *actual) drained() {
 	t := r.t
 	if out, err := r.api.Kubectl(t.Context(), "scale", "alluxioruntime", "hbase", "--replicas=1", "-n", r.ns); err != nil {
 		t.Fatal(out)
@@ -292,14 +292,14 @@ func (r *real) drained() {
 }
 
 // hash is the mark of the mount /hbase in Alluxio.
-func (r *real) hash(conn *rpc.Cluster) string {
+func (r *actual) hash(conn *rpc.Cluster) string {
 	table, err := conn.MountTable(r.t.Context())
 	must(r.t, err)
 	return table["/hbase"].GetProperties()[objects.HashOption]
 }
 
 // rotated changes the Secret that a mount names, back and forth: Alluxio gets the new key, and loses nothing that it has cached.
-func (r *real) rotated() {
+func (r *actual) rotated() {
 	conn := r.connect()
 	first := r.hash(conn)
 	key := func(value string) {
@@ -326,7 +326,7 @@ func (r *real) rotated() {
 }
 
 // remounted adds a mount; one that was removed by hand comes back, and one that was made by hand stays.
-func (r *real) remounted() {
+func (r *actual) remounted() {
 	t := r.t
 	d := dataset(t, r.c, r.ns, "hbase")
 	more := d.Spec.Mounts[0].DeepCopy()
@@ -354,7 +354,7 @@ func (r *real) remounted() {
 }
 
 // deleted looks that no worker has a block before the pods go.
-func (r *real) deleted() {
+func (r *actual) deleted() {
 	r.load("again", v1alpha1.DataLoadSpec{})
 	r.loadStatus("again", "there is something cached", func(s *v1alpha1.DataLoadStatus) bool { return s.Phase == v1alpha1.LoadComplete })
 	conn := r.connect()

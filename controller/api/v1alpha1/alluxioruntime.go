@@ -316,7 +316,11 @@ type AlluxioRuntimeStatus struct {
 	// +listType=atomic
 	// +optional
 	Mounts []Mount `json:"mounts,omitempty"`
-	// Nodes that workers prefer or need.
+	// Nodes on which workers have, or had, tiers in directories of the node. Not part of Fluid's API.
+	// +listType=set
+	// +optional
+	TierNodes []string `json:"tierNodes,omitempty"`
+	// Not written.
 	// +optional
 	CacheAffinity *corev1.NodeAffinity `json:"cacheAffinity,omitempty"`
 }
