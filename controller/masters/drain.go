@@ -226,7 +226,9 @@ func (d *drain) drop(ctx context.Context) error {
 	for _, h := range d.held {
 		g.Go(func() error {
 			if err := h.worker.Remove(ctx, h.id); err != nil && !rpc.NotCached(err) {
-				d.count(func(at *Drain) { because(at, fmt.Sprintf("block %d of %s is not dropped: %v", h.id, h.worker.Addr(), err)) })
+				d.count(func(at *Drain) {
+					because(at, fmt.Sprintf("block %d of %s is not dropped: %v", h.id, h.worker.Addr(), err))
+				})
 			}
 			return ctx.Err()
 		})

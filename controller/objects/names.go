@@ -29,8 +29,8 @@ const (
 	// RoleMaster and RoleWorker are the values of the label role.
 	RoleMaster = "alluxio-master"
 	RoleWorker = "alluxio-worker"
-	// sweepsLabel names the Dataset of a sweeper, which is none of its servers.
-	sweepsLabel = "millrace.io/sweeps"
+	// SweepsLabel names the Dataset of a sweeper, which is none of its servers.
+	SweepsLabel = "millrace.io/sweeps"
 	// cacheNodeLabel and placementLabel keep workers of different Datasets apart.
 	cacheNodeLabel = "fluid.io/dataset"
 	placementLabel = "fluid.io/dataset-placement"

@@ -60,7 +60,7 @@ func (b *builder) sweeper(node string, volumes []corev1.Volume, first, then core
 		},
 	}
 	b.own([]Object{pod})
-	pod.Labels[sweepsLabel], pod.Labels[roleLabel] = b.names.name, RoleSweeper
+	pod.Labels[SweepsLabel], pod.Labels[roleLabel] = b.names.name, RoleSweeper
 	return pod
 }
 

@@ -73,7 +73,7 @@ func (b *builder) workerAffinity() *corev1.Affinity {
 	}
 	affinity := &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
 		// Nor where what an earlier worker left is being removed.
-		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others, apart(map[string]string{sweepsLabel: b.names.name})},
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others, apart(map[string]string{SweepsLabel: b.names.name})},
 	}}
 	if a := b.Dataset.Spec.NodeAffinity; a != nil && a.Required != nil {
 		affinity.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: a.Required}

@@ -50,6 +50,8 @@ type outcome struct {
 	waits *waiting
 	// replacing names the pod that is being replaced.
 	replacing string
+	// again is when to look again although nothing has happened; never if 0.
+	again time.Duration
 	// swept are nodes from which tiers were removed.
 	swept []string
 	// drain is about the workers that leave, nil where none do.
@@ -87,7 +89,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		out.failure = r.apply(ctx, w.key, out.plan.Objects)
 		out.replacing, err = r.pods(ctx, w, out.plan)
 		if err == nil && placed(w) {
-			out.swept, _, err = r.sweep(ctx, w)
+			var waits *waiting
+			if out.swept, waits, err = r.sweep(ctx, w); waits != nil {
+				out.again = sweepPatience
+			}
 		}
 	}
 	result, reportErr := r.report(ctx, w, out)

@@ -19,7 +19,7 @@ import (
 // report writes what is known into the status of both, and says when to look again.
 func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Result, error) {
 	now := time.Now()
-	result := ctrl.Result{}
+	result := ctrl.Result{RequeueAfter: out.again}
 	var errs []error
 	if w.dataset != nil {
 		before := w.dataset.DeepCopy()

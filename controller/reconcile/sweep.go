@@ -54,34 +54,51 @@ func placed(w *world) bool {
 }
 
 // sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or that cannot be, and what it
-// waits for.
+// waits for. A sweeper stays until the status does not name its node any more, so that no node is swept twice.
 func (r *Reconciler) sweep(ctx context.Context, w *world) (swept []string, wait *waiting, err error) {
 	if w.runtime == nil {
 		return nil, nil, nil
 	}
 	have := workerNodes(w)
-	var waits []string
+	var left []string
 	for _, node := range w.runtime.Status.TierNodes {
 		if have[node] {
 			continue
 		}
+		left = append(left, node)
 		done, err := r.sweepNode(ctx, w, node)
 		if err != nil {
 			return swept, nil, fmt.Errorf("the tiers on the node %s: %w", node, err)
 		}
 		if done {
 			swept = append(swept, node)
-		} else {
-			waits = append(waits, node)
 		}
 	}
-	if len(waits) > 0 {
-		wait = &waiting{"Sweeping", "waits for the tiers to be removed from the nodes " + strings.Join(waits, ", ")}
+	if len(left) > 0 {
+		wait = &waiting{"Sweeping", "waits for the tiers to be removed from the nodes " + strings.Join(left, ", ")}
 	}
-	return swept, wait, nil
+	return swept, wait, r.removeSweepers(ctx, w, left)
 }
 
-// sweepNode does the next step on one node, and tells whether it was the last one.
+// removeSweepers deletes those of nodes that are not being swept.
+func (r *Reconciler) removeSweepers(ctx context.Context, w *world, sweeping []string) error {
+	pods := &corev1.PodList{}
+	if err := r.Client.List(ctx, pods, client.InNamespace(w.key.Namespace), client.MatchingLabels{objects.SweepsLabel: w.key.Name}); err != nil {
+		return err
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if !ownedBy(pod, w.key) || pod.DeletionTimestamp != nil || slices.Contains(sweeping, pod.Spec.NodeName) {
+			continue
+		}
+		if err := client.IgnoreNotFound(r.Client.Delete(ctx, pod, client.GracePeriodSeconds(0))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepNode does the next step on one node, and tells whether no more are to come.
 func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool, error) {
 	pod := &corev1.Pod{}
 	err := r.Client.Get(ctx, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.SweeperName(w.key.Name, node)}, pod)
@@ -99,12 +116,12 @@ func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool
 	if err != nil || !ownedBy(pod, w.key) {
 		return err == nil, err
 	}
-	late := pod.Status.Phase != corev1.PodSucceeded && time.Since(pod.CreationTimestamp.Time) > sweepPatience
-	if late {
-		r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep", "the tiers on the node %s could not be removed within %v", node, sweepPatience)
+	if pod.Status.Phase == corev1.PodSucceeded {
+		return true, nil
 	}
-	if late || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return true, client.IgnoreNotFound(r.Client.Delete(ctx, pod, client.GracePeriodSeconds(0)))
+	if time.Since(pod.CreationTimestamp.Time) < sweepPatience {
+		return false, nil
 	}
-	return false, nil
+	r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep", "the tiers on the node %s could not be removed within %v", node, sweepPatience)
+	return true, nil
 }
