@@ -111,8 +111,8 @@ func newManager(c Config) (ctrl.Manager, error) {
 	}
 	api := rest.CopyConfig(c.API)
 	if api.QPS == 0 {
-		// Enough for a thousand Datasets at once; the API server has fairness of its own.
-		api.QPS, api.Burst = 200, 400
+		// The number of workers bounds it, and the API server has fairness of its own.
+		api.QPS = -1
 	}
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
 	caches := reconcile.CacheOptions()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -61,6 +62,7 @@ type controllerRig struct {
 
 // haveAPI builds the API server, if it is not there.
 func (b *bench) haveAPI() error {
+	controller.SetLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	_, err := kube.Binaries(b.session.Context(), false)
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: %w", errAbsent, err)
