@@ -31,6 +31,7 @@ setup: ## install what the tests and benchmarks use and this machine lacks (root
 	@sanity/setup.sh
 	@$(GO) mod download
 	@$(GO) run ./sanity/alluxio -prepare
+	@$(GO) run ./sanity/apiserver -prepare
 
 .PHONY: test
 test: setup build ## all tests under the race detector, the summary last
@@ -51,8 +52,13 @@ sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity again
 SOAK ?= 60s
 
 .PHONY: controller
-controller: setup build ## the controller on a real API server, which is built once (root is not needed)
-	@MILLRACE_KUBE=1 $(TOOL) gotestsum --format testname -- -count 1 -timeout 40m ./sanity/controller
+controller: setup build ## the controller on a real API server, with the long forms: the API away for a minute, a kill at each write
+	@MILLRACE_KUBE=1 $(TOOL) gotestsum --format testname -- $(RACE) -count 1 -timeout 40m ./sanity/kube ./sanity/controller
+
+.PHONY: apiserver
+apiserver: setup ## a real Kubernetes API with the CRDs on loopback until Ctrl-C
+	@$(GO) build -o bin/apiserver ./sanity/apiserver
+	@exec bin/apiserver $(ARGS)
 
 .PHONY: soak
 soak: setup build ## the long forms: an agent that is killed, Alluxio under a storm, for $SOAK (60s) each; 1,000 rounds of attaching (root)

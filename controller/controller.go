@@ -50,6 +50,8 @@ type Config struct {
 	// are for tests.
 	Addresses  func(key types.NamespacedName, planned []string) []string
 	Fast, Slow time.Duration
+	// SecretAge is how long a user's Secret is believed; two minutes if 0.
+	SecretAge time.Duration
 }
 
 // The lease, and how long it takes until another controller takes over.
@@ -66,20 +68,27 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, errors.Join(clientgoscheme.AddToScheme(s), v1alpha1.AddToScheme(s))
 }
 
+// SetLog has the libraries write to a log. It is called once, before anything runs: they have one for the whole process.
+func SetLog(log *slog.Logger) {
+	klog.SetSlogLogger(log)
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+}
+
 // Run runs a controller until the context ends, or it is no leader any more, which is an error.
 func Run(ctx context.Context, c Config) error {
-	klog.SetSlogLogger(c.Log)
-	ctrl.SetLogger(logr.FromSlogHandler(c.Log.Handler()))
 	mgr, err := newManager(c)
 	if err != nil {
 		return err
 	}
 	clusters := &masters.Clusters{Log: c.Log, Fast: c.Fast, Slow: c.Slow}
 	r := &reconcile.Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses, SecretAge: c.SecretAge,
 		Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
 	}
 	if err := r.Setup(ctx, mgr); err != nil {
+		return err
+	}
+	if err := reconcile.Metrics(ctx, mgr.GetCache()); err != nil {
 		return err
 	}
 	loads := &load.Reconciler{
@@ -102,8 +111,8 @@ func newManager(c Config) (ctrl.Manager, error) {
 	}
 	api := rest.CopyConfig(c.API)
 	if api.QPS == 0 {
-		// Enough for a thousand Datasets at once; the API server has fairness of its own.
-		api.QPS, api.Burst = 200, 400
+		// The number of workers bounds it, and the API server has fairness of its own.
+		api.QPS = -1
 	}
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
 	caches := reconcile.CacheOptions()
@@ -112,7 +121,7 @@ func newManager(c Config) (ctrl.Manager, error) {
 	}
 	again := true
 	mgr, err := ctrl.NewManager(api, ctrl.Options{
-		Scheme: scheme, Cache: caches,
+		Scheme: scheme, Cache: caches, Logger: logr.FromSlogHandler(c.Log.Handler()),
 		LeaderElection: c.Elect, LeaderElectionID: leaseName, LeaderElectionNamespace: c.Settings.Namespace,
 		LeaderElectionReleaseOnCancel: true, LeaseDuration: &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		HealthProbeBindAddress: orNone(c.Health), Metrics: metricsserver.Options{BindAddress: orNone(c.Metrics)},

@@ -49,7 +49,8 @@ func ReadOptionsFile(ctx context.Context, name string, isSecret func(option stri
 	if err != nil {
 		return nil, fmt.Errorf("options file %q: %w", name, err)
 	}
-	if !fi.Mode().IsRegular() || fi.Mode().Perm()&0o077 == 0 {
+	// The group may read it: so Kubernetes shows a Secret to a program that is not root.
+	if !fi.Mode().IsRegular() || fi.Mode().Perm()&0o037 == 0 {
 		return values, nil
 	}
 	for option, value := range values {

@@ -24,6 +24,12 @@ type Want struct {
 	Idle bool
 	// Sizes asks for the sizes of the sources.
 	Sizes bool
+	// Leaving are the hosts of workers that are about to go: what only they have is copied to others.
+	Leaving []string
+	// Empty has all blocks dropped, and the mounts left as they are.
+	Empty bool
+	// Pinned keeps what is cached below the mounts from being evicted.
+	Pinned bool
 }
 
 // Worker is one worker as the leading master knows it.
@@ -49,6 +55,13 @@ type State struct {
 	// Mounted says that the mounts are those wanted, MountErr why they are not.
 	Mounted  bool
 	MountErr string
+	// Emptied says that no worker has a block any more, where Want.Empty asks for that, and EmptyErr why it could not be asked.
+	Emptied  bool
+	EmptyErr string
+	// Reads are what was read so far.
+	Reads Reads
+	// Drain is how far the copying away from workers is that are about to go.
+	Drain Drain
 	// Sized says that Total and Files are known: bytes and number of the sources' files.
 	Sized        bool
 	Total, Files int64
@@ -90,9 +103,9 @@ type cluster struct {
 	mu    sync.Mutex // guards what follows
 	want  Want
 	state State
-	// walked is when the last walk ended well, walking says that one is under way.
-	walked  time.Time
-	walking bool
+	// walked is when the last walk ended well, walking says that one is under way, draining the same of a drain.
+	walked            time.Time
+	walking, draining bool
 }
 
 // Start lets rounds begin, and returns when the context has ended and they have too.
@@ -210,16 +223,6 @@ func (c *Clusters) Forget(key types.NamespacedName) {
 	}
 	cl.cancel()
 	<-cl.done
-}
-
-// Free has the leader drop all cached blocks of a Dataset, within the context's deadline.
-func (c *Clusters) Free(ctx context.Context, want Want) error {
-	conn, err := connect(want, c.Log)
-	if err != nil {
-		return err
-	}
-	defer conn.Release()
-	return conn.Free(ctx, "/", true)
 }
 
 func connect(want Want, log *slog.Logger) (*rpc.Cluster, error) {

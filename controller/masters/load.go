@@ -111,31 +111,23 @@ func (l *load) count(change func(*Progress)) {
 
 // each calls fn for each file of a target.
 func (l *load) each(ctx context.Context, t Target, fn func(*wire.FileInfo) error) error {
-	info, err := l.conn.Status(ctx, t.Path, metadataAge)
+	return eachFile(ctx, l.conn, t.Path, metadataAge, fn)
+}
+
+// eachFile calls fn for the file at path, or for each file below it. age is how old the leader's knowledge may be.
+func eachFile(ctx context.Context, conn *rpc.Cluster, path string, age time.Duration, fn func(*wire.FileInfo) error) error {
+	info, err := conn.Status(ctx, path, age)
 	if err != nil {
 		return err
 	}
 	if !info.GetFolder() {
 		return fn(info)
 	}
-	queue := []string{t.Path}
+	queue := []string{path}
 	for len(queue) > 0 {
 		dir := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
-		var files []*wire.FileInfo
-		var below []string
-		restart := func() error {
-			files, below = nil, nil
-			return nil
-		}
-		err := l.conn.List(ctx, dir, metadataAge, restart, func(f *wire.FileInfo) error {
-			if f.GetFolder() {
-				below = append(below, f.GetPath())
-			} else {
-				files = append(files, f)
-			}
-			return nil
-		})
+		files, below, err := entries(ctx, conn, dir, age)
 		if err != nil {
 			return err
 		}
@@ -147,6 +139,23 @@ func (l *load) each(ctx context.Context, t Target, fn func(*wire.FileInfo) error
 		queue = append(queue, below...)
 	}
 	return nil
+}
+
+// entries are the files of a directory, and the paths of the directories in it.
+func entries(ctx context.Context, conn *rpc.Cluster, dir string, age time.Duration) (files []*wire.FileInfo, below []string, err error) {
+	restart := func() error {
+		files, below = nil, nil
+		return nil
+	}
+	err = conn.List(ctx, dir, age, restart, func(f *wire.FileInfo) error {
+		if f.GetFolder() {
+			below = append(below, f.GetPath())
+		} else {
+			files = append(files, f)
+		}
+		return nil
+	})
+	return files, below, err
 }
 
 // file has all blocks of a file loaded, and waits only for a place to begin each.

@@ -58,6 +58,21 @@ func repair(ctx context.Context, conn *rpc.Cluster, wanted []rpc.Mount) error {
 	return errors.Join(errs...)
 }
 
+// pin keeps what is cached of the mounts from eviction, or lets go of it. What Alluxio comes to know below a directory that is pinned
+// is pinned from the beginning.
+func pin(ctx context.Context, conn *rpc.Cluster, mounts []rpc.Mount, pinned bool) error {
+	for _, m := range mounts {
+		info, err := conn.Status(ctx, m.Path, rpc.NeverSync)
+		if err == nil && info.GetPinned() != pinned {
+			err = conn.Pin(ctx, m.Path, pinned)
+		}
+		if err != nil {
+			return fmt.Errorf("data.pin of the mount %s: %w", m.Path, err)
+		}
+	}
+	return nil
+}
+
 // sameSource tells whether only options differ, which leaves what is cached.
 func sameSource(have *wire.MountPointInfo, want rpc.Mount) bool {
 	return trimSlash(have.GetUfsUri()) == trimSlash(want.Source) && have.GetReadOnly() == want.ReadOnly && have.GetShared() == want.Shared

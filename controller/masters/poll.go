@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
@@ -18,12 +19,9 @@ const roundPatience = 20 * time.Second
 
 // follow asks in rounds until the context ends.
 func (c *Clusters) follow(ctx context.Context, cl *cluster) {
-	var walking chan struct{}
-	defer func() {
-		if walking != nil {
-			<-walking
-		}
-	}()
+	// beside are the walk and the drain, which take longer than a round.
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	pause := c.Fast
 	for {
 		timer := time.NewTimer(pause - rand.N(pause/4))
@@ -41,26 +39,28 @@ func (c *Clusters) follow(ctx context.Context, cl *cluster) {
 		case <-ctx.Done():
 			return
 		}
-		changed, walk := c.round(ctx, cl)
+		next := c.round(ctx, cl)
 		<-c.places
-		if changed {
+		if next.changed {
 			pause = c.Fast
 			c.Notify(cl.key)
 		} else {
 			pause = min(pause*2, c.Slow)
 		}
-		if walk {
-			walking = make(chan struct{})
-			go func(done chan struct{}) {
-				defer close(done)
-				c.walk(ctx, cl)
-			}(walking)
+		if next.walk {
+			beside.Go(func() { c.walk(ctx, cl) })
+		}
+		if next.drain {
+			beside.Go(func() { c.drain(ctx, cl) })
 		}
 	}
 }
 
-// round asks once, and tells whether the state has changed and whether the sizes should be found out.
-func (c *Clusters) round(ctx context.Context, cl *cluster) (changed, walk bool) {
+// next is what is to be done after a round.
+type next struct{ changed, walk, drain bool }
+
+// round asks once, and tells what is to be done after it.
+func (c *Clusters) round(ctx context.Context, cl *cluster) next {
 	ctx, cancel := context.WithTimeout(ctx, roundPatience)
 	defer cancel()
 	cl.mu.Lock()
@@ -72,16 +72,24 @@ func (c *Clusters) round(ctx context.Context, cl *cluster) (changed, walk bool) 
 	if !reflect.DeepEqual(cl.want.Mounts, want.Mounts) {
 		state.Mounted = false
 	}
-	state.Sized, state.Total, state.Files = cl.state.Sized, cl.state.Total, cl.state.Files
+	state.Sized, state.Total, state.Files, state.Drain = cl.state.Sized, cl.state.Total, cl.state.Files, cl.state.Drain
 	if state.Err != "" {
 		// What was known stays known while nobody answers.
-		state.Capacity, state.Used, state.Mounted = before.Capacity, before.Used, before.Mounted
+		state.Capacity, state.Used, state.Mounted, state.Reads = before.Capacity, before.Used, before.Mounted, before.Reads
 	}
-	changed = !reflect.DeepEqual(cl.state, state)
+	if len(want.Leaving) == 0 {
+		state.Drain = Drain{}
+	}
+	asked := state
+	asked.Reads = cl.state.Reads
+	var n next
+	n.changed = !reflect.DeepEqual(cl.state, asked) || state.Reads.tell(cl.state.Reads)
 	cl.state = state
-	walk = want.Sizes && state.Mounted && state.Err == "" && !cl.walking && time.Since(cl.walked) > walkEvery
-	cl.walking = cl.walking || walk
-	return changed, walk
+	n.walk = want.Sizes && state.Mounted && state.Err == "" && !cl.walking && time.Since(cl.walked) > walkEvery
+	cl.walking = cl.walking || n.walk
+	n.drain = len(want.Leaving) > 0 && state.Err == "" && !cl.draining && !state.Drain.of(want.Leaving)
+	cl.draining = cl.draining || n.drain
+	return n
 }
 
 // ask is one round's questions and repairs.
@@ -104,13 +112,27 @@ func (c *Clusters) ask(ctx context.Context, want Want) State {
 	info, err := conn.MasterInfo(ctx)
 	if err == nil {
 		state.Leader = info.Leader
-		err = c.numbers(ctx, conn, &state)
+		err = numbers(ctx, conn, &state)
+	}
+	if err == nil {
+		state.Reads, err = reads(ctx, conn)
 	}
 	if err != nil {
 		state.Err = err.Error()
 		return state
 	}
-	if err := repair(ctx, conn, want.Mounts); err != nil {
+	if want.Empty {
+		if err := conn.Free(ctx, "/", true); err != nil {
+			state.EmptyErr = err.Error()
+		}
+		state.Emptied = state.EmptyErr == "" && state.Used == 0
+		return state
+	}
+	err = repair(ctx, conn, want.Mounts)
+	if err == nil {
+		err = pin(ctx, conn, want.Mounts, want.Pinned)
+	}
+	if err != nil {
 		state.MountErr = err.Error()
 		return state
 	}
@@ -128,7 +150,7 @@ func leads(roles map[string]rpc.Role) bool {
 }
 
 // numbers reads the workers and what they hold.
-func (c *Clusters) numbers(ctx context.Context, conn *rpc.Cluster, state *State) error {
+func numbers(ctx context.Context, conn *rpc.Cluster, state *State) error {
 	infos, err := conn.WorkerInfos(ctx)
 	if err != nil {
 		return err

@@ -46,7 +46,9 @@ func checkResources(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 	for i := range spec.Volumes {
 		volumes[spec.Volumes[i].Name] = true
 	}
-	for field, part := range map[string]*v1alpha1.ComponentSpec{"master": &spec.Master.ComponentSpec, "worker": &spec.Worker} {
+	for field, part := range map[string]*v1alpha1.ComponentSpec{
+		"master": &spec.Master.ComponentSpec, "worker": &spec.Worker, "jobMaster": &spec.JobMaster, "jobWorker": &spec.JobWorker,
+	} {
 		for i, m := range part.VolumeMounts {
 			if !volumes[m.Name] {
 				problems = append(problems, Problem{fmt.Sprintf("AlluxioRuntime.spec.%s.volumeMounts[%d].name", field, i), fmt.Sprintf("names the volume %q, which is not among spec.volumes", m.Name)})
@@ -77,7 +79,10 @@ func unsupported(d *v1alpha1.Dataset, spec *v1alpha1.AlluxioRuntimeSpec) []strin
 		return c
 	}
 	fuse := spec.Fuse
-	fuse.NodeSelector, fuse.CleanPolicy = nil, ""
+	fuse.NodeSelector = nil
+	if fuse.CleanPolicy == unmountOnDemand {
+		fuse.CleanPolicy = ""
+	}
 	jobMaster, jobWorker := job(spec.JobMaster), job(spec.JobWorker)
 	set := map[string]bool{
 		"Dataset.spec.runtimes":            len(d.Spec.Runtimes) > 0,
@@ -94,17 +99,54 @@ func unsupported(d *v1alpha1.Dataset, spec *v1alpha1.AlluxioRuntimeSpec) []strin
 	set["AlluxioRuntime.spec.master.enabled"] = spec.Master.Enabled
 	set["AlluxioRuntime.spec.worker.enabled"] = spec.Worker.Enabled
 	for i := range spec.TieredStore.Levels {
-		set[fmt.Sprintf("AlluxioRuntime.spec.tieredstore.levels[%d].alias", i)] = spec.TieredStore.Levels[i].Alias != ""
+		level := &spec.TieredStore.Levels[i]
+		field := fmt.Sprintf("AlluxioRuntime.spec.tieredstore.levels[%d].", i)
+		set[field+"alias"] = level.Alias != ""
+		set[field+"volumeSource"] = level.VolumeType != v1alpha1.EmptyDir && !isZero(&level.VolumeSource)
 	}
-	for i := range d.Spec.Mounts {
-		m := &d.Spec.Mounts[i]
-		if k := kindOf(m.MountPoint); k == onNode || k == inClaim {
-			set[fmt.Sprintf("Dataset.spec.mounts[%d].options", i)] = len(m.Options) > 0
-			set[fmt.Sprintf("Dataset.spec.mounts[%d].encryptOptions", i)] = len(m.EncryptOptions) > 0
-		}
+	for i := range spec.Volumes {
+		set[fmt.Sprintf("AlluxioRuntime.spec.volumes[%d]", i)] = !mounted(spec, spec.Volumes[i].Name)
 	}
+	if as := spec.RunAs; as != nil {
+		set["AlluxioRuntime.spec.runAs.group"] = as.GroupName != ""
+	}
+	unsupportedOfDataset(&d.Spec, set)
 	maps.DeleteFunc(set, func(_ string, is bool) bool { return !is })
 	return slices.Sorted(maps.Keys(set))
+}
+
+// unmountOnDemand is the clean policy that there is: a node's mount ends with the last pod that uses it.
+const unmountOnDemand = "OnDemand"
+
+// unsupportedOfDataset says of the fields of a Dataset whether they are set and have no effect.
+func unsupportedOfDataset(d *v1alpha1.DatasetSpec, set map[string]bool) {
+	if o := d.Owner; o != nil {
+		set["Dataset.spec.owner.user"], set["Dataset.spec.owner.group"] = o.UserName != "", o.GroupName != ""
+	}
+	taken := false
+	for i := range d.Mounts {
+		m := &d.Mounts[i]
+		field := fmt.Sprintf("Dataset.spec.mounts[%d].", i)
+		if k := kindOf(m.MountPoint); k != onNode && k != inClaim {
+			taken = true
+			continue
+		}
+		set[field+"options"], set[field+"encryptOptions"] = len(m.Options) > 0, len(m.EncryptOptions) > 0
+	}
+	set["Dataset.spec.sharedOptions"] = len(d.SharedOptions) > 0 && !taken
+	set["Dataset.spec.sharedEncryptOptions"] = len(d.SharedEncryptOptions) > 0 && !taken
+}
+
+// mounted tells whether a container mounts a volume of the runtime.
+func mounted(spec *v1alpha1.AlluxioRuntimeSpec, volume string) bool {
+	for _, part := range []*v1alpha1.ComponentSpec{&spec.Master.ComponentSpec, &spec.Worker, &spec.JobMaster, &spec.JobWorker} {
+		for i := range part.VolumeMounts {
+			if part.VolumeMounts[i].Name == volume {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fieldsSet are the JSON names of the fields of a struct, to which v points, that are not zero.

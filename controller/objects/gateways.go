@@ -1,6 +1,9 @@
 package objects
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -64,7 +67,7 @@ func (b *builder) gatewayContainer(m *mount) corev1.Container {
 	if len(b.tiers) > 0 {
 		args = append(args, "--block-size", strconv.FormatInt(blockSize(b.tiers), 10))
 	}
-	if len(m.options)+len(m.secrets) > 0 {
+	if len(m.gatewayOptions()) > 0 {
 		args = append(args, "--options-file", gatewayDir+"/"+m.optionsKey())
 	}
 	health := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(m.port + 1), Scheme: corev1.URISchemeHTTP}}
@@ -85,6 +88,17 @@ func (b *builder) gatewayContainer(m *mount) corev1.Container {
 	}
 }
 
+// sourcesHash tells the options of gateways apart. It is made with the gateways' secret key, so that nobody who sees it can try passwords.
+func (b *builder) sourcesHash() string {
+	sum := hmac.New(sha256.New, []byte(b.Keys.SecretAccessKey))
+	for i := range b.mounts {
+		if m := &b.mounts[i]; m.kind == behindGateway {
+			fmt.Fprintf(sum, "%s\n%s\n", m.id, optionsFile(m.gatewayOptions()))
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
+}
+
 // secrets are the Secrets that pods and nodes read.
 func (b *builder) secrets() []Object {
 	var out []Object
@@ -92,8 +106,8 @@ func (b *builder) secrets() []Object {
 		data := map[string][]byte{KeysFile: fmt.Appendf(nil, "access_key_id = %s\nsecret_access_key = %s\n", b.Keys.AccessKeyID, b.Keys.SecretAccessKey)}
 		for i := range b.mounts {
 			m := &b.mounts[i]
-			if m.kind == behindGateway && len(m.options)+len(m.secrets) > 0 {
-				data[m.optionsKey()] = optionsFile(m.options, m.secrets)
+			if m.kind == behindGateway && len(m.gatewayOptions()) > 0 {
+				data[m.optionsKey()] = optionsFile(m.gatewayOptions())
 			}
 		}
 		out = append(out, b.secret(b.names.gateway(), data))
@@ -130,14 +144,10 @@ func ReadKeys(secret *corev1.Secret) gateway.Keys {
 }
 
 // optionsFile is a file as --options-file reads it.
-func optionsFile(layers ...map[string]string) []byte {
-	all := map[string]string{}
-	for _, layer := range layers {
-		maps.Copy(all, layer)
-	}
+func optionsFile(options map[string]string) []byte {
 	var text []byte
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		text = fmt.Appendf(text, "%s = %s\n", name, all[name])
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		text = fmt.Appendf(text, "%s = %s\n", name, options[name])
 	}
 	return text
 }
@@ -157,17 +167,16 @@ func (b *builder) nodeCredentials() map[string][]byte {
 	m := &b.mounts[0]
 	scheme, _, _ := strings.Cut(m.source, "://")
 	data := map[string][]byte{}
-	add := func(options map[string]string) {
-		for name, value := range options {
-			switch {
-			case m.kind == behindGateway:
-				data["source_"+name] = []byte(value)
-			case strings.HasPrefix(scheme, "s3") && directNames[name] != "":
-				data["source_"+directNames[name]] = []byte(value)
-			}
+	if m.kind == behindGateway {
+		for name, value := range m.gatewayOptions() {
+			data["source_"+name] = []byte(value)
+		}
+		return data
+	}
+	for name, value := range m.alluxioOptions() {
+		if strings.HasPrefix(scheme, "s3") && directNames[name] != "" {
+			data["source_"+directNames[name]] = []byte(value)
 		}
 	}
-	add(m.options)
-	add(m.secrets)
 	return data
 }

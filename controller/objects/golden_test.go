@@ -139,7 +139,10 @@ func render(t *testing.T, plan *Plan) []byte {
 	for _, o := range plan.Objects {
 		add(o)
 	}
-	add(map[string]any{"masters": plan.Masters, "mounts": plan.Mounts, "unsupported": plan.Unsupported})
+	add(map[string]any{
+		"masters": plan.Masters, "mounts": plan.Mounts, "unsupported": plan.Unsupported,
+		"user": plan.User, "pinned": plan.Pinned, "sized": plan.Sized, "clean": map[string]any{"attempts": plan.Clean.Attempts, "patience": plan.Clean.Patience.String()},
+	})
 	return out.Bytes()
 }
 

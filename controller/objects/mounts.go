@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -144,8 +145,52 @@ func resolveMount(in Input, m *v1alpha1.Mount, field string) (mount, []Problem) 
 	read(m.EncryptOptions, field+".encryptOptions")
 	if r.kind == behindGateway {
 		r.readOnly = true
+		problems = append(problems, checkGatewayOptions(&r, field)...)
 	}
 	return r, problems
+}
+
+// isAlluxios tells whether an option is one that Alluxio itself knows, also of a mount behind a gateway.
+func isAlluxios(option string) bool { return strings.HasPrefix(option, "alluxio.") }
+
+// gatewayOption is what options of rclone's backends look like.
+var gatewayOption = regexp.MustCompile(`^[a-z0-9_]+$`)
+
+// checkGatewayOptions looks for options that do not fit into a gateway's file, which has a line for each.
+func checkGatewayOptions(m *mount, field string) []Problem {
+	var problems []Problem
+	for _, options := range []map[string]string{m.options, m.secrets} {
+		for _, name := range slices.Sorted(maps.Keys(options)) {
+			if isAlluxios(name) {
+				continue
+			}
+			// A line break at the end is what editors and echo leave in a Secret.
+			options[name] = strings.TrimRight(options[name], "\r\n")
+			switch {
+			case !gatewayOption.MatchString(name):
+				problems = append(problems, Problem{field, fmt.Sprintf("has the option %q; accepted for this source are the options of rclone's backend, such as headers, and Alluxio's, which begin with alluxio", name)})
+			case strings.ContainsAny(options[name], "\r\n"):
+				problems = append(problems, Problem{field, fmt.Sprintf("has the option %q with a line break in it; accepted is one line", name)})
+			}
+		}
+	}
+	return problems
+}
+
+// gatewayOptions are the options that are the gateway's, with the secret ones.
+func (m *mount) gatewayOptions() map[string]string {
+	all := maps.Clone(m.options)
+	maps.Copy(all, m.secrets)
+	maps.DeleteFunc(all, func(name, _ string) bool { return isAlluxios(name) })
+	return all
+}
+
+// alluxioOptions are the others.
+func (m *mount) alluxioOptions() map[string]string {
+	all := maps.Clone(m.options)
+	maps.Copy(all, m.secrets)
+	maps.DeleteFunc(all, func(name, _ string) bool { return m.kind == behindGateway && !isAlluxios(name) })
+	return all
 }
 
 // secretValue finds the value of an option.
@@ -215,12 +260,12 @@ func (b *builder) alluxioMounts() []rpc.Mount {
 		switch m.kind {
 		case behindGateway:
 			out.Source = gateway.AlluxioURI(b.bucket(m))
-			out.Properties = gateway.AlluxioOptions(fmt.Sprintf("http://127.0.0.1:%d", m.port), m.source, b.Keys)
+			maps.Copy(out.Properties, m.alluxioOptions())
+			maps.Copy(out.Properties, gateway.AlluxioOptions(fmt.Sprintf("http://127.0.0.1:%d", m.port), m.source, b.Keys))
 		case onNode, inClaim:
 			out.Source = m.inContainer()
 		default:
-			maps.Copy(out.Properties, m.options)
-			maps.Copy(out.Properties, m.secrets)
+			maps.Copy(out.Properties, m.alluxioOptions())
 		}
 		out.Properties[HashOption] = mountHash(out)
 		mounts = append(mounts, out)

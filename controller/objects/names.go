@@ -29,6 +29,8 @@ const (
 	// RoleMaster and RoleWorker are the values of the label role.
 	RoleMaster = "alluxio-master"
 	RoleWorker = "alluxio-worker"
+	// SweepsLabel names the Dataset of a sweeper, which is none of its servers.
+	SweepsLabel = "millrace.io/sweeps"
 	// cacheNodeLabel and placementLabel keep workers of different Datasets apart.
 	cacheNodeLabel = "fluid.io/dataset"
 	placementLabel = "fluid.io/dataset-placement"
@@ -36,6 +38,9 @@ const (
 
 // ConfigHash is the annotation of pods that tells which configuration they run with.
 const ConfigHash = "millrace.io/config"
+
+// SourcesHash is the annotation of pods with gateways that tells which options these run with: they read them when they start.
+const SourcesHash = "millrace.io/sources"
 
 // The conditions that pods need to be ready, beside their containers. The controller sets them.
 const (

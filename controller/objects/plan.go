@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,6 +30,8 @@ type Input struct {
 	Runtime *v1alpha1.AlluxioRuntime
 	// Secrets are those that the Dataset names, by name; one that is not there is missing here.
 	Secrets map[string]*corev1.Secret
+	// Workers is how many workers are kept at least, while those that leave are being drained.
+	Workers int32
 	// Keys sign requests to gateways.
 	Keys     gateway.Keys
 	Settings Settings
@@ -61,8 +65,46 @@ type Plan struct {
 	Masters []string
 	// Mounts are those that Alluxio is to have; they may have secrets.
 	Mounts []rpc.Mount
+	// User is whom the masters run as, who may do everything in Alluxio.
+	User string
+	// Pinned keeps what is cached from being evicted.
+	Pinned bool
+	// Sized has the sizes of the sources found out.
+	Sized bool
+	// Clean bounds how the cache is emptied at the end.
+	Clean Clean
 	// Unsupported are the paths of fields that are set and have no effect.
 	Unsupported []string
+}
+
+// Clean says how often it is tried to empty a cache, and how long each time.
+type Clean struct {
+	Attempts int
+	Patience time.Duration
+}
+
+// What holds where the API server has set no defaults.
+const (
+	cleanAttempts = 3
+	cleanPatience = time.Minute
+)
+
+// addPolicies says what is done with Alluxio beside its objects.
+func (p *Plan) addPolicies(spec *v1alpha1.AlluxioRuntimeSpec) {
+	p.User, p.Pinned, p.Sized, p.Clean = "root", spec.Data.Pin, true, Clean{cleanAttempts, cleanPatience}
+	if as := spec.RunAs; as != nil {
+		p.User = as.UserName
+	}
+	if auto := spec.Management.MetadataSyncPolicy.AutoSync; auto != nil {
+		p.Sized = *auto
+	}
+	policy := spec.Management.CleanCachePolicy
+	if n := policy.MaxRetryAttempts; n != nil {
+		p.Clean.Attempts = int(*n)
+	}
+	if s := policy.GracePeriodSeconds; s != nil {
+		p.Clean.Patience = time.Duration(*s) * time.Second
+	}
 }
 
 // NeedsGateway tells whether a mount of the Dataset goes through a gateway, whose keys must then be made first.
@@ -104,6 +146,7 @@ func Desired(in Input) (*Plan, []Problem) {
 		return nil, problems
 	}
 	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: unsupported(in.Dataset, b.spec)}
+	plan.addPolicies(b.spec)
 	plan.Volume, plan.Claim = b.volume(capacity), b.claim(capacity)
 	plan.Objects = append(plan.Objects, b.secrets()...)
 	plan.Objects = append(plan.Objects, b.configMap())
@@ -128,8 +171,8 @@ func (b *builder) own(objects []Object) {
 			labels = map[string]string{}
 		}
 		labels[ManagedByLabel] = ManagedBy
-		labels[DatasetLabel] = b.Dataset.Name
-		labels[NamespaceLabel] = b.Dataset.Namespace
+		labels[DatasetLabel] = b.names.name
+		labels[NamespaceLabel] = b.names.namespace
 		o.SetLabels(labels)
 		if o.GetNamespace() != "" {
 			o.SetOwnerReferences([]metav1.OwnerReference{owner})

@@ -84,6 +84,10 @@ func (b *builder) common() map[string]string {
 	if b.jobs() {
 		p["alluxio.job.master.embedded.journal.addresses"] = strings.Join(jobJournals, ",")
 	}
+	if as := b.spec.RunAs; as != nil && as.UserName != "" {
+		// The image has no name for the number.
+		p["alluxio.security.login.username"] = as.UserName
+	}
 	if b.spec.HadoopConfig != "" {
 		p["alluxio.underfs.hdfs.configuration"] = hdfsDir + "/hdfs-site.xml:" + hdfsDir + "/core-site.xml"
 	}

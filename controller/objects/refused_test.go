@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
@@ -18,6 +19,8 @@ func TestRefused(t *testing.T) {
 		"path goes up":        {"      name: hbase\n", "      path: /a/../b\n", "Dataset.spec.mounts[0].path", ".."},
 		"same path twice":     {"      name: hbase\n", "      name: hbase\n    - {mountPoint: 'https://other.example.org/', path: /hbase/}\n", "Dataset.spec.mounts[1]", "/hbase"},
 		"missing secret":      {"      name: hbase\n", "      name: hbase\n      encryptOptions: [{name: pass, valueFrom: {secretKeyRef: {name: nowhere, key: k}}}]\n", "Dataset.spec.mounts[0].encryptOptions[0]", `"nowhere"`},
+		"gateway's option":    {"      name: hbase\n", "      name: hbase\n      options: {fs.s3.what: a}\n", "Dataset.spec.mounts[0]", `"fs.s3.what"`},
+		"option of two lines": {"      name: hbase\n", "      name: hbase\n      options: {headers: \"a,b\\nc\"}\n", "Dataset.spec.mounts[0]", "line break"},
 		"option said twice":   {"      name: hbase\n", "      name: hbase\n      options: {pass: a}\n      encryptOptions: [{name: pass, valueFrom: {secretKeyRef: {name: nowhere, key: k}}}]\n", "Dataset.spec.mounts[0].encryptOptions", "pass"},
 		"quota":               {"quota: 2Gi", "quota: -1", "AlluxioRuntime.spec.tieredstore.levels[0].quota", "-1"},
 		"no quota":            {"        quota: 2Gi\n", "", "AlluxioRuntime.spec.tieredstore.levels[0].quota", "missing"},
@@ -87,6 +90,24 @@ func TestMountHashKnowsSecrets(t *testing.T) {
 	}
 }
 
+// TestRotatedSecretReplacesPods changes a secret of a source behind a gateway, which reads it when it starts: the pods must not stay.
+func TestRotatedSecretReplacesPods(t *testing.T) {
+	in := read(t, "testdata/everything.yaml")
+	before, _ := Desired(in)
+	in.Secrets["web"].Data["password"] = []byte("rotated")
+	after, _ := Desired(in)
+	for i, o := range before.Objects {
+		set, ok := o.(*appsv1.StatefulSet)
+		if !ok {
+			continue
+		}
+		other, _ := after.Objects[i].(*appsv1.StatefulSet)
+		if a, b := set.Spec.Template.Annotations, other.Spec.Template.Annotations; a[SourcesHash] == "" || a[SourcesHash] == b[SourcesHash] || a[ConfigHash] != b[ConfigHash] {
+			t.Errorf("%s has the annotations %v before and %v after", set.Name, a, b)
+		}
+	}
+}
+
 func TestBlockSize(t *testing.T) {
 	for quota, want := range map[string]int64{"2Gi": 512 << 20, "1Ti": 4 << 30, "1Mi": 1 << 20, "10Mi": 2 << 20} {
 		q := resource.MustParse(quota)
@@ -102,7 +123,7 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		t.Fatal(problems)
 	}
 	got := strings.Join(plan.Unsupported, " ")
-	if want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image"; got != want {
+	if want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image AlluxioRuntime.spec.runAs.group"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -40,7 +40,7 @@ func (b *builder) workerSet() Object {
 	meta := b.podMeta(RoleWorker, part, b.workerProperties())
 	meta.Labels[cacheNodeLabel] = cacheNodeValue(b.names)
 	meta.Labels[placementLabel] = string(b.placement())
-	return b.statefulSet(b.names.workers(), RoleWorker, b.spec.Replicas, corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
+	return b.statefulSet(b.names.workers(), RoleWorker, max(b.spec.Replicas, b.Workers), corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
 }
 
 // cacheNodeValue names a Dataset in a label's value, which may not be as long as the names of a Dataset and its namespace are together.
@@ -72,7 +72,8 @@ func (b *builder) workerAffinity() *corev1.Affinity {
 		others.LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{placementLabel: string(v1alpha1.Exclusive)}}
 	}
 	affinity := &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others},
+		// Nor where what an earlier worker left is being removed.
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others, apart(map[string]string{SweepsLabel: b.names.name})},
 	}}
 	if a := b.Dataset.Spec.NodeAffinity; a != nil && a.Required != nil {
 		affinity.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: a.Required}

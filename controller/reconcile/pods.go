@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -35,7 +34,7 @@ func (r *Reconciler) pods(ctx context.Context, w *world, plan *objects.Plan) (st
 			errs = append(errs, err)
 		}
 	}
-	name, err := r.roll(ctx, w)
+	name, err := r.roll(ctx, w, leadingPod(w, addresses))
 	return name, errors.Join(append(errs, err)...)
 }
 
@@ -120,84 +119,4 @@ func (r *Reconciler) mark(ctx context.Context, pod *corev1.Pod, gate corev1.PodC
 		return fmt.Errorf("pod %s: %w", pod.Name, client.IgnoreNotFound(err))
 	}
 	return nil
-}
-
-func ready(pod *corev1.Pod) bool {
-	return pod.DeletionTimestamp == nil && conditionOf(pod, corev1.PodReady) == corev1.ConditionTrue
-}
-
-// roll deletes the next pod whose spec is old, when all others serve; the StatefulSet makes it anew. Standby masters go first,
-// then workers, and the leading master last, so that a rollout moves the leader once.
-func (r *Reconciler) roll(ctx context.Context, w *world) (string, error) {
-	if w.masters == nil || w.workers == nil {
-		return "", nil
-	}
-	revisions := map[string]string{}
-	for role, set := range map[string]setStatus{objects.RoleMaster: {w.masters.Generation, w.masters.Status.ObservedGeneration, w.masters.Status.UpdateRevision}, objects.RoleWorker: {w.workers.Generation, w.workers.Status.ObservedGeneration, w.workers.Status.UpdateRevision}} {
-		if set.generation != set.observed {
-			// What the new spec's revision is, is not known yet.
-			return "", nil
-		}
-		revisions[role] = set.revision
-	}
-	next := nextToRoll(w, revisions)
-	if next == nil {
-		return "", nil
-	}
-	err := r.Client.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: next.Name, Namespace: next.Namespace}}, client.Preconditions{UID: &next.UID})
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return next.Name, nil
-	}
-	return next.Name, err
-}
-
-type setStatus struct {
-	generation, observed int64
-	revision             string
-}
-
-// nextToRoll is the pod to replace now, nil if there is none or one is on its way.
-func nextToRoll(w *world, revisions map[string]string) *corev1.Pod {
-	var old []*corev1.Pod
-	whole := len(w.pods) == int(replicasOf(w.masters.Spec.Replicas)+replicasOf(w.workers.Spec.Replicas))
-	for i := range w.pods {
-		pod := &w.pods[i]
-		if pod.DeletionTimestamp != nil {
-			return nil
-		}
-		isOld := revisions[pod.Labels[roleLabel]] != pod.Labels["controller-revision-hash"]
-		if isOld {
-			old = append(old, pod)
-		}
-		if !ready(pod) {
-			if isOld {
-				// It serves nobody; its new spec may be what mends it.
-				return pod
-			}
-			whole = false
-		}
-	}
-	if !whole || len(old) == 0 {
-		return nil
-	}
-	return slices.MinFunc(old, func(a, b *corev1.Pod) int { return rank(w, a) - rank(w, b) })
-}
-
-// rank orders pods for a rollout.
-func rank(w *world, pod *corev1.Pod) int {
-	if pod.Labels[roleLabel] == objects.RoleWorker {
-		return 1
-	}
-	host, _, _ := net.SplitHostPort(w.clusters.Leader)
-	if host, _, _ = strings.Cut(host, "."); host == pod.Name || w.clusters.Leader == "" {
-		return 2
-	}
-	return 0
-}
-
-func replicasOf(n *int32) int32 {
-	if n == nil {
-		return 1
-	}
-	return *n
 }

@@ -30,10 +30,13 @@ type Reconciler struct {
 	Namespace string
 	// Addresses of a Dataset's masters, where they are not those that were planned; nil for none.
 	Addresses func(key types.NamespacedName, planned []string) []string
+	// SecretAge is how long a user's Secret is believed; two minutes if 0.
+	SecretAge time.Duration
 	Events    events.EventRecorder
 	Log       *slog.Logger
 
-	secrets secretCache
+	secrets  secretCache
+	emptying emptying
 }
 
 // outcome is what came of the specs.
@@ -47,6 +50,12 @@ type outcome struct {
 	waits *waiting
 	// replacing names the pod that is being replaced.
 	replacing string
+	// again is when to look again although nothing has happened; never if 0.
+	again time.Duration
+	// swept are nodes from which tiers were removed.
+	swept []string
+	// drain is about the workers that leave, nil where none do.
+	drain *drain
 }
 
 // Reconcile brings one Dataset and its runtime to what their specs say.
@@ -71,12 +80,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.hold(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
-	out := outcome{}
-	out.plan, out.problems, err = r.plan(ctx, w)
+	out := outcome{drain: drainOf(w, time.Now())}
+	out.plan, out.problems, err = r.plan(ctx, w, out.drain)
 	if err == nil && out.plan != nil {
-		r.Clusters.Want(w.key, r.want(w, out.plan))
+		want := r.want(w, out.plan)
+		want.Leaving = out.drain.hosts()
+		r.Clusters.Want(w.key, want)
 		out.failure = r.apply(ctx, w.key, out.plan.Objects)
 		out.replacing, err = r.pods(ctx, w, out.plan)
+		if err == nil && placed(w) {
+			var waits *waiting
+			if out.swept, waits, err = r.sweep(ctx, w); waits != nil {
+				out.again = sweepPatience
+			}
+		}
 	}
 	result, reportErr := r.report(ctx, w, out)
 	return result, errors.Join(err, out.failure, reportErr)
@@ -97,10 +114,10 @@ func (r *Reconciler) hold(ctx context.Context, w *world) error {
 }
 
 // plan says what there is to be.
-func (r *Reconciler) plan(ctx context.Context, w *world) (*objects.Plan, []objects.Problem, error) {
-	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings}
+func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Plan, []objects.Problem, error) {
+	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings, Workers: d.keeps()}
 	var err error
-	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset)); err != nil {
+	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset), r.secretAge()); err != nil {
 		return nil, nil, err
 	}
 	if objects.NeedsGateway(w.dataset) {
@@ -114,22 +131,23 @@ func (r *Reconciler) plan(ctx context.Context, w *world) (*objects.Plan, []objec
 
 // want is what the Dataset's Alluxio is to have. Without a pod there is nobody to ask.
 func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
-	want := masters.Want{User: "root", Mounts: plan.Mounts, Masters: plan.Masters, Sizes: true}
+	want := masters.Want{User: plan.User, Mounts: plan.Mounts, Masters: plan.Masters, Sizes: plan.Sized, Pinned: plan.Pinned}
 	if r.Addresses != nil {
 		want.Masters = r.Addresses(w.key, plan.Masters)
-	}
-	if as := w.runtime.Spec.RunAs; as != nil {
-		want.User = as.UserName
-	}
-	if auto := w.runtime.Spec.Management.MetadataSyncPolicy.AutoSync; auto != nil {
-		want.Sizes = *auto
 	}
 	want.Idle = r.Addresses == nil && w.running() == 0
 	return want
 }
 
-// secretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
+// standardSecretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
 const (
-	secretAge = 2 * time.Minute
-	absentAge = 5 * time.Second
+	standardSecretAge = 2 * time.Minute
+	absentAge         = 5 * time.Second
 )
+
+func (r *Reconciler) secretAge() time.Duration {
+	if r.SecretAge > 0 {
+		return r.SecretAge
+	}
+	return standardSecretAge
+}

@@ -17,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
-	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/objects"
 )
 
@@ -33,15 +32,25 @@ const podsNamed = 3
 // remove takes down what was made, in order: nothing while pods use the claim, then the claim and its volume, then Alluxio.
 // A Dataset takes its runtime with it; a runtime leaves its Dataset, which is not bound any more.
 func (r *Reconciler) remove(ctx context.Context, w *world) (ctrl.Result, error) {
-	wait, err := r.takeDown(ctx, w)
-	if err != nil || wait != nil {
-		result, reportErr := r.report(ctx, w, outcome{waits: wait, failure: err})
+	out := outcome{}
+	var err error
+	out.waits, err = r.takeDown(ctx, w)
+	if err == nil && out.waits == nil {
+		// No worker is left.
+		out.swept, out.waits, err = r.sweep(ctx, w)
+	}
+	if err == nil && out.waits == nil {
+		err = r.removeRest(ctx, w)
+	}
+	if out.failure = err; err != nil || out.waits != nil {
+		result, reportErr := r.report(ctx, w, out)
 		if err == nil {
 			result.RequeueAfter, err = lookAgain, reportErr
 		}
 		return result, err
 	}
 	r.Clusters.Forget(w.key)
+	r.emptying.end(w.key)
 	if w.runtime != nil {
 		if err := r.release(ctx, w.runtime); err != nil {
 			return ctrl.Result{}, err
@@ -84,8 +93,8 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 	if w.volume != nil {
 		return r.gone(ctx, w.volume, "PersistentVolume")
 	}
-	if w.masters != nil && w.masters.DeletionTimestamp == nil && w.clusters.Leader != "" {
-		r.free(ctx, w)
+	if wait, err := r.empty(ctx, w); wait != nil || err != nil {
+		return wait, err
 	}
 	for _, set := range []*appsv1.StatefulSet{w.workers, w.masters} {
 		if set == nil || !ownedBy(set, w.key) {
@@ -95,7 +104,7 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 			return wait, err
 		}
 	}
-	return nil, r.removeRest(ctx, w)
+	return nil, nil
 }
 
 // inUse names the pods that keep the claim.
@@ -132,31 +141,6 @@ func (r *Reconciler) gone(ctx context.Context, o client.Object, kind string) (*w
 		message += ", which is kept by " + strings.Join(f, ", ")
 	}
 	return &waiting{"Waiting", message}, nil
-}
-
-// freePatience bounds the attempt to empty the cache.
-const freePatience = 10 * time.Second
-
-// free has the workers drop their blocks, so that no memory of a node stays taken. That it fails holds nothing up.
-func (r *Reconciler) free(ctx context.Context, w *world) {
-	policy := w.runtime.Spec.Management.CleanCachePolicy
-	patience := freePatience
-	if s := policy.GracePeriodSeconds; s != nil {
-		patience = min(patience, time.Duration(*s)*time.Second)
-	}
-	if n := policy.MaxRetryAttempts; n != nil && *n == 0 {
-		return
-	}
-	plan, _, err := r.plan(ctx, w)
-	if err != nil || plan == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	want := r.want(w, plan)
-	if err := r.Clusters.Free(ctx, masters.Want{Masters: want.Masters, User: want.User}); err != nil {
-		r.Log.Warn("the cache was not emptied", "dataset", w.key, "err", err)
-	}
 }
 
 // removeRest deletes what is left in the namespace: all that we made for the Dataset.

@@ -19,7 +19,7 @@ import (
 // report writes what is known into the status of both, and says when to look again.
 func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Result, error) {
 	now := time.Now()
-	result := ctrl.Result{}
+	result := ctrl.Result{RequeueAfter: out.again}
 	var errs []error
 	if w.dataset != nil {
 		before := w.dataset.DeepCopy()
@@ -33,13 +33,16 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 			result.RequeueAfter = patience
 		}
 		if len(objects.SecretNames(w.dataset)) > 0 && result.RequeueAfter == 0 {
-			result.RequeueAfter = secretAge
+			result.RequeueAfter = r.secretAge()
 			if len(out.problems) > 0 {
 				result.RequeueAfter = absentAge
 			}
 		}
 	}
 	if w.runtime != nil {
+		if out.drain.keeps() > 0 {
+			result.RequeueAfter = lookAgain
+		}
 		before := w.runtime.DeepCopy()
 		w.runtime.Status = *runtimeStatus(w, &out, now)
 		if !equality.Semantic.DeepEqual(before.Status, w.runtime.Status) {
@@ -102,13 +105,13 @@ func (r *Reconciler) tellDataset(w *world, before *v1alpha1.Dataset) {
 
 // tellRuntime writes an event for what a person should see.
 func (r *Reconciler) tellRuntime(w *world, before *v1alpha1.AlluxioRuntime) {
-	for _, kind := range []string{v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing} {
+	for _, kind := range []string{v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing, v1alpha1.Draining} {
 		now, then := find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind)
 		if now.Message == "" || now.Message == then.Message {
 			continue
 		}
 		level := corev1.EventTypeNormal
-		if kind == v1alpha1.Applied || kind == v1alpha1.Unsupported {
+		if kind == v1alpha1.Applied || kind == v1alpha1.Unsupported || now.Reason == "Incomplete" || now.Reason == "DeadlineExceeded" {
 			level = corev1.EventTypeWarning
 		}
 		r.Events.Eventf(w.runtime, nil, level, now.Reason, "Reconcile", "%s", now.Message)

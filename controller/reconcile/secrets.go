@@ -73,10 +73,10 @@ func (c *secretCache) forget(keys ...types.NamespacedName) {
 }
 
 // named are the Secrets of a Dataset's options, without those that do not exist.
-func (c *secretCache) named(ctx context.Context, live client.Reader, namespace string, names []string) (map[string]*corev1.Secret, error) {
+func (c *secretCache) named(ctx context.Context, live client.Reader, namespace string, names []string, age time.Duration) (map[string]*corev1.Secret, error) {
 	found := make(map[string]*corev1.Secret, len(names))
 	for _, name := range names {
-		secret, err := c.get(ctx, live, types.NamespacedName{Namespace: namespace, Name: name}, secretAge)
+		secret, err := c.get(ctx, live, types.NamespacedName{Namespace: namespace, Name: name}, age)
 		if err != nil {
 			return nil, err
 		}

@@ -140,8 +140,17 @@ func cacheStates(state masters.State) v1alpha1.CacheStates {
 	if state.Sized {
 		states[v1alpha1.CachedPercentage] = percentage(state.Used, state.Total)
 	}
+	if hits, known := state.Reads.Hits(); known {
+		states[v1alpha1.CacheHitRatio], states[v1alpha1.LocalHitRatio], states[v1alpha1.RemoteHitRatio] = ratio(hits.Cache), ratio(hits.Local), ratio(hits.Remote)
+	}
+	if rates, known := state.Reads.Throughput(); known {
+		states[v1alpha1.CacheThroughputRatio], states[v1alpha1.LocalThroughputRatio], states[v1alpha1.RemoteThroughputRatio] = ratio(rates.Cache), ratio(rates.Local), ratio(rates.Remote)
+	}
 	return states
 }
+
+// ratio is a part of one as people read it.
+func ratio(part float64) string { return fmt.Sprintf("%.1f%%", part*100) }
 
 // percentage is 100% when all is there, and else has a digit behind the point.
 func percentage(part, whole int64) string {
@@ -170,6 +179,7 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 	s := w.runtime.Status.DeepCopy()
 	s.ObservedGeneration = w.runtime.Generation
 	s.ValueFileConfigmap = objects.ConfigName(w.key.Name)
+	s.TierNodes = tierNodes(w, out.swept)
 	s.Selector = labels.SelectorFromSet(objects.PodLabels(w.key.Name, objects.RoleWorker)).String()
 	s.DesiredMasterNumberScheduled = max(w.runtime.Spec.Master.Replicas, 1)
 	s.CurrentMasterNumberScheduled, s.MasterNumberReady = counts(w.masters)
@@ -194,6 +204,7 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 	c.set(v1alpha1.JournalPersistent, persistent, pick(persistent, "OnClaims", "EmptyDir"), pick(persistent, "",
 		"the journal is in an emptyDir: when all masters lose their pods at once, Alluxio forgets what it has cached and it is read again; name a storage class in spec.master.journal to keep it"))
 	c.applied(out)
+	c.draining(out.drain)
 	c.unsupported(out.plan)
 	c.waits(out.waits)
 	if judge(w, out).served && s.SetupDuration == "" {

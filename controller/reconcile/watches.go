@@ -58,7 +58,7 @@ func slimPod(in any) (any, error) {
 	slim := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, DeletionTimestamp: pod.DeletionTimestamp,
-			Finalizers: pod.Finalizers,
+			CreationTimestamp: pod.CreationTimestamp, Finalizers: pod.Finalizers,
 		},
 		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName},
 		Status: corev1.PodStatus{
@@ -141,8 +141,8 @@ func ofOwned(_ context.Context, o client.Object) []ctrlreconcile.Request {
 }
 
 // ofPod are the Datasets that a pod has to do with.
-func ofPod(_ context.Context, o client.Object) []ctrlreconcile.Request {
-	var requests []ctrlreconcile.Request
+func ofPod(ctx context.Context, o client.Object) []ctrlreconcile.Request {
+	requests := ofOwned(ctx, o)
 	for _, name := range append(datasetOf(o), claimsOf(o)...) {
 		requests = append(requests, ctrlreconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
 	}

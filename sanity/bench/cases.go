@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // The systems that are measured.
 const (
 	millrace = "millrace"
@@ -34,7 +36,7 @@ type target struct {
 func cases() []benchCase {
 	least := func(x float64, of string) target { return target{of: of, bound: x, atLeast: true} }
 	most := func(x float64, of string) target { return target{of: of, bound: x} }
-	return append([]benchCase{
+	return slices.Concat([]benchCase{
 		{"warm-seq", "MB/s", "sequential read of a cached file, passthrough", []target{least(0.9, native)}},
 		{"warm-seq-copy", "MB/s", "the same, passthrough off", []target{least(0.25, native), least(2, rclone)}},
 		{"warm-rand4k", "IOPS", "random 4 KiB reads of a cached file, 2 readers", []target{least(0.4, native)}},
@@ -47,7 +49,19 @@ func cases() []benchCase {
 		{"mount", "ms", "until the mount command returns", []target{most(300, "")}},
 		{"ls-warm", "s", "ls -lR of 100,000 files, not the first time", []target{most(2, native)}},
 		{"memory", "MB", "peak memory beside the tier, four cold streams", []target{most(100, "")}},
-	}, alluxioCases()...)
+	}, alluxioCases(), controllerCases())
+}
+
+// controllerCases are those of the Kubernetes controller against a real API server.
+func controllerCases() []benchCase {
+	most := func(x float64) []target { return []target{{bound: x}} }
+	return []benchCase{
+		{"controller-reconcile", "s", "1,000 Datasets with runtimes from empty until all objects are applied", most(120)},
+		{"controller-steady", "1/s", "requests to the API server while nothing changes", most(1)},
+		{"controller-memory", "MB", "memory of the controller after that", most(200)},
+		{"controller-restart", "n", "objects that a controller which starts anew changes", most(0)},
+		{"controller-change", "ms", "spec changed to StatefulSet patched, p99 of 100 Datasets", most(500)},
+	}
 }
 
 // alluxioCases are those against a real Alluxio cluster.

@@ -5,7 +5,7 @@
 // as a process of its own for each kind of source (server.go), then go through the rounds. In
 // a round every case is measured for every system, one right after the other, in an order that
 // changes from round to round, so that what disturbs the machine disturbs them alike. Each group
-// of cases that share mounts has a file: warm.go, cold.go, listing.go, memory.go; measure.go holds what
+// of cases that share mounts has a file: warm.go, cold.go, listing.go, memory.go, controller.go; measure.go holds what
 // is run for each single measurement. The values are kept in results.go and judged by
 // the targets in cases.go.
 //
@@ -33,6 +33,7 @@ type settings struct {
 	draw    bool
 	bin     string
 	results string
+	deploy  string
 	rounds  int
 	size    int64
 	files   int
@@ -72,6 +73,7 @@ func parse(args []string) (settings, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.StringVar(&cfg.bin, "millrace", "bin/millrace", "the `program` to measure")
 	fs.StringVar(&cfg.results, "results", "results.json", "the `file` that the results are written to")
+	fs.StringVar(&cfg.deploy, "deploy", "deploy", "the `directory` with the CRDs, for the controller's cases")
 	fs.IntVar(&cfg.rounds, "rounds", 3, "how often each case is measured")
 	fs.BoolVar(&cfg.draw, "draw", false, "draw the plot of the results file again, and measure nothing")
 	fs.StringVar(&size, "size", "1GiB", "`size` of each large file; four of them and their copies must fit into memory")

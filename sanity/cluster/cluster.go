@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"millrace.io/millrace/sanity/janitor"
 )
 
 // Cluster is a running Alluxio cluster.
@@ -23,7 +25,7 @@ type Cluster struct {
 	ufs  string   // the root under store
 
 	masters, workers []*Server
-	janitor          *janitor
+	janitor          *janitor.Janitor
 
 	mu     sync.Mutex // guards what follows; taken after a Server's
 	ended  bool
@@ -103,7 +105,7 @@ func (c *Cluster) makeDirs() (err error) {
 		return fmt.Errorf("a directory for the cluster: %w", err)
 	}
 	c.tier = filepath.Join("/dev/shm", filepath.Base(c.dir))
-	if c.janitor, err = startJanitor(c.dir, c.tier); err != nil {
+	if c.janitor, err = janitor.Start(c.dir, c.tier); err != nil {
 		return errors.Join(err, os.RemoveAll(c.dir))
 	}
 	if err := os.Mkdir(c.tier, 0o755); err != nil {
@@ -169,7 +171,7 @@ func (c *Cluster) end() error {
 		}
 	}
 	if c.janitor != nil {
-		errs = append(errs, c.janitor.clean())
+		errs = append(errs, c.janitor.Clean())
 	}
 	return errors.Join(errs...)
 }

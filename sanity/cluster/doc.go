@@ -16,6 +16,6 @@
 // # What is left behind
 //
 // Nothing, however the process that started the cluster ends. The kernel kills the servers with it (process.go), and
-// a janitor, a shell that waits for the end of a pipe, unmounts and removes what they leave (janitor.go). Several
+// a janitor, a shell that waits for the end of a pipe, unmounts and removes what they leave (sanity/janitor). Several
 // clusters run side by side, in one process or in many.
 package cluster

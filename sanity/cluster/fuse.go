@@ -106,7 +106,7 @@ func (c *Cluster) startFuse(f *Fuse, cfg FuseConfig) error {
 	if err := c.clientConfiguration(home, properties); err != nil {
 		return err
 	}
-	if err := c.janitor.mounted(f.dir); err != nil {
+	if err := c.janitor.Mounted(f.dir); err != nil {
 		return err
 	}
 	cmd := c.javaCommand(context.Background(), home, true, heap(cfg.Heap), direct(cfg.Direct),

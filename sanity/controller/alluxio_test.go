@@ -8,11 +8,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,6 +24,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/objects"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/kube"
 )
 
 // source shows a directory with files as an S3 bucket, and returns where it is served.
@@ -79,129 +81,121 @@ spec:
   replicas: 2
   tieredstore: {levels: [{mediumtype: MEM, path: /dev/shm, quota: 256Mi}]}
   master: {replicas: 3}
+  data: {pin: true}
 `, endpoint)
 }
 
-// TestRealAlluxio has a real cluster where pods would run, from the mounts to a load, through a failover.
-func TestRealAlluxio(t *testing.T) {
+// actual is a Dataset whose Alluxio is a real cluster, where pods would run.
+type actual struct {
+	t       *testing.T
+	api     *kube.Server
+	c       client.Client
+	ns      string
+	servers *cluster.Cluster
+	keys    gateway.Keys
+}
+
+// newActual starts it all, and waits until the Dataset is bound.
+func newActual(t *testing.T) *actual {
+	t.Helper()
 	s, c := server(t)
-	servers := cluster.ForTest(t, cluster.Config{})
-	ns := namespace(t, c)
-	keys := gateway.NewKeys()
-	specs := cached(source(t, "data", keys, map[string]int{"a/one": 3 << 20, "a/two": 1000, "three": 5<<20 + 17}))
+	r := &actual{t: t, api: s, c: c, servers: cluster.ForTest(t, cluster.Config{}), ns: namespace(t, c), keys: gateway.NewKeys()}
+	specs := cached(source(t, "data", r.keys, map[string]int{"a/one": 3 << 20, "a/two": 1000, "three": 5<<20 + 17}))
 	must(t, c.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "keys"}, Data: map[string][]byte{"id": []byte(keys.AccessKeyID), "key": []byte(keys.SecretAccessKey)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "keys"}, Data: map[string][]byte{"id": []byte(r.keys.AccessKeyID), "key": []byte(r.keys.SecretAccessKey)},
 	}))
-	start(t, s, ns, func(config *controller.Config) {
+	start(t, s, r.ns, func(config *controller.Config) {
+		config.SecretAge = 2 * time.Second
 		config.Addresses = func(types.NamespacedName, []string) []string {
 			var addresses []string
-			for _, m := range servers.Masters() {
+			for _, m := range r.servers.Masters() {
 				addresses = append(addresses, m.Address())
 			}
 			return addresses
 		}
 	})
 	for _, o := range parse(t, specs) {
-		o.SetNamespace(ns)
+		o.SetNamespace(r.ns)
 		must(t, c.Create(t.Context(), o))
 	}
-	status := func(what string, fits func(*v1alpha1.Dataset) bool) {
-		t.Helper()
-		eventually(t, what, func() string {
-			d := dataset(t, c, ns, "hbase")
-			if fits(d) {
-				return ""
-			}
-			return fmt.Sprintf("it is %s, total %q, files %q, %v; %s; %s", d.Status.Phase, d.Status.UfsTotal, d.Status.FileNum, d.Status.CacheStates,
-				condition(d.Status.Conditions, v1alpha1.Ready), condition(d.Status.Conditions, v1alpha1.Mounted))
-		})
-	}
-	status("the Dataset is bound, and its sizes are known", func(d *v1alpha1.Dataset) bool {
-		return d.Status.Phase == v1alpha1.Bound && d.Status.UfsTotal == "8.00MiB" && d.Status.FileNum == "3" &&
-			d.Status.CacheStates[v1alpha1.Cached] == "0.00B" && d.Status.CacheStates[v1alpha1.CacheCapacity] == "512.00MiB" &&
-			d.Status.CacheStates[v1alpha1.CachedPercentage] == "0.0%"
-	})
-	kubelet(t, c, ns, servers)
+	r.kubelet()
+	return r
+}
 
-	leader, err := servers.Leader(t.Context())
-	must(t, err)
-	must(t, leader.Kill())
-	time.Sleep(time.Second)
-	must(t, c.Create(t.Context(), &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "warm"}, Spec: v1alpha1.DataLoadSpec{
-		Dataset: v1alpha1.TargetDataset{Name: "hbase"}, LoadMetadata: true, Target: []v1alpha1.TargetPath{{Path: "/hbase"}},
-	}}))
-	eventually(t, "the load is complete", func() string {
-		l := &v1alpha1.DataLoad{}
-		must(t, c.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "warm"}, l))
-		if l.Status.Phase == v1alpha1.LoadComplete && l.Status.Infos["percent"] == "100" && l.Status.Infos["filesLoaded"] == "3" {
+// status waits until the Dataset's status fits.
+func (r *actual) status(what string, fits func(*v1alpha1.Dataset) bool) {
+	r.t.Helper()
+	eventually(r.t, what, func() string {
+		d := dataset(r.t, r.c, r.ns, "hbase")
+		if fits(d) {
 			return ""
 		}
-		return fmt.Sprintf("it is %s, %v, %v", l.Status.Phase, l.Status.Infos, l.Status.Conditions)
-	})
-	status("all is cached, and the other leader tells so", func(d *v1alpha1.Dataset) bool {
-		return d.Status.Phase == v1alpha1.Bound && d.Status.CacheStates[v1alpha1.CachedPercentage] == "100%" && d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB"
-	})
-
-	// A mount is added, one that was removed by hand comes back, and a mount by hand stays.
-	d := dataset(t, c, ns, "hbase")
-	more := d.Spec.Mounts[0].DeepCopy()
-	more.Name, more.MountPoint = "part", "s3://more/"
-	more.Options["alluxio.underfs.s3.endpoint"] = source(t, "more", keys, map[string]int{"four": 4})
-	must(t, c.Patch(t.Context(), d, mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0], *more}}})))
-	byHand := t.TempDir()
-	for _, args := range [][]string{{"unmount", "/hbase"}, {"mount", "/mine", byHand}} {
-		if out, err := servers.Shell(t.Context(), args...); err != nil {
-			t.Fatal(out, err)
-		}
-	}
-	eventually(t, "the mounts are what the spec says", func() string {
-		out, err := servers.Shell(t.Context(), "mount")
-		must(t, err)
-		for _, path := range []string{" /hbase ", " /part ", " /mine "} {
-			if !strings.Contains(out, path) {
-				return out
-			}
-		}
-		return ""
-	})
-	must(t, c.Patch(t.Context(), dataset(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0]}}})))
-	eventually(t, "the mount is gone", func() string {
-		out, err := servers.Shell(t.Context(), "mount")
-		must(t, err)
-		if strings.Contains(out, " /part ") || !strings.Contains(out, " /mine ") {
-			return out
-		}
-		return ""
+		return fmt.Sprintf("it is %s, total %q, files %q, %v; %s; %s", d.Status.Phase, d.Status.UfsTotal, d.Status.FileNum, d.Status.CacheStates,
+			condition(d.Status.Conditions, v1alpha1.Ready), condition(d.Status.Conditions, v1alpha1.Mounted))
 	})
 }
 
-// kubelet gives the pods the addresses of real servers, and waits until the controller has said that they do their work.
-func kubelet(t *testing.T, c client.Client, ns string, alluxio *cluster.Cluster) {
-	t.Helper()
-	eventually(t, "the pods are marked", func() string {
-		pods := &corev1.PodList{}
-		must(t, c.List(t.Context(), pods, client.InNamespace(ns)))
-		marked := 0
-		for i := range pods.Items {
-			pod := &pods.Items[i]
-			number := int(pod.Name[len(pod.Name)-1] - '0')
-			servers, gate := alluxio.Masters(), corev1.PodConditionType(objects.RaftRole)
-			if pod.Labels["role"] == objects.RoleWorker {
-				servers, gate = alluxio.Workers(), objects.Registered
-			}
-			if pod.Status.PodIP == "" {
-				pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[number].Host, []corev1.PodIP{{IP: servers[number].Host}}
-				must(t, c.Status().Update(t.Context(), pod))
-			}
-			for _, cond := range pod.Status.Conditions {
-				if cond.Type == gate && cond.Status == corev1.ConditionTrue {
-					marked++
+// shell runs Alluxio's own.
+func (r *actual) shell(args ...string) string {
+	r.t.Helper()
+	out, err := r.servers.Shell(r.t.Context(), args...)
+	if err != nil {
+		r.t.Fatal(out, err)
+	}
+	return out
+}
+
+// kubelet plays the kubelets of the nodes until the test ends: it gives pods the addresses of real servers, says that their containers run,
+// that they are ready where the controller has said that they do their work, and takes away those that are deleted.
+func (r *actual) kubelet() {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			pods := &corev1.PodList{}
+			if err := r.c.List(ctx, pods, client.InNamespace(r.ns)); err == nil {
+				for i := range pods.Items {
+					r.tend(ctx, &pods.Items[i])
 				}
 			}
+			time.Sleep(50 * time.Millisecond)
 		}
-		if marked != 5 {
-			return fmt.Sprintf("%d of 5", marked)
-		}
-		return ""
+	}()
+	r.t.Cleanup(func() {
+		cancel()
+		<-done
 	})
+}
+
+// tend does for one pod what its kubelet would. What fails is tried again.
+func (r *actual) tend(ctx context.Context, pod *corev1.Pod) {
+	if pod.DeletionTimestamp != nil {
+		_ = r.c.Delete(ctx, pod, client.GracePeriodSeconds(0), client.Preconditions{UID: &pod.UID})
+		return
+	}
+	servers, gate := r.servers.Masters(), corev1.PodConditionType(objects.RaftRole)
+	if pod.Labels["role"] == objects.RoleWorker {
+		servers, gate = r.servers.Workers(), objects.Registered
+	}
+	before := pod.DeepCopy()
+	number := int(pod.Name[len(pod.Name)-1] - '0')
+	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[number].Host, []corev1.PodIP{{IP: servers[number].Host}}
+	ready := corev1.PodCondition{Type: corev1.PodReady, Status: podCondition(pod, gate)}
+	if podCondition(pod, corev1.PodReady) != ready.Status {
+		pod.Status.Conditions = append(slices.DeleteFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady }), ready)
+	}
+	if !equality.Semantic.DeepEqual(before.Status, pod.Status) {
+		_ = r.c.Status().Update(ctx, pod)
+	}
+}
+
+// podCondition is a pod's condition; one that is not there is false.
+func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) corev1.ConditionStatus {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == kind {
+			return c.Status
+		}
+	}
+	return corev1.ConditionFalse
 }

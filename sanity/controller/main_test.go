@@ -2,12 +2,15 @@
 package controller_test
 
 import (
+	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,12 +20,25 @@ import (
 )
 
 // shared has the controllers of Kubernetes by which objects end, and StatefulSets get pods.
-var shared = kube.Shared{Options: kube.Options{Controllers: []string{
-	"garbage-collector-controller", "statefulset-controller", "persistentvolume-binder-controller",
-	"persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "namespace-controller",
-}}}
+var shared = kube.Shared{Options: kube.Options{Controllers: kube.Usual}}
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) {
+	controller.SetLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	os.Exit(inDirectory(m))
+}
+
+// work is a directory for all tests, which goes with them.
+var work string
+
+func inDirectory(m *testing.M) int {
+	var err error
+	if work, err = os.MkdirTemp("", "millrace-controller-*"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	return shared.Run(m)
+}
 
 // server is the shared server with our API, and a client that may do everything.
 func server(t *testing.T) (*kube.Server, client.Client) {
@@ -34,13 +50,14 @@ func server(t *testing.T) (*kube.Server, client.Client) {
 	return s, c
 }
 
-// needKube skips the test where nobody asked for it: the first one builds a Kubernetes control plane, which takes ten minutes.
+// needKube skips the test where there is no control plane.
 func needKube(t *testing.T) {
 	t.Helper()
-	if os.Getenv("MILLRACE_KUBE") == "" {
-		t.Skip("needs a Kubernetes control plane, built once: make controller")
-	}
+	kube.Need(t)
 }
+
+// long tells whether tests may take minutes, which make controller asks for.
+func long() bool { return os.Getenv("MILLRACE_KUBE") != "" }
 
 // withCRDs is a client that may do everything, and knows CRDs too.
 func withCRDs(t *testing.T, s *kube.Server) client.Client {
@@ -50,7 +67,7 @@ func withCRDs(t *testing.T, s *kube.Server) client.Client {
 	scheme, err := controller.Scheme()
 	must(t, err)
 	must(t, apiextensionsv1.AddToScheme(scheme))
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	must(t, err)
 	return c
 }
@@ -134,3 +151,6 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// strictly has the API server refuse fields that it does not know.
+var strictly = &client.CreateOptions{Raw: &metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}}

@@ -131,7 +131,7 @@ func TestScale(t *testing.T) {
 	})
 }
 
-// TestProblemsEndInConditions gives specs that only the controller can judge.
+// TestProblemsEndInConditions gives specs that only the controller can judge; another Dataset goes on beside them.
 func TestProblemsEndInConditions(t *testing.T) {
 	s, c := server(t)
 	ns := namespace(t, c)
@@ -142,6 +142,8 @@ func TestProblemsEndInConditions(t *testing.T) {
 			must(t, c.Create(t.Context(), o))
 		}
 	}
+	create(t, c, ns, walkthrough)
+	complete(t, c, ns)
 	eventually(t, "the missing Secret is named", func() string {
 		d := dataset(t, c, ns, "weather")
 		line := condition(d.Status.Conditions, v1alpha1.Valid)

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,14 +27,36 @@ const (
 	etcd              = "etcd"
 )
 
+// place is the directory of the programs.
+func place() (string, error) {
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "millrace", "kube-"+kubernetesVersion), err
+}
+
+// Built tells whether all programs are there, so that nobody has to wait for them.
+func Built() bool {
+	dir, err := place()
+	return err == nil && len(missing(dir, []string{etcd, apiserver, kubectl, controllerManager})) == 0
+}
+
+// missing are the programs that are not in dir.
+func missing(dir string, programs []string) []string {
+	var not []string
+	for _, p := range programs {
+		if _, err := os.Stat(filepath.Join(dir, p)); err != nil {
+			not = append(not, p)
+		}
+	}
+	return not
+}
+
 // Binaries returns the directory of the programs, which it builds when they are not there: some minutes, once. Two
 // processes that ask at once build once. The controllers' program is among them where it is asked for.
 func Binaries(ctx context.Context, controllers bool) (string, error) {
-	cache, err := os.UserCacheDir()
+	dir, err := place()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "millrace", "kube-"+kubernetesVersion)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
@@ -62,13 +82,7 @@ func Binaries(ctx context.Context, controllers bool) (string, error) {
 // build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and tells
 // their packages.
 func build(ctx context.Context, dir string, programs []string, module func(context.Context, string) (func(string) string, error), ldflags string) error {
-	missing := false
-	for _, p := range programs {
-		if _, err := os.Stat(filepath.Join(dir, p)); errors.Is(err, fs.ErrNotExist) {
-			missing = true
-		}
-	}
-	if !missing {
+	if programs = missing(dir, programs); len(programs) == 0 {
 		return nil
 	}
 	source, err := os.MkdirTemp("", "millrace-kube-build-*")

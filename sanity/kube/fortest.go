@@ -10,6 +10,15 @@ import (
 	"testing"
 )
 
+// Need skips a test, and says why, where the programs are not built yet and nobody has asked for that: it takes some minutes. `make setup` builds
+// them, and so does the first test that is run with MILLRACE_KUBE set.
+func Need(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("MILLRACE_KUBE") == "" && !Built() {
+		tb.Skip("needs a Kubernetes control plane, built once: make setup")
+	}
+}
+
 // ForTest starts a server that stops with the test. Without the go command, which builds it, the test is skipped and says so;
 // any other failure fails it.
 func ForTest(tb testing.TB, options Options) *Server {

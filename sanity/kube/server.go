@@ -16,12 +16,20 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"millrace.io/millrace/sanity/janitor"
 )
 
 // Options say what is to run.
 type Options struct {
 	// Controllers of kube-controller-manager to run, by their names there; none where it is empty.
 	Controllers []string
+}
+
+// Usual are the controllers by which objects end, and StatefulSets get pods.
+var Usual = []string{
+	"garbage-collector-controller", "statefulset-controller", "persistentvolume-binder-controller",
+	"persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "namespace-controller",
 }
 
 // Server is a running API. Its methods belong to one goroutine.
@@ -34,6 +42,7 @@ type Server struct {
 	etcdPort, peerPort, apiPort, managerPort int
 
 	authority          *authority
+	janitor            *janitor.Janitor
 	etcd, api, manager *process
 }
 
@@ -54,7 +63,11 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: options, bin: bin, dir: dir, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
+	j, err := janitor.Start(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	s := &Server{options: options, bin: bin, dir: dir, janitor: j, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
@@ -200,13 +213,16 @@ func (s *Server) Kubeconfig(user string, groups ...string) (string, error) {
 	return name, clientcmd.WriteToFile(*k, name)
 }
 
+// KubectlPath is the program that Kubectl runs.
+func (s *Server) KubectlPath() string { return filepath.Join(s.bin, kubectl) }
+
 // Kubectl runs kubectl as an administrator, and returns what it says on both outputs.
 func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
 	config, err := s.Kubeconfig("kubectl", "system:masters")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, kubectl), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...) //nolint:gosec // The program is ours.
+	cmd := exec.CommandContext(ctx, s.KubectlPath(), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...) //nolint:gosec // The program is ours.
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -216,5 +232,5 @@ func (s *Server) APIPID() int { return s.api.cmd.Process.Pid }
 
 // Stop ends all processes, and removes what they wrote.
 func (s *Server) Stop() error {
-	return errors.Join(s.manager.kill(), s.api.kill(), s.etcd.kill(), os.RemoveAll(s.dir))
+	return errors.Join(s.manager.kill(), s.api.kill(), s.etcd.kill(), s.janitor.Clean())
 }

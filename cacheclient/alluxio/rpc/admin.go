@@ -169,6 +169,22 @@ func (m *Masters) WorkerInfos(ctx context.Context) ([]*wire.WorkerInfo, error) {
 	return infos, err
 }
 
+// Metrics are the numbers that the leader has of itself and of the whole cluster, by their names.
+func (m *Masters) Metrics(ctx context.Context) (map[string]float64, error) {
+	var metrics map[string]float64
+	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
+		r, err := wire.NewMetricsMasterClientServiceClient(conn).GetMetrics(ctx, &wire.GetMetricsPOptions{})
+		metrics = make(map[string]float64, len(r.GetMetrics()))
+		for name, value := range r.GetMetrics() {
+			if value.DoubleValue != nil {
+				metrics[name] = value.GetDoubleValue()
+			}
+		}
+		return err
+	})
+	return metrics, err
+}
+
 // Report adds to the metrics that the leader keeps of a client: source names the client, deltas are by
 // metric name. Bytes read by short circuit are known to the servers from here only.
 func (m *Masters) Report(ctx context.Context, source string, deltas map[string]int64) error {

@@ -50,6 +50,11 @@ func (w *Worker) Copy(ctx context.Context, id, length int64, from *Worker) error
 	return w.cache(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(true)})
 }
 
+// Fetch has a worker copy a block from another worker, and returns when it has it, or the error. length is exact.
+func (w *Worker) Fetch(ctx context.Context, id, length int64, from *Worker) error {
+	return w.cache(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(false)})
+}
+
 func (w *Worker) cache(ctx context.Context, from *Worker, q *wire.CacheRequest) error {
 	q.SourceHost, q.SourcePort = proto.String(reachableHost(from.address)), proto.Int32(from.address.GetDataPort())
 	return w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {

@@ -56,6 +56,29 @@ func TestLocateKeepsNoLock(t *testing.T) {
 	}
 }
 
+// TestFetch has a worker copy a block from another, and finds it there at once.
+func TestFetch(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	m := connect(t, addresses(c)...)
+	s := newSource(t, c, m, 2<<20)
+	from, to := workerAt(t, m, c.Workers()[0]), workerAt(t, m, c.Workers()[1])
+	if err := to.Fetch(within(t, 20*time.Second), s.block(0), 2<<20, from); err == nil {
+		t.Error("a block that nobody has could be copied")
+	}
+	s.cache(t, from, 0)
+	if err := to.Fetch(within(t, 20*time.Second), s.block(0), 2<<20, from); err != nil {
+		t.Fatal(err)
+	}
+	path, err := to.Locate(within(t, 5*time.Second), s.block(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, err := os.ReadFile(path); err != nil || !bytes.Equal(content, s.content) {
+		t.Errorf("the copy differs: %v", err)
+	}
+}
+
 // TestCopy has a worker copy a block from another.
 func TestCopy(t *testing.T) {
 	c := shared.Get(t)

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"strings"
 )
 
 // Role is what a master says of itself.
@@ -26,11 +25,10 @@ func (m *Masters) Roles(ctx context.Context) map[string]Role {
 	answers := make(chan answer, len(m.endpoints))
 	for _, e := range m.endpoints {
 		go func() {
-			var u *Unreachable
 			switch err := e.leads(ctx); {
 			case err == nil:
 				answers <- answer{e.addr, Leading}
-			case errors.As(err, &u) && strings.Contains(u.Why, "standby"):
+			case errors.Is(err, errStandby):
 				answers <- answer{e.addr, Standby}
 			default:
 				answers <- answer{addr: e.addr}

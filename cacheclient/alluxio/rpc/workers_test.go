@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"millrace.io/millrace/cacheclient"
@@ -119,6 +118,27 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// TestRoles asks all masters what they are.
+func TestRoles(t *testing.T) {
+	c := shared.Get(t)
+	noMoreGoroutines(t)
+	m := connect(t, addresses(c)...)
+	leader, err := c.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := m.Roles(within(t, 10*time.Second))
+	for _, master := range c.Masters() {
+		want := Standby
+		if master == leader {
+			want = Leading
+		}
+		if got := roles[master.Address()]; got != want {
+			t.Errorf("%s says that it is %q, want %q", master.Name, got, want)
+		}
+	}
+}
+
 // TestReport reports what was read, and looks for it in the leader's own metrics.
 func TestReport(t *testing.T) {
 	c := shared.Get(t)
@@ -126,16 +146,12 @@ func TestReport(t *testing.T) {
 	m := connect(t, addresses(c)...)
 	const name = "Cluster.BytesReadLocal"
 	read := func() float64 {
-		var metrics map[string]*wire.MetricValue
-		err := m.call(within(t, 10*time.Second), safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-			r, err := wire.NewMetricsMasterClientServiceClient(conn).GetMetrics(ctx, &wire.GetMetricsPOptions{})
-			metrics = r.GetMetrics()
-			return err
-		})
-		if err != nil || metrics[name] == nil {
-			t.Fatalf("%s: %v, %v", name, metrics[name], err)
+		metrics, err := m.Metrics(within(t, 10*time.Second))
+		value, ok := metrics[name]
+		if err != nil || !ok {
+			t.Fatalf("%s: %v, %v", name, ok, err)
 		}
-		return metrics[name].GetDoubleValue()
+		return value
 	}
 	before := read()
 	for range 3 {

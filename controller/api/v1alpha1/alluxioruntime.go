@@ -95,7 +95,7 @@ type Data struct {
 	// +kubebuilder:validation:Minimum=1
 	// +optional
 	Replicas int32 `json:"replicas,omitempty"`
-	// Keep what is cached from being evicted.
+	// Keep what is cached from being evicted. Files that Alluxio knows already look changed once when it is set or taken away.
 	// +optional
 	Pin bool `json:"pin,omitempty"`
 }
@@ -110,7 +110,7 @@ type RunAs struct {
 	GID *int64 `json:"gid"`
 	// Name of the user.
 	UserName string `json:"user"`
-	// Name of the group.
+	// Not supported: only the number of the group counts.
 	GroupName string `json:"group"`
 }
 
@@ -316,7 +316,11 @@ type AlluxioRuntimeStatus struct {
 	// +listType=atomic
 	// +optional
 	Mounts []Mount `json:"mounts,omitempty"`
-	// Nodes that workers prefer or need.
+	// Nodes on which workers have, or had, tiers in directories of the node. Not part of Fluid's API.
+	// +listType=set
+	// +optional
+	TierNodes []string `json:"tierNodes,omitempty"`
+	// Not written.
 	// +optional
 	CacheAffinity *corev1.NodeAffinity `json:"cacheAffinity,omitempty"`
 }

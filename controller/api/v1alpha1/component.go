@@ -139,7 +139,7 @@ type FuseSpec struct {
 	// Labels of the nodes whose pods may use the claim. It cannot change.
 	// +optional
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
-	// When a node's mount ends. It always ends with the last pod on the node that uses the claim.
+	// When a node's mount ends. It ends with the last pod on the node that uses the claim, which is OnDemand; the others have no effect.
 	// +kubebuilder:validation:Enum=OnDemand;OnRuntimeDeleted;OnFuseChanged;""
 	// +optional
 	CleanPolicy string `json:"cleanPolicy,omitempty"`

@@ -58,6 +58,8 @@ const (
 	JournalPersistent = "JournalPersistent"
 	// Applied says that the objects in the cluster are those that the spec asks for.
 	Applied = "Applied"
+	// Draining is True while what only leaving workers have is copied to others; False says how that ended.
+	Draining = "Draining"
 	// Progressing is True while pods are replaced one after the other.
 	Progressing = "Progressing"
 )

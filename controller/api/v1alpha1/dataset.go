@@ -171,7 +171,9 @@ type HCFSStatus struct {
 	UnderlayerFileSystemVersion string `json:"underlayerFileSystemVersion,omitempty"`
 }
 
-// CacheStates are numbers of the cache by their names: cached, cacheCapacity, cachedPercentage, cacheHitRatio.
+// CacheStates are numbers of the cache by their names: cached, cacheCapacity, cachedPercentage; and of what was read since the leading
+// master began, cacheHitRatio, which is the sum of localHitRatio and remoteHitRatio, and the same of the throughput. Ratios are there once
+// something was read.
 type CacheStates map[string]string
 
 // The names in CacheStates.
@@ -179,7 +181,14 @@ const (
 	Cached           = "cached"
 	CacheCapacity    = "cacheCapacity"
 	CachedPercentage = "cachedPercentage"
-	CacheHitRatio    = "cacheHitRatio"
+
+	CacheHitRatio  = "cacheHitRatio"
+	LocalHitRatio  = "localHitRatio"
+	RemoteHitRatio = "remoteHitRatio"
+
+	CacheThroughputRatio  = "cacheThroughputRatio"
+	LocalThroughputRatio  = "localThroughputRatio"
+	RemoteThroughputRatio = "remoteThroughputRatio"
 )
 
 // DatasetStatus is what is known of a Dataset.

@@ -187,6 +187,11 @@ func (in *AlluxioRuntimeStatus) DeepCopyInto(out *AlluxioRuntimeStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.TierNodes != nil {
+		in, out := &in.TierNodes, &out.TierNodes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.CacheAffinity != nil {
 		in, out := &in.CacheAffinity, &out.CacheAffinity
 		*out = new(v1.NodeAffinity)

@@ -1,4 +1,6 @@
-package cluster
+// Package janitor removes what a test leaves, however its process ends: a shell that waits for the end of a pipe, which the kernel closes
+// for a process that was killed, unmounts and removes.
+package janitor
 
 import (
 	"errors"
@@ -9,10 +11,10 @@ import (
 	"time"
 )
 
-// janitorScript reads mountpoints, a line each, until its standard input ends, which it does when the cluster stops or
+// script reads mountpoints, a line each, until its standard input ends, which it does when the cluster stops or
 // the process that started it is gone in whatever way. Then it unmounts them and removes the directories in its
 // arguments, again while servers that were killed this moment may still write. A mount that stays is not descended into.
-const janitorScript = `
+const script = `
 mounts=
 while IFS= read -r m; do mounts="$mounts$m
 "; done
@@ -29,16 +31,16 @@ done
 exit 1
 `
 
-// janitor is a shell that outlives this process by as long as cleaning up takes.
-type janitor struct {
+// Janitor is a shell that outlives this process by as long as cleaning up takes.
+type Janitor struct {
 	cmd    *exec.Cmd
 	orders io.WriteCloser
 }
 
-// startJanitor starts a janitor for the directories.
-func startJanitor(dirs ...string) (*janitor, error) {
+// Start starts a janitor for the directories.
+func Start(dirs ...string) (*Janitor, error) {
 	//nolint:noctx // it ends with its standard input, and must not end before
-	cmd := exec.Command("/bin/sh", append([]string{"-c", janitorScript, "janitor"}, dirs...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "janitor"}, dirs...)...)
 	// A session of its own: what a terminal or a test runner sends to our process group is not for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Dir = "/"
@@ -47,29 +49,29 @@ func startJanitor(dirs ...string) (*janitor, error) {
 		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("the cluster's janitor: %w", err)
+		return nil, fmt.Errorf("the janitor: %w", err)
 	}
-	return &janitor{cmd: cmd, orders: orders}, nil
+	return &Janitor{cmd: cmd, orders: orders}, nil
 }
 
-// mounted tells the janitor of a mountpoint that is to be unmounted at the end, should it still be mounted.
-func (j *janitor) mounted(dir string) error {
+// Mounted tells the janitor of a mountpoint that is to be unmounted at the end, should it still be mounted.
+func (j *Janitor) Mounted(dir string) error {
 	_, err := fmt.Fprintln(j.orders, dir)
 	return err
 }
 
-// clean has it clean up, and waits for that.
-func (j *janitor) clean() error {
+// Clean has it clean up, and waits for that.
+func (j *Janitor) Clean() error {
 	_ = j.orders.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- j.cmd.Wait() }()
 	select {
 	case err := <-ended:
 		if err != nil {
-			return fmt.Errorf("the cluster's directories could not be removed: %w", err)
+			return fmt.Errorf("the directories could not be removed: %w", err)
 		}
 		return nil
 	case <-time.After(30 * time.Second):
-		return errors.New("the cluster's janitor does not end")
+		return errors.New("the janitor does not end")
 	}
 }

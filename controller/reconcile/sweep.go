@@ -1,0 +1,127 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"millrace.io/millrace/controller/objects"
+)
+
+// sweepPatience bounds how long a sweeper may take: a node that is gone for good holds no deletion up.
+const sweepPatience = 2 * time.Minute
+
+// tierNodes are the nodes that have or had workers, without those that are swept.
+func tierNodes(w *world, swept []string) []string {
+	nodes := slices.Clone(w.runtime.Status.TierNodes)
+	nodes = slices.DeleteFunc(nodes, func(n string) bool { return slices.Contains(swept, n) })
+	for node := range workerNodes(w) {
+		if !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+// workerNodes are the nodes that have workers now.
+func workerNodes(w *world) map[string]bool {
+	nodes := map[string]bool{}
+	for i := range w.pods {
+		if pod := &w.pods[i]; pod.Labels[roleLabel] == objects.RoleWorker && pod.Spec.NodeName != "" {
+			nodes[pod.Spec.NodeName] = true
+		}
+	}
+	return nodes
+}
+
+// placed tells whether all workers that there are to be have a node, so that none may be on its way to one that has none now.
+func placed(w *world) bool {
+	n := 0
+	for i := range w.pods {
+		if pod := &w.pods[i]; pod.Labels[roleLabel] == objects.RoleWorker && pod.Spec.NodeName != "" && pod.DeletionTimestamp == nil {
+			n++
+		}
+	}
+	return w.workers != nil && n == int(replicasOf(w.workers.Spec.Replicas)) && w.workers.Generation == w.workers.Status.ObservedGeneration
+}
+
+// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or that cannot be, and what it
+// waits for. A sweeper stays until the status does not name its node any more, so that no node is swept twice.
+func (r *Reconciler) sweep(ctx context.Context, w *world) (swept []string, wait *waiting, err error) {
+	if w.runtime == nil {
+		return nil, nil, nil
+	}
+	have := workerNodes(w)
+	var left []string
+	for _, node := range w.runtime.Status.TierNodes {
+		if have[node] {
+			continue
+		}
+		left = append(left, node)
+		done, err := r.sweepNode(ctx, w, node)
+		if err != nil {
+			return swept, nil, fmt.Errorf("the tiers on the node %s: %w", node, err)
+		}
+		if done {
+			swept = append(swept, node)
+		}
+	}
+	if len(left) > 0 {
+		wait = &waiting{"Sweeping", "waits for the tiers to be removed from the nodes " + strings.Join(left, ", ")}
+	}
+	return swept, wait, r.removeSweepers(ctx, w, left)
+}
+
+// removeSweepers deletes those of nodes that are not being swept.
+func (r *Reconciler) removeSweepers(ctx context.Context, w *world, sweeping []string) error {
+	pods := &corev1.PodList{}
+	if err := r.Client.List(ctx, pods, client.InNamespace(w.key.Namespace), client.MatchingLabels{objects.SweepsLabel: w.key.Name}); err != nil {
+		return err
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if !ownedBy(pod, w.key) || pod.DeletionTimestamp != nil || slices.Contains(sweeping, pod.Spec.NodeName) {
+			continue
+		}
+		if err := client.IgnoreNotFound(r.Client.Delete(ctx, pod, client.GracePeriodSeconds(0))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepNode does the next step on one node, and tells whether no more are to come.
+func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool, error) {
+	pod := &corev1.Pod{}
+	err := r.Client.Get(ctx, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.SweeperName(w.key.Name, node)}, pod)
+	if apierrors.IsNotFound(err) {
+		wanted := objects.Sweeper(objects.Input{Runtime: w.runtime, Settings: r.Settings}, node)
+		if wanted == nil {
+			return true, nil
+		}
+		err = r.Client.Create(ctx, wanted, client.FieldOwner(FieldOwner))
+		if apierrors.IsAlreadyExists(err) {
+			err = nil
+		}
+		return false, err
+	}
+	if err != nil || !ownedBy(pod, w.key) {
+		return err == nil, err
+	}
+	if pod.Status.Phase == corev1.PodSucceeded {
+		return true, nil
+	}
+	if time.Since(pod.CreationTimestamp.Time) < sweepPatience {
+		return false, nil
+	}
+	r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep", "the tiers on the node %s could not be removed within %v", node, sweepPatience)
+	return true, nil
+}
