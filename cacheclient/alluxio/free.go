@@ -18,8 +18,10 @@ const (
 	// freeByHand is told so by us: a block that a worker has dropped once before may stay, because AsyncBlockRemover of
 	// Alluxio 2.9 can take it for one that it is removing for ever.
 	freePatience = 10 * time.Second
-	freeByHand   = time.Second
-	freeAgain    = 50 * time.Millisecond
+	// freeEach is how much longer for each block.
+	freeEach   = 5 * time.Millisecond
+	freeByHand = time.Second
+	freeAgain  = 50 * time.Millisecond
 )
 
 // Free implements cacheclient.Client. The masters drop a whole tree in one call; where something of it is open here, what
@@ -145,21 +147,23 @@ func (c *Client) openBelow(path string) int {
 // awaitFreed waits until the masters know that workers have dropped the blocks. One that somebody reads stays until he
 // has ended, and is not waited for longer than freePatience.
 func (c *Client) awaitFreed(ctx context.Context, path string, ids []int64) error {
-	ctx, cancel := context.WithTimeout(ctx, freePatience)
+	waiting, cancel := context.WithTimeout(ctx, freePatience+time.Duration(len(ids))*freeEach)
 	defer cancel()
 	for begin := time.Now(); len(ids) > 0; {
-		info, err := c.cluster.Block(ctx, ids[0])
+		info, err := c.cluster.Block(waiting, ids[0])
 		switch {
 		case noSuchBlock(err), err == nil && len(info.GetLocations()) == 0:
 			ids = ids[1:]
 			continue
-		case err != nil && !errors.Is(err, cacheclient.ErrUnavailable):
+		case ctx.Err() != nil:
+			return fmt.Errorf("free %q: %w", path, ctx.Err())
+		case err != nil && waiting.Err() == nil && !errors.Is(err, cacheclient.ErrUnavailable):
 			return fmt.Errorf("free %q: %w", path, err)
 		}
 		if time.Since(begin) > freeByHand {
-			c.dropAt(ctx, ids[0], info.GetLocations())
+			c.dropAt(waiting, ids[0], info.GetLocations())
 		}
-		if !sleep(ctx, freeAgain) {
+		if !sleep(waiting, freeAgain) {
 			c.log.Warn("workers have not dropped all blocks yet", "path", path, "blocks", len(ids))
 			break
 		}

@@ -63,8 +63,17 @@ func (w *Worker) cache(ctx context.Context, from *Worker, q *wire.CacheRequest) 
 	})
 }
 
-// Remove drops a worker's copy of a block; one that it does not have is fs.ErrNotExist.
+// Remove drops a worker's copy of a block; one that it does not have is fs.ErrNotExist. A connection that breaks leaves open
+// whether it was done, so the worker is asked once more.
 func (w *Worker) Remove(ctx context.Context, id int64) error {
+	err := w.remove(ctx, id)
+	if unavailable(err) && ctx.Err() == nil {
+		err = w.remove(ctx, id)
+	}
+	return err
+}
+
+func (w *Worker) remove(ctx context.Context, id int64) error {
 	return w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewBlockWorkerClient(conn).RemoveBlock(ctx, &wire.RemoveBlockRequest{BlockId: &id})
 		return err

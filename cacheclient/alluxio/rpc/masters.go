@@ -122,7 +122,10 @@ func (m *Masters) attempt(ctx context.Context, t *term, f func(context.Context, 
 		made = true
 		return f(ctx, conn)
 	})
-	if err != nil && m.life.Err() == nil && errors.Is(context.Cause(ctx), errLeaderChanged) {
+	if err != nil && errors.Is(context.Cause(ctx), errLeaderChanged) {
+		if m.life.Err() != nil {
+			return made, errReleased
+		}
 		return made, &Unreachable{Addr: t.addr, Why: "did not answer, and another master leads by now"}
 	}
 	return made, t.explain(err)
