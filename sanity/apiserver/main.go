@@ -50,6 +50,9 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	return errors.Join(use(ctx, out, s, *manifests), s.Stop())
 }
 
+// prepareLimit bounds the build, which takes twelve minutes on two busy cores with nothing built before.
+const prepareLimit = 30 * time.Minute
+
 // prepareMachine builds what is built once, so that no test waits for it. What fails is said, and no reason to end: the tests that
 // need it say it again.
 func prepareMachine(ctx context.Context, out io.Writer) {
@@ -58,6 +61,8 @@ func prepareMachine(ctx context.Context, out io.Writer) {
 	}
 	fmt.Fprintln(out, "setup: building etcd and a Kubernetes control plane for the controller's tests, once: some minutes")
 	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
 	_, err := kube.Binaries(ctx, true)
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
