@@ -108,9 +108,9 @@ type Client struct {
 	asked, refused, brought recently
 	// gone are the blocks that a worker dropped lately.
 	gone recently
-	// sourceDown has 0 while the source is taken for one that does not answer.
-	sourceDown recently
-	count      counters
+	// silent are the sources that did not answer lately, by sources.key.
+	silent recently
+	count  counters
 
 	// life ends with Close; work counts the goroutines that end with it.
 	life context.Context

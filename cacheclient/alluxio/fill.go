@@ -39,9 +39,11 @@ type fill struct {
 	id     int64
 	length int64
 	// base is where the block begins in the file, info the version in the source.
-	base  int64
-	info  cacheclient.Info
-	block *rpc.LocalBlock
+	base int64
+	// source is the key of the source that it is in.
+	source int64
+	info   cacheclient.Info
+	block  *rpc.LocalBlock
 	// file is the temporary block, mapped; a reference is the fill's until its end.
 	file *blockFile
 	ctx  context.Context
@@ -134,7 +136,7 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 		}
 		return err
 	}
-	fl.base, fl.info = int64(k)*f.l.blockSize, info
+	fl.base, fl.info, fl.source = int64(k)*f.l.blockSize, info, c.sources.key(info.Path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

@@ -169,8 +169,8 @@ func (fl *fill) bring(r *run) error {
 			err = cacheclient.ErrStale
 		}
 		silent := errors.Is(err, errSilentSource)
-		if silent || again && (c.sourceDown.was(0) || time.Now().Add(wait).After(giveUp)) {
-			c.sourceDown.first(0, downFor)
+		if silent || again && (c.silent.was(fl.source) || time.Now().Add(wait).After(giveUp)) {
+			c.silent.first(fl.source, downFor)
 			return err
 		}
 		if fl.ctx.Err() != nil || !again {
@@ -192,7 +192,7 @@ func (fl *fill) attempt(r *run, end int64) (err error) {
 	fl.c.count.sourceRequests.Add(1)
 	// Nothing for that long ends it; the run is only changed by this goroutine.
 	patience := fl.c.cfg.Timeout
-	if fl.c.sourceDown.was(0) {
+	if fl.c.silent.was(fl.source) {
 		patience = min(patience, quickTimeout)
 	}
 	silence := time.AfterFunc(patience, cancel)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -195,6 +196,28 @@ func within(p, dir string) bool {
 func (s *sources) find(p string) (ufs.Store, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	best := s.nearest(p)
+	if best == nil || best.store == nil {
+		return nil, "", errNoSource
+	}
+	return best.store, path.Join(best.below, strings.TrimPrefix(p[len(best.at):], "/")), nil
+}
+
+// key tells the sources of paths apart.
+func (s *sources) key(p string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	url := ""
+	if m := s.nearest(p); m != nil {
+		url = m.url
+	}
+	return int64(maphash.String(sourceSeed, url))
+}
+
+var sourceSeed = maphash.MakeSeed()
+
+// nearest is the mount that a path is in, nil for none; mu is held.
+func (s *sources) nearest(p string) *mounted {
 	var best *mounted
 	for i := range s.mounts {
 		m := &s.mounts[i]
@@ -202,10 +225,7 @@ func (s *sources) find(p string) (ufs.Store, string, error) {
 			best = m
 		}
 	}
-	if best == nil || best.store == nil {
-		return nil, "", errNoSource
-	}
-	return best.store, path.Join(best.below, strings.TrimPrefix(p[len(best.at):], "/")), nil
+	return best
 }
 
 // Stat implements ufs.Store.
