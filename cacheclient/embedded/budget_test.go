@@ -3,6 +3,7 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -168,6 +169,22 @@ func TestLoanedMemoryOutlivesItsCache(t *testing.T) {
 		t.Error("bytes on loan changed when their cache was closed")
 	}
 	d.Release()
+	// A read that had begun before Close and comes back to look again ends: the block has no memory any longer.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	late := make(chan error, 1)
+	go func() {
+		_, err := f.(*file).e.await(ctx, 0, 1000, run{0, 1})
+		late <- err
+	}()
+	select {
+	case err := <-late:
+		if !errors.Is(err, cacheclient.ErrClosed) {
+			t.Errorf("a read under way when the cache was closed: %v", err)
+		}
+	case <-ctx.Done():
+		t.Fatal("a read that was under way when the cache was closed never ends")
+	}
 	_ = f.Close()
 	until(t, func() bool { return budget.Used() == 0 })
 	if len(budget.members) != 0 {

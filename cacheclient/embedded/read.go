@@ -265,12 +265,13 @@ func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 		return f, nil
 	}
 	switch {
+	case e.c.ctx.Err() != nil:
+		// First: a block in memory whose last use ends after Close is gone, though the entry still names it.
+		return nil, cacheclient.ErrClosed
 	case e.have.has(block) || e.staged[block] != nil:
 		return nil, nil
 	case e.stale:
 		return nil, fmt.Errorf("read %q: %w", e.info.Path, cacheclient.ErrStale)
-	case e.c.ctx.Err() != nil:
-		return nil, cacheclient.ErrClosed
 	}
 	e.demand(run{block, max(want.last, block+1)}, run{})
 	if f := e.fetchOf(block); f != nil {
