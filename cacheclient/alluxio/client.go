@@ -125,6 +125,8 @@ type Client struct {
 	fills map[int64]*fill
 	// pushes are those on their way to a worker of another machine.
 	pushes map[int64]*push
+	// streams are the reads from workers that go on, by version.
+	streams map[layout]*streams
 	// open counts the handles by path: what is open is not freed.
 	open map[string]int
 	// bySource are the directories whose reading began at the source, while no master answered.
@@ -156,7 +158,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 			refused: make(map[string]time.Time),
 		},
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), bringing: semaphore.NewWeighted(bringing),
-		fills: make(map[int64]*fill), pushes: make(map[int64]*push), open: make(map[string]int), bySource: make(map[string]bool),
+		fills: make(map[int64]*fill), pushes: make(map[int64]*push), streams: make(map[layout]*streams), open: make(map[string]int), bySource: make(map[string]bool),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	if err := c.start(ctx); err != nil {

@@ -224,9 +224,6 @@ func (f *file) byWorker(ctx context.Context, s span) (cacheclient.Data, error) {
 	if err == nil {
 		c.count.bytesSource.Add(s.n)
 		d.Origin = cacheclient.OriginSource
-		if s.off != 0 || s.n != f.l.length(s.k) {
-			f.cacheLater(workers[0], s.k, under)
-		}
 	}
 	return d, err
 }

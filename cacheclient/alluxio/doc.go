@@ -28,8 +28,8 @@
 //
 // # What guards what
 //
-// Client.mu guards what is open and what is being filled; file.mu the streams of one open file; stream.mu and fill.mu the
-// bytes that are here. They are taken in the order file.mu, then stream.mu or fill.mu, then Client.mu: who starts a request of
-// a fill counts it with the client. Bytes on loan have references (blockFile, lentChunk): what is
+// Client.mu guards what is open and what is being filled; file.mu what one open file knows; streams.mu the streams of one version,
+// which all share who have it open; stream.mu and fill.mu the bytes that are here. They are taken in the order file.mu or
+// streams.mu, then stream.mu or fill.mu, then Client.mu: who starts a request of a fill counts it with the client. Bytes on loan have references (blockFile, lentChunk): what is
 // lent stays valid whatever is closed, evicted or ended meanwhile.
 package alluxio

@@ -22,7 +22,9 @@ type file struct {
 	// until Close.
 	whole  *blockFile
 	closed atomic.Bool
-	// life ends with Close, and with it the streams.
+	// streams are the reads from workers that go on, shared with all who have the version open.
+	streams *streams
+	// life ends with Close, and with it what reads wait for.
 	life context.Context
 	end  context.CancelFunc
 
@@ -30,13 +32,8 @@ type file struct {
 	mu sync.Mutex
 	// where is what is known of blocks that are not on this machine, by their numbers.
 	where map[int]located
-	// streams are the reads from workers that go on.
-	streams []*stream
-	// ends is where the last reads ended: what begins there, or near, follows.
-	ends [4]int64
-	next int
-	// opening are the blocks that somebody opens a stream of; each is closed when that is done.
-	opening map[int]chan struct{}
+	// trail are the reads by this handle.
+	trail trail
 	// copied are the blocks that the local worker was asked to copy.
 	copied map[int]bool
 	// direct is the file in its source, nil until it is needed.
@@ -89,13 +86,14 @@ func (c *Client) hold(ctx context.Context, info cacheclient.Info, l layout) (cac
 		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
 	}
 	defer c.work.Done()
-	f := &file{c: c, info: cacheclient.Identify(info), l: l, where: make(map[int]located), opening: make(map[int]chan struct{}), copied: make(map[int]bool)}
+	f := &file{c: c, info: cacheclient.Identify(info), l: l, where: make(map[int]located), copied: make(map[int]bool)}
 	f.life, f.end = context.WithCancel(c.life)
 	if l.blocks() == 1 {
 		f.whole = c.localBlock(ctx, l.block(0), l.length(0))
 	}
 	c.mu.Lock()
 	c.open[info.Path]++
+	f.streams = c.join(l)
 	c.mu.Unlock()
 	return f, nil
 }
@@ -132,12 +130,9 @@ func (f *file) Close() error {
 		delete(c.open, f.info.Path)
 	}
 	c.mu.Unlock()
+	c.leave(f.l, f.streams)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, s := range f.streams {
-		s.close()
-	}
-	f.streams = nil
 	if f.whole != nil {
 		f.whole.release()
 		f.whole = nil

@@ -18,38 +18,48 @@ const (
 	openPatience = time.Second
 )
 
-// sequential tells whether a read of the file at off follows another, and notes where this one ends.
-func (f *file) sequential(off, n int64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i, end := range f.ends {
+// trail is where the last reads ended: what begins there, or near, follows.
+type trail struct {
+	ends [4]int64
+	next int
+}
+
+// follows tells whether a read of the file at off follows another, and notes where this one ends.
+func (t *trail) follows(off, n int64) bool {
+	for i, end := range t.ends {
 		if (end > 0 || off == 0) && off >= end-slack && off <= end+slack {
-			f.ends[i] = max(end, off+n)
+			t.ends[i] = max(end, off+n)
 			return true
 		}
 	}
-	f.ends[f.next%len(f.ends)] = off + n
-	f.next++
+	t.ends[t.next%len(t.ends)] = off + n
+	t.next++
 	return off == 0
+}
+
+// sequential tells whether a read by this handle follows another by it.
+func (f *file) sequential(off, n int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trail.follows(off, n)
 }
 
 // streamed reads from a stream that is under way; false if there is none that has the bytes or will soon.
 func (f *file) streamed(ctx context.Context, s span) (cacheclient.Data, bool, error) {
 	for {
-		f.mu.Lock()
-		opening := f.opening[s.k]
-		st := f.streamOf(s)
-		f.mu.Unlock()
+		st, opening := f.streams.of(s)
 		if st != nil {
-			f.sequential(int64(s.k)*f.l.blockSize+s.off, s.n)
-			d, err := st.read(ctx, s.off, s.n)
+			at := int64(s.k)*f.l.blockSize + s.off
+			f.sequential(at, s.n)
+			f.streams.follows(at, s.n)
+			d, err := st.read(ctx, f.life, s.off, s.n)
 			if err == nil {
 				f.c.count.hits.Add(1)
 				f.prefetch(s)
 				return d, true, nil
 			}
-			if !errors.Is(err, errPassed) && ctx.Err() == nil {
-				f.drop(st)
+			if !errors.Is(err, errPassed) && ctx.Err() == nil && f.life.Err() == nil {
+				f.streams.drop(st)
 			}
 			return d, true, err
 		}
@@ -60,92 +70,37 @@ func (f *file) streamed(ctx context.Context, s span) (cacheclient.Data, bool, er
 		case <-opening:
 		case <-ctx.Done():
 			return cacheclient.Data{}, false, ctx.Err()
+		case <-f.life.Done():
+			return cacheclient.Data{}, false, cacheclient.ErrClosed
 		}
 	}
-}
-
-// streamOf is the stream that brings the span; mu is held.
-func (f *file) streamOf(s span) *stream {
-	for _, st := range f.streams {
-		if st.k != s.k {
-			continue
-		}
-		st.mu.Lock()
-		ok := st.covers(s.off, s.n)
-		st.mu.Unlock()
-		if ok {
-			return st
-		}
-	}
-	return nil
-}
-
-// keep adds a stream, in the place of the one that was not read for the longest time if there are many.
-func (f *file) keep(st *stream) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed.Load() {
-		st.close()
-		return
-	}
-	if len(f.streams) >= maxStreams {
-		oldest := 0
-		for i := range f.streams {
-			if f.streams[i].lastUsed().Before(f.streams[oldest].lastUsed()) {
-				oldest = i
-			}
-		}
-		f.streams[oldest].close()
-		f.streams[oldest] = st
-		return
-	}
-	f.streams = append(f.streams, st)
-}
-
-// drop ends a stream that failed.
-func (f *file) drop(st *stream) {
-	st.close()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i := range f.streams {
-		if f.streams[i] == st {
-			f.streams = append(f.streams[:i], f.streams[i+1:]...)
-			return
-		}
-	}
-}
-
-// claim marks a block as having a stream opened, false if somebody else does that already. unclaim ends it.
-func (f *file) claim(k int) (unclaim func(), ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.opening[k] != nil {
-		return nil, false
-	}
-	opening := make(chan struct{})
-	f.opening[k] = opening
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.opening, k)
-		close(opening)
-	}, true
 }
 
 // remote reads a span from one of the workers, the first that can. A read that follows others opens a stream that goes on
 // to the block's end; another asks for its range alone. under is set where the workers are to read their under store.
 func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
-	goesOn := f.sequential(int64(s.k)*f.l.blockSize+s.off, s.n) && (under == nil || s.off == 0)
-	if goesOn {
-		unclaim, ok := f.claim(s.k)
-		if !ok {
-			if d, ok, err := f.streamed(ctx, s); ok && err == nil {
-				return d, nil
-			}
-			goesOn = false
-		} else {
-			defer unclaim()
+	at := int64(s.k)*f.l.blockSize + s.off
+	goesOn := f.sequential(at, s.n)
+	if under != nil {
+		// A worker caches what it reads of its source from the block's beginning, so that is where the stream begins; a range of
+		// its own costs the source the bytes once more.
+		goesOn = (f.streams.follows(at, s.n) || goesOn) && s.off <= slack
+		if d, ok, err := f.streamed(ctx, s); ok && err == nil {
+			return d, nil
 		}
+	}
+	for goesOn {
+		unclaim, ok := f.streams.claim(s.k)
+		if ok {
+			defer unclaim()
+			break
+		}
+		// Whoever is opening a stream may find nobody who has the block; then it is tried here.
+		d, ok, err := f.streamed(ctx, s)
+		if ok && err == nil {
+			return d, nil
+		}
+		goesOn = !ok && err == nil
 	}
 	var errs []error
 	for _, w := range workers {
@@ -153,6 +108,9 @@ func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check 
 		if err == nil {
 			f.c.count.hits.Add(1)
 			f.passive(w, s.k)
+			if under != nil && !goesOn {
+				f.cacheLater(w, s.k, under)
+			}
 			return d, nil
 		}
 		if ctx.Err() != nil {
@@ -182,21 +140,27 @@ func (f *file) blame(ctx context.Context, w *rpc.Worker, k int, err error) {
 
 // from reads a span from one worker.
 func (f *file) from(ctx context.Context, w *rpc.Worker, s span, goesOn bool, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
-	end := s.off + s.n
+	start, end, life := s, s.off+s.n, f.life
 	if goesOn {
-		end = f.l.length(s.k)
+		end, life = f.l.length(s.k), f.streams.life
 	}
-	r, err := f.openStream(ctx, w, s, end, under)
+	if goesOn && under != nil {
+		start.off = 0
+	}
+	r, err := f.openStream(ctx, w, start, end, under)
 	if err != nil {
 		return cacheclient.Data{}, err
 	}
-	st := f.c.newStream(f.life, w, f.l.block(s.k), s.k, r, end, check)
-	d, err := st.read(ctx, s.off, s.n)
+	st := f.c.newStream(life, w, f.l.block(s.k), s.k, r, end, check)
+	d, err := st.read(ctx, f.life, s.off, s.n)
 	if err != nil || !goesOn {
 		st.close()
 		return d, err
 	}
-	f.keep(st)
+	if under != nil {
+		st.onEarlyEnd(func() { f.cacheLater(w, s.k, under) })
+	}
+	f.streams.keep(st)
 	f.prefetch(s)
 	return d, nil
 }
@@ -246,13 +210,10 @@ func (f *file) prefetch(s span) {
 		return
 	}
 	first := span{k: next, n: 1}
-	f.mu.Lock()
-	known := f.streamOf(first) != nil || f.opening[next] != nil
-	f.mu.Unlock()
-	if known {
+	if st, opening := f.streams.of(first); st != nil || opening != nil {
 		return
 	}
-	unclaim, ok := f.claim(next)
+	unclaim, ok := f.streams.claim(next)
 	if !ok {
 		return
 	}
@@ -269,7 +230,8 @@ func (f *file) prefetch(s span) {
 
 // openNext opens the stream of a block for a reader that is about to come. What fails, the reader finds out.
 func (f *file) openNext(s span) {
-	where, err := f.locate(f.life, s)
+	life := f.streams.life
+	where, err := f.locate(life, s)
 	if where.local != nil {
 		where.local.release()
 	}
@@ -281,13 +243,13 @@ func (f *file) openNext(s span) {
 		return
 	}
 	// Whoever comes to the block waits for this one: for a worker that hangs no longer than he would himself.
-	r, err := f.openStream(f.life, w, s, f.l.length(s.k), nil)
+	r, err := f.openStream(life, w, s, f.l.length(s.k), nil)
 	if err != nil {
-		f.blame(f.life, w, s.k, err)
+		f.blame(life, w, s.k, err)
 		f.forget(s.k)
 		return
 	}
-	f.keep(f.c.newStream(f.life, w, f.l.block(s.k), s.k, r, f.l.length(s.k), nil))
+	f.streams.keep(f.c.newStream(life, w, f.l.block(s.k), s.k, r, f.l.length(s.k), nil))
 }
 
 // passive has the worker of this machine copy a block that is read from another, where that is wanted.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,12 +22,12 @@ const (
 	firstAhead   = 2 << 20
 	largestAhead = 16 << 20
 	// behind is how much of what was asked for is kept, in bytes: the kernel sends the requests of its read-ahead side by
-	// side, and they arrive in any order.
-	behind = 2 << 20
+	// side, and they arrive in any order. Of what a worker reads from its source more is kept, because what comes too late is read
+	// from there once more.
+	behind     = 2 << 20
+	behindCold = slack
 	// stallAfter is how long a worker may bring nothing while somebody waits before another is tried.
 	stallAfter = 700 * time.Millisecond
-	// maxStreams bounds the streams of one file: readers at several places.
-	maxStreams = 4
 )
 
 // windowBytes bounds the memory that the windows of all streams of the process may grow by, in bytes.
@@ -60,11 +61,15 @@ type stream struct {
 	// want is the furthest byte that was asked for, ahead how far beyond to receive, in bytes, and began where the
 	// stream began.
 	want, ahead, began int64
+	// waiting are the offsets that reads under way begin at: these are kept for them.
+	waiting []int64
 	// reserved is what of the window memory the stream has, in bytes.
 	reserved int64
 	used     time.Time
 	err      error
 	closed   bool
+	// early is called when the stream is closed before all has come, nil for nothing.
+	early func()
 }
 
 // lentChunk is a chunk with references: one of the stream, one of each loan.
@@ -239,16 +244,21 @@ func (s *stream) fail(err error) {
 	s.wake()
 }
 
-// covers tells whether the stream brings [off, off+n) soon, or has it; mu is held.
-func (s *stream) covers(off, n int64) bool {
+// has tells whether the stream brings a span of its block soon, or has it.
+func (s *stream) has(sp span) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	off, n := sp.off, sp.n
 	return !s.closed && off >= s.from && off <= s.want+s.ahead && off+n <= s.end && (s.err == nil || off+n <= s.visible)
 }
 
-// read lends [off, off+n) of the block, waiting for it. A worker that brings nothing for stallAfter is an error; one that
+// read lends [off, off+n) of the block, waiting for it as long as the reader's file is open, which is its life. A worker that brings nothing for stallAfter is an error; one that
 // reads its under store may take longer while it shows that it lives.
-func (s *stream) read(ctx context.Context, off, n int64) (cacheclient.Data, error) {
+func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data, error) {
 	stall := time.NewTimer(stallAfter)
 	defer stall.Stop()
+	s.await(off)
+	defer s.awaited(off)
 	last, since := int64(-1), time.Now()
 	for {
 		s.mu.Lock()
@@ -283,8 +293,24 @@ func (s *stream) read(ctx context.Context, off, n int64) (cacheclient.Data, erro
 			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(), time.Since(since).Round(time.Millisecond), cacheclient.ErrUnavailable)
 		case <-ctx.Done():
 			return cacheclient.Data{}, ctx.Err()
+		case <-life.Done():
+			return cacheclient.Data{}, cacheclient.ErrClosed
 		}
 	}
+}
+
+// await has the bytes from off on be kept for a read, until awaited.
+func (s *stream) await(off int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = append(s.waiting, off)
+}
+
+func (s *stream) awaited(off int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.waiting, off)
+	s.waiting = slices.Delete(s.waiting, i, i+1)
 }
 
 // errPassed says that a stream does not have the bytes any more.
@@ -322,8 +348,8 @@ func (s *stream) gather(off, n int64) cacheclient.Data {
 		lent = append(lent, l)
 		d.Parts = cut(d.Parts, l.parts, max(off-start, 0), min(off+n, end)-max(off, start))
 	}
-	keep := 0
-	for keep < len(s.chunks) && s.chunks[keep].off+int64(s.chunks[keep].chunk.Len()) <= min(s.want, s.visible)-behind {
+	keep, from := 0, s.keepFrom()
+	for keep < len(s.chunks) && s.chunks[keep].off+int64(s.chunks[keep].chunk.Len()) <= from {
 		s.from = s.chunks[keep].off + int64(s.chunks[keep].chunk.Len())
 		s.chunks[keep].release()
 		s.chunks[keep] = nil
@@ -337,6 +363,18 @@ func (s *stream) gather(off, n int64) cacheclient.Data {
 		}
 	}
 	return d
+}
+
+// keepFrom is the offset before which nobody needs the bytes any more; mu is held.
+func (s *stream) keepFrom() int64 {
+	from := min(s.want, s.visible) - behind
+	if s.checked {
+		from = min(s.want, s.visible) - behindCold
+	}
+	for _, off := range s.waiting {
+		from = min(from, off)
+	}
+	return from
 }
 
 // cut appends the n bytes of parts after skip.
@@ -361,12 +399,26 @@ func cut(to, parts [][]byte, skip, n int64) [][]byte {
 	return to
 }
 
+// onEarlyEnd has early be called when the stream is closed before all of the block has come, and nothing is wrong with it.
+func (s *stream) onEarlyEnd(early func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.early = early
+}
+
 // close ends the stream and gives its chunks back, those on loan when their loans end.
 func (s *stream) close() {
+	if early := s.shut(); early != nil {
+		early()
+	}
+}
+
+// shut is close, but for what is to be called at an early end.
+func (s *stream) shut() (early func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return
+		return nil
 	}
 	s.closed = true
 	for _, l := range s.chunks {
@@ -375,6 +427,10 @@ func (s *stream) close() {
 	s.chunks = nil
 	s.wake()
 	s.cancel()
+	if s.head < s.end && s.err == nil {
+		return s.early
+	}
+	return nil
 }
 
 // lastUsed is when somebody read from it.

@@ -12,10 +12,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/alluxio"
+	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/cachetest"
 	"millrace.io/millrace/cacheclient/gateway"
 	"millrace.io/millrace/sanity/cluster"
@@ -23,8 +28,9 @@ import (
 )
 
 const (
-	blockSize  = 64 << 20
-	alluxioBig = 150 << 20
+	mib        = 1 << 20
+	blockSize  = 64 * mib
+	alluxioBig = 150 * mib
 )
 
 // TestAlluxio mounts web servers in a real Alluxio, whose own Web under store can read none of them, and compares what
@@ -47,6 +53,7 @@ func TestAlluxio(t *testing.T) {
 	m.server = server
 	t.Run("listing", m.listing)
 	t.Run("traffic", m.traffic)
+	t.Run("together", m.together)
 	t.Run("content", m.content)
 	t.Run("replaced", m.replaced)
 	t.Run("write", m.write)
@@ -153,6 +160,84 @@ func (m *alluxioMount) traffic(t *testing.T) {
 	m.copyOut(t, "large.bin")
 	if cost := m.server.Stats().Sub(before); cost.BodyBytes != 0 {
 		t.Errorf("a cached file cost the source %d bytes", cost.BodyBytes)
+	}
+}
+
+// together has four readers of one mount read the file by our own client, whose workers read the source. Each reads by its own
+// handle what comes next, at most four MiB ahead: so the kernel asks by any handle for the pages that all readers share.
+func (m *alluxioMount) together(t *testing.T) {
+	m.shell(t, "free", m.at+"/large.bin")
+	address, err := rpc.ParseAddress(strings.TrimSuffix(m.cluster.Address(), "/") + m.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := alluxio.New(t.Context(), alluxio.Config{Address: address, WorkersRead: true, NoShortCircuit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	info, err := client.Stat(t.Context(), "large.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := m.server.Stats()
+	var readers sync.WaitGroup
+	pages := newPages(info.Size)
+	for range 4 {
+		readers.Go(func() {
+			if err := pages.read(t.Context(), client, info); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	readers.Wait()
+	cost := m.server.Stats().Sub(before)
+	t.Logf("four readers of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes, cost.Requests)
+	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*102/100 {
+		t.Errorf("four readers of %d bytes cost the source %d", alluxioBig, cost.BodyBytes)
+	}
+}
+
+// pages are the MiB of a file, each of which somebody reads.
+type pages struct {
+	next atomic.Int64
+	// done are closed when a page is here.
+	done []chan struct{}
+}
+
+func newPages(size int64) *pages {
+	p := &pages{done: make([]chan struct{}, size/mib)}
+	for i := range p.done {
+		p.done[i] = make(chan struct{})
+	}
+	return p
+}
+
+// read reads what nobody else does by a handle of its own.
+func (p *pages) read(ctx context.Context, client cacheclient.Client, info cacheclient.Info) error {
+	f, err := client.Open(ctx, info)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for {
+		i := p.next.Add(1) - 1
+		if i >= int64(len(p.done)) {
+			return nil
+		}
+		if i >= 4 {
+			<-p.done[i-4]
+		}
+		d, err := f.Read(ctx, i*mib, mib)
+		close(p.done[i])
+		if err != nil {
+			return err
+		}
+		n := d.Len()
+		d.Release()
+		if n != mib {
+			return fmt.Errorf("%d bytes at %d MiB", n, i)
+		}
 	}
 }
 
