@@ -84,20 +84,26 @@ PROTOS := cacheclient/alluxio/wire
 # The generator of the API's copies, CRDs and roles has a module of its own for the same reason.
 CONTROLLERGEN := $(GO) tool -modfile=.tools/controllergen/go.mod controller-gen
 CONTROLLERGEN_API := object crd rbac:roleName=millrace-controller paths=./controller/api/... paths=./controller/rights
+# Rights that an operator may withhold are a role of their own.
+CONTROLLERGEN_NODES := rbac:roleName=millrace-controller-nodes,fileName=nodes.yaml paths=./controller/nodes
 
 .PHONY: generate
-generate: ## write the Go code of the .proto files, and the copies, CRDs and roles of the controller
+generate: ## write the Go code of the .proto files, the copies, CRDs and roles of the controller, and the kustomize base
 	$(PROTOGEN) $(PROTOS)
 	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:crd:dir=deploy/crd output:rbac:dir=deploy/rbac
+	$(CONTROLLERGEN) $(CONTROLLERGEN_NODES) output:rbac:dir=deploy/rbac
+	deploy/render.sh
 
 .PHONY: generate-check
 generate-check: ## fail if what is generated is not what make generate would write
 	@$(PROTOGEN) -check $(PROTOS)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:object:dir="$$fresh/api" output:crd:dir="$$fresh/crd" output:rbac:dir="$$fresh/rbac"; \
+	$(CONTROLLERGEN) $(CONTROLLERGEN_NODES) output:rbac:dir="$$fresh/rbac"; \
 	diff -r deploy/crd "$$fresh/crd" && diff -r deploy/rbac "$$fresh/rbac" && \
 	diff controller/api/v1alpha1/zz_generated.deepcopy.go "$$fresh/api/zz_generated.deepcopy.go" || \
 	{ echo 'the API has changed: run make generate' >&2; exit 1; }
+	@deploy/render.sh -check
 
 .PHONY: lint
 lint: generate-check ## golangci-lint, which also checks who may import whom; generate-check
@@ -113,10 +119,36 @@ tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 	$(GO) mod tidy -diff
 	$(GO) -C .tools/protogen mod tidy -diff
 	$(GO) -C .tools/controllergen mod verify >/dev/null
+	$(GO) -C .tools/helm mod tidy -diff
 
 .PHONY: check
 check: lint tidy-check ## lint, tidy-check and go vet
 	$(GO) vet ./...
+
+HELM := $(GO) tool -modfile=.tools/helm/go.mod helm
+KUBECTL ?= kubectl
+# Where millrace is installed, from which image, with which other values of the chart: make deploy VALUES='--set networkPolicy=false'.
+NAMESPACE ?= millrace-system
+IMAGE ?=
+ALLUXIO_IMAGE ?=
+VALUES ?=
+RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set createNamespace=true \
+	$(if $(IMAGE),--set 'image=$(IMAGE)') $(if $(ALLUXIO_IMAGE),--set 'alluxioImage=$(ALLUXIO_IMAGE)') $(VALUES)
+
+.PHONY: deploy
+deploy: ## install into the cluster that kubectl reaches: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
+	@$(RENDER) | $(KUBECTL) apply --server-side -f -
+	@for part in deployment/millrace-controller daemonset/millrace-node daemonset/millrace-agent; do \
+		$(KUBECTL) -n '$(NAMESPACE)' rollout status --timeout 5m "$$part"; \
+	done
+
+.PHONY: undeploy
+undeploy: ## remove what make deploy installed, CRDs too, when no Dataset is left; with the same NAMESPACE and VALUES
+	@if $(KUBECTL) get crd datasets.data.fluid.io --ignore-not-found -o name | grep -q .; then \
+		left=$$($(KUBECTL) get dataset,alluxioruntime,dataload --all-namespaces --no-headers --ignore-not-found | wc -l); \
+		[ "$$left" = 0 ] || { echo "$$left Datasets, AlluxioRuntimes and DataLoads are left, and only the controller removes what belongs to them: delete them first" >&2; exit 1; }; \
+	fi
+	@$(RENDER) | $(KUBECTL) delete --ignore-not-found -f -
 
 .PHONY: alluxio
 alluxio: setup ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it
