@@ -23,8 +23,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/millrace
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/millrace ./cmd/millrace
+build: ## bin/millrace, and millrace-controller and millrace-gateway beside it
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/...
 
 .PHONY: setup
 setup: ## install what the tests and benchmarks use and this machine lacks (root), or name it

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/handover"
@@ -50,7 +51,7 @@ func runAgent(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
 	if err := c.prepare(); err != nil {
 		return err
 	}
@@ -62,29 +63,29 @@ func runAgent(args []string, out io.Writer) error {
 // parseAgent reads the arguments of agent.
 func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 	c := &agentConfig{quota: defaultQuota, memory: defaultMemory, logLevel: "info", logFormat: "text"}
-	f := newFlags("agent", "[flags]", agentAbout, out)
-	f.text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the node plugin hands volumes over (default attach.sock in the runtime directory)")
-	f.text(&c.socket, "socket", "`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
-	f.define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default", defaultTierRoot(), absolutePath(&c.tierDirs))
-	parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", sizeOver)
-	parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", sizeOver)
-	parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", sizeOver)
-	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
-	f.define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may be repeated", "those of this machine", func(s string) error {
+	f := commandline.NewFlags("agent", "[flags]", agentAbout, out)
+	f.Text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the node plugin hands volumes over (default attach.sock in the runtime directory)")
+	f.Text(&c.socket, "socket", "`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
+	f.Define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default", defaultTierRoot(), absolutePath(&c.tierDirs))
+	commandline.Parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", commandline.SizeOver)
+	commandline.Parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", commandline.SizeOver)
+	commandline.Parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", commandline.SizeOver)
+	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
+	f.Define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may be repeated", "those of this machine", func(s string) error {
 		if s == "" {
 			return errors.New("empty")
 		}
 		c.localHosts = append(c.localHosts, s)
 		return nil
 	})
-	parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics for others than this machine; none is no listener", "none", parseAdmin)
-	f.logging(&c.logLevel, &c.logFormat)
-	rest, err := f.parse(args)
+	commandline.Parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics for others than this machine; none is no listener", "none", commandline.ParseListenOrNone)
+	f.Logging(&c.logLevel, &c.logFormat)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return nil, err
 	}
 	if len(rest) != 0 {
-		return nil, f.wrong("agent takes no arguments, not %q", rest[0])
+		return nil, f.Wrong("agent takes no arguments, not %q", rest[0])
 	}
 	return c, nil
 }
@@ -142,7 +143,7 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 	server := agent.New(log)
 	var probes net.Listener
 	if c.admin.IsValid() {
-		if probes, err = listenOn(ctx, "--metrics-listen", c.admin); err != nil {
+		if probes, err = commandline.Listen(ctx, "--metrics-listen", c.admin); err != nil {
 			return errors.Join(err, ask.Close())
 		}
 	}

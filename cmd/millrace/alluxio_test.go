@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/sanity/cluster"
 )
 
@@ -90,16 +91,16 @@ func TestAlluxioRefused(t *testing.T) {
 		code   int
 		say    []string
 	}{
-		{"alluxio://", nil, exitFailure, []string{"master", "host:port"}},
-		{"alluxio://localhost", nil, exitFailure, []string{`"localhost"`, "host:port"}},
-		{"alluxio://localhost:x/", nil, exitFailure, []string{`"x"`, "65535"}},
-		{"alluxio://user@localhost:19998/", nil, exitFailure, []string{"option user"}},
-		{"alluxio://localhost:19998/", []string{"--quota", "1Gi"}, exitUsage, []string{"--quota", "workers"}},
-		{"alluxio://localhost:19998/", []string{"--option", "speed=high"}, exitFailure, []string{`"speed"`, "short_circuit"}},
-		{"alluxio://localhost:19998/", []string{"--option", "tls=perhaps"}, exitFailure, []string{"tls", `"perhaps"`, "true and false"}},
-		{"alluxio://localhost:19998/", []string{"--option", "password=x"}, exitFailure, []string{"password", "secret"}},
-		{"alluxio://127.0.0.1:1/", nil, exitFailure, []string{"127.0.0.1:1", "refuses"}},
-		{"alluxio://" + server + "/", nil, exitFailure, []string{server, "web server"}},
+		{"alluxio://", nil, commandline.ExitFailure, []string{"master", "host:port"}},
+		{"alluxio://localhost", nil, commandline.ExitFailure, []string{`"localhost"`, "host:port"}},
+		{"alluxio://localhost:x/", nil, commandline.ExitFailure, []string{`"x"`, "65535"}},
+		{"alluxio://user@localhost:19998/", nil, commandline.ExitFailure, []string{"option user"}},
+		{"alluxio://localhost:19998/", []string{"--quota", "1Gi"}, commandline.ExitUsage, []string{"--quota", "workers"}},
+		{"alluxio://localhost:19998/", []string{"--option", "speed=high"}, commandline.ExitFailure, []string{`"speed"`, "short_circuit"}},
+		{"alluxio://localhost:19998/", []string{"--option", "tls=perhaps"}, commandline.ExitFailure, []string{"tls", `"perhaps"`, "true and false"}},
+		{"alluxio://localhost:19998/", []string{"--option", "password=x"}, commandline.ExitFailure, []string{"password", "secret"}},
+		{"alluxio://127.0.0.1:1/", nil, commandline.ExitFailure, []string{"127.0.0.1:1", "refuses"}},
+		{"alluxio://" + server + "/", nil, commandline.ExitFailure, []string{server, "web server"}},
 	} {
 		args := append([]string{"mount", "--timeout", "2s"}, wrong.flags...)
 		r.refused(wrong.code, wrong.say, append(args, wrong.source, r.dir)...)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -162,13 +163,13 @@ func keepInBackground(c *mountConfig) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
 	err = keep(c, started, os.Args, log, pipe)
 	var child *childError
 	if err == nil || errors.As(err, &child) && child.told {
 		return err
 	}
-	log.Error("ended", "error", oneLine(err.Error()))
+	log.Error("ended", "error", commandline.OneLine(err.Error()))
 	return &childError{code: codeOf(err), sentence: err.Error(), told: true}
 }
 
@@ -197,8 +198,8 @@ func serveAsChild(c *mountConfig, k *kept) error {
 		k.say(sayEnded)
 	}
 	if err != nil && background {
-		log.Error("ended", "error", oneLine(err.Error()))
-		report(readyReport{Code: codeOf(err), Error: oneLine(err.Error())})
+		log.Error("ended", "error", commandline.OneLine(err.Error()))
+		report(readyReport{Code: codeOf(err), Error: commandline.OneLine(err.Error())})
 		return &childError{code: codeOf(err), sentence: err.Error(), told: true}
 	}
 	return err
@@ -207,11 +208,11 @@ func serveAsChild(c *mountConfig, k *kept) error {
 // childLog is where the child logs: stderr, which is the log in the background, or the file that was named.
 func childLog(c *mountConfig, background bool) (log *slog.Logger, closeLog func(), err error) {
 	if c.logFile == "" || background {
-		return newLog(os.Stderr, c.logLevel, c.logFormat), func() {}, nil
+		return commandline.NewLog(os.Stderr, c.logLevel, c.logFormat), func() {}, nil
 	}
 	f, err := openLog(c.logFile)
 	if err != nil {
-		return newLog(os.Stderr, c.logLevel, c.logFormat), func() {}, err
+		return commandline.NewLog(os.Stderr, c.logLevel, c.logFormat), func() {}, err
 	}
-	return newLog(f, c.logLevel, c.logFormat), func() { _ = f.Close() }, nil
+	return commandline.NewLog(f, c.logLevel, c.logFormat), func() { _ = f.Close() }, nil
 }

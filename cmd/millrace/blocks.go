@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -19,16 +20,16 @@ cached. -o json is a list of them, and the same as GET /v1/blocks on the mount's
 relative to the one mount that the process serves.`
 
 func runBlocks(args []string, out io.Writer) error {
-	f := newFlags("blocks", "[-o text|json] [--socket SOCKET] PATH", blocksAbout, out)
+	f := commandline.NewFlags("blocks", "[-o text|json] [--socket SOCKET] PATH", blocksAbout, out)
 	format, socket := "", ""
-	f.format(&format)
-	f.socketFlag(&socket)
-	rest, err := f.parse(args)
+	f.Format(&format)
+	socketFlag(f, &socket)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) != 1 || rest[0] == "" {
-		return f.wrong("blocks takes one PATH in a millrace mount, not %d arguments", len(rest))
+		return f.Wrong("blocks takes one PATH in a millrace mount, not %d arguments", len(rest))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -41,7 +42,7 @@ func runBlocks(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return printAs(format, out, blocks, func() error { return writeBlocks(out, blocks) })
+	return commandline.PrintAs(format, out, blocks, func() error { return writeBlocks(out, blocks) })
 }
 
 // clientFor gives a client of the process behind the socket, or where that is "" of the one whose mount arg lies
@@ -66,7 +67,7 @@ func writeBlocks(out io.Writer, blocks []cacheclient.Block) error {
 	for _, b := range blocks {
 		where := "the source only"
 		if len(b.Where) > 0 {
-			where = oneLine(strings.Join(b.Where, ", "))
+			where = commandline.OneLine(strings.Join(b.Where, ", "))
 			cached += b.Length
 		}
 		size += b.Length
@@ -79,6 +80,6 @@ func writeBlocks(out io.Writer, blocks []cacheclient.Block) error {
 	if size > 0 {
 		part = 100 * float64(cached) / float64(size)
 	}
-	_, err := fmt.Fprintf(out, "%s of %s cached (%.1f%%)\n", formatSize(cached), formatSize(size), part)
+	_, err := fmt.Fprintf(out, "%s of %s cached (%.1f%%)\n", commandline.FormatSize(cached), commandline.FormatSize(size), part)
 	return err
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+
+	"millrace.io/millrace/cmd/commandline"
 )
 
 const doctorAbout = `Checks what millrace needs of this machine and of this user: the kernel, FUSE, capabilities, limits, the
@@ -48,21 +50,21 @@ func runDoctor(args []string, out io.Writer) error {
 	if dir := os.Getenv(askVar); dir != "" {
 		return answerFor(dir, out)
 	}
-	f := newFlags("doctor", "[-o text|json] [--tier-dir DIR] [--socket PATH]", doctorAbout, out)
+	f := commandline.NewFlags("doctor", "[-o text|json] [--tier-dir DIR] [--socket PATH]", doctorAbout, out)
 	format, socket, tier := "", "", defaultTierRoot()
-	f.format(&format)
-	f.socketFlag(&socket)
-	f.text(&tier, "tier-dir", "tier `DIR` to check")
-	rest, err := f.parse(args)
+	f.Format(&format)
+	socketFlag(f, &socket)
+	f.Text(&tier, "tier-dir", "tier `DIR` to check")
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) > 0 {
-		return f.wrong("doctor takes no arguments, not %q", rest[0])
+		return f.Wrong("doctor takes no arguments, not %q", rest[0])
 	}
 	findings := append(checkSystem(), checkTier(tier))
 	findings = append(findings, checkMounts(socket)...)
-	if err := printAs(format, out, findings, func() error { return writeFindings(out, findings) }); err != nil {
+	if err := commandline.PrintAs(format, out, findings, func() error { return writeFindings(out, findings) }); err != nil {
 		return err
 	}
 	failed := 0
@@ -81,9 +83,9 @@ func runDoctor(args []string, out io.Writer) error {
 func writeFindings(out io.Writer, findings []finding) error {
 	t := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for _, c := range findings {
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", c.Result, c.Check, oneLine(c.Found))
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", c.Result, c.Check, commandline.OneLine(c.Found))
 		if c.Mend != "" {
-			_, _ = fmt.Fprintf(t, "\t\t→ %s\n", oneLine(c.Mend))
+			_, _ = fmt.Fprintf(t, "\t\t→ %s\n", commandline.OneLine(c.Mend))
 		}
 	}
 	return t.Flush()

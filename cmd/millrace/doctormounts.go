@@ -18,6 +18,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sync/semaphore"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
 )
@@ -144,7 +145,7 @@ func answerFor(dir string, out io.Writer) error {
 	case errors.Is(err, fs.ErrPermission):
 		answer = answerDenied
 	case err != nil:
-		answer = oneLine(err.Error())
+		answer = commandline.OneLine(err.Error())
 	case stale:
 		answer = answerStale
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
@@ -266,9 +267,9 @@ func tierFinding(t tierState) finding {
 	case t.err != nil:
 		return bad(check, "mkdir -p "+quoted(t.dir)+" && chown \"$(id -u)\" "+quoted(t.dir), "%s cannot be used: %v", t.dir, t.err)
 	case t.free < smallTier:
-		return warn(check, mount, "%s has only %s of %s free (a container has 64 MiB in /dev/shm unless it is given more)", t.dir, formatSize(t.free), formatSize(t.size))
+		return warn(check, mount, "%s has only %s of %s free (a container has 64 MiB in /dev/shm unless it is given more)", t.dir, commandline.FormatSize(t.free), commandline.FormatSize(t.size))
 	case !t.memory:
 		return warn(check, mount, "%s is not in memory: cached files are read at the speed of its disk", t.dir)
 	}
-	return fine(check, "%s is in memory and has %s of %s free", t.dir, formatSize(t.free), formatSize(t.size))
+	return fine(check, "%s is in memory and has %s of %s free", t.dir, commandline.FormatSize(t.free), commandline.FormatSize(t.size))
 }

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -16,15 +17,15 @@ directory. What is open stays. The source is not touched. -o json is {"freed": B
 the mount's socket.`
 
 func runFree(args []string, out io.Writer) error {
-	f := newFlags("free", "[-o text|json] PATH...", freeAbout, out)
+	f := commandline.NewFlags("free", "[-o text|json] PATH...", freeAbout, out)
 	format := ""
-	f.format(&format)
-	paths, err := f.parse(args)
+	f.Format(&format)
+	paths, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(paths) == 0 {
-		return f.wrong("free takes at least one PATH in a millrace mount")
+		return f.Wrong("free takes at least one PATH in a millrace mount")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -50,8 +51,8 @@ func free(ctx context.Context, arg, format string, out io.Writer) error {
 	case err != nil:
 		return err
 	}
-	return printAs(format, out, agent.FreeAnswer{Freed: freed}, func() error {
-		_, err := fmt.Fprintf(out, "%s of %s freed\n", formatSize(freed), oneLine(arg))
+	return commandline.PrintAs(format, out, agent.FreeAnswer{Freed: freed}, func() error {
+		_, err := fmt.Fprintf(out, "%s of %s freed\n", commandline.FormatSize(freed), commandline.OneLine(arg))
 		return err
 	})
 }

@@ -23,7 +23,18 @@ import (
 	"golang.org/x/net/webdav"
 
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cmd/commandline"
 )
+
+// gatewayShown is what a gateway says of itself.
+type gatewayShown struct {
+	Source      string `json:"source"`
+	Bucket      string `json:"bucket"`
+	Endpoint    string `json:"endpoint"`
+	AccessKeyID string `json:"accessKeyId"`
+	KeysFile    string `json:"keysFile"`
+	Metrics     string `json:"metrics"`
+}
 
 // startGateway runs a gateway until the test ends, and returns what it said of itself.
 func (r *rig) startGateway(args ...string) (*process, gatewayShown) {
@@ -275,24 +286,24 @@ func TestGatewayWrongInput(t *testing.T) {
 		say  []string
 		args []string
 	}{
-		{exitUsage, []string{"takes a SOURCE, not 0"}, nil},
-		{exitUsage, []string{"takes a SOURCE, not 2"}, []string{r.source, r.dir}},
-		{exitUsage, []string{`--listen "0.0.0.0:9063" is not on the loopback`, "--allow-remote"}, []string{"--listen", "0.0.0.0:9063", r.source}},
-		{exitUsage, []string{`--listen "9063" is not an address`, "127.0.0.1:9063"}, []string{"--listen", "9063", r.source}},
-		{exitUsage, []string{`--metrics-listen "x" is not an address`, "or none"}, []string{"--metrics-listen", "x", r.source}},
-		{exitUsage, []string{`--bucket "Data" is not a bucket's name`}, []string{"--bucket", "Data", r.source}},
-		{exitUsage, []string{`--connections "1" is too few`}, []string{"--connections", "1", r.source}},
-		{exitUsage, []string{`--block-size "1x" is not a size`}, []string{"--block-size", "1x", r.source}},
-		{exitFailure, []string{"others may read or change it (mode 0644)", open}, []string{"--keys-file", open, r.source}},
-		{exitFailure, []string{"it does not exist"}, []string{filepath.Join(r.base, "no such")}},
-		{exitFailure, []string{"accepted are sftp, webdav"}, []string{":crypt,remote=/etc:"}},
+		{commandline.ExitUsage, []string{"takes a SOURCE, not 0"}, nil},
+		{commandline.ExitUsage, []string{"takes a SOURCE, not 2"}, []string{r.source, r.dir}},
+		{commandline.ExitUsage, []string{`--listen "0.0.0.0:9063" is not on the loopback`, "--allow-remote"}, []string{"--listen", "0.0.0.0:9063", r.source}},
+		{commandline.ExitUsage, []string{`--listen "9063" is not an address`, "127.0.0.1:9063"}, []string{"--listen", "9063", r.source}},
+		{commandline.ExitUsage, []string{`--metrics-listen "x" is not an address`, "or none"}, []string{"--metrics-listen", "x", r.source}},
+		{commandline.ExitUsage, []string{`--bucket "Data" is not a bucket's name`}, []string{"--bucket", "Data", r.source}},
+		{commandline.ExitUsage, []string{`--connections "1" is too few`}, []string{"--connections", "1", r.source}},
+		{commandline.ExitUsage, []string{`--block-size "1x" is not a size`}, []string{"--block-size", "1x", r.source}},
+		{commandline.ExitFailure, []string{"others may read or change it (mode 0644)", open}, []string{"--keys-file", open, r.source}},
+		{commandline.ExitFailure, []string{"it does not exist"}, []string{filepath.Join(r.base, "no such")}},
+		{commandline.ExitFailure, []string{"accepted are sftp, webdav"}, []string{":crypt,remote=/etc:"}},
 	} {
 		r.refused(c.code, c.say, append([]string{"gateway"}, c.args...)...)
 	}
-	r.refused(exitFailure, []string{"is read through millrace gateway only"}, "mount", ":sftp,host=h:", r.dir)
+	r.refused(commandline.ExitFailure, []string{"is read through millrace gateway only"}, "mount", ":sftp,host=h:", r.dir)
 	// A port that is taken.
 	p, shown := r.startGateway("--listen", "127.0.0.1:0", r.source)
-	r.refused(exitFailure, []string{"--listen ", "address already in use"}, "gateway", "--listen", strings.TrimPrefix(shown.Endpoint, "http://"), r.source)
+	r.refused(commandline.ExitFailure, []string{"--listen ", "address already in use"}, "gateway", "--listen", strings.TrimPrefix(shown.Endpoint, "http://"), r.source)
 	p.signal(syscall.SIGTERM)
 	p.exit()
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 )
@@ -154,7 +155,7 @@ func (o outcome) result() error {
 	case o.ended:
 		return &childError{code: code, told: true}
 	}
-	return &childError{code: exitFailure, sentence: fmt.Sprintf("the process died before the mount was made (%s)", o.state)}
+	return &childError{code: commandline.ExitFailure, sentence: fmt.Sprintf("the process died before the mount was made (%s)", o.state)}
 }
 
 // clear takes away a mount that is left over: of a child that died right after mount(2), or that could not take
@@ -177,7 +178,7 @@ func (k *keeper) giveUp(o outcome) error {
 	if k.wasAsked() {
 		return nil
 	}
-	return &childError{code: exitFailure, sentence: fmt.Sprintf("the process that serves the mount on %s died %d times in a row (%s), and the mount was ended", k.config.dir, fruitless, o.state)}
+	return &childError{code: commandline.ExitFailure, sentence: fmt.Sprintf("the process that serves the mount on %s died %d times in a row (%s), and the mount was ended", k.config.dir, fruitless, o.state)}
 }
 
 // runChild starts a child, listens to it, and waits for its end.

@@ -15,12 +15,8 @@ import (
 	"strings"
 
 	rclone "github.com/rclone/rclone/fs"
-)
 
-// Exit codes.
-const (
-	exitFailure = 1
-	exitUsage   = 2
+	"millrace.io/millrace/cmd/commandline"
 )
 
 // command is one subcommand.
@@ -38,9 +34,9 @@ func commands() []command {
 		{"free", "drop what is cached of files", runFree},
 		{"status", "show each mount: what it caches and where its reads came from", runStatus},
 		{"node", "the CSI driver of a Kubernetes node: mount volumes and keep them alive", runNode},
-		{"controller", "make Datasets of Kubernetes into caches, volumes and claims", runController},
+		{"controller", "make Datasets of Kubernetes into caches, volumes and claims", beside("millrace-controller")},
 		{"agent", "serve the volumes of a Kubernetes node", runAgent},
-		{"gateway", "show a source to Alluxio as an S3 bucket", runGateway},
+		{"gateway", "show a source to Alluxio as an S3 bucket", beside("millrace-gateway")},
 		{"top", "watch what the mounts do, as it happens", runTop},
 		{"blocks", "show which part of a file is cached where", runBlocks},
 		{"trace", "show each request of the kernel, how long it took and which source served it", runTrace},
@@ -59,7 +55,7 @@ func main() {
 // dispatch runs the subcommand that args name.
 func dispatch(args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return &usageError{"help", errors.New("a command is missing")}
+		return &commandline.UsageError{Command: "help", Err: errors.New("a command is missing")}
 	}
 	name := strings.TrimLeft(args[0], "-")
 	if name == "h" {
@@ -73,7 +69,7 @@ func dispatch(args []string, out io.Writer) error {
 			return nil
 		}
 	}
-	return &usageError{"help", fmt.Errorf("there is no command %q", args[0])}
+	return &commandline.UsageError{Command: "help", Err: fmt.Errorf("there is no command %q", args[0])}
 }
 
 // exitCode tells the user about err, on one line, and gives the code to exit with.
@@ -83,7 +79,7 @@ func exitCode(err error, stderr io.Writer) int {
 	}
 	var child *childError
 	if !errors.As(err, &child) || !child.told {
-		_, _ = fmt.Fprintf(stderr, "millrace: %s\n", oneLine(err.Error()))
+		_, _ = fmt.Fprintf(stderr, "millrace: %s\n", commandline.OneLine(err.Error()))
 	}
 	return codeOf(err)
 }

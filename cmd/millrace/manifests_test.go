@@ -5,79 +5,19 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	sigsyaml "sigs.k8s.io/yaml"
 
 	"millrace.io/millrace/driver"
+	"millrace.io/millrace/sanity/manifest"
 )
-
-// manifest is the pod of a file of the kustomize base, and its only container with the arguments as kubelet gives them.
-func manifest(t *testing.T, name string) (corev1.PodSpec, corev1.Container, []string) {
-	t.Helper()
-	raw, err := os.ReadFile("../../deploy/kustomize/base/" + name + ".yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var spec corev1.PodSpec
-	for doc := range strings.SplitSeq(string(raw), "\n---\n") {
-		var set appsv1.DaemonSet // A Deployment's template is in the same place.
-		if err := sigsyaml.Unmarshal([]byte(doc), &set); err != nil {
-			t.Fatal(err)
-		}
-		if len(set.Spec.Template.Spec.Containers) == 1 {
-			spec = set.Spec.Template.Spec
-		}
-	}
-	if len(spec.Containers) != 1 {
-		t.Fatalf("%s has no workload of one container", name)
-	}
-	c := spec.Containers[0]
-	args := slices.Clone(c.Args)
-	for i := range args {
-		for _, v := range c.Env {
-			value := map[string]string{"spec.nodeName": "node-1", "status.hostIP": "192.0.2.1"}[v.ValueFrom.FieldRef.FieldPath]
-			args[i] = strings.ReplaceAll(args[i], "$("+v.Name+")", value)
-		}
-		if strings.Contains(args[i], "$(") {
-			t.Errorf("%s: nothing gives a value to %s", name, args[i])
-		}
-	}
-	if args[0] != name {
-		t.Fatalf("%s runs %q", name, args)
-	}
-	return spec, c, args[1:]
-}
-
-// probed fails unless both probes ask one of the addresses, each given as path and address.
-func probed(t *testing.T, c *corev1.Container, pages map[string]string) {
-	t.Helper()
-	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe} {
-		port := p.HTTPGet.Port.String()
-		for _, named := range c.Ports {
-			if named.Name == port {
-				port = strconv.Itoa(int(named.ContainerPort))
-			}
-		}
-		address := pages[p.HTTPGet.Path]
-		if want := address[strings.LastIndex(address, ":")+1:]; want != port {
-			t.Errorf("a probe asks for %s on the port %s, and it is on %q", p.HTTPGet.Path, port, address)
-		}
-		if host, _, _ := strings.Cut(address, ":"); strings.HasPrefix(host, "127.") && p.HTTPGet.Host != host {
-			t.Errorf("a probe asks %q for %s, which is on %s", p.HTTPGet.Host, p.HTTPGet.Path, address)
-		}
-	}
-}
 
 // shows tells whether a path of the node is at the same path in the container.
 func shows(spec *corev1.PodSpec, path string) bool {
@@ -93,12 +33,12 @@ func shows(spec *corev1.PodSpec, path string) bool {
 
 // TestManifestsOfNodes has the arguments of the driver and the agent understood by their own flags, and compares where they look for each other.
 func TestManifestsOfNodes(t *testing.T) {
-	nodePod, nodeContainer, args := manifest(t, "node")
+	nodePod, nodeContainer, args := manifest.Read(t, "node")
 	node, err := parseNode(args, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	agentPod, agentContainer, args := manifest(t, "agent")
+	agentPod, agentContainer, args := manifest.Read(t, "agent")
 	served, err := parseAgent(args, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -119,8 +59,8 @@ func TestManifestsOfNodes(t *testing.T) {
 	if _, err := driver.New(node.driver); err != nil {
 		t.Error(err)
 	}
-	probed(t, &nodeContainer, map[string]string{"/healthz": node.driver.Health, "/readyz": node.driver.Health})
-	probed(t, &agentContainer, map[string]string{"/healthz": served.admin.String()})
+	manifest.Probed(t, &nodeContainer, map[string]string{"/healthz": node.driver.Health, "/readyz": node.driver.Health})
+	manifest.Probed(t, &agentContainer, map[string]string{"/healthz": served.admin.String()})
 	for _, path := range []string{node.driver.Endpoint, node.driver.StateDir, node.driver.RegistrationDir, node.driver.AgentSocket, "/var/lib/kubelet/pods", "/sys/fs/fuse/connections"} {
 		if !shows(&nodePod, path) {
 			t.Errorf("the driver does not see the node's %s", path)
@@ -129,28 +69,6 @@ func TestManifestsOfNodes(t *testing.T) {
 	for _, path := range append([]string{served.attachSocket, served.socket, "/dev/shm/default/hbase"}, served.tierDirs...) {
 		if !shows(&agentPod, path) {
 			t.Errorf("the agent does not see the node's %s", path)
-		}
-	}
-}
-
-// TestManifestOfController has the controller's arguments understood.
-func TestManifestOfController(t *testing.T) {
-	spec, container, args := manifest(t, "controller")
-	c, err := parseController(args, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := c.controller
-	if !k.Elect || k.Settings.Namespace != "millrace-system" || k.Settings.MillraceImage != container.Image || k.Settings.Driver != driver.Name {
-		t.Errorf("got %+v", k)
-	}
-	if !slices.ContainsFunc(spec.Tolerations, func(x corev1.Toleration) bool { return x.Key == k.Taint }) {
-		t.Errorf("it takes the taint %q away and waits for that: it tolerates %v", k.Taint, spec.Tolerations)
-	}
-	probed(t, &container, map[string]string{"/healthz": k.Health, "/readyz": k.Health})
-	for _, args := range [][]string{{"--startup-taint", "not a key"}, {"--startup-taint", ""}} {
-		if _, err := parseController(args, io.Discard); err == nil {
-			t.Errorf("%q is accepted", args)
 		}
 	}
 }

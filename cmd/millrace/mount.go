@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -77,7 +78,7 @@ func runMount(args []string, out io.Writer) error {
 	}
 	// One that was removed is of no use to anybody.
 	started, _ := os.Getwd()
-	return keep(c, started, os.Args, newLog(os.Stderr, c.logLevel, c.logFormat), nil)
+	return keep(c, started, os.Args, commandline.NewLog(os.Stderr, c.logLevel, c.logFormat), nil)
 }
 
 // parseMount reads the arguments of mount and checks all that can be checked without
@@ -89,68 +90,68 @@ func parseMount(args []string, out io.Writer) (*mountConfig, error) {
 		fileMode: 0o444, dirMode: 0o555, readAhead: 4 << 20,
 		logLevel: "info", logFormat: "text",
 	}
-	f := newFlags("mount", "[flags] SOURCE DIR", mountAbout, out)
+	f := commandline.NewFlags("mount", "[flags] SOURCE DIR", mountAbout, out)
 	c.sourceFlags(f)
 	c.tierFlags(f)
 	c.mountFlags(f)
 	c.processFlags(f)
-	rest, err := f.parse(args)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return nil, err
 	}
 	if len(rest) != 2 || rest[0] == "" || rest[1] == "" {
-		return nil, f.wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
+		return nil, f.Wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
 	}
 	c.source, c.dir = rest[0], rest[1]
 	switch {
 	case isAlluxio(c.source) && (len(c.tierDirs) > 0 || len(c.quotas) > 0):
-		return nil, f.wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers", c.source)
+		return nil, f.Wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers", c.source)
 	case c.low >= c.high:
-		return nil, f.wrong("--low %v is not below --high %v", c.low, c.high)
+		return nil, f.Wrong("--low %v is not below --high %v", c.low, c.high)
 	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs), len(c.quotas) > max(1, len(c.tierDirs)):
-		return nil, f.wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in the same order", len(c.quotas), len(c.tierDirs))
+		return nil, f.Wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in the same order", len(c.quotas), len(c.tierDirs))
 	}
 	return c, nil
 }
 
-func (c *mountConfig) sourceFlags(f *flags) {
-	f.sourceOptions(c.options, &c.optionsFile)
-	parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", countTo(1024))
-	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", parseDuration)
-	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", parseAge)
+func (c *mountConfig) sourceFlags(f *commandline.Flags) {
+	f.SourceOptions(c.options, &c.optionsFile)
+	commandline.Parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", commandline.CountTo(1024))
+	commandline.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", commandline.ParseDuration)
+	commandline.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", commandline.ParseAge)
 }
 
-func (c *mountConfig) tierFlags(f *flags) {
-	f.define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(), func(s string) error {
+func (c *mountConfig) tierFlags(f *commandline.Flags) {
+	f.Define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(), func(s string) error {
 		if s == "" {
 			return errors.New("empty")
 		}
 		c.tierDirs = append(c.tierDirs, s)
 		return nil
 	})
-	f.define("quota", "`SIZE` of a tier directory, one for each --tier-dir", "2Gi, or half of the tier's file system where that is smaller", func(s string) error {
-		n, err := sizeOver(s)
+	f.Define("quota", "`SIZE` of a tier directory, one for each --tier-dir", "2Gi, or half of the tier's file system where that is smaller", func(s string) error {
+		n, err := commandline.SizeOver(s)
 		c.quotas = append(c.quotas, n)
 		return err
 	})
-	parsed(f, &c.high, "high", "`PART` of the quota at which eviction begins", "0.95", parseRatio)
-	parsed(f, &c.low, "low", "`PART` of the quota down to which it goes", "0.7", parseRatio)
-	parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one", "32Mi", sizeOver)
+	commandline.Parsed(f, &c.high, "high", "`PART` of the quota at which eviction begins", "0.95", commandline.ParseRatio)
+	commandline.Parsed(f, &c.low, "low", "`PART` of the quota down to which it goes", "0.7", commandline.ParseRatio)
+	commandline.Parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one", "32Mi", commandline.SizeOver)
 }
 
-func (c *mountConfig) mountFlags(f *flags) {
-	f.toggle(&c.allowOther, "allow-other", "let other users read the mount")
-	f.toggle(&c.noPassthrough, "no-passthrough", "never let the kernel read cached files by itself")
-	parsed(f, &c.fileMode, "file-mode", "`MODE` of files", "0444", parseMode)
-	parsed(f, &c.dirMode, "dir-mode", "`MODE` of directories", "0555", parseMode)
-	parsed(f, &c.readAhead, "read-ahead", "`SIZE` that the kernel reads ahead", "4Mi", sizeOver)
+func (c *mountConfig) mountFlags(f *commandline.Flags) {
+	f.Toggle(&c.allowOther, "allow-other", "let other users read the mount")
+	f.Toggle(&c.noPassthrough, "no-passthrough", "never let the kernel read cached files by itself")
+	commandline.Parsed(f, &c.fileMode, "file-mode", "`MODE` of files", "0444", commandline.ParseMode)
+	commandline.Parsed(f, &c.dirMode, "dir-mode", "`MODE` of directories", "0555", commandline.ParseMode)
+	commandline.Parsed(f, &c.readAhead, "read-ahead", "`SIZE` that the kernel reads ahead", "4Mi", commandline.SizeOver)
 }
 
-func (c *mountConfig) processFlags(f *flags) {
-	f.toggle(&c.background, "background", "return once the mount answers, and go on in the background")
-	f.text(&c.socket, "socket", "`PATH` of the socket that answers status and warm (default in the runtime directory)")
-	f.logging(&c.logLevel, &c.logFormat)
-	f.text(&c.logFile, "log-file", "`FILE` for the log (default stderr, or with --background in the runtime directory)")
+func (c *mountConfig) processFlags(f *commandline.Flags) {
+	f.Toggle(&c.background, "background", "return once the mount answers, and go on in the background")
+	f.Text(&c.socket, "socket", "`PATH` of the socket that answers status and warm (default in the runtime directory)")
+	f.Logging(&c.logLevel, &c.logFormat)
+	f.Text(&c.logFile, "log-file", "`FILE` for the log (default stderr, or with --background in the runtime directory)")
 }
 
 // absolute makes every path independent of the working directory, which a background process

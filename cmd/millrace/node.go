@@ -6,9 +6,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/driver"
 )
 
@@ -29,51 +29,42 @@ func runNode(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c.driver.Log = newLog(os.Stderr, c.logLevel, c.logFormat)
-	c.driver.Version = driverVersion()
+	c.driver.Log = commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
+	c.driver.Version = commandline.Version()
 	d, err := driver.New(c.driver)
 	if err != nil {
-		return &usageError{"node", err}
+		return &commandline.UsageError{Command: "node", Err: err}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return d.Run(ctx)
 }
 
-// driverVersion is the version that orchestrators show; never "".
-func driverVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return readVersion(info).Version
-}
-
 // parseNode reads the arguments of node.
 func parseNode(args []string, out io.Writer) (*nodeConfig, error) {
 	c := &nodeConfig{logLevel: "info", logFormat: "text"}
 	d := &c.driver
-	f := newFlags("node", "--node-id ID --endpoint unix:///PATH --agent-socket PATH --state-dir DIR [flags]", nodeAbout, out)
-	parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
-	f.text(&d.NodeID, "node-id", "`ID` of this node, as Kubernetes names it")
-	parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
-	parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
-	parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
-	parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
-	f.text(&d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port")
-	parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
-		n, err := countTo(1 << 20)(s)
+	f := commandline.NewFlags("node", "--node-id ID --endpoint unix:///PATH --agent-socket PATH --state-dir DIR [flags]", nodeAbout, out)
+	commandline.Parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
+	f.Text(&d.NodeID, "node-id", "`ID` of this node, as Kubernetes names it")
+	commandline.Parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
+	commandline.Parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
+	commandline.Parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
+	commandline.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
+	f.Text(&d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port")
+	commandline.Parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
+		n, err := commandline.CountTo(1 << 20)(s)
 		return int64(n), err
 	})
-	f.define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "", absolutePath(&d.Policy.TierDirs))
-	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&d.Policy.LocalSources))
-	f.logging(&c.logLevel, &c.logFormat)
-	rest, err := f.parse(args)
+	f.Define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "", absolutePath(&d.Policy.TierDirs))
+	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&d.Policy.LocalSources))
+	f.Logging(&c.logLevel, &c.logFormat)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return nil, err
 	}
 	if len(rest) != 0 {
-		return nil, f.wrong("node takes no arguments, not %q", rest[0])
+		return nil, f.Wrong("node takes no arguments, not %q", rest[0])
 	}
 	for _, required := range []struct{ flag, value string }{
 		{"endpoint", d.Endpoint},
@@ -82,7 +73,7 @@ func parseNode(args []string, out io.Writer) (*nodeConfig, error) {
 		{"state-dir", d.StateDir},
 	} {
 		if required.value == "" {
-			return nil, f.wrong("the flag %s is missing", dashed(required.flag))
+			return nil, f.Wrong("the flag %s is missing", commandline.Dashed(required.flag))
 		}
 	}
 	return c, nil

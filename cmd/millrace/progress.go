@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -38,7 +39,7 @@ type progress struct {
 
 func newProgress(out io.Writer, format string) *progress {
 	now := time.Now()
-	p := &progress{out: out, json: format == formatJSON, begun: now, last: now}
+	p := &progress{out: out, json: format == commandline.FormatJSON, begun: now, last: now}
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
 		p.terminal = f
 	}
@@ -80,18 +81,18 @@ func (p *progress) summary(w agent.WarmProgress) {
 	}
 	how := "all of it before"
 	if w.BytesSource > 0 {
-		how = fmt.Sprintf("%s from the source in %s (%s/s)", formatSize(w.BytesSource), shortTime(time.Since(p.begun)), formatSize(int64(w.Rate)))
+		how = fmt.Sprintf("%s from the source in %s (%s/s)", commandline.FormatSize(w.BytesSource), shortTime(time.Since(p.begun)), commandline.FormatSize(int64(w.Rate)))
 	}
-	_, _ = fmt.Fprintf(p.out, "%s cached, %s: %s\n", files(w.FilesDone), formatSize(w.BytesDone), how)
+	_, _ = fmt.Fprintf(p.out, "%s cached, %s: %s\n", files(w.FilesDone), commandline.FormatSize(w.BytesDone), how)
 	if w.Warning != "" {
-		_, _ = fmt.Fprintln(p.out, "Note: "+oneLine(w.Warning))
+		_, _ = fmt.Fprintln(p.out, "Note: "+commandline.OneLine(w.Warning))
 	}
 }
 
 // progressLine is one plain line: "110 MiB of 250 MiB, 78 MiB/s, 3 of 12 files, 2s left".
 func progressLine(w agent.WarmProgress) string {
-	line := fmt.Sprintf("%s of %s, %s/s, %d of %s", formatSize(w.BytesDone), total(w, formatSize(w.BytesTotal)),
-		formatSize(int64(w.Rate)), w.FilesDone, filesTotal(w))
+	line := fmt.Sprintf("%s of %s, %s/s, %d of %s", commandline.FormatSize(w.BytesDone), total(w, commandline.FormatSize(w.BytesTotal)),
+		commandline.FormatSize(int64(w.Rate)), w.FilesDone, filesTotal(w))
 	if left, ok := timeLeft(w); ok {
 		line += ", " + shortTime(left) + " left"
 	}
@@ -107,8 +108,8 @@ func progressBar(w agent.WarmProgress, width int) string {
 	}
 	percent := fmt.Sprintf("%3d%%", int(part*100))
 	parts := []string{
-		fmt.Sprintf("%s / %s", formatSize(w.BytesDone), total(w, formatSize(w.BytesTotal))),
-		formatSize(int64(w.Rate)) + "/s",
+		fmt.Sprintf("%s / %s", commandline.FormatSize(w.BytesDone), total(w, commandline.FormatSize(w.BytesTotal))),
+		commandline.FormatSize(int64(w.Rate)) + "/s",
 	}
 	if left, ok := timeLeft(w); ok {
 		parts = append(parts, shortTime(left)+" left")

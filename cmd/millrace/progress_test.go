@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -51,7 +52,7 @@ func TestProgressLine(t *testing.T) {
 
 func TestProgressElsewhereIsPlain(t *testing.T) {
 	var out strings.Builder
-	p := newProgress(&out, formatText)
+	p := newProgress(&out, commandline.FormatText)
 	p.last = time.Now().Add(-2 * plainEvery)
 	p.update(halfWay)
 	p.update(halfWay)

@@ -30,17 +30,16 @@ const patience = 30 * time.Second
 // binaryDir holds the binary under test until TestMain ends.
 var binaryDir string
 
-// binary builds millrace once, with the race detector where the test has it.
+// binary builds millrace once, and the programs beside it, with the race detector where the test has it.
 var binary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(binaryDir, "millrace")
-	args := []string{"build", "-o", path}
+	args := []string{"build", "-o", binaryDir + "/"}
 	if raceEnabled() {
 		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(args, "../...")...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
-	return path, nil
+	return filepath.Join(binaryDir, "millrace"), nil
 })
 
 func raceEnabled() bool {

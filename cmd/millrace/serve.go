@@ -18,6 +18,7 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
@@ -347,7 +348,7 @@ func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
 	if errors.Is(err, mountpoint.ErrBusy) {
 		busy := agent.BusySentence(m.dir, agent.Users(m.dir, usersNamed))
 		if sig == syscall.SIGINT && !insist {
-			_, _ = fmt.Fprintf(os.Stderr, "millrace: %s; Ctrl-C again forces the unmount\n", oneLine(busy))
+			_, _ = fmt.Fprintf(os.Stderr, "millrace: %s; Ctrl-C again forces the unmount\n", commandline.OneLine(busy))
 			return false, nil
 		}
 		m.log.Warn("detaching a mount that is in use", "dir", m.dir, "users", busy)

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/socket"
 )
@@ -26,21 +27,21 @@ cached, the bytes that came from the source, and how many opens were handed to t
 A mount whose process does not answer is shown as such, and the exit code is 1.`
 
 // socketFlag adds --socket, which names one process to ask instead of all that the registry lists.
-func (f *flags) socketFlag(into *string) {
-	f.text(into, "socket", "`PATH` of the socket of the process to ask (default all of this user's mounts)")
+func socketFlag(f *commandline.Flags, into *string) {
+	f.Text(into, "socket", "`PATH` of the socket of the process to ask (default all of this user's mounts)")
 }
 
 func runStatus(args []string, out io.Writer) error {
-	f := newFlags("status", "[-o text|json] [--socket PATH] [DIR]", statusAbout, out)
+	f := commandline.NewFlags("status", "[-o text|json] [--socket PATH] [DIR]", statusAbout, out)
 	format, path := "", ""
-	f.format(&format)
-	f.socketFlag(&path)
-	rest, err := f.parse(args)
+	f.Format(&format)
+	socketFlag(f, &path)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) > 1 {
-		return f.wrong("status takes at most one DIR, not %d arguments", len(rest))
+		return f.Wrong("status takes at most one DIR, not %d arguments", len(rest))
 	}
 	servers, err := serversOf(path)
 	if err != nil {
@@ -55,7 +56,7 @@ func runStatus(args []string, out io.Writer) error {
 			return err
 		}
 	}
-	if err := printAs(format, out, mounts, func() error { return writeTable(out, mounts) }); err != nil {
+	if err := commandline.PrintAs(format, out, mounts, func() error { return writeTable(out, mounts) }); err != nil {
 		return err
 	}
 	return silent(mounts)
@@ -215,13 +216,13 @@ func writeClusters(out io.Writer, mounts []agent.MountStatus) error {
 		if m.Capacity == nil || m.Capacity.Leader == "" {
 			continue
 		}
-		_, _ = fmt.Fprintf(t, "\n%s\nmaster\t%s\tleads\n", oneLine(m.Dir), oneLine(m.Capacity.Leader))
+		_, _ = fmt.Fprintf(t, "\n%s\nmaster\t%s\tleads\n", commandline.OneLine(m.Dir), commandline.OneLine(m.Capacity.Leader))
 		for _, l := range m.Capacity.Levels {
 			where := "over the network"
 			if l.Local {
 				where = "this machine"
 			}
-			_, _ = fmt.Fprintf(t, "worker\t%s\t%s of %s\t%s\n", oneLine(l.Where), formatSize(l.Used), formatSize(l.Quota), where)
+			_, _ = fmt.Fprintf(t, "worker\t%s\t%s of %s\t%s\n", commandline.OneLine(l.Where), commandline.FormatSize(l.Used), commandline.FormatSize(l.Quota), where)
 		}
 	}
 	return t.Flush()
@@ -229,7 +230,7 @@ func writeClusters(out io.Writer, mounts []agent.MountStatus) error {
 
 // row is one line of the table.
 func row(m agent.MountStatus) string {
-	head := oneLine(m.Dir) + "\t" + oneLine(m.Source) + "\t" + m.State
+	head := commandline.OneLine(m.Dir) + "\t" + commandline.OneLine(m.Source) + "\t" + m.State
 	if m.Counters == nil || m.Capacity == nil || m.Session == nil {
 		return head + "\t-\t-\t-\t-\t-\t-\t-"
 	}
@@ -237,6 +238,6 @@ func row(m agent.MountStatus) string {
 	if ratio, ok := m.HitRatio(); ok {
 		hits = fmt.Sprintf("%.1f%%", ratio*100)
 	}
-	return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d", head, m.Counters.FilesKnown, formatSize(m.Counters.BytesKnown),
-		formatSize(m.Capacity.Used), formatSize(m.Capacity.Quota), hits, formatSize(m.Counters.BytesSource), m.Session.PassthroughOpens)
+	return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d", head, m.Counters.FilesKnown, commandline.FormatSize(m.Counters.BytesKnown),
+		commandline.FormatSize(m.Capacity.Used), commandline.FormatSize(m.Capacity.Quota), hits, commandline.FormatSize(m.Counters.BytesSource), m.Session.PassthroughOpens)
 }

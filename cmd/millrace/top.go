@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -34,19 +35,19 @@ slowest requests of the last minute. q or Ctrl-C ends it. Where the output is no
 text. -o json is a JSON object a line for each refresh.`
 
 func runTop(args []string, out io.Writer) error {
-	f := newFlags("top", "[--interval TIME] [-n COUNT] [-o text|json] [--socket PATH]", topAbout, out)
+	f := commandline.NewFlags("top", "[--interval TIME] [-n COUNT] [-o text|json] [--socket PATH]", topAbout, out)
 	t := &top{out: out, interval: 2 * time.Second}
 	socket := ""
-	f.format(&t.format)
-	f.socketFlag(&socket)
-	parsed(f, &t.interval, "interval", "`TIME` between two refreshes", "2s", parseDuration)
-	parsed(f, &t.count, "n", "end after `COUNT` refreshes", "", countTo(1<<30))
-	rest, err := f.parse(args)
+	f.Format(&t.format)
+	socketFlag(f, &socket)
+	commandline.Parsed(f, &t.interval, "interval", "`TIME` between two refreshes", "2s", commandline.ParseDuration)
+	commandline.Parsed(f, &t.count, "n", "end after `COUNT` refreshes", "", commandline.CountTo(1<<30))
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) > 0 {
-		return f.wrong("top takes no arguments, not %q", rest[0])
+		return f.Wrong("top takes no arguments, not %q", rest[0])
 	}
 	t.servers = func() ([]server, error) { return serversOf(socket) }
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -70,7 +71,7 @@ func (t *top) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.format == formatText {
+	if t.format == commandline.FormatText {
 		if t.screen = openScreen(t.out); t.screen != nil {
 			defer t.screen.close()
 		}
@@ -105,7 +106,7 @@ func (t *top) quits(ctx context.Context, wait time.Duration) bool {
 // show shows the n-th frame.
 func (t *top) show(f topFrame, n int) error {
 	switch {
-	case t.format == formatJSON:
+	case t.format == commandline.FormatJSON:
 		return json.NewEncoder(t.out).Encode(f)
 	case t.screen != nil:
 		return t.screen.draw(f.lines(fmt.Sprintf(", every %v; q quits", t.interval)))
@@ -279,8 +280,8 @@ func (m topMount) row() string {
 		oldest = fmt.Sprintf("%s %s", latency(time.Duration(m.Oldest*float64(time.Millisecond))), m.OldestOp)
 	}
 	if m.Problem != "" {
-		state += ": " + oneLine(m.Problem)
+		state += ": " + commandline.OneLine(m.Problem)
 	}
-	return fmt.Sprintf("%s\t%.1f/s\t%s/s\t%s/s\t%s/s\t%.0f/s\t%s\t%d\t%s\t%s", oneLine(m.Dir), m.PassthroughOpens, formatSize(int64(m.LocalBytes)),
-		formatSize(int64(m.WorkerBytes)), formatSize(int64(m.UnderStoreBytes)), m.Ops, hits, m.InFlight, oldest, state)
+	return fmt.Sprintf("%s\t%.1f/s\t%s/s\t%s/s\t%s/s\t%.0f/s\t%s\t%d\t%s\t%s", commandline.OneLine(m.Dir), m.PassthroughOpens, commandline.FormatSize(int64(m.LocalBytes)),
+		commandline.FormatSize(int64(m.WorkerBytes)), commandline.FormatSize(int64(m.UnderStoreBytes)), m.Ops, hits, m.InFlight, oldest, state)
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -30,19 +31,19 @@ object a line, as GET /v1/trace on the mount's socket.`
 var errEnough = errors.New("enough")
 
 func runTrace(args []string, out io.Writer) error {
-	f := newFlags("trace", "[--op OPS] [--slower TIME] [-n COUNT] [-o text|json] [--socket SOCKET] [PATH]", traceAbout, out)
+	f := commandline.NewFlags("trace", "[--op OPS] [--slower TIME] [-n COUNT] [-o text|json] [--socket SOCKET] [PATH]", traceAbout, out)
 	format, socket, ops, count, slower := "", "", "", 0, time.Duration(0)
-	f.format(&format)
-	f.socketFlag(&socket)
-	f.text(&ops, "op", "kinds of requests to show, such as `OPS` read,open,lookup (default all)")
-	parsed(f, &slower, "slower", "show only what took `TIME` or longer", "0", parseAge)
-	parsed(f, &count, "n", "end after `COUNT` requests", "", countTo(1<<30))
-	rest, err := f.parse(args)
+	f.Format(&format)
+	socketFlag(f, &socket)
+	f.Text(&ops, "op", "kinds of requests to show, such as `OPS` read,open,lookup (default all)")
+	commandline.Parsed(f, &slower, "slower", "show only what took `TIME` or longer", "0", commandline.ParseAge)
+	commandline.Parsed(f, &count, "n", "end after `COUNT` requests", "", commandline.CountTo(1<<30))
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) > 1 {
-		return f.wrong("trace takes at most one PATH, not %d arguments", len(rest))
+		return f.Wrong("trace takes at most one PATH, not %d arguments", len(rest))
 	}
 	query := url.Values{}
 	if ops != "" {
@@ -115,7 +116,7 @@ func (w *traceWriter) write(e agent.TraceEvent) error {
 		return errEnough
 	}
 	var err error
-	if w.format == formatJSON {
+	if w.format == commandline.FormatJSON {
 		err = json.NewEncoder(w.out).Encode(e)
 	} else {
 		_, err = io.WriteString(w.out, traceLine(e))
@@ -149,9 +150,9 @@ func eventText(e agent.TraceEvent) string {
 	if source == "" {
 		source = "-"
 	}
-	text := fmt.Sprintf("%-11s  %9s  %-11s  %s", e.Op, latency(time.Duration(e.LatencyNs)), source, oneLine(path))
+	text := fmt.Sprintf("%-11s  %9s  %-11s  %s", e.Op, latency(time.Duration(e.LatencyNs)), source, commandline.OneLine(path))
 	if e.Bytes > 0 {
-		text += fmt.Sprintf("  %s at %d", formatSize(e.Bytes), e.Offset)
+		text += fmt.Sprintf("  %s at %d", commandline.FormatSize(e.Bytes), e.Offset)
 	}
 	if e.Errno != "" {
 		text += "  " + e.Errno

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
 )
@@ -23,15 +24,15 @@ ends a mount whose process has gone or no longer answers. A mount in use is refu
 --force detaches it: what is open then fails.`
 
 func runUnmount(args []string, out io.Writer) error {
-	f := newFlags("unmount", "[--force] DIR", unmountAbout, out)
+	f := commandline.NewFlags("unmount", "[--force] DIR", unmountAbout, out)
 	force := false
-	f.toggle(&force, "force", "detach the mount even if it is in use")
-	rest, err := f.parse(args)
+	f.Toggle(&force, "force", "detach the mount even if it is in use")
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) != 1 || rest[0] == "" {
-		return f.wrong("unmount takes one DIR, not %d arguments", len(rest))
+		return f.Wrong("unmount takes one DIR, not %d arguments", len(rest))
 	}
 	dir, err := mountedDir(rest[0])
 	if err != nil {

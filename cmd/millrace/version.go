@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+
+	"millrace.io/millrace/cmd/commandline"
 )
 
 // buildVersion is `millrace version -o json`: what the binary was built from. Fields are
@@ -58,22 +60,22 @@ func (v buildVersion) String() string {
 }
 
 func runVersion(args []string, out io.Writer) error {
-	f := newFlags("version", "[-o text|json]", "Shows what this binary was built from.", out)
+	f := commandline.NewFlags("version", "[-o text|json]", "Shows what this binary was built from.", out)
 	format := ""
-	f.format(&format)
-	rest, err := f.parse(args)
+	f.Format(&format)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(rest) > 0 {
-		return f.wrong("version takes no arguments, not %q", rest[0])
+		return f.Wrong("version takes no arguments, not %q", rest[0])
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return errors.New("this binary carries no build information")
 	}
 	v := readVersion(info)
-	return printAs(format, out, v, func() error {
+	return commandline.PrintAs(format, out, v, func() error {
 		_, err := fmt.Fprintln(out, v)
 		return err
 	})

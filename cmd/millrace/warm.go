@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
 )
@@ -20,16 +21,16 @@ stops it; what has come stays cached. -o json is the progress as a JSON object a
 POST /v1/warm on the mount's socket.`
 
 func runWarm(args []string, out io.Writer) error {
-	f := newFlags("warm", "[--jobs N] [-o text|json] PATH...", warmAbout, out)
+	f := commandline.NewFlags("warm", "[--jobs N] [-o text|json] PATH...", warmAbout, out)
 	jobs, format := agent.DefaultWarmJobs, ""
-	f.format(&format)
-	parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", countTo(agent.MaxWarmJobs))
-	paths, err := f.parse(args)
+	f.Format(&format)
+	commandline.Parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", commandline.CountTo(agent.MaxWarmJobs))
+	paths, err := f.Positional(args)
 	if err != nil {
 		return err
 	}
 	if len(paths) == 0 {
-		return f.wrong("warm takes at least one PATH in a millrace mount")
+		return f.Wrong("warm takes at least one PATH in a millrace mount")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -61,7 +62,7 @@ func warm(ctx context.Context, arg string, jobs int, format string, out io.Write
 	show.clear()
 	switch {
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("stopped: %s of %s are cached", formatSize(last.BytesDone), formatSize(last.BytesTotal))
+		return fmt.Errorf("stopped: %s of %s are cached", commandline.FormatSize(last.BytesDone), commandline.FormatSize(last.BytesTotal))
 	case err != nil:
 		return err
 	}

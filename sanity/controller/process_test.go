@@ -26,8 +26,8 @@ import (
 
 // program builds the program once for all tests of the package.
 var program = sync.OnceValues(func() (string, error) {
-	bin := filepath.Join(work, "millrace")
-	cmd := exec.Command("go", "build", "-o", bin, "../../cmd/millrace")
+	bin := filepath.Join(work, "millrace-controller")
+	cmd := exec.Command("go", "build", "-o", bin, "../../cmd/millrace-controller")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
@@ -53,7 +53,7 @@ func run(t *testing.T, s *kube.Server, ns string, flags ...string) *process {
 	must(t, err)
 	p := &process{health: free(t), metrics: free(t), ended: make(chan error, 1)}
 	p.cmd = exec.Command(bin, append([]string{
-		"controller", "--kubeconfig", config, "--namespace", ns, "--watch-namespace", ns, "--health", p.health, "--metrics", p.metrics, "--log-format", "json",
+		"--kubeconfig", config, "--namespace", ns, "--watch-namespace", ns, "--health", p.health, "--metrics", p.metrics, "--log-format", "json",
 	}, flags...)...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := p.cmd.StderrPipe()
@@ -178,7 +178,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--metrics"}, 2, "--metrics"},
 		{[]string{"--kubeconfig", "/nowhere/config"}, 1, "/nowhere/config"},
 	} {
-		out, err := exec.Command(bin, append([]string{"controller"}, tc.args...)...).CombinedOutput()
+		out, err := exec.Command(bin, tc.args...).CombinedOutput()
 		exit := &exec.ExitError{}
 		if !errors.As(err, &exit) || exit.ExitCode() != tc.code || !strings.Contains(string(out), tc.says) {
 			t.Errorf("%q ends with %v and says %s; want the code %d and %q", tc.args, err, out, tc.code, tc.says)

@@ -1,4 +1,4 @@
-package main
+package commandline
 
 import (
 	"io"
@@ -12,8 +12,8 @@ var (
 	logFormats = []string{"text", "json"}
 )
 
-// newLog makes the process's logger: one line an event, on w.
-func newLog(w io.Writer, level, format string) *slog.Logger {
+// NewLog makes the process's logger: one line an event, on w.
+func NewLog(w io.Writer, level, format string) *slog.Logger {
 	var l slog.Level
 	// The words that the flag takes are those that slog knows.
 	_ = l.UnmarshalText([]byte(level))
@@ -24,8 +24,8 @@ func newLog(w io.Writer, level, format string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// logging adds the flags that say what is logged, and how.
-func (f *flags) logging(level, format *string) {
-	f.choice(level, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
-	f.choice(format, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
+// Logging adds the flags that say what is logged, and how.
+func (f *Flags) Logging(level, format *string) {
+	f.Choice(level, "log-level", "`LEVEL` of what is logged: "+strings.Join(logLevels, ", "), logLevels...)
+	f.Choice(format, "log-format", "`FORMAT` of the log: "+strings.Join(logFormats, ", "), logFormats...)
 }

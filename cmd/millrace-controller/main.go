@@ -1,3 +1,4 @@
+// Command millrace-controller makes Datasets of Kubernetes into caches, volumes and claims: `millrace controller` becomes it.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/controller"
 	"millrace.io/millrace/controller/nodes"
 	"millrace.io/millrace/driver"
@@ -35,12 +37,14 @@ type controllerConfig struct {
 	logLevel, logFormat string
 }
 
-func runController(args []string, out io.Writer) error {
+func main() { os.Exit(commandline.Tell(run(os.Args[1:], os.Stdout), os.Stderr)) }
+
+func run(args []string, out io.Writer) error {
 	c, err := parseController(args, out)
 	if err != nil {
 		return err
 	}
-	c.controller.Log = newLog(os.Stderr, c.logLevel, c.logFormat)
+	c.controller.Log = commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
 	controller.SetLog(c.controller.Log)
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(controllerMemory)
@@ -53,7 +57,7 @@ func runController(args []string, out io.Writer) error {
 	if c.controller.API, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig(); err != nil {
 		return err
 	}
-	c.controller.API.UserAgent = "millrace-controller/" + driverVersion()
+	c.controller.API.UserAgent = "millrace-controller/" + commandline.Version()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return controller.Run(ctx, c.controller)
@@ -66,24 +70,24 @@ func parseController(args []string, out io.Writer) (*controllerConfig, error) {
 	k.Settings.Driver, k.Settings.Namespace = driver.Name, "millrace-system"
 	k.Settings.AlluxioImage, k.Settings.MillraceImage = "alluxio/alluxio:2.9.5", "millrace/millrace:latest"
 	k.Health, k.Metrics, k.Elect = ":8081", ":8080", true
-	f := newFlags("controller", "[flags]", controllerAbout, out)
-	f.text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")
-	f.text(&k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run")
-	f.text(&k.Watch, "watch-namespace", "`NAME` of the only namespace to serve (default all)")
-	f.toggle(&k.Elect, "leader-elect", "agree with other controllers on one that works; on where it is not said")
-	f.text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
-	f.text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
-	f.text(&k.Settings.Driver, "driver", "`NAME` of the CSI driver")
-	parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
-	f.text(&k.Health, "health", "`ADDRESS` of /healthz and /readyz")
-	f.text(&k.Metrics, "metrics", "`ADDRESS` of /metrics")
-	f.logging(&c.logLevel, &c.logFormat)
-	rest, err := f.parse(args)
+	f := commandline.NewFlags("controller", "[flags]", controllerAbout, out)
+	f.Text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")
+	f.Text(&k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run")
+	f.Text(&k.Watch, "watch-namespace", "`NAME` of the only namespace to serve (default all)")
+	f.Toggle(&k.Elect, "leader-elect", "agree with other controllers on one that works; on where it is not said")
+	f.Text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
+	f.Text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
+	f.Text(&k.Settings.Driver, "driver", "`NAME` of the CSI driver")
+	commandline.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
+	f.Text(&k.Health, "health", "`ADDRESS` of /healthz and /readyz")
+	f.Text(&k.Metrics, "metrics", "`ADDRESS` of /metrics")
+	f.Logging(&c.logLevel, &c.logFormat)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return nil, err
 	}
 	if len(rest) != 0 {
-		return nil, f.wrong("controller takes no arguments, not %q", rest[0])
+		return nil, f.Wrong("controller takes no arguments, not %q", rest[0])
 	}
 	return c, nil
 }

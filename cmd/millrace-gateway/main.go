@@ -1,3 +1,4 @@
+// Command millrace-gateway shows a source to Alluxio as an S3 bucket: `millrace gateway` becomes it.
 package main
 
 import (
@@ -15,9 +16,12 @@ import (
 	"syscall"
 	"time"
 
+	rclone "github.com/rclone/rclone/fs"
+
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/gateway"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
 
@@ -67,12 +71,18 @@ type gatewayConfig struct {
 	logLevel, logFormat string
 }
 
-func runGateway(args []string, out io.Writer) error {
+func main() {
+	// Its messages are for rclone's own users; what they are about reaches us as errors.
+	rclone.SetLogger(slog.DiscardHandler)
+	os.Exit(commandline.Tell(run(os.Args[1:], os.Stdout), os.Stderr))
+}
+
+func run(args []string, out io.Writer) error {
 	c, err := parseGateway(args, out)
 	if err != nil {
 		return err
 	}
-	log := newLog(os.Stderr, c.logLevel, c.logFormat)
+	log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
 	slog.SetDefault(log)
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(gatewayMemory)
@@ -89,56 +99,35 @@ func parseGateway(args []string, out io.Writer) (*gatewayConfig, error) {
 		connections: 16, maxRequests: 64, timeout: 10 * time.Second, revalidate: 5 * time.Second, blockSize: 64 << 20,
 		logLevel: "info", logFormat: "text",
 	}
-	f := newFlags("gateway", "[flags] SOURCE", gatewayAbout, out)
-	parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), parseListen)
-	f.toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
-	parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics; none is no listener", c.admin.String(), parseAdmin)
-	parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
-	f.text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
-	f.sourceOptions(c.options, &c.optionsFile)
-	parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", countTo(1024))
-	parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", countTo(4096))
-	parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", parseDuration)
-	parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", parseAge)
-	parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi", sizeOver)
-	f.format(&c.output)
-	f.logging(&c.logLevel, &c.logFormat)
-	rest, err := f.parse(args)
+	f := commandline.NewFlags("gateway", "[flags] SOURCE", gatewayAbout, out)
+	commandline.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), commandline.ParseListen)
+	f.Toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
+	commandline.Parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics; none is no listener", c.admin.String(), commandline.ParseListenOrNone)
+	commandline.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
+	f.Text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
+	f.SourceOptions(c.options, &c.optionsFile)
+	commandline.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", commandline.CountTo(1024))
+	commandline.Parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", commandline.CountTo(4096))
+	commandline.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", commandline.ParseDuration)
+	commandline.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", commandline.ParseAge)
+	commandline.Parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi", commandline.SizeOver)
+	f.Format(&c.output)
+	f.Logging(&c.logLevel, &c.logFormat)
+	rest, err := f.Positional(args)
 	if err != nil {
 		return nil, err
 	}
 	if len(rest) != 1 || rest[0] == "" {
-		return nil, f.wrong("gateway takes a SOURCE, not %d arguments", len(rest))
+		return nil, f.Wrong("gateway takes a SOURCE, not %d arguments", len(rest))
 	}
 	c.source = rest[0]
 	if c.connections < 2 {
-		return nil, f.wrong(`--connections "1" is too few: a read and the look-up of a name need one each`)
+		return nil, f.Wrong(`--connections "1" is too few: a read and the look-up of a name need one each`)
 	}
 	if !c.listen.Addr().IsLoopback() && !c.allowRemote {
-		return nil, f.wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give --allow-remote if that is meant", c.listen)
+		return nil, f.Wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give --allow-remote if that is meant", c.listen)
 	}
 	return c, nil
-}
-
-// parseListen reads an address to listen on.
-func parseListen(s string) (netip.AddrPort, error) {
-	address, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return netip.AddrPort{}, errors.New("not an address: accepted are an IP address and a port, such as 127.0.0.1:9063 or [::1]:9063")
-	}
-	return address, nil
-}
-
-// parseAdmin reads the address of health and metrics; an invalid one stands for none.
-func parseAdmin(s string) (netip.AddrPort, error) {
-	if s == "none" {
-		return netip.AddrPort{}, nil
-	}
-	address, err := parseListen(s)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w, or none", err)
-	}
-	return address, nil
 }
 
 // serve shows the source until the context ends.
@@ -164,7 +153,7 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	if err != nil {
 		return err
 	}
-	s3, err := listenOn(ctx, "--listen", c.listen)
+	s3, err := commandline.Listen(ctx, "--listen", c.listen)
 	if err != nil {
 		return err
 	}
@@ -173,28 +162,16 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	}
 	var admin net.Listener
 	if c.admin.IsValid() {
-		if admin, err = listenOn(ctx, "--metrics-listen", c.admin); err != nil {
+		if admin, err = commandline.Listen(ctx, "--metrics-listen", c.admin); err != nil {
 			_ = s3.Close()
 			return err
 		}
 		shown.Metrics = "http://" + admin.Addr().String() + "/metrics"
 	}
-	if err := printAs(c.output, out, shown, func() error { return shown.print(out) }); err != nil {
+	if err := commandline.PrintAs(c.output, out, shown, func() error { return shown.print(out) }); err != nil {
 		log.Warn("the line that says where to find the gateway cannot be printed", "error", err)
 	}
 	return g.Serve(ctx, s3, admin)
-}
-
-func listenOn(ctx context.Context, flag string, address netip.AddrPort) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address.String())
-	if err != nil {
-		var why syscall.Errno
-		if errors.As(err, &why) {
-			err = why
-		}
-		return nil, fmt.Errorf("%s %s: %w", flag, address, err)
-	}
-	return l, nil
 }
 
 // gatewayShown is what Alluxio needs to know to mount the bucket, but for the secret.
@@ -212,7 +189,7 @@ func (s gatewayShown) print(out io.Writer) error {
 	if s.Metrics != "" {
 		line += ", metrics on " + s.Metrics
 	}
-	_, err := fmt.Fprintln(out, oneLine(line))
+	_, err := fmt.Fprintln(out, commandline.OneLine(line))
 	return err
 }
 

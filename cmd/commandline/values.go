@@ -1,4 +1,4 @@
-package main
+package commandline
 
 import (
 	"errors"
@@ -22,9 +22,9 @@ var errSize = errors.New("not a size: accepted are bytes such as 1048576, or a n
 // input costs much.
 var sizePattern = regexp.MustCompile(`^([0-9]{1,20})(\.[0-9]{1,20})?([kmgt]?)(i?)(b?)$`)
 
-// parseSize reads a size in bytes: 4096, 4096B, 2Gi, 2GiB, 1.5G, 512MB. Ki, Mi, Gi and Ti are
+// ParseSize reads a size in bytes: 4096, 4096B, 2Gi, 2GiB, 1.5G, 512MB. Ki, Mi, Gi and Ti are
 // powers of 1024, K, M, G and T of 1000, in either case. A fraction of a byte is dropped.
-func parseSize(s string) (int64, error) {
+func ParseSize(s string) (int64, error) {
 	m := sizePattern.FindStringSubmatch(strings.ToLower(s))
 	if m == nil || m[3] == "" && (m[4] != "" || m[2] != "") {
 		return 0, errSize
@@ -50,22 +50,22 @@ func parseSize(s string) (int64, error) {
 	return bytes.Int64(), nil
 }
 
-// sizeOver parses a size that must be more than zero.
-func sizeOver(s string) (int64, error) {
-	n, err := parseSize(s)
+// SizeOver parses a size that must be more than zero.
+func SizeOver(s string) (int64, error) {
+	n, err := ParseSize(s)
 	if err == nil && n == 0 {
 		return 0, errors.New("too small: it must be more than 0 bytes")
 	}
 	return n, err
 }
 
-// formatSize is a size for people: "1.5 GiB".
-func formatSize(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+// FormatSize is a size for people: "1.5 GiB".
+func FormatSize(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 var ratioPattern = regexp.MustCompile(`^[0-9]{1,6}(\.[0-9]{1,12})?$|^\.[0-9]{1,12}$`)
 
-// parseRatio reads a number above 0 and at most 1.
-func parseRatio(s string) (float64, error) {
+// ParseRatio reads a number above 0 and at most 1.
+func ParseRatio(s string) (float64, error) {
 	if ratioPattern.MatchString(s) {
 		if v, err := strconv.ParseFloat(s, 64); err == nil && v > 0 && v <= 1 {
 			return v, nil
@@ -74,8 +74,8 @@ func parseRatio(s string) (float64, error) {
 	return 0, errors.New("not a part of the quota: accepted is a number above 0 and at most 1, such as 0.95")
 }
 
-// parseDuration reads a time above zero and at most a year.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration reads a time above zero and at most a year.
+func ParseDuration(s string) (time.Duration, error) {
 	const longest = 365 * 24 * time.Hour
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 || d > longest {
@@ -84,20 +84,20 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseAge reads a time of zero or more.
-func parseAge(s string) (time.Duration, error) {
+// ParseAge reads a time of zero or more.
+func ParseAge(s string) (time.Duration, error) {
 	if d, err := time.ParseDuration(s); err == nil && d == 0 {
 		return 0, nil
 	}
-	d, err := parseDuration(s)
+	d, err := ParseDuration(s)
 	if err != nil {
 		return 0, errors.New("not a time: accepted are 0 and numbers with a unit such as 10s, 1m30s, at most 8760h")
 	}
 	return d, nil
 }
 
-// parseMode reads permission bits in octal.
-func parseMode(s string) (fs.FileMode, error) {
+// ParseMode reads permission bits in octal.
+func ParseMode(s string) (fs.FileMode, error) {
 	v, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || v > 0o777 {
 		return 0, errors.New("not a mode: accepted are octal permission bits from 0000 to 0777, such as 0444")
@@ -105,8 +105,8 @@ func parseMode(s string) (fs.FileMode, error) {
 	return fs.FileMode(v), nil
 }
 
-// countTo gives a parser of whole numbers from 1 to most.
-func countTo(most int) func(string) (int, error) {
+// CountTo gives a parser of whole numbers from 1 to most.
+func CountTo(most int) func(string) (int, error) {
 	return func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > most {

@@ -1,4 +1,4 @@
-package main
+package commandline
 
 import (
 	"math"
@@ -18,7 +18,7 @@ func TestParseSize(t *testing.T) {
 		"9223372036854775807": math.MaxInt64, "8388607Ti": 8388607 << 40,
 	}
 	for in, want := range good {
-		if got, err := parseSize(in); err != nil || got != want {
+		if got, err := ParseSize(in); err != nil || got != want {
 			t.Errorf("%q: %d, %v; want %d", in, got, err, want)
 		}
 	}
@@ -28,7 +28,7 @@ func TestParseSize(t *testing.T) {
 		strings.Repeat("9", 500),
 	}
 	for _, in := range bad {
-		if got, err := parseSize(in); err == nil {
+		if got, err := ParseSize(in); err == nil {
 			t.Errorf("%q: accepted as %d", in, got)
 		}
 	}
@@ -39,7 +39,7 @@ func FuzzParseSize(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		n, err := parseSize(s)
+		n, err := ParseSize(s)
 		if err != nil {
 			if n != 0 {
 				t.Errorf("%q: %d with the error %v", s, n, err)
@@ -50,10 +50,10 @@ func FuzzParseSize(f *testing.F) {
 			t.Errorf("%q is negative: %d", s, n)
 		}
 		// A size in bytes reads as itself, and case does not matter.
-		if back, err := parseSize(strconv.FormatInt(n, 10)); err != nil || back != n {
+		if back, err := ParseSize(strconv.FormatInt(n, 10)); err != nil || back != n {
 			t.Errorf("%q: %d reads back as %d, %v", s, n, back, err)
 		}
-		if upper, err := parseSize(strings.ToUpper(s)); err != nil || upper != n {
+		if upper, err := ParseSize(strings.ToUpper(s)); err != nil || upper != n {
 			t.Errorf("%q in capitals: %d, %v", s, upper, err)
 		}
 	})
@@ -61,12 +61,12 @@ func FuzzParseSize(f *testing.F) {
 
 func TestParseRatio(t *testing.T) {
 	for in, want := range map[string]float64{"0.95": 0.95, "1": 1, "1.0": 1, ".5": 0.5, "0.001": 0.001} {
-		if got, err := parseRatio(in); err != nil || got != want {
+		if got, err := ParseRatio(in); err != nil || got != want {
 			t.Errorf("%q: %v, %v", in, got, err)
 		}
 	}
 	for _, in := range []string{"", "0", "0.0", "1.01", "-0.5", "NaN", "Inf", "95%", "1e-3", "0x1p-1", "+0.5", "a"} {
-		if got, err := parseRatio(in); err == nil {
+		if got, err := ParseRatio(in); err == nil {
 			t.Errorf("%q: accepted as %v", in, got)
 		}
 	}
@@ -74,33 +74,33 @@ func TestParseRatio(t *testing.T) {
 
 func TestParseTimesModesAndCounts(t *testing.T) {
 	for in, want := range map[string]time.Duration{"500ms": 500 * time.Millisecond, "1m30s": 90 * time.Second, "8760h": 8760 * time.Hour} {
-		if got, err := parseDuration(in); err != nil || got != want {
+		if got, err := ParseDuration(in); err != nil || got != want {
 			t.Errorf("%q: %v, %v", in, got, err)
 		}
 	}
 	for _, in := range []string{"", "0", "0s", "-1s", "10", "8761h", "1d", "NaN"} {
-		if got, err := parseDuration(in); err == nil {
+		if got, err := ParseDuration(in); err == nil {
 			t.Errorf("%q: accepted as %v", in, got)
 		}
 	}
 	for _, in := range []string{"0", "0s"} {
-		if got, err := parseAge(in); err != nil || got != 0 {
+		if got, err := ParseAge(in); err != nil || got != 0 {
 			t.Errorf("age %q: %v, %v", in, got, err)
 		}
 	}
-	if _, err := parseAge("-1s"); err == nil {
+	if _, err := ParseAge("-1s"); err == nil {
 		t.Error("a negative age was accepted")
 	}
-	if got, err := parseMode("0640"); err != nil || got != 0o640 {
+	if got, err := ParseMode("0640"); err != nil || got != 0o640 {
 		t.Errorf("mode: %v, %v", got, err)
 	}
 	for _, in := range []string{"", "888", "1777", "-1", "rwx", "0o644"} {
-		if got, err := parseMode(in); err == nil {
+		if got, err := ParseMode(in); err == nil {
 			t.Errorf("mode %q: accepted as %v", in, got)
 		}
 	}
 	for _, in := range []string{"", "0", "-1", "65", "1.5", "x"} {
-		if got, err := countTo(64)(in); err == nil {
+		if got, err := CountTo(64)(in); err == nil {
 			t.Errorf("count %q: accepted as %v", in, got)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package commandline
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// flags is a flag.FlagSet of one subcommand that also takes flags after the positional
+// Flags is a flag.FlagSet of one subcommand that also takes flags after the positional
 // arguments, answers with errors instead of printing, and prints --help by itself.
-type flags struct {
+type Flags struct {
 	*flag.FlagSet
 	synopsis string
 	about    string
@@ -20,17 +20,17 @@ type flags struct {
 	bad error
 }
 
-// newFlags makes the flags of the command name; synopsis shows its positional arguments,
+// NewFlags makes the flags of the command name; synopsis shows its positional arguments,
 // about is a paragraph for its help, which is printed on out.
-func newFlags(name, synopsis, about string, out io.Writer) *flags {
-	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), synopsis: synopsis, about: about, out: out}
+func NewFlags(name, synopsis, about string, out io.Writer) *Flags {
+	f := &Flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), synopsis: synopsis, about: about, out: out}
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
 	return f
 }
 
-// parse reads args and returns the positional ones. "--" ends the flags.
-func (f *flags) parse(args []string) ([]string, error) {
+// Positional reads args and returns the positional ones. "--" ends the flags.
+func (f *Flags) Positional(args []string) ([]string, error) {
 	var positional []string
 	for {
 		if err := f.Parse(args); err != nil {
@@ -45,30 +45,30 @@ func (f *flags) parse(args []string) ([]string, error) {
 }
 
 // explain turns an error of the flag package into ours. flag.ErrHelp stays, its help printed.
-func (f *flags) explain(err error) error {
+func (f *Flags) explain(err error) error {
 	switch text := err.Error(); {
 	case errors.Is(err, flag.ErrHelp):
 		f.printHelp()
 		return err
 	case f.bad != nil:
-		return f.wrong("%w", f.bad)
+		return f.Wrong("%w", f.bad)
 	case strings.HasPrefix(text, "flag provided but not defined: "):
 		name := strings.TrimLeft(strings.TrimPrefix(text, "flag provided but not defined: "), "-")
-		return f.wrong("there is no flag %s", dashed(name))
+		return f.Wrong("there is no flag %s", Dashed(name))
 	case strings.HasPrefix(text, "flag needs an argument: "):
 		name := strings.TrimLeft(strings.TrimPrefix(text, "flag needs an argument: "), "-")
-		return f.wrong("the flag %s needs a value", dashed(name))
+		return f.Wrong("the flag %s needs a value", Dashed(name))
 	default:
-		return f.wrong("%w", err)
+		return f.Wrong("%w", err)
 	}
 }
 
-// wrong is an error of usage of this command.
-func (f *flags) wrong(format string, args ...any) error {
-	return &usageError{f.Name(), fmt.Errorf(format, args...)}
+// Wrong is an error of usage of this command.
+func (f *Flags) Wrong(format string, args ...any) error {
+	return &UsageError{f.Name(), fmt.Errorf(format, args...)}
 }
 
-func (f *flags) printHelp() {
+func (f *Flags) printHelp() {
 	_, _ = fmt.Fprintf(f.out, "Usage: millrace %s %s\n\n%s\n", f.Name(), f.synopsis, f.about)
 	first := true
 	f.VisitAll(func(fl *flag.Flag) {
@@ -80,7 +80,7 @@ func (f *flags) printHelp() {
 		if v, ok := fl.Value.(*value); ok && v.isBool {
 			name = ""
 		}
-		head := strings.TrimSpace(dashed(fl.Name) + " " + name)
+		head := strings.TrimSpace(Dashed(fl.Name) + " " + name)
 		if def := fl.DefValue; def != "" && def != "false" {
 			usage += " (default " + def + ")"
 		}
@@ -88,8 +88,8 @@ func (f *flags) printHelp() {
 	})
 }
 
-// dashed is a flag as people write it: -o, --quota.
-func dashed(name string) string {
+// Dashed is a flag as people write it: -o, --quota.
+func Dashed(name string) string {
 	if len(name) == 1 {
 		return "-" + name
 	}
@@ -98,7 +98,7 @@ func dashed(name string) string {
 
 // value is a flag.Value whose errors name the flag, the value and what is accepted.
 type value struct {
-	owner  *flags
+	owner  *Flags
 	name   string
 	show   string
 	isBool bool
@@ -111,9 +111,9 @@ func (v *value) IsBoolFlag() bool { return v.isBool }
 
 func (v *value) Set(s string) error {
 	if err := v.set(s); err != nil {
-		shown := fmt.Sprintf("%s %q", dashed(v.name), s)
+		shown := fmt.Sprintf("%s %q", Dashed(v.name), s)
 		if v.hide {
-			shown = dashed(v.name)
+			shown = Dashed(v.name)
 		}
 		v.owner.bad = fmt.Errorf("%s is %w", shown, err)
 		return v.owner.bad
@@ -121,14 +121,14 @@ func (v *value) Set(s string) error {
 	return nil
 }
 
-// define adds a flag: show is its default as the help shows it, set takes a value or says
+// Define adds a flag: show is its default as the help shows it, set takes a value or says
 // in a sentence's second half ("not a size: ...") why not.
-func (f *flags) define(name, usage, show string, set func(string) error) {
+func (f *Flags) Define(name, usage, show string, set func(string) error) {
 	f.Var(&value{owner: f, name: name, show: show, set: set}, name, usage)
 }
 
-// toggle adds a flag that is on or off.
-func (f *flags) toggle(into *bool, name, usage string) {
+// Toggle adds a flag that is on or off.
+func (f *Flags) Toggle(into *bool, name, usage string) {
 	set := func(s string) error {
 		switch s {
 		case "true":
@@ -143,9 +143,9 @@ func (f *flags) toggle(into *bool, name, usage string) {
 	f.Var(&value{owner: f, name: name, isBool: true, set: set}, name, usage)
 }
 
-// text adds a flag that takes any text but "".
-func (f *flags) text(into *string, name, usage string) {
-	f.define(name, usage, *into, func(s string) error {
+// Text adds a flag that takes any text but "".
+func (f *Flags) Text(into *string, name, usage string) {
+	f.Define(name, usage, *into, func(s string) error {
 		if s == "" {
 			return errors.New("empty")
 		}
@@ -154,9 +154,9 @@ func (f *flags) text(into *string, name, usage string) {
 	})
 }
 
-// choice adds a flag that takes one of several words.
-func (f *flags) choice(into *string, name, usage string, words ...string) {
-	f.define(name, usage, *into, func(s string) error {
+// Choice adds a flag that takes one of several words.
+func (f *Flags) Choice(into *string, name, usage string, words ...string) {
+	f.Define(name, usage, *into, func(s string) error {
 		if !slices.Contains(words, s) {
 			return fmt.Errorf("not one of %s", strings.Join(words, ", "))
 		}
@@ -165,9 +165,9 @@ func (f *flags) choice(into *string, name, usage string, words ...string) {
 	})
 }
 
-// parsed adds a flag whose value parse understands.
-func parsed[T any](f *flags, into *T, name, usage, show string, parse func(string) (T, error)) {
-	f.define(name, usage, show, func(s string) error {
+// Parsed adds a flag whose value parse understands.
+func Parsed[T any](f *Flags, into *T, name, usage, show string, parse func(string) (T, error)) {
+	f.Define(name, usage, show, func(s string) error {
 		v, err := parse(s)
 		if err == nil {
 			*into = v
@@ -176,8 +176,8 @@ func parsed[T any](f *flags, into *T, name, usage, show string, parse func(strin
 	})
 }
 
-// sourceOptions adds the flags for the options of a source.
-func (f *flags) sourceOptions(options map[string]string, file *string) {
+// SourceOptions adds the flags for the options of a source.
+func (f *Flags) SourceOptions(options map[string]string, file *string) {
 	option := &value{owner: f, name: "option"}
 	option.set = func(s string) error {
 		name, val, ok := strings.Cut(s, "=")
@@ -190,5 +190,5 @@ func (f *flags) sourceOptions(options map[string]string, file *string) {
 	// What was given is not repeated in an error: it may be a secret.
 	option.hide = true
 	f.Var(option, "option", "`NAME=VALUE` of the source's rclone backend, such as endpoint=...; may be repeated")
-	f.text(file, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
+	f.Text(file, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
 }

@@ -19,6 +19,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/objects"
 )
@@ -175,26 +176,10 @@ func checkGateway(t *testing.T, container *corev1.Container, dir string, plan *o
 	if !mounted {
 		t.Errorf("no mount is of the bucket %s", c.bucket)
 	}
-	store, err := c.openSource(t.Context(), newLog(io.Discard, "error", "text"))
+	store, err := c.openSource(t.Context(), commandline.NewLog(io.Discard, "error", "text"))
 	if err != nil {
 		t.Errorf("%s: %v", container.Name, err)
 		return
 	}
 	_ = store.Close()
-}
-
-// TestControllerFlags reads the controller's arguments.
-func TestControllerFlags(t *testing.T) {
-	c, err := parseController([]string{"--watch-namespace", "data", "--leader-elect=false", "--metrics", "127.0.0.1:9000", "--log-format", "json", "--millrace-image", "here/millrace:1"}, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if k := c.controller; k.Watch != "data" || k.Elect || k.Metrics != "127.0.0.1:9000" || k.Health != ":8081" || k.Settings.MillraceImage != "here/millrace:1" || c.logFormat != "json" {
-		t.Errorf("got %+v", c)
-	}
-	for _, args := range [][]string{{"what"}, {"--leader-elect=perhaps"}, {"--namespace", ""}} {
-		if _, err := parseController(args, io.Discard); err == nil {
-			t.Errorf("%q is accepted", args)
-		}
-	}
 }

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestProgramsBeside has millrace become the programs beside it, and say so where they are not there.
+func TestProgramsBeside(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"controller", "gateway"} {
+		if out := r.ok(name, "--help").out; !strings.Contains(out, "Usage: millrace "+name) {
+			t.Errorf("%s --help prints %q", name, out)
+		}
+		r.refused(2, []string{"there is no flag --no-such", "see millrace " + name + " --help"}, name, "--no-such")
+	}
+	alone := filepath.Join(r.base, "millrace")
+	program, err := os.ReadFile(r.bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(alone, program, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.bin = alone
+	r.refused(1, []string{"millrace-controller is neither beside", "nor in PATH"}, "controller")
+}
