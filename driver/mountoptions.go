@@ -2,7 +2,6 @@ package driver
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -26,7 +25,7 @@ const (
 )
 
 // contextPattern is a label of SELinux: user:role:type, a level and its categories.
-var contextPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.,-]+){2,4}$`)
+var contextPattern = compiled(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.,-]+){2,4}$`)
 
 // parseMountOptions reads the mount flags and the group that a volume is for (volume_mount_group), "" for none.
 // An error is a sentence that names the option and what is accepted.
@@ -62,7 +61,7 @@ func parseMountOptions(flags []string, group string) (mountSettings, error) {
 			m.fileMode, m.dirMode = masked(fileBits, mask), masked(dirBits, mask)
 		case "context":
 			m.seLinuxContext = strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`)
-			ok = contextPattern.MatchString(m.seLinuxContext)
+			ok = contextPattern().MatchString(m.seLinuxContext)
 		}
 		if !ok {
 			return m, fmt.Errorf("mount option %q is not accepted; accepted are ro, uid=NUMBER, gid=NUMBER, umask=OCTAL, context=LABEL", flag)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -72,7 +73,7 @@ var table = []attribute{
 	},
 	{
 		"dataset", "the namespace and the name of a Dataset, such as default/weather",
-		func(a *attributes, s string) bool { a.Dataset = s; return datasetPattern.MatchString(s) },
+		func(a *attributes, s string) bool { a.Dataset = s; return datasetPattern().MatchString(s) },
 		func(a *attributes) string { return a.Dataset },
 	},
 	{
@@ -240,16 +241,21 @@ func firstOf(modes ...uint32) uint32 {
 }
 
 var (
-	datasetPattern  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	optionPattern   = regexp.MustCompile(`^[a-z0-9_]{1,128}$`)
-	quantityPattern = regexp.MustCompile(`^[0-9]{1,19}(\.[0-9]{1,9})?([kMGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?$`)
-	ratioPattern    = regexp.MustCompile(`^(0|1)?(\.[0-9]{1,12})?$`)
+	datasetPattern  = compiled(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+	optionPattern   = compiled(`^[a-z0-9_]{1,128}$`)
+	quantityPattern = compiled(`^[0-9]{1,19}(\.[0-9]{1,9})?([kMGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?$`)
+	ratioPattern    = compiled(`^(0|1)?(\.[0-9]{1,12})?$`)
 )
+
+// compiled compiles a pattern when it is used first: every process that has the driver in it starts sooner for that.
+func compiled(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // checkOption checks the name of an option of a backend. Which of them the source takes, and which values, the
 // agent knows.
 func checkOption(name, value string) error {
-	if !optionPattern.MatchString(name) {
+	if !optionPattern().MatchString(name) {
 		return fmt.Errorf("option name %q is not accepted; accepted are lower-case letters, digits and underscores", name)
 	}
 	if strings.ContainsAny(value, "\x00\r\n") {
@@ -287,7 +293,7 @@ func printable(s string) bool {
 
 // parseQuantity reads a number of bytes above 0. The pattern keeps exponents away that take forever.
 func parseQuantity(s string) (int64, bool) {
-	if !quantityPattern.MatchString(s) {
+	if !quantityPattern().MatchString(s) {
 		return 0, false
 	}
 	q, err := resource.ParseQuantity(s)
@@ -300,7 +306,7 @@ func parseQuantity(s string) (int64, bool) {
 
 // parseRatio reads a number above 0 and at most 1.
 func parseRatio(s string) (float64, bool) {
-	if !ratioPattern.MatchString(s) {
+	if !ratioPattern().MatchString(s) {
 		return 0, false
 	}
 	v, err := strconv.ParseFloat(s, 64)

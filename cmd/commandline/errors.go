@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"unicode"
+
+	"millrace.io/millrace/fuse/keeper"
 )
 
 // Exit codes beside 0.
@@ -33,10 +35,13 @@ func (e *UsageError) Unwrap() error { return e.Err }
 
 // Code is the exit code for err.
 func Code(err error) int {
+	var ended *keeper.Ended
 	var usage *UsageError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
+	case errors.As(err, &ended):
+		return ended.Code
 	case errors.As(err, &usage):
 		return ExitUsage
 	default:
@@ -44,10 +49,12 @@ func Code(err error) int {
 	}
 }
 
-// Tell tells the user about err, on one line, unless it is that help was asked for, and gives the code to exit with.
+// Tell tells the user about err, on one line, unless he knows or it is that help was asked for, and gives the code to
+// exit with.
 func Tell(err error, stderr io.Writer) int {
 	code := Code(err)
-	if code != 0 {
+	var ended *keeper.Ended
+	if code != 0 && (!errors.As(err, &ended) || !ended.Told) {
 		_, _ = fmt.Fprintf(stderr, "millrace: %s\n", OneLine(err.Error()))
 	}
 	return code

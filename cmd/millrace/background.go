@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strconv"
 	"sync"
 	"syscall"
 
@@ -19,13 +17,9 @@ import (
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/keeper"
+	"millrace.io/millrace/fuse/mountpoint"
 )
-
-// A mount in the background is this binary started again with the same arguments, which becomes a keeper in a
-// session of its own, with the log for stdout and stderr, and the write end of a pipe whose
-// number is in readyVar. Down the pipe comes one readyReport: the mount answers, or why
-// there will be none. A pipe that ends without one is a process that died.
-const readyVar = "MILLRACE_READY_FD"
 
 // readyReport is what the background process tells the one that started it.
 type readyReport struct {
@@ -33,9 +27,10 @@ type readyReport struct {
 	Error string `json:"error,omitempty"`
 }
 
-// startInBackground starts the background process with args and returns once its mount
-// answers, or with its error.
-func startInBackground(c *mountConfig, args []string) error {
+// startInBackground starts the mount's keeper in a session of its own, and returns once its mount
+// answers, or with its error. What comes down the pipe is one readyReport: the mount answers, or why there will be none. A
+// pipe that ends without one is a process that died.
+func startInBackground(c *mountConfig, order *keeper.Order) error {
 	logPath, err := c.backgroundLog()
 	if err != nil {
 		return err
@@ -50,7 +45,10 @@ func startInBackground(c *mountConfig, args []string) error {
 		return err
 	}
 	defer func() { _ = read.Close() }()
-	cmd := backgroundCommand(args, logFile, write)
+	cmd, err := order.Background(keeperProgram(), logFile, write)
+	if err != nil {
+		return err
+	}
 	// Descriptors that our starter left open, an ssh session's for one, must not live on in
 	// the background: whoever waits for their end would wait for the mount's.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
@@ -68,17 +66,12 @@ func startInBackground(c *mountConfig, args []string) error {
 	return awaitReady(cmd, read, logPath, signals)
 }
 
-// backgroundCommand is the process to start. /proc/self/exe is this binary even where the file
-// was replaced meanwhile.
-func backgroundCommand(args []string, logFile, ready *os.File) *exec.Cmd {
-	// No deadline: it is to outlive us.
-	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", args[1:]...)
-	cmd.Args[0] = args[0]
-	cmd.Env = append(os.Environ(), readyVar+"=3")
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.ExtraFiles = []*os.File{ready}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	return cmd
+// keeperProgram is what keeps a mount: a program of its own where that is beside this one, else this one.
+func keeperProgram() string {
+	if path, err := find("millrace-keeper"); err == nil {
+		return path
+	}
+	return "/proc/self/exe"
 }
 
 // awaitReady waits for the background process's report. A signal meanwhile is passed on, so that
@@ -106,7 +99,7 @@ func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string, signals <-chan o
 	}
 	if report.Code != 0 {
 		_ = cmd.Wait()
-		return &childError{code: report.Code, sentence: report.Error}
+		return &keeper.Ended{Code: report.Code, Sentence: report.Error}
 	}
 	return nil
 }
@@ -129,53 +122,12 @@ func (c *mountConfig) backgroundLog() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return agent.OpenRegistry(runtime).File(withoutLinksAbove(c.dir), ".log"), nil
-}
-
-// readyPipe is the pipe whose number is in readyVar, nil where there is none.
-func readyPipe() (*os.File, error) {
-	text := os.Getenv(readyVar)
-	if text == "" {
-		return nil, nil
-	}
-	fd, err := strconv.Atoi(text)
-	if err != nil || fd < 3 {
-		return nil, fmt.Errorf("$%s is %q: it is set by millrace for itself", readyVar, text)
-	}
-	_ = os.Unsetenv(readyVar)
-	unix.CloseOnExec(fd)
-	pipe := os.NewFile(uintptr(fd), "ready")
-	if pipe == nil {
-		return nil, fmt.Errorf("$%s is %d, which is no open file", readyVar, fd)
-	}
-	return pipe, nil
-}
-
-// keepInBackground is the background process. Its child reports down the pipe.
-func keepInBackground(c *mountConfig) error {
-	pipe, err := readyPipe()
-	if err != nil {
-		return err
-	}
-	// One that was removed is of no use to anybody.
-	started, _ := os.Getwd()
-	// A working directory would keep the file system that it is on busy.
-	if err := os.Chdir("/"); err != nil {
-		return err
-	}
-	log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
-	err = keep(c, started, os.Args, log, pipe)
-	var child *childError
-	if err == nil || errors.As(err, &child) && child.told {
-		return err
-	}
-	log.Error("ended", "error", commandline.OneLine(err.Error()))
-	return &childError{code: codeOf(err), sentence: err.Error(), told: true}
+	return agent.OpenRegistry(runtime).File(mountpoint.WithoutLinksAbove(c.dir), ".log"), nil
 }
 
 // serveAsChild mounts, or takes a mount over, and serves it. In the background it reports instead of printing.
-func serveAsChild(c *mountConfig, k *kept) error {
-	pipe, err := readyPipe()
+func serveAsChild(c *mountConfig, k *keeper.Child) error {
+	pipe, err := keeper.ReadyPipe()
 	if err != nil {
 		return err
 	}
@@ -193,14 +145,14 @@ func serveAsChild(c *mountConfig, k *kept) error {
 		defer closeLog()
 		err = serve(c, k, log, func() { report(readyReport{}) })
 	}
-	if err == nil || !k.resumes() || errors.Is(err, fuse.ErrState) {
+	if err == nil || !k.Resumes() || errors.Is(err, fuse.ErrState) {
 		// Otherwise the mount is there, and the next child may have what this one lacked.
-		k.say(sayEnded)
+		k.Ended()
 	}
 	if err != nil && background {
 		log.Error("ended", "error", commandline.OneLine(err.Error()))
-		report(readyReport{Code: codeOf(err), Error: commandline.OneLine(err.Error())})
-		return &childError{code: codeOf(err), sentence: err.Error(), told: true}
+		report(readyReport{Code: commandline.Code(err), Error: commandline.OneLine(err.Error())})
+		return &keeper.Ended{Code: commandline.Code(err), Sentence: err.Error(), Told: true}
 	}
 	return err
 }

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"errors"
-	"flag"
 	"io"
 	"slices"
 	"strings"
 	"testing"
-
-	"millrace.io/millrace/cmd/commandline"
 )
 
 func TestFlagsMayFollowArguments(t *testing.T) {
@@ -81,32 +77,5 @@ func TestEveryCommandHasHelp(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-func TestExitCodes(t *testing.T) {
-	cases := []struct {
-		err  error
-		code int
-		text string
-	}{
-		{nil, 0, ""},
-		{errors.New("a\nb\x1b[2J"), 1, "millrace: a; b?[2J\n"},
-		{&commandline.UsageError{Command: "mount", Err: errors.New("no")}, 2, "millrace: no; see millrace mount --help\n"},
-		{&childError{code: 2, sentence: "said so"}, 2, "millrace: said so\n"},
-		{&childError{code: 1, sentence: "said so", told: true}, 1, ""},
-	}
-	for _, c := range cases {
-		var out strings.Builder
-		if code := exitCode(c.err, &out); code != c.code || out.String() != c.text {
-			t.Errorf("%v: %d %q", c.err, code, out.String())
-		}
-	}
-}
-
-func TestHelpIsNoError(t *testing.T) {
-	f := commandline.NewFlags("x", "", "", io.Discard)
-	if _, err := f.Positional([]string{"--help"}); !errors.Is(err, flag.ErrHelp) {
-		t.Errorf("got %v", err)
 	}
 }

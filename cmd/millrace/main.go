@@ -49,7 +49,7 @@ func commands() []command {
 func main() {
 	// Its messages are for rclone's own users; what they are about reaches us as errors.
 	rclone.SetLogger(slog.DiscardHandler)
-	os.Exit(exitCode(dispatch(os.Args[1:], os.Stdout), os.Stderr))
+	os.Exit(commandline.Tell(dispatch(os.Args[1:], os.Stdout), os.Stderr))
 }
 
 // dispatch runs the subcommand that args name.
@@ -70,16 +70,4 @@ func dispatch(args []string, out io.Writer) error {
 		}
 	}
 	return &commandline.UsageError{Command: "help", Err: fmt.Errorf("there is no command %q", args[0])}
-}
-
-// exitCode tells the user about err, on one line, and gives the code to exit with.
-func exitCode(err error, stderr io.Writer) int {
-	if err == nil {
-		return 0
-	}
-	var child *childError
-	if !errors.As(err, &child) || !child.told {
-		_, _ = fmt.Fprintf(stderr, "millrace: %s\n", commandline.OneLine(err.Error()))
-	}
-	return codeOf(err)
 }

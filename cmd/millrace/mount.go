@@ -16,6 +16,7 @@ import (
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/keeper"
 )
 
 const (
@@ -57,28 +58,32 @@ type mountConfig struct {
 }
 
 func runMount(args []string, out io.Writer) error {
+	if order, err := keeper.Ordered(); order != nil || err != nil {
+		return commandline.Keep(order, err)
+	}
 	c, err := parseMount(args, out)
 	if err != nil {
 		return err
 	}
-	child, err := openKept()
+	child, err := keeper.Open()
 	if err != nil {
 		return err
 	}
-	if err := c.absolute(child.startedIn()); err != nil {
+	if err := c.absolute(child.StartedIn()); err != nil {
 		return err
 	}
-	switch {
-	case child != nil:
+	if child != nil {
 		return serveAsChild(c, child)
-	case os.Getenv(readyVar) != "":
-		return keepInBackground(c)
-	case c.background:
-		return startInBackground(c, os.Args)
 	}
-	// One that was removed is of no use to anybody.
-	started, _ := os.Getwd()
-	return keep(c, started, os.Args, commandline.NewLog(os.Stderr, c.logLevel, c.logFormat), nil)
+	order, err := keeper.NewOrder(c.dir)
+	if err != nil {
+		return err
+	}
+	order.LogLevel, order.LogFormat = c.logLevel, c.logFormat
+	if c.background {
+		return startInBackground(c, order)
+	}
+	return order.Become(keeperProgram())
 }
 
 // parseMount reads the arguments of mount and checks all that can be checked without

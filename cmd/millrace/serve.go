@@ -21,6 +21,7 @@ import (
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/keeper"
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/fuse/socket"
 )
@@ -41,7 +42,7 @@ var errInterrupted = errors.New("interrupted before the mount was made")
 // serve makes the mount that c asks for, calls ready once it answers, and returns when it has
 // ended: nil if it was unmounted, by a signal or by anybody. Whatever it made is gone when it
 // returns.
-func serve(c *mountConfig, k *kept, log *slog.Logger, ready func()) error {
+func serve(c *mountConfig, k *keeper.Child, log *slog.Logger, ready func()) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 4)
@@ -61,7 +62,7 @@ func serve(c *mountConfig, k *kept, log *slog.Logger, ready func()) error {
 	if err := m.keepWith(k); err != nil {
 		return err
 	}
-	log.Info("mounted", "source", m.source, "dir", m.dir, "socket", m.socket, "resumed", k.resumes())
+	log.Info("mounted", "source", m.source, "dir", m.dir, "socket", m.socket, "resumed", k.Resumes())
 	ready()
 	return m.wait(signals)
 }
@@ -101,7 +102,7 @@ type served struct {
 }
 
 // startMount makes the mount. Each step that succeeds leaves what undoes it.
-func startMount(ctx context.Context, c *mountConfig, k *kept, log *slog.Logger) (m *served, err error) {
+func startMount(ctx context.Context, c *mountConfig, k *keeper.Child, log *slog.Logger) (m *served, err error) {
 	m = &served{log: log, ended: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -113,8 +114,8 @@ func startMount(ctx context.Context, c *mountConfig, k *kept, log *slog.Logger) 
 	if err != nil {
 		return m, err
 	}
-	m.leave = k.resumes()
-	if k.resumes() {
+	m.leave = k.Resumes()
+	if k.Resumes() {
 		m.dir, err = mountpoint.Path(c.dir)
 	} else {
 		var lock *os.File
@@ -125,7 +126,7 @@ func startMount(ctx context.Context, c *mountConfig, k *kept, log *slog.Logger) 
 		return m, err
 	}
 	dir := m.dir
-	cache, err := m.openCache(ctx, c, k.resumes())
+	cache, err := m.openCache(ctx, c, k.Resumes())
 	if err != nil {
 		return m, err
 	}
@@ -219,7 +220,7 @@ func orDefault[T comparable](v, fallback T) T {
 }
 
 // mount makes the kernel's mount, or takes it over, and starts to wait for its end.
-func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache cacheclient.Client) error {
+func (m *served) mount(ctx context.Context, c *mountConfig, k *keeper.Child, cache cacheclient.Client) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
 	cfg := fuse.Config{
 		Client: cache, Source: m.source, Dir: m.dir,
@@ -231,8 +232,8 @@ func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache cache
 	}
 	var session *fuse.Session
 	var err error
-	if k.resumes() {
-		session, err = fuse.Serve(ctx, cfg, k.device, k.state)
+	if k.Resumes() {
+		session, err = fuse.Serve(ctx, cfg, k.Device, k.State)
 	} else {
 		session, err = fuse.Mount(ctx, cfg)
 	}
@@ -246,16 +247,16 @@ func (m *served) mount(ctx context.Context, c *mountConfig, k *kept, cache cache
 }
 
 // keepWith gives the keeper what a successor needs, or tells it that one serves.
-func (m *served) keepWith(k *kept) error {
-	if k.resumes() {
-		k.say(sayServing)
+func (m *served) keepWith(k *keeper.Child) error {
+	if k.Resumes() {
+		k.Serving()
 		return nil
 	}
 	device, state, err := m.session.Handles()
 	if err != nil {
 		return err
 	}
-	k.say(sayKept, device, state)
+	k.Kept(device, state)
 	_, _ = device.Close(), state.Close()
 	return nil
 }

@@ -114,12 +114,12 @@ func mountedDir(arg string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", arg, err)
 	}
-	dir := withoutLinksAbove(abs)
-	if _, mounted := millraceOn(dir); mounted {
+	dir := mountpoint.WithoutLinksAbove(abs)
+	if _, mounted := mountpoint.Ours(dir); mounted {
 		return dir, nil
 	}
 	resolved := ""
-	err = within(dir, func() (err error) {
+	err = mountpoint.Within(dir, func() (err error) {
 		resolved, err = filepath.EvalSymlinks(dir)
 		return err
 	})

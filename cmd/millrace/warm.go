@@ -85,7 +85,7 @@ func resolve(arg string) (string, error) {
 	}
 	for known, rest := abs, ""; ; known, rest = filepath.Dir(known), filepath.Join(filepath.Base(known), rest) {
 		resolved := ""
-		err := within(known, func() (err error) {
+		err := mountpoint.Within(known, func() (err error) {
 			resolved, err = filepath.EvalSymlinks(known)
 			return err
 		})

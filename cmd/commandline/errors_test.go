@@ -1,0 +1,38 @@
+package commandline
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"strings"
+	"testing"
+
+	"millrace.io/millrace/fuse/keeper"
+)
+
+func TestExitCodes(t *testing.T) {
+	cases := []struct {
+		err  error
+		code int
+		text string
+	}{
+		{nil, 0, ""},
+		{errors.New("a\nb\x1b[2J"), 1, "millrace: a; b?[2J\n"},
+		{&UsageError{"mount", errors.New("no")}, 2, "millrace: no; see millrace mount --help\n"},
+		{&keeper.Ended{Code: 2, Sentence: "said so"}, 2, "millrace: said so\n"},
+		{&keeper.Ended{Code: 1, Sentence: "said so", Told: true}, 1, ""},
+	}
+	for _, c := range cases {
+		var out strings.Builder
+		if code := Tell(c.err, &out); code != c.code || out.String() != c.text {
+			t.Errorf("%v: %d %q", c.err, code, out.String())
+		}
+	}
+}
+
+func TestHelpIsNoError(t *testing.T) {
+	f := NewFlags("x", "", "", io.Discard)
+	if _, err := f.Positional([]string{"--help"}); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("got %v", err)
+	}
+}
