@@ -84,20 +84,26 @@ PROTOS := cacheclient/alluxio/wire
 # The generator of the API's copies, CRDs and roles has a module of its own for the same reason.
 CONTROLLERGEN := $(GO) tool -modfile=.tools/controllergen/go.mod controller-gen
 CONTROLLERGEN_API := object crd rbac:roleName=millrace-controller paths=./controller/api/... paths=./controller/rights
+# Rights that an operator may withhold are a role of their own.
+CONTROLLERGEN_NODES := rbac:roleName=millrace-controller-nodes,fileName=nodes.yaml paths=./controller/nodes
 
 .PHONY: generate
-generate: ## write the Go code of the .proto files, and the copies, CRDs and roles of the controller
+generate: ## write the Go code of the .proto files, the copies, CRDs and roles of the controller, and the kustomize base
 	$(PROTOGEN) $(PROTOS)
 	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:crd:dir=deploy/crd output:rbac:dir=deploy/rbac
+	$(CONTROLLERGEN) $(CONTROLLERGEN_NODES) output:rbac:dir=deploy/rbac
+	deploy/render.sh
 
 .PHONY: generate-check
 generate-check: ## fail if what is generated is not what make generate would write
 	@$(PROTOGEN) -check $(PROTOS)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(CONTROLLERGEN) $(CONTROLLERGEN_API) output:object:dir="$$fresh/api" output:crd:dir="$$fresh/crd" output:rbac:dir="$$fresh/rbac"; \
+	$(CONTROLLERGEN) $(CONTROLLERGEN_NODES) output:rbac:dir="$$fresh/rbac"; \
 	diff -r deploy/crd "$$fresh/crd" && diff -r deploy/rbac "$$fresh/rbac" && \
 	diff controller/api/v1alpha1/zz_generated.deepcopy.go "$$fresh/api/zz_generated.deepcopy.go" || \
 	{ echo 'the API has changed: run make generate' >&2; exit 1; }
+	@deploy/render.sh -check
 
 .PHONY: lint
 lint: generate-check ## golangci-lint, which also checks who may import whom; generate-check

@@ -2,7 +2,7 @@
 // claims, and loads data for DataLoads.
 //
 // The rooms, from the top: this file wires a manager (leader election, health, metrics); reconcile watches and acts; objects says
-// what there is to be; masters speaks to Alluxio; api has the types that users write.
+// what there is to be; masters speaks to Alluxio; nodes takes the startup taint off nodes; api has the types that users write.
 package controller
 
 import (
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -28,6 +29,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/load"
 	"millrace.io/millrace/controller/masters"
+	"millrace.io/millrace/controller/nodes"
 	"millrace.io/millrace/controller/objects"
 	"millrace.io/millrace/controller/reconcile"
 )
@@ -42,6 +44,8 @@ type Config struct {
 	Watch string
 	// Elect has several controllers agree on one that works.
 	Elect bool
+	// Taint is the key of the taint that nodes lose when the driver is ready there; nodes are not looked at if "".
+	Taint string
 	// Health and Metrics are host:port; none if "".
 	Health, Metrics string
 	Log             *slog.Logger
@@ -97,6 +101,12 @@ func Run(ctx context.Context, c Config) error {
 	if err := loads.Setup(mgr); err != nil {
 		return err
 	}
+	if c.Taint != "" {
+		taints := &nodes.Reconciler{Client: mgr.GetClient(), Taint: c.Taint, Driver: c.Settings.Driver, Log: c.Log}
+		if err := taints.Setup(mgr); err != nil {
+			return err
+		}
+	}
 	if err := mgr.Add(manager.RunnableFunc(clusters.Start)); err != nil {
 		return err
 	}
@@ -116,6 +126,7 @@ func newManager(c Config) (ctrl.Manager, error) {
 	}
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
 	caches := reconcile.CacheOptions()
+	caches.ByObject[&corev1.Node{}] = nodes.Kept()
 	if c.Watch != "" {
 		caches.DefaultNamespaces = map[string]cache.Config{c.Watch: {}}
 	}

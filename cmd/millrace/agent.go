@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -38,6 +40,8 @@ type agentConfig struct {
 	tierDirs             []string
 	quota, keep, memory  int64
 	allowLocal           []string
+	localHosts           []string
+	admin                netip.AddrPort
 	logLevel, logFormat  string
 }
 
@@ -66,6 +70,14 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 	parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", sizeOver)
 	parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", sizeOver)
 	f.define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
+	f.define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may be repeated", "those of this machine", func(s string) error {
+		if s == "" {
+			return errors.New("empty")
+		}
+		c.localHosts = append(c.localHosts, s)
+		return nil
+	})
+	parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics for others than this machine; none is no listener", "none", parseAdmin)
 	f.logging(&c.logLevel, &c.logFormat)
 	rest, err := f.parse(args)
 	if err != nil {
@@ -128,6 +140,12 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	server := agent.New(log)
+	var probes net.Listener
+	if c.admin.IsValid() {
+		if probes, err = listenOn(ctx, "--metrics-listen", c.admin); err != nil {
+			return errors.Join(err, ask.Close())
+		}
+	}
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	asked, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -137,8 +155,15 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 			log.Error("the socket no longer answers", "error", err)
 		}
 	})
+	if probes != nil {
+		asking.Go(func() {
+			if err := server.ServeProbes(asked, probes); err != nil {
+				log.Error("health and metrics no longer answer", "error", err)
+			}
+		})
+	}
 	b := &backend{
-		tierDirs: c.tierDirs, quota: c.quota, keep: c.keep, allowLocal: c.allowLocal,
+		tierDirs: c.tierDirs, quota: c.quota, keep: c.keep, allowLocal: c.allowLocal, localHosts: c.localHosts,
 		budget: embedded.NewBudget(c.memory), log: log,
 	}
 	defer b.pruned.Wait()

@@ -25,6 +25,8 @@ type backend struct {
 	quota, keep int64
 	// allowLocal are the directories that local sources must be in.
 	allowLocal []string
+	// localHosts are the names by which workers of this machine go; the machine's own where it is empty.
+	localHosts []string
 	// budget is the memory that all volumes bring bytes in through.
 	budget *embedded.Budget
 	log    *slog.Logger
@@ -44,7 +46,7 @@ func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (ca
 			// The mount table names directories as the masters see them; those of this node are another matter.
 			SourceOptions: ufs.Options{Within: b.allowLocal}, NoLocalSources: len(b.allowLocal) == 0,
 			TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,
-			Budget: b.budget, Deferred: resumed, Log: b.log.With("source", v.Source),
+			LocalHosts: b.localHosts, Budget: b.budget, Deferred: resumed, Log: b.log.With("source", v.Source),
 		}, alluxio.Given{Values: v.Options, Secrets: v.Secrets})
 	}
 	store, err := ufs.Open(ctx, v.Source, ufs.Options{

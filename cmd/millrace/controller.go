@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"millrace.io/millrace/controller"
+	"millrace.io/millrace/controller/nodes"
 	"millrace.io/millrace/driver"
 )
 
@@ -73,6 +74,7 @@ func parseController(args []string, out io.Writer) (*controllerConfig, error) {
 	f.text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
 	f.text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
 	f.text(&k.Settings.Driver, "driver", "`NAME` of the CSI driver")
+	parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
 	f.text(&k.Health, "health", "`ADDRESS` of /healthz and /readyz")
 	f.text(&k.Metrics, "metrics", "`ADDRESS` of /metrics")
 	f.logging(&c.logLevel, &c.logFormat)
@@ -84,4 +86,12 @@ func parseController(args []string, out io.Writer) (*controllerConfig, error) {
 		return nil, f.wrong("controller takes no arguments, not %q", rest[0])
 	}
 	return c, nil
+}
+
+// parseTaint reads the key of a taint; "none" is none.
+func parseTaint(s string) (string, error) {
+	if s == "none" {
+		return "", nil
+	}
+	return s, nodes.CheckTaint(s)
 }
