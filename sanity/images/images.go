@@ -58,20 +58,25 @@ func Build(ctx context.Context, dir string) ([]string, error) {
 	return archives, all.Wait()
 }
 
-// pause is built from the module of this program.
 func pause(ctx context.Context, _ string) (v1.Image, error) {
-	dir, err := os.MkdirTemp("", "millrace-pause-*")
+	return program(ctx, "millrace.io/millrace/sanity/kubenodes/pause")
+}
+
+// program is an image with a static program of this module.
+func program(ctx context.Context, pkg string) (v1.Image, error) {
+	dir, err := os.MkdirTemp("", "millrace-program-*")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	program := filepath.Join(dir, "pause")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "millrace.io/millrace/sanity/kubenodes/pause")
+	name := filepath.Base(pkg)
+	built := filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", built, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	return single(v1.Config{Entrypoint: []string{"/pause"}}, layer.Copy("/pause", 0o755, program))
+	return single(v1.Config{Entrypoint: []string{"/" + name}}, layer.Copy("/"+name, 0o755, built))
 }
 
 // single is an image of one layer.
@@ -147,4 +152,14 @@ func nginx(ctx context.Context, _ string) (v1.Image, error) {
 		layer.Text("/usr/share/nginx/html/index.html", 0o644, "Welcome to nginx!\n"),
 		layer.Dir("/var/log/nginx", 0o755), layer.Dir("/var/lib/nginx", 0o755))
 	return single(v1.Config{Cmd: []string{"nginx"}, Env: []string{path}}, files...)
+}
+
+// Program writes the archive of an image whose only content is a program of this module.
+func Program(ctx context.Context, dir, tag, pkg string) (archive string, err error) {
+	image, err := program(ctx, pkg)
+	if err != nil {
+		return "", err
+	}
+	archive = filepath.Join(dir, filepath.Base(pkg)+".tar")
+	return archive, layer.Archive(archive, tag, image)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,8 @@ type Options struct {
 	Images func(ctx context.Context, dir string) ([]string, error)
 	// Shm is the size of each node's /dev/shm in bytes.
 	Shm int64
+	// Names are more names that pods know, with their addresses.
+	Names map[string]string
 	// Log is told what happens.
 	Log func(format string, args ...any)
 }
@@ -41,6 +44,7 @@ type Cluster struct {
 	images  []string
 	control *machines.Machine
 	nodes   []*machines.Machine
+	others  []*machines.Machine
 }
 
 // startPatience bounds how long each step of a start may take; a machine that builds beside it is slow.
@@ -155,7 +159,7 @@ func (c *Cluster) start(ctx context.Context) error {
 func (c *Cluster) machine(name string) machines.Config {
 	n := c.options.Nodes
 	m := machines.Config{
-		Name: name, Disk: c.file(name + "/disk"), Work: c.dir, Cgroup: filepath.Base(c.dir), Shm: c.options.Shm, Hosts: hosts(n),
+		Name: name, Disk: c.file(name + "/disk"), Work: c.dir, Cgroup: filepath.Base(c.dir), Shm: c.options.Shm, Hosts: c.hosts(),
 	}
 	if name == ctl {
 		m.Address, m.Routes = prefix(ControlPlane), controlRoutes(n)
@@ -168,6 +172,16 @@ func (c *Cluster) machine(name string) machines.Config {
 		}
 	}
 	return m
+}
+
+// AddMachine starts a machine beside the cluster, at an address from 10.200.0.2 to 10: a server that pods reach, with its own power and
+// its own network card.
+func (c *Cluster) AddMachine(ctx context.Context, name, address string) (*machines.Machine, error) {
+	config := c.machine(name)
+	config.Address, config.Routes = prefix(address), nodeRoutes(-1, c.options.Nodes)
+	m, err := machines.Start(ctx, config, c.environment())
+	c.others = append(c.others, m)
+	return m, err
 }
 
 // startControl starts the rest of the control plane once the API answers.
@@ -292,7 +306,7 @@ func (c *Cluster) await(ctx context.Context, what string, do func() error) error
 // Stop ends everything and removes what was written.
 func (c *Cluster) Stop() error {
 	var all errgroup.Group
-	for _, m := range append(c.nodes, c.control) {
+	for _, m := range slices.Concat(c.nodes, c.others, []*machines.Machine{c.control}) {
 		if m != nil {
 			all.Go(m.Remove)
 		}

@@ -123,7 +123,7 @@ func (c *Cluster) corefile() string {
     fallthrough
   }
 }
-`, ControlPlane, c.kubeconfig("admin"), indent(strings.TrimPrefix(hosts(c.options.Nodes), "127.0.0.1 localhost\n")))
+`, ControlPlane, c.kubeconfig("admin"), indent(strings.TrimPrefix(c.hosts(), "127.0.0.1 localhost\n")))
 }
 
 func indent(text string) string {

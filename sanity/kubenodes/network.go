@@ -2,7 +2,9 @@ package kubenodes
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"millrace.io/millrace/sanity/machines"
@@ -28,11 +30,14 @@ func podsOf(i int) netip.Prefix {
 }
 
 // hosts is the /etc/hosts of all machines.
-func hosts(nodes int) string {
+func (c *Cluster) hosts() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "127.0.0.1 localhost\n%s %s\n", ControlPlane, ctl)
-	for i := range nodes {
+	for i := range c.options.Nodes {
 		fmt.Fprintf(&text, "%v %s\n", nodeAddress(i), nodeName(i))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.options.Names)) {
+		fmt.Fprintf(&text, "%s %s\n", c.options.Names[name], name)
 	}
 	return text.String()
 }
