@@ -17,6 +17,9 @@ import (
 
 const architecture = runtime.GOARCH
 
+// libraryDir is where Debian keeps libraries.
+const libraryDir = "/usr/lib/x86_64-linux-gnu"
+
 // What the stock image has of the same names.
 var (
 	//go:embed alluxio.sh
@@ -46,7 +49,7 @@ func alluxio(ctx context.Context, _ string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := shell(ctx)
+	base, err := gnuShell(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +77,25 @@ func alluxio(ctx context.Context, _ string) (v1.Image, error) {
 	return layer.Image(architecture, v1.Config{
 		Entrypoint: []string{"/entrypoint.sh"}, WorkingDir: "/opt/alluxio", Env: []string{path, "JAVA_HOME=" + home, "LC_ALL=C.UTF-8"},
 	}, layers...)
+}
+
+// gnuShell has, as the stock image does, GNU's commands where the controller's pods need their options.
+func gnuShell(ctx context.Context) ([]layer.File, error) {
+	var files []layer.File
+	for _, name := range []string{"rm", "rmdir"} {
+		path, err := found(name)
+		if err != nil {
+			return nil, err
+		}
+		command, err := withLibraries(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(append(files, layer.Copy("/bin/"+name, 0o755, path)), command...)
+	}
+	base, err := shell(ctx)
+	// Of two with one path the first counts.
+	return append(files, base...), err
 }
 
 // javaRuntime is this machine's, without what servers do not need, and its libraries.
@@ -114,9 +136,9 @@ func javaRuntime(ctx context.Context) (files []layer.File, home string, err erro
 	if err != nil {
 		return nil, "", err
 	}
-	// Libraries within jars, such as RocksDB's, want the C++ library.
-	for _, l := range []string{"/lib/x86_64-linux-gnu/libgcc_s.so.1", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6"} {
-		more, err := withLibraries(ctx, l)
+	// Libraries within jars, such as RocksDB's, want these, which ldd cannot see.
+	for _, l := range []string{"libgcc_s.so.1", "libstdc++.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6"} {
+		more, err := withLibraries(ctx, filepath.Join(libraryDir, l))
 		if err != nil {
 			return nil, "", err
 		}

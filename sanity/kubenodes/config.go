@@ -2,8 +2,10 @@ package kubenodes
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -102,9 +104,10 @@ func networkConfig(pods string) string {
 `, pods)
 }
 
-// corefile has two servers: in one, the template, which refuses all names that are not ours at once, would come before kubernetes.
+// corefile has a server for each kind of names: in one, the template, which refuses at once all names that are not ours, would come
+// before those that know them.
 func (c *Cluster) corefile() string {
-	return fmt.Sprintf(`cluster.local:53 in-addr.arpa:53 {
+	text := fmt.Sprintf(`cluster.local:53 in-addr.arpa:53 {
   bind %[1]s
   errors
   kubernetes cluster.local in-addr.arpa {
@@ -124,6 +127,10 @@ func (c *Cluster) corefile() string {
   }
 }
 `, ControlPlane, c.kubeconfig("admin"), indent(strings.TrimPrefix(c.hosts(), "127.0.0.1 localhost\n")))
+	for _, name := range slices.Sorted(maps.Keys(c.options.Names)) {
+		text += fmt.Sprintf("%s:53 {\n  bind %s\n  hosts {\n    %s %s\n  }\n}\n", name, ControlPlane, c.options.Names[name], name)
+	}
+	return text
 }
 
 func indent(text string) string {
