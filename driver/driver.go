@@ -208,7 +208,12 @@ func (d *Driver) openState() (*os.File, error) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	d.cfg.StateDir = resolved
-	lock, err := os.Open(resolved)
+	// The directory itself is locked while a socket in it is made, and that of the driver may be there.
+	records := filepath.Join(resolved, recordsDir)
+	if err := os.MkdirAll(records, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	lock, err := os.Open(records)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -217,7 +222,7 @@ func (d *Driver) openState() (*os.File, error) {
 		return nil, fmt.Errorf("state directory %s is in use by another process", dir)
 	}
 	if err = os.Chmod(resolved, 0o700); err == nil {
-		d.records, err = openShelf[record](filepath.Join(resolved, recordsDir))
+		d.records, err = openShelf[record](records)
 	}
 	if err == nil {
 		d.created, err = openShelf[created](filepath.Join(resolved, createdDir))

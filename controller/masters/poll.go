@@ -111,7 +111,7 @@ func (c *Clusters) ask(ctx context.Context, want Want) State {
 	}
 	info, err := conn.MasterInfo(ctx)
 	if err == nil {
-		state.Leader = info.Leader
+		state.Leader = leaderName(info.Leader)
 		err = numbers(ctx, conn, &state)
 	}
 	if err == nil {
@@ -170,4 +170,15 @@ func numbers(ctx context.Context, conn *rpc.Cluster, state *State) error {
 	}
 	slices.SortFunc(state.Workers, func(a, b Worker) int { return strings.Compare(a.Address, b.Address) })
 	return nil
+}
+
+// leaderName is the host and port in what a master calls the leader, which is how Java shows an address: "host/10.0.0.1:19998", and with
+// "<unresolved>" in the middle where the master has not looked the host up.
+func leaderName(address string) string {
+	host, rest, slash := strings.Cut(address, "/")
+	_, port, err := net.SplitHostPort(rest)
+	if !slash || host == "" || err != nil {
+		return address
+	}
+	return net.JoinHostPort(host, port)
 }

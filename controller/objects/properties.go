@@ -53,11 +53,12 @@ func (b *builder) common() map[string]string {
 		jobJournals[i] = address(host, b.ports.jobMasterJournal)
 	}
 	p := map[string]string{
-		"alluxio.master.mount.table.root.ufs":               sourcesDir,
-		"alluxio.master.rpc.addresses":                      strings.Join(rpcs, ","),
-		"alluxio.master.journal.type":                       "EMBEDDED",
-		"alluxio.master.embedded.journal.addresses":         strings.Join(journals, ","),
-		"alluxio.master.journal.folder":                     journalDir + "/journal",
+		"alluxio.master.mount.table.root.ufs":       sourcesDir,
+		"alluxio.master.rpc.addresses":              strings.Join(rpcs, ","),
+		"alluxio.master.journal.type":               "EMBEDDED",
+		"alluxio.master.embedded.journal.addresses": strings.Join(journals, ","),
+		// The mountpoint itself: a master that is not told to format its journal wants the directory to be there.
+		"alluxio.master.journal.folder":                     journalDir,
 		"alluxio.master.metastore.dir":                      journalDir + "/metastore",
 		"alluxio.security.authorization.permission.enabled": "false",
 		// Nobody has to authenticate again while his connection lives.

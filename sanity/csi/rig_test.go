@@ -58,8 +58,10 @@ type node struct {
 func (n *node) at(name string) string      { return filepath.Join(n.dir, name) }
 func (n *node) staging(id string) string   { return n.at("kubelet/plugins/" + id + "/globalmount") }
 func (n *node) attachSocket() string       { return cmp.Or(n.attach, n.at("attach.sock")) }
-func (n *node) csiSocket() string          { return n.at("csi.sock") }
 func (n *node) target(id, p string) string { return n.at("kubelet/pods/" + p + "/" + id + "/mount") }
+
+// csiSocket is in the state directory, as it is where millrace is installed.
+func (n *node) csiSocket() string { return n.at("state/csi.sock") }
 
 // newNode makes a node on which nothing runs yet. At the end of the test it has to be clean.
 func newNode(t *testing.T) *node {

@@ -21,7 +21,9 @@ while IFS= read -r m; do mounts="$mounts$m
 printf %s "$mounts" | while IFS= read -r m; do
   fusermount3 -u -z -- "$m" || umount -l -- "$m"
 done
-for try in 1 2 3 4 5 6 7 8; do
+try=0
+while [ $try -lt 50 ]; do
+  try=$((try + 1))
   rm -rf --one-file-system -- "$@"
   left=
   for d; do [ ! -e "$d" ] || left=1; done

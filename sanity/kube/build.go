@@ -17,6 +17,7 @@ import (
 const (
 	kubernetesVersion = "1.34.4"
 	etcdVersion       = "v3.6.15"
+	corednsVersion    = "v1.14.0" // the last that is content with Kubernetes' own libraries of this version
 )
 
 // The programs, by the names of their binaries.
@@ -25,6 +26,10 @@ const (
 	controllerManager = "kube-controller-manager"
 	kubectl           = "kubectl"
 	etcd              = "etcd"
+	scheduler         = "kube-scheduler"
+	kubelet           = "kubelet"
+	proxy             = "kube-proxy"
+	coredns           = "coredns"
 )
 
 // place is the directory of the programs.
@@ -53,6 +58,32 @@ func missing(dir string, programs []string) []string {
 // Binaries returns the directory of the programs, which it builds when they are not there: some minutes, once. Two
 // processes that ask at once build once. The controllers' program is among them where it is asked for.
 func Binaries(ctx context.Context, controllers bool) (string, error) {
+	programs := []string{apiserver, kubectl}
+	if controllers {
+		programs = append(programs, controllerManager)
+	}
+	return built(func(dir string) error { return buildAPI(ctx, dir, programs) })
+}
+
+// NodeBinaries returns the directory of all that a cluster with nodes consists of, and builds what is not there: the
+// programs of Binaries and the scheduler, kubelet, kube-proxy and a CoreDNS, some more minutes.
+func NodeBinaries(ctx context.Context) (string, error) {
+	return built(func(dir string) error {
+		if err := buildAPI(ctx, dir, []string{apiserver, kubectl, controllerManager, scheduler, kubelet, proxy}); err != nil {
+			return err
+		}
+		return build(ctx, dir, []string{coredns}, corednsModule, "-s -w")
+	})
+}
+
+// NodesBuilt tells whether NodeBinaries has nothing to build.
+func NodesBuilt() bool {
+	dir, err := place()
+	return err == nil && Built() && len(missing(dir, []string{scheduler, kubelet, proxy, coredns})) == 0
+}
+
+// built has the programs made by one process at a time.
+func built(make func(dir string) error) (string, error) {
 	dir, err := place()
 	if err != nil {
 		return "", err
@@ -68,15 +99,15 @@ func Binaries(ctx context.Context, controllers bool) (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}
+	return dir, make(dir)
+}
+
+// buildAPI makes etcd and programs of Kubernetes.
+func buildAPI(ctx context.Context, dir string, programs []string) error {
 	if err := build(ctx, dir, []string{etcd}, etcdModule, "-s -w"); err != nil {
-		return "", err
+		return err
 	}
-	flags := "-s -w -X k8s.io/component-base/version.gitVersion=v" + kubernetesVersion
-	programs := []string{apiserver, kubectl}
-	if controllers {
-		programs = append(programs, controllerManager)
-	}
-	return dir, build(ctx, dir, programs, kubernetesModule, flags)
+	return build(ctx, dir, programs, kubernetesModule, "-s -w -X k8s.io/component-base/version.gitVersion=v"+kubernetesVersion)
 }
 
 // build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and tells
@@ -184,10 +215,30 @@ func kubernetesModule(ctx context.Context, dir string) (func(string) string, err
 	packageOf := func(program string) string { return "k8s.io/kubernetes/cmd/" + program }
 	var tools strings.Builder
 	tools.WriteString("//go:build tools\n\npackage build\n\nimport (\n")
-	for _, p := range []string{apiserver, controllerManager, kubectl} {
+	for _, p := range []string{apiserver, controllerManager, kubectl, scheduler, kubelet, proxy} {
 		tools.WriteString("\t_ \"" + packageOf(p) + "\"\n")
 	}
 	return packageOf, write(dir, "tools.go", tools.String()+")\n")
+}
+
+// corednsModule is CoreDNS with the plugins that a cluster for tests needs, a tenth of the whole. A plugin that a configuration names
+// and that is not compiled in stops it.
+func corednsModule(ctx context.Context, dir string) (func(string) string, error) {
+	const main = "github.com/coredns/coredns"
+	var program strings.Builder
+	program.WriteString("package main\n\nimport (\n\t\"" + main + "/coremain\"\n")
+	for _, plugin := range []string{"bind", "cache", "errors", "hosts", "kubernetes", "log", "ready", "template"} {
+		program.WriteString("\t_ \"" + main + "/plugin/" + plugin + "\"\n")
+	}
+	program.WriteString(")\n\nfunc main() { coremain.Run() }\n")
+	if err := write(dir, "main.go", program.String()); err != nil {
+		return nil, err
+	}
+	if err := write(dir, "go.mod", "module build\n\ngo 1.26.0\n"); err != nil {
+		return nil, err
+	}
+	return func(string) string { return "." },
+		run(ctx, dir, "get", main+"@"+corednsVersion, "k8s.io/client-go@v0."+strings.TrimPrefix(kubernetesVersion, "1."))
 }
 
 func write(dir, name, text string) error {

@@ -4,7 +4,7 @@
 // # Life of a server
 //
 // [Binaries] builds the programs from Go modules once, into a directory of the user's cache (build.go): Kubernetes publishes
-// its source in the module proxy, and that is all that is needed. [Start] makes keys and certificates (pki.go), picks free ports on
+// its source in the module proxy, and that is all that is needed. [Start] makes keys and certificates (sanity/pki), picks free ports on
 // an address of its own, starts etcd on a tmpfs and kube-apiserver, and returns when the API answers. [Server.Stop] ends all and
 // removes what they wrote. However the process that started them ends, nothing is left: the kernel kills them with it, and a janitor
 // (sanity/janitor) removes their directory.

@@ -14,10 +14,9 @@ import (
 
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"millrace.io/millrace/sanity/janitor"
+	"millrace.io/millrace/sanity/pki"
 )
 
 // Options say what is to run.
@@ -41,7 +40,7 @@ type Server struct {
 	// ports of etcd (clients, peers), the API and the controllers.
 	etcdPort, peerPort, apiPort, managerPort int
 
-	authority          *authority
+	authority          *pki.Authority
 	janitor            *janitor.Janitor
 	etcd, api, manager *process
 }
@@ -76,11 +75,13 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 
 func (s *Server) start(ctx context.Context) error {
 	var err error
-	if s.authority, err = newAuthority(s.dir); err != nil {
+	if s.authority, err = pki.New(s.dir); err != nil {
 		return err
 	}
 	for _, name := range []string{"apiserver", "accounts"} {
-		if err := s.authority.files(name, net.ParseIP(s.host)); err != nil {
+		if err := s.authority.Write(name, pki.Subject{
+			User: name, Names: []string{"localhost", "kubernetes.default.svc"}, Addresses: []net.IP{net.ParseIP(s.host)},
+		}); err != nil {
 			return err
 		}
 	}
@@ -184,13 +185,13 @@ func (s *Server) startManager() error {
 
 // Config is for a client who is that user, in those groups.
 func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
-	cert, key, err := s.authority.issue(certificate(user, groups...))
+	cert, key, err := s.authority.Issue(pki.Subject{User: user, Groups: groups})
 	if err != nil {
 		return nil, err
 	}
 	return &rest.Config{
 		Host:            "https://" + s.at(s.apiPort),
-		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.pem, CertData: cert, KeyData: key},
+		TLSClientConfig: rest.TLSClientConfig{CAData: s.authority.PEM, CertData: cert, KeyData: key},
 		QPS:             -1,
 	}, nil
 }
@@ -200,17 +201,7 @@ func (s *Server) Admin() (*rest.Config, error) { return s.Config("admin", "syste
 
 // Kubeconfig writes a file for programs who are that user, in those groups, and names it.
 func (s *Server) Kubeconfig(user string, groups ...string) (string, error) {
-	c, err := s.Config(user, groups...)
-	if err != nil {
-		return "", err
-	}
-	k := clientcmdapi.NewConfig()
-	k.Clusters["test"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
-	k.AuthInfos["user"] = &clientcmdapi.AuthInfo{ClientCertificateData: c.CertData, ClientKeyData: c.KeyData}
-	k.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "user"}
-	k.CurrentContext = "test"
-	name := s.file(user + ".kubeconfig")
-	return name, clientcmd.WriteToFile(*k, name)
+	return s.authority.Kubeconfig(user, "https://"+s.at(s.apiPort), pki.Subject{User: user, Groups: groups})
 }
 
 // KubectlPath is the program that Kubectl runs.
