@@ -1,4 +1,4 @@
-// Command image builds millrace's container image, with no daemon: the static program and the certificates of the public
+// Command image builds millrace's container image, with no daemon: the static programs and the certificates of the public
 // authorities, for each processor architecture, as an OCI layout and as one docker-archive an architecture. The same source makes the same
 // image, bit for bit, wherever the certificates are the same.
 package main
@@ -30,6 +30,9 @@ const defaultTag = "millrace/millrace:latest"
 
 // bundles are where systems keep the certificates of the public authorities.
 var bundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"}
+
+// programs are what the image has. The keeper of `millrace mount` is not among them: in a pod the driver keeps.
+var programs = []string{"millrace-controller", "millrace-gateway", "millrace"}
 
 // user is whom the program runs as where a pod says nothing.
 const user = "65532:65532"
@@ -128,14 +131,16 @@ func build(ctx context.Context, c config, architecture string) (v1.Image, error)
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	program := filepath.Join(dir, "millrace")
-	// What git says is a label, not a part of the program: the same source is the same program in any checkout.
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "millrace.io/millrace/cmd/millrace")
+	// What git says is a label, not a part of the programs: the same source is the same program in any checkout.
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/")
+	for _, program := range programs {
+		cmd.Args = append(cmd.Args, "millrace.io/millrace/cmd/"+program)
+	}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build: %w: %s", err, strings.TrimSpace(string(text)))
 	}
-	// The program is what changes, and comes last.
+	// The programs are what changes, and come last.
 	roots, err := layer.New([]layer.File{
 		layer.Copy("/etc/ssl/certs/ca-certificates.crt", 0o644, c.roots),
 		layer.Text("/etc/passwd", 0o644, "root:x:0:0:root:/:/sbin/nologin\nmillrace:x:65532:65532:millrace:/:/sbin/nologin\n"),
@@ -146,9 +151,13 @@ func build(ctx context.Context, c config, architecture string) (v1.Image, error)
 	if err != nil {
 		return nil, err
 	}
-	binary, err := layer.New([]layer.File{layer.Copy("/usr/bin/millrace", 0o755, program)})
-	if err != nil {
-		return nil, err
+	layers := []v1.Layer{roots}
+	for _, program := range programs {
+		l, err := layer.New([]layer.File{layer.Copy("/usr/bin/"+program, 0o755, filepath.Join(dir, program))})
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, l)
 	}
 	labels := map[string]string{
 		"org.opencontainers.image.title":       "millrace",
@@ -164,7 +173,7 @@ func build(ctx context.Context, c config, architecture string) (v1.Image, error)
 	return layer.Image(architecture, v1.Config{
 		Entrypoint: []string{"/usr/bin/millrace"}, User: user, WorkingDir: "/", Labels: labels,
 		Env: []string{"PATH=/usr/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
-	}, roots, binary)
+	}, layers...)
 }
 
 // indexOf is what a registry shows for all architectures.
