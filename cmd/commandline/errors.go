@@ -35,7 +35,7 @@ func (e *UsageError) Unwrap() error { return e.Err }
 
 // Code is the exit code for err.
 func Code(err error) int {
-	var ended *keeper.Ended
+	var ended *keeper.EndedError
 	var usage *UsageError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
@@ -53,7 +53,7 @@ func Code(err error) int {
 // exit with.
 func Tell(err error, stderr io.Writer) int {
 	code := Code(err)
-	var ended *keeper.Ended
+	var ended *keeper.EndedError
 	if code != 0 && (!errors.As(err, &ended) || !ended.Told) {
 		_, _ = fmt.Fprintf(stderr, "millrace: %s\n", OneLine(err.Error()))
 	}

@@ -19,8 +19,8 @@ func TestExitCodes(t *testing.T) {
 		{nil, 0, ""},
 		{errors.New("a\nb\x1b[2J"), 1, "millrace: a; b?[2J\n"},
 		{&UsageError{"mount", errors.New("no")}, 2, "millrace: no; see millrace mount --help\n"},
-		{&keeper.Ended{Code: 2, Sentence: "said so"}, 2, "millrace: said so\n"},
-		{&keeper.Ended{Code: 1, Sentence: "said so", Told: true}, 1, ""},
+		{&keeper.EndedError{Code: 2, Sentence: "said so"}, 2, "millrace: said so\n"},
+		{&keeper.EndedError{Code: 1, Sentence: "said so", Told: true}, 1, ""},
 	}
 	for _, c := range cases {
 		var out strings.Builder

@@ -21,10 +21,10 @@ func Keep(order *keeper.Order, err error) error {
 	}
 	log := NewLog(os.Stderr, order.LogLevel, order.LogFormat)
 	err = keeper.Keep(order, log)
-	var ended *keeper.Ended
+	var ended *keeper.EndedError
 	if err == nil || !order.Detached || errors.As(err, &ended) && ended.Told {
 		return err
 	}
 	log.Error("ended", "error", OneLine(err.Error()))
-	return &keeper.Ended{Code: Code(err), Sentence: err.Error(), Told: true}
+	return &keeper.EndedError{Code: Code(err), Sentence: err.Error(), Told: true}
 }

@@ -99,7 +99,7 @@ func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string, signals <-chan o
 	}
 	if report.Code != 0 {
 		_ = cmd.Wait()
-		return &keeper.Ended{Code: report.Code, Sentence: report.Error}
+		return &keeper.EndedError{Code: report.Code, Sentence: report.Error}
 	}
 	return nil
 }
@@ -152,7 +152,7 @@ func serveAsChild(c *mountConfig, k *keeper.Child) error {
 	if err != nil && background {
 		log.Error("ended", "error", commandline.OneLine(err.Error()))
 		report(readyReport{Code: commandline.Code(err), Error: commandline.OneLine(err.Error())})
-		return &keeper.Ended{Code: commandline.Code(err), Sentence: err.Error(), Told: true}
+		return &keeper.EndedError{Code: commandline.Code(err), Sentence: err.Error(), Told: true}
 	}
 	return err
 }

@@ -1,7 +1,7 @@
 package keeper
 
-// Ended is how a serving process, or one in the background, ended.
-type Ended struct {
+// EndedError is how a serving process, or one in the background, ended.
+type EndedError struct {
 	// Code is the exit code.
 	Code int
 	// Sentence says why, for the user.
@@ -10,4 +10,4 @@ type Ended struct {
 	Told bool
 }
 
-func (e *Ended) Error() string { return e.Sentence }
+func (e *EndedError) Error() string { return e.Sentence }

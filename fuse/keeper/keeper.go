@@ -42,7 +42,7 @@ type keeper struct {
 }
 
 // Keep starts the child that mounts and serves, and its successors, until the mount has ended. An error that is an
-// [*Ended] is the child's own end.
+// [*EndedError] is the child's own end.
 func Keep(o *Order, log *slog.Logger) error {
 	k := &keeper{order: o, log: log}
 	signals := make(chan os.Signal, 4)
@@ -124,9 +124,9 @@ func (o outcome) result() error {
 	case code == 0 && o.ended:
 		return nil
 	case o.ended:
-		return &Ended{Code: code, Told: true}
+		return &EndedError{Code: code, Told: true}
 	}
-	return &Ended{Code: 1, Sentence: fmt.Sprintf("the process died before the mount was made (%s)", o.state)}
+	return &EndedError{Code: 1, Sentence: fmt.Sprintf("the process died before the mount was made (%s)", o.state)}
 }
 
 // clear takes away a mount that is left over: of a child that died right after mount(2), or that could not take
@@ -149,7 +149,7 @@ func (k *keeper) giveUp(o outcome) error {
 	if k.wasAsked() {
 		return nil
 	}
-	return &Ended{Code: 1, Sentence: fmt.Sprintf("the process that serves the mount on %s died %d times in a row (%s), and the mount was ended", k.order.Dir, fruitless, o.state)}
+	return &EndedError{Code: 1, Sentence: fmt.Sprintf("the process that serves the mount on %s died %d times in a row (%s), and the mount was ended", k.order.Dir, fruitless, o.state)}
 }
 
 // runChild starts a child, listens to it, and waits for its end.

@@ -15,24 +15,24 @@ import (
 )
 
 // Read returns the pod of a file of the kustomize base, and its only container with the arguments as kubelet gives them.
-func Read(t testing.TB, name string) (corev1.PodSpec, corev1.Container, []string) {
-	t.Helper()
+func Read(tb testing.TB, name string) (corev1.PodSpec, corev1.Container, []string) {
+	tb.Helper()
 	raw, err := os.ReadFile("../../deploy/kustomize/base/" + name + ".yaml")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var spec corev1.PodSpec
 	for doc := range strings.SplitSeq(string(raw), "\n---\n") {
 		var set appsv1.DaemonSet // A Deployment's template is in the same place.
 		if err := sigsyaml.Unmarshal([]byte(doc), &set); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if len(set.Spec.Template.Spec.Containers) == 1 {
 			spec = set.Spec.Template.Spec
 		}
 	}
 	if len(spec.Containers) != 1 {
-		t.Fatalf("%s has no workload of one container", name)
+		tb.Fatalf("%s has no workload of one container", name)
 	}
 	c := spec.Containers[0]
 	args := slices.Clone(c.Args)
@@ -42,18 +42,18 @@ func Read(t testing.TB, name string) (corev1.PodSpec, corev1.Container, []string
 			args[i] = strings.ReplaceAll(args[i], "$("+v.Name+")", value)
 		}
 		if strings.Contains(args[i], "$(") {
-			t.Errorf("%s: nothing gives a value to %s", name, args[i])
+			tb.Errorf("%s: nothing gives a value to %s", name, args[i])
 		}
 	}
 	if args[0] != name {
-		t.Fatalf("%s runs %q", name, args)
+		tb.Fatalf("%s runs %q", name, args)
 	}
 	return spec, c, args[1:]
 }
 
 // Probed fails unless both probes ask one of the addresses, each given as path and address.
-func Probed(t testing.TB, c *corev1.Container, pages map[string]string) {
-	t.Helper()
+func Probed(tb testing.TB, c *corev1.Container, pages map[string]string) {
+	tb.Helper()
 	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe} {
 		port := p.HTTPGet.Port.String()
 		for _, named := range c.Ports {
@@ -63,10 +63,10 @@ func Probed(t testing.TB, c *corev1.Container, pages map[string]string) {
 		}
 		address := pages[p.HTTPGet.Path]
 		if want := address[strings.LastIndex(address, ":")+1:]; want != port {
-			t.Errorf("a probe asks for %s on the port %s, and it is on %q", p.HTTPGet.Path, port, address)
+			tb.Errorf("a probe asks for %s on the port %s, and it is on %q", p.HTTPGet.Path, port, address)
 		}
 		if host, _, _ := strings.Cut(address, ":"); strings.HasPrefix(host, "127.") && p.HTTPGet.Host != host {
-			t.Errorf("a probe asks %q for %s, which is on %s", p.HTTPGet.Host, p.HTTPGet.Path, address)
+			tb.Errorf("a probe asks %q for %s, which is on %s", p.HTTPGet.Host, p.HTTPGet.Path, address)
 		}
 	}
 }
