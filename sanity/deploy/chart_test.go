@@ -89,7 +89,10 @@ func leaves(values map[string]any, path string, into map[string]string) {
 			continue
 		}
 		shown, _ := json.Marshal(v)
-		into[path+name] = strings.Trim(string(shown), `"`)
+		if text, ok := v.(string); ok && text != "" {
+			shown = []byte(text)
+		}
+		into[path+name] = string(shown)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,16 +47,36 @@ func TestInstall(t *testing.T) {
 		if out := kubectl(t, s, "apply", "--server-side", "--dry-run=server", "-k", base, "-o", "name"); !strings.Contains(out, "csidriver.storage.k8s.io/csi.millrace.io") {
 			t.Errorf("applied again it says %s", out)
 		}
-		kubectl(t, s, "delete", "-k", base, "--wait=false")
-		eventually(t, "all is gone", func() string {
-			out, err := s.Kubectl(t.Context(), "get", "namespace,crd,csidriver,clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
-			if err != nil {
-				return err.Error() + out
-			}
-			return strings.ReplaceAll(strings.TrimSpace(out), "No resources found", "")
-		})
+		undeploy(t, s)
 	})
 	t.Run("helm", func(t *testing.T) { installByHelm(t, s) })
+}
+
+// undeploy removes what was installed, as `make undeploy` does: not while a Dataset is left, and then everything.
+func undeploy(t *testing.T, s *kube.Server) {
+	t.Helper()
+	config, err := s.Kubeconfig("undeploy", "system:masters")
+	must(t, err)
+	run := func() (string, error) {
+		out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "undeploy", "KUBECTL="+s.KubectlPath()+" --kubeconfig="+config).CombinedOutput()
+		return string(out), err
+	}
+	kubectl(t, s, "apply", "-f", file(t, "{apiVersion: data.fluid.io/v1alpha1, kind: Dataset, metadata: {name: left}, spec: {mounts: [{mountPoint: 'https://example.org/'}]}}"))
+	if out, err := run(); err == nil || !strings.Contains(out, "1 Datasets, AlluxioRuntimes and DataLoads are left") {
+		t.Errorf("with a Dataset make undeploy ends with %v: %s", err, out)
+	}
+	kubectl(t, s, "get", "-n", "millrace-system", "deployment", "millrace-controller")
+	kubectl(t, s, "delete", "dataset", "left")
+	// The second time nothing is there.
+	for range 2 {
+		if out, err := run(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	left := kubectl(t, s, "get", "namespace,crd,csidriver,clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding", "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
+	if strings.Contains(left, "millrace") || strings.Contains(left, "fluid") {
+		t.Errorf("make undeploy leaves %s", left)
+	}
 }
 
 func installByHelm(t *testing.T, s *kube.Server) {
