@@ -196,6 +196,9 @@ func pods(t *testing.T, s *kube.Server, namespace string) {
 func TestValuesAreAccepted(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)
+	if overlay := kubectl(t, s, "kustomize", root+"/deploy/kustomize/monitoring"); !strings.Contains(overlay, "kind: PrometheusRule") || !strings.Contains(overlay, "kind: CSIDriver") {
+		t.Errorf("the overlay with monitoring is\n%s", overlay)
+	}
 	if out, err := s.Kubectl(t.Context(), "create", "namespace", "values"); err != nil && !strings.Contains(out, "AlreadyExists") {
 		t.Fatal(err, out)
 	}
