@@ -31,8 +31,8 @@ func ParseListenOrNone(s string) (netip.AddrPort, error) {
 }
 
 // Listen listens on an address. An error names the flag that has it.
-func Listen(ctx context.Context, flag string, address netip.AddrPort) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address.String())
+func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		var why syscall.Errno
 		if errors.As(err, &why) {

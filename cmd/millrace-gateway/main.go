@@ -153,7 +153,7 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	if err != nil {
 		return err
 	}
-	s3, err := commandline.Listen(ctx, "--listen", c.listen)
+	s3, err := commandline.Listen(ctx, "--listen", c.listen.String())
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	}
 	var admin net.Listener
 	if c.admin.IsValid() {
-		if admin, err = commandline.Listen(ctx, "--metrics-listen", c.admin); err != nil {
+		if admin, err = commandline.Listen(ctx, "--metrics-listen", c.admin.String()); err != nil {
 			_ = s3.Close()
 			return err
 		}

@@ -47,11 +47,11 @@ func render(t *testing.T, values ...string) []*unstructured.Unstructured {
 	if err != nil {
 		t.Fatalf("helm %s: %v: %s", strings.Join(args, " "), err, out)
 	}
-	return objects(t, out)
+	return parse(t, out)
 }
 
-// objects are those of a text of YAML.
-func objects(t *testing.T, text string) []*unstructured.Unstructured {
+// parse reads the objects of a text of YAML.
+func parse(t *testing.T, text string) []*unstructured.Unstructured {
 	t.Helper()
 	var all []*unstructured.Unstructured
 	for decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096); ; {
