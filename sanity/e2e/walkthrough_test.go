@@ -40,6 +40,7 @@ type walk struct {
 func TestWalkthrough(t *testing.T) {
 	w := &walk{rig: get(t)}
 	t.Cleanup(w.forget)
+	t.Cleanup(func() { w.hold(t) })
 	for _, step := range []struct {
 		name string
 		do   func(*testing.T)
