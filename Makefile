@@ -48,6 +48,28 @@ test: setup build ## all tests under the race detector, the summary last
 sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
 	@$(TOOL) gotestsum --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
 
+.PHONY: e2e-setup
+e2e-setup: setup
+	@sanity/setup.sh e2e
+	@$(GO) build -o bin/nodes ./sanity/nodes
+	@bin/nodes -prepare
+
+.PHONY: e2e
+e2e: e2e-setup ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
+	@MILLRACE_E2E=1 MILLRACE_E2E_PAGE=1 $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 60m ./sanity/kubenodes ./sanity/e2e
+
+.PHONY: e2e-short
+e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)
+	@MILLRACE_E2E=short $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m ./sanity/e2e
+
+.PHONY: nodes
+nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C (root)
+	@exec bin/nodes $(ARGS)
+
+.PHONY: image
+image: ## the container image for amd64 and arm64, without a daemon, into bin/image
+	@$(GO) run ./deploy/image -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
+
 # How long `make soak` kills.
 SOAK ?= 60s
 
@@ -119,10 +141,36 @@ tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 	$(GO) mod tidy -diff
 	$(GO) -C .tools/protogen mod tidy -diff
 	$(GO) -C .tools/controllergen mod verify >/dev/null
+	$(GO) -C .tools/helm mod tidy -diff
 
 .PHONY: check
 check: lint tidy-check ## lint, tidy-check and go vet
 	$(GO) vet ./...
+
+HELM := $(GO) tool -modfile=.tools/helm/go.mod helm
+KUBECTL ?= kubectl
+# Where millrace is installed, from which image, with which other values of the chart: make deploy VALUES='--set networkPolicy=false'.
+NAMESPACE ?= millrace-system
+IMAGE ?=
+ALLUXIO_IMAGE ?=
+VALUES ?=
+RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set createNamespace=true \
+	$(if $(IMAGE),--set 'image=$(IMAGE)') $(if $(ALLUXIO_IMAGE),--set 'alluxioImage=$(ALLUXIO_IMAGE)') $(VALUES)
+
+.PHONY: deploy
+deploy: ## install into the cluster that kubectl reaches: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
+	@$(RENDER) | $(KUBECTL) apply --server-side -f -
+	@for part in deployment/millrace-controller daemonset/millrace-node daemonset/millrace-agent; do \
+		$(KUBECTL) -n '$(NAMESPACE)' rollout status --timeout 5m "$$part"; \
+	done
+
+.PHONY: undeploy
+undeploy: ## remove what make deploy installed, CRDs too, when no Dataset is left; with the same NAMESPACE and VALUES
+	@if $(KUBECTL) get crd datasets.data.fluid.io --ignore-not-found -o name | grep -q .; then \
+		left=$$($(KUBECTL) get dataset,alluxioruntime,dataload --all-namespaces --no-headers --ignore-not-found | wc -l); \
+		[ "$$left" = 0 ] || { echo "$$left Datasets, AlluxioRuntimes and DataLoads are left, and only the controller removes what belongs to them: delete them first" >&2; exit 1; }; \
+	fi
+	@$(RENDER) | $(KUBECTL) delete --ignore-not-found -f -
 
 .PHONY: alluxio
 alluxio: setup ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it

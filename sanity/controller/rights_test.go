@@ -22,19 +22,7 @@ func TestRights(t *testing.T) {
 	if err := c.Create(t.Context(), system); !apierrors.IsAlreadyExists(err) {
 		must(t, err)
 	}
-	objects := documents(t, "../../deploy/rbac/role.yaml")
-	for _, role := range objects {
-		kind := role.GetKind()
-		binding := &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind + "Binding",
-			"metadata": map[string]any{"name": "test"}, "roleRef": map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role.GetName()},
-			"subjects": []any{map[string]any{"kind": "User", "name": "controller", "apiGroup": "rbac.authorization.k8s.io"}},
-		}}
-		binding.SetNamespace(role.GetNamespace())
-		for _, o := range []*unstructured.Unstructured{role, binding} {
-			must(t, c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test")))
-		}
-	}
+	grant(t, c, "controller", "role.yaml")
 	ns := namespace(t, c)
 	start(t, s, ns, func(config *controller.Config) {
 		api, err := s.Config("controller")
@@ -57,6 +45,23 @@ func TestRights(t *testing.T) {
 		must(t, c.Delete(t.Context(), o))
 	}
 	gone(t, c, ns)
+}
+
+// grant gives a user the rights of a file in deploy/rbac.
+func grant(t *testing.T, c client.Client, user, file string) {
+	t.Helper()
+	for _, role := range documents(t, "../../deploy/rbac/"+file) {
+		kind := role.GetKind()
+		binding := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind + "Binding",
+			"metadata": map[string]any{"name": user + "-" + role.GetName()}, "roleRef": map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role.GetName()},
+			"subjects": []any{map[string]any{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}},
+		}}
+		binding.SetNamespace(role.GetNamespace())
+		for _, o := range []*unstructured.Unstructured{role, binding} {
+			must(t, c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test")))
+		}
+	}
 }
 
 // warnings are what the API server says beside its answers.

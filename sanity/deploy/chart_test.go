@@ -1,0 +1,165 @@
+package deploy_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+// TestLint has Helm look at the chart.
+func TestLint(t *testing.T) {
+	for _, values := range []string{"createNamespace=false", "monitoring.prometheus=true,monitoring.dashboard=true"} {
+		if out, err := helm(t, "lint", "--strict", "--set", values, chart); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+}
+
+// TestRenderedIsCurrent compares the base and the overlay with what the chart is rendered to now.
+func TestRenderedIsCurrent(t *testing.T) {
+	if out, err := exec.CommandContext(t.Context(), root+"/deploy/render.sh", "-check").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestWrongValues gives values that are refused, by a line that names them.
+func TestWrongValues(t *testing.T) {
+	for _, tc := range []struct{ set, says string }{
+		{"replicas=3", "additional properties 'replicas' not allowed"},
+		{"controller.replicas=0", "at '/controller/replicas': minimum: got 0, want 1"},
+		{"controller.replicas=two", "at '/controller/replicas': got string, want integer"},
+		{"controller.resources.limits.gpu=1", "at '/controller/resources/limits': additional properties 'gpu' not allowed"},
+		{"tierDirs={dev/shm}", "at '/tierDirs/0': 'dev/shm' does not match"},
+		{"tierDirs=null", "missing property 'tierDirs'"},
+		{"kubeletDir=/var/../etc", "at '/kubeletDir': '/var/../etc' does not match"},
+		{"image=millrace", "at '/image': 'millrace' does not match"},
+		{"alluxioImage=", "at '/alluxioImage': '' does not match"},
+		{"logLevel=verbose", "at '/logLevel': value must be one of 'debug', 'info', 'warn', 'error'"},
+		{"imagePullPolicy=Sometimes", "at '/imagePullPolicy': value must be one of"},
+		{"agent.quota=lots", "at '/agent/quota': 'lots' does not match"},
+		{"agent.memory=0Mi", "at '/agent/memory': '0Mi' does not match"},
+		{"maxUnavailable=0", "at '/maxUnavailable': minimum: got 0, want 1"},
+		{"maxUnavailable=200%", "at '/maxUnavailable': '200%' does not match"},
+		{"monitoring.grafana=true", "at '/monitoring': additional properties 'grafana' not allowed"},
+		{"networkPolicy=yes please", "at '/networkPolicy': got string, want boolean"},
+	} {
+		if out, err := helm(t, "template", "millrace", chart, "--set", tc.set); err == nil || !strings.Contains(out, tc.says) {
+			t.Errorf("--set %s: %v: got\n%s\nwant %q", tc.set, err, out, tc.says)
+		}
+	}
+}
+
+// TestSchemaKnowsAllValues compares the schema with the values, and both with the table in deploy/README.md.
+func TestSchemaKnowsAllValues(t *testing.T) {
+	values, schema := map[string]any{}, map[string]any{}
+	must(t, sigsyaml.Unmarshal([]byte(text(t, "deploy/chart/values.yaml")), &values))
+	must(t, json.Unmarshal([]byte(text(t, "deploy/chart/values.schema.json")), &schema))
+	have, known := map[string]string{}, map[string]bool{}
+	leaves(values, "", have)
+	properties(schema, "", known)
+	delete(known, "global") // Helm's own.
+	table := valuesTable(t)
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		if !known[name] {
+			t.Errorf("the schema does not know %s", name)
+		}
+		if table[name] != have[name] {
+			t.Errorf("deploy/README.md has for %s the default %q, values.yaml %q", name, table[name], have[name])
+		}
+		delete(known, name)
+		delete(table, name)
+	}
+	if len(known)+len(table) > 0 {
+		t.Errorf("values.yaml does not have %v of the schema and %v of deploy/README.md", known, table)
+	}
+}
+
+// leaves are the values by their paths, as JSON. What is called resources, a list or an empty map is one value.
+func leaves(values map[string]any, path string, into map[string]string) {
+	for name, v := range values {
+		inner, ok := v.(map[string]any)
+		if ok && len(inner) > 0 && name != "resources" {
+			leaves(inner, path+name+".", into)
+			continue
+		}
+		shown, _ := json.Marshal(v)
+		into[path+name] = strings.Trim(string(shown), `"`)
+	}
+}
+
+// properties are the paths that a schema has properties for.
+func properties(schema map[string]any, path string, into map[string]bool) {
+	inner, _ := schema["properties"].(map[string]any)
+	for name, v := range inner {
+		if p, _ := v.(map[string]any); p["properties"] != nil {
+			properties(p, path+name+".", into)
+			continue
+		}
+		into[path+name] = true
+	}
+}
+
+// valuesTable is the table of values in deploy/README.md: | `name` | `default` | meaning |.
+func valuesTable(t *testing.T) map[string]string {
+	t.Helper()
+	_, section, _ := strings.Cut(text(t, "deploy/README.md"), "## Values\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	table := map[string]string{}
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 && strings.HasPrefix(cells[1], " `") {
+			table[strings.Trim(cells[1], " `")] = strings.Trim(cells[2], " `")
+		}
+	}
+	return table
+}
+
+// TestPods looks at what all pods must have, whatever the values are.
+func TestPods(t *testing.T) {
+	seen := 0
+	for _, o := range render(t) {
+		spec, ok, _ := unstructured.NestedMap(o.Object, "spec", "template", "spec")
+		if !ok {
+			continue
+		}
+		seen++
+		labels, _, _ := unstructured.NestedStringMap(o.Object, "spec", "template", "metadata", "labels")
+		selector, _, _ := unstructured.NestedStringMap(o.Object, "spec", "selector", "matchLabels")
+		if labels["app.kubernetes.io/part-of"] != "millrace" {
+			t.Errorf("%s: runtimes' NetworkPolicies do not let its pods in: %v", o.GetName(), labels)
+		}
+		for name, value := range selector {
+			if labels[name] != value {
+				t.Errorf("%s selects by %s=%s, its pods have %v", o.GetName(), name, value, labels)
+			}
+		}
+		if spec["priorityClassName"] == nil || spec["serviceAccountName"] != o.GetName() {
+			t.Errorf("%s: priority %v, service account %v", o.GetName(), spec["priorityClassName"], spec["serviceAccountName"])
+		}
+		if token := spec["automountServiceAccountToken"]; token != (o.GetName() == "millrace-controller") {
+			t.Errorf("%s has a token of the API server: %v", o.GetName(), token)
+		}
+		containers, _, _ := unstructured.NestedSlice(spec, "containers")
+		for _, c := range containers {
+			c := c.(map[string]any)
+			security, _ := c["securityContext"].(map[string]any)
+			if c["livenessProbe"] == nil || c["readinessProbe"] == nil || security["readOnlyRootFilesystem"] != true {
+				t.Errorf("%s lacks a probe, or may write to its root: %v", o.GetName(), c)
+			}
+			if (security["privileged"] == true) != (o.GetName() == "millrace-node") {
+				t.Errorf("%s: privileged is %v", o.GetName(), security["privileged"])
+			}
+			if _, has, _ := unstructured.NestedString(c, "resources", "requests", "memory"); !has {
+				t.Errorf("%s requests no memory", o.GetName())
+			}
+		}
+	}
+	if seen != 3 {
+		t.Errorf("there are %d kinds of pods, want 3", seen)
+	}
+}

@@ -1,0 +1,168 @@
+package deploy_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"millrace.io/millrace/sanity/kube"
+)
+
+// kubectl runs kubectl, which must succeed.
+func kubectl(t *testing.T, s *kube.Server, args ...string) string {
+	t.Helper()
+	out, err := s.Kubectl(t.Context(), args...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// theNode is a node that only the API server knows, so that DaemonSets make a pod for it.
+const theNode = `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one", "labels": {"kubernetes.io/os": "linux"}},
+	"spec": {"taints": [{"key": "csi.millrace.io/not-ready", "effect": "NoSchedule"}]}}`
+
+// TestInstall installs, upgrades and removes, in each of the ways that deploy/README.md tells, on a real API server whose controllers make pods.
+// Whatever is refused, by validation, admission, Pod Security or a quota, shows here.
+func TestInstall(t *testing.T) {
+	kube.Need(t)
+	s := shared.Get(t)
+	kubectl(t, s, "apply", "-f", file(t, theNode))
+	t.Run("kustomize", func(t *testing.T) {
+		kubectl(t, s, "apply", "--server-side", "-k", base)
+		pods(t, s, "millrace-system")
+		if out := kubectl(t, s, "apply", "--server-side", "--dry-run=server", "-k", base, "-o", "name"); !strings.Contains(out, "csidriver.storage.k8s.io/csi.millrace.io") {
+			t.Errorf("applied again it says %s", out)
+		}
+		kubectl(t, s, "delete", "-k", base, "--wait=false")
+		eventually(t, "all is gone", func() string {
+			out, err := s.Kubectl(t.Context(), "get", "namespace,crd,csidriver,clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
+			if err != nil {
+				return err.Error() + out
+			}
+			return strings.ReplaceAll(strings.TrimSpace(out), "No resources found", "")
+		})
+	})
+	t.Run("helm", func(t *testing.T) { installByHelm(t, s) })
+}
+
+func installByHelm(t *testing.T, s *kube.Server) {
+	config, err := s.Kubeconfig("helm", "system:masters")
+	must(t, err)
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := helm(t, append(args, "--kubeconfig", config, "--namespace", "cache")...); err != nil {
+			t.Fatalf("helm %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	run("install", "millrace", chart, "--create-namespace")
+	pods(t, s, "cache")
+	var role struct {
+		Subjects []struct{ Name, Namespace string }
+	}
+	must(t, json.Unmarshal([]byte(kubectl(t, s, "get", "clusterrolebinding", "millrace-controller", "-o", "json")), &role))
+	if len(role.Subjects) != 1 || role.Subjects[0].Namespace != "cache" {
+		t.Errorf("the rights are given to %v", role.Subjects)
+	}
+	kubectl(t, s, "-n", "cache", "get", "role", "millrace-controller")
+
+	before := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-node", "-o", "jsonpath={.metadata.generation}")
+	run("upgrade", "millrace", chart, "--set", "agent.memory=96Mi,controller.startupTaint=false")
+	if args := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-agent", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(args, "--memory=96Mi") {
+		t.Errorf("after the upgrade the agent has the arguments %s", args)
+	}
+	if after := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-node", "-o", "jsonpath={.metadata.generation}"); after != before {
+		t.Errorf("an upgrade of the agent changed the driver's DaemonSet: generation %s became %s", before, after)
+	}
+	if out, err := s.Kubectl(t.Context(), "get", "clusterrole", "millrace-controller-nodes"); err == nil {
+		t.Errorf("without the startup taint the right to change nodes stays: %s", out)
+	}
+	run("uninstall", "millrace")
+	for _, crd := range []string{"datasets", "alluxioruntimes", "dataloads"} {
+		kubectl(t, s, "get", "crd", crd+".data.fluid.io")
+	}
+	if out, err := s.Kubectl(t.Context(), "get", "csidriver", "csi.millrace.io"); err == nil {
+		t.Errorf("the release has gone and left %s", out)
+	}
+}
+
+// pods waits until each workload has made its pods, and looks at what the API server made of them.
+func pods(t *testing.T, s *kube.Server, namespace string) {
+	t.Helper()
+	want := map[string]int{"controller": 2, "node": 1, "agent": 1}
+	eventually(t, "all pods are made", func() string {
+		var list corev1.PodList
+		must(t, json.Unmarshal([]byte(kubectl(t, s, "-n", namespace, "get", "pod", "-o", "json")), &list))
+		have := map[string]int{}
+		for i := range list.Items {
+			p := &list.Items[i]
+			have[p.Labels["app.kubernetes.io/component"]]++
+			if p.Spec.Priority == nil || *p.Spec.Priority < 2_000_000_000 {
+				t.Errorf("%s has the priority %v", p.Name, p.Spec.Priority)
+			}
+		}
+		if fmt.Sprint(have) == fmt.Sprint(want) {
+			return ""
+		}
+		return fmt.Sprintf("there are %v, want %v: %s", have, want, kubectl(t, s, "-n", namespace, "get", "events"))
+	})
+}
+
+// TestValuesAreAccepted renders the chart with values other than the defaults, and has the API server look at each object.
+func TestValuesAreAccepted(t *testing.T) {
+	kube.Need(t)
+	s := shared.Get(t)
+	if out, err := s.Kubectl(t.Context(), "create", "namespace", "values"); err != nil && !strings.Contains(out, "AlreadyExists") {
+		t.Fatal(err, out)
+	}
+	for _, values := range [][]string{
+		{"controller.startupTaint=false", "networkPolicy=false", "maxUnavailable=1", "image=example.org/millrace@sha256:" + strings.Repeat("ab", 32)},
+		{"tierDirs={/dev/shm,/mnt/ssd-0}", "localSources={/srv/data}", "nodeSelector.pool=cache", "imagePullSecrets={one,two}", "kubeletDir=/var/snap/kubelet"},
+		{"monitoring.dashboard=true", "monitoring.labels.release=prometheus", "node.resources=null", "controller.replicas=1"},
+	} {
+		for _, o := range render(t, values...) {
+			if o.GetNamespace() != "" {
+				// It is there already.
+				o.SetNamespace("values")
+			}
+			raw, err := sigsyaml.Marshal(o.Object)
+			must(t, err)
+			if out, err := s.Kubectl(t.Context(), "apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", file(t, string(raw))); err != nil {
+				t.Errorf("%v: %s %s: %v: %s", values, o.GetKind(), o.GetName(), err, out)
+			}
+		}
+	}
+}
+
+// file is a file with that text.
+func file(t *testing.T, content string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "object.yaml")
+	must(t, os.WriteFile(name, []byte(content), 0o600))
+	return name
+}
+
+const patience = 60 * time.Second
+
+// eventually asks until the answer is "", and fails with the last answer when it takes too long.
+func eventually(t *testing.T, what string, ask func() string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		last := ask()
+		if last == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for: %s; %s", what, last)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
