@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"millrace.io/millrace/sanity/machines"
@@ -47,9 +48,9 @@ func (r *rig) startMirror() (*machines.Machine, error) {
 		}
 	}
 	config := filepath.Join(r.cluster.Dir(), "httpd.conf")
-	var modules string
+	var modules strings.Builder
 	for _, name := range []string{"mpm_event", "authz_core", "autoindex", "dir", "mime"} {
-		modules += fmt.Sprintf("LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
+		fmt.Fprintf(&modules, "LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
 	}
 	err = os.WriteFile(config, fmt.Appendf(nil, `ServerRoot /run
 ServerName %s
@@ -68,7 +69,7 @@ AddType text/html .html
   IndexOptions FancyIndexing HTMLTable NameWidth=*
   Require all granted
 </Directory>
-`, mirrorName, mirrorAddress, modules, root, root), 0o600)
+`, mirrorName, mirrorAddress, modules.String(), root, root), 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,6 @@ type rig struct {
 
 	cluster *kubenodes.Cluster
 	mirror  *machines.Machine // the web server's machine
-	install transcript        // what the installation looked like
 }
 
 var shared rig
