@@ -22,7 +22,8 @@ func tainted(t *testing.T, c client.Client, name string) *corev1.Node {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{
 		{Key: "example.org/gpu", Value: "yes", Effect: corev1.TaintEffectNoSchedule},
-		{Key: startupTaint, Effect: corev1.TaintEffectNoExecute}, {Key: startupTaint, Effect: corev1.TaintEffectNoSchedule},
+		{Key: startupTaint, Effect: corev1.TaintEffectNoExecute},
+		{Key: startupTaint, Effect: corev1.TaintEffectNoSchedule},
 	}}}
 	must(t, c.Create(t.Context(), node))
 	t.Cleanup(func() { _ = client.IgnoreNotFound(c.Delete(t.Context(), node)) })

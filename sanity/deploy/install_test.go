@@ -54,6 +54,7 @@ func TestInstall(t *testing.T) {
 }
 
 func installByHelm(t *testing.T, s *kube.Server) {
+	t.Helper()
 	config, err := s.Kubeconfig("helm", "system:masters")
 	must(t, err)
 	run := func(args ...string) {

@@ -293,7 +293,9 @@ func TestMonitoringObjects(t *testing.T) {
 
 // unstructuredPorts is the name of the first port of a Service.
 func unstructuredPorts(o map[string]any) (name string, found bool, err error) {
-	var service struct{ Spec struct{ Ports []struct{ Name string } } }
+	var service struct {
+		Spec struct{ Ports []struct{ Name string } }
+	}
 	raw, err := json.Marshal(o)
 	if err == nil {
 		err = json.Unmarshal(raw, &service)
