@@ -290,21 +290,10 @@ func (f *file) openNext(s span) {
 	f.keep(f.c.newStream(f.life, w, f.l.block(s.k), s.k, r, f.l.length(s.k), nil))
 }
 
-// hasRoom tells whether a worker has room for so many bytes and a twentieth of its tier besides, as far as is known.
-func hasRoom(c cacheclient.Capacity, worker string, length int64) bool {
-	for _, l := range c.Levels {
-		if l.Where == worker {
-			return l.Used+length <= l.Quota-l.Quota/20
-		}
-	}
-	return true
-}
-
-// passive has the worker of this machine copy a block that is read from another, where that is wanted and pushes nothing out: a
-// copy is worth less than the only block of another file.
+// passive has the worker of this machine copy a block that is read from another, where that is wanted.
 func (f *file) passive(from *rpc.Worker, k int) {
 	here := f.c.local.all()
-	if !f.c.cfg.PassiveCache || len(here) == 0 || !hasRoom(f.c.Capacity(), here[0].Addr(), f.l.length(k)) || !f.c.begin() {
+	if !f.c.cfg.PassiveCache || len(here) == 0 || !f.c.begin() {
 		return
 	}
 	f.mu.Lock()

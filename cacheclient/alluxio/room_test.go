@@ -13,7 +13,7 @@ func TestHasRoom(t *testing.T) {
 		length int64
 		want   bool
 	}{
-		{"a:1", 50, true}, {"a:1", 51, false}, {"b:1", 950, true}, {"b:1", 951, false}, {"unknown:1", 1 << 40, true},
+		{"a:1", 50, true}, {"a:1", 51, false}, {"b:1", 950, true}, {"b:1", 951, false}, {"unknown:1", 1, false},
 	} {
 		if got := hasRoom(c, x.worker, x.length); got != x.want {
 			t.Errorf("%s has room for %d: %v", x.worker, x.length, got)

@@ -47,8 +47,6 @@ func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
 		Driver: b.Settings.Driver, VolumeHandle: name,
 		VolumeAttributes: map[string]string{
 			"source": "alluxio://" + strings.Join(b.masterAddresses(), ",") + b.root(),
-			// A block that a node reads from another one is copied to its own worker while that has room.
-			"option.passive_cache": "true",
 		},
 		NodeStageSecretRef: &corev1.SecretReference{Name: b.names.node(), Namespace: b.names.namespace},
 	}

@@ -51,6 +51,7 @@ func TestAPI(t *testing.T) {
 		{"MountAdded", r.mountAdded},
 		{"WorkersScaled", r.workersScaled},
 		{"Ephemeral", r.ephemeral},
+		{"S3", r.s3},
 	} {
 		t.Run(step.name, step.do)
 	}
