@@ -49,6 +49,28 @@ test: setup build ## all tests under the race detector, the summary last
 sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
 	@$(TOOL) gotestsum --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
 
+.PHONY: e2e-setup
+e2e-setup: setup
+	@sanity/setup.sh e2e
+	@$(GO) build -o bin/nodes ./sanity/nodes
+	@bin/nodes -prepare
+
+.PHONY: e2e
+e2e: e2e-setup ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
+	@MILLRACE_E2E=1 MILLRACE_E2E_PAGE=1 $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 60m ./sanity/kubenodes ./sanity/e2e
+
+.PHONY: e2e-short
+e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)
+	@MILLRACE_E2E=short $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m ./sanity/e2e
+
+.PHONY: nodes
+nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C (root)
+	@exec bin/nodes $(ARGS)
+
+.PHONY: image
+image: ## the container image for amd64 and arm64, without a daemon, into bin/image
+	@$(GO) run ./deploy/image -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
+
 # How long `make soak` kills.
 SOAK ?= 60s
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that the tests, the demo and the benchmarks use and this
 # machine lacks. Without root or apt-get it says what is missing and what is skipped because
-# of it. It never fails for that: whatever needs a missing program skips and says so.
+# of it. It never fails for that: whatever needs a missing program skips and says so. With the argument e2e it
+# installs what a cluster of nodes needs too.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 
@@ -20,13 +21,22 @@ apache2    | apache2-bin          | the tests against Apache httpd
 java       | default-jre-headless | the tests and benchmarks against Alluxio
 mvn        | maven                | the tests and benchmarks against Alluxio
 '
+[ "${1:-}" != e2e ] || needs+='
+containerd | containerd           | make e2e
+runc       | runc                 | make e2e
+nft        | nftables             | make e2e
+busybox    | busybox              | make e2e
+nsenter    | util-linux           | make e2e
+/usr/lib/cni/ptp | containernetworking-plugins | make e2e
+/etc/ssl/certs/ca-certificates.crt | ca-certificates | make e2e
+'
 
 missing() {
   local program package without
   while IFS='|' read -r program package without; do
     program=${program// /}
     [ -n "$program" ] || continue
-    command -v "$program" >/dev/null 2>&1 || printf '%s|%s|%s\n' "$program" "${package// /}" "${without# }"
+    command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || printf '%s|%s|%s\n' "$program" "${package// /}" "${without# }"
   done <<<"$needs"
 }
 

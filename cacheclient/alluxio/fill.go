@@ -165,17 +165,35 @@ func (c *Client) mayBring(ctx context.Context, length int64) (int64, error) {
 	return weight, nil
 }
 
-// filler is the worker that is to have a block, if it is of this machine.
+// filler is the worker that is to have a block, if it is of this machine: the first that has room for it, as whoever reads a
+// block once reads it again; without room, the one that all clients agree on, so that the blocks of a full worker are not pushed out
+// while another one is empty.
 func (c *Client) filler(ctx context.Context, id, length int64) (*rpc.Worker, error) {
 	here := c.local.all()
 	if len(here) == 0 || !c.mayTake(id) {
 		return nil, errNoFill
+	}
+	capacity := c.Capacity()
+	for _, w := range here {
+		if !w.Broken() && hasRoom(capacity, w.Addr(), length) {
+			return w, nil
+		}
 	}
 	ranked, err := c.rank(ctx, id, length)
 	if err != nil || len(ranked) == 0 || !c.local.is(ranked[0]) || ranked[0].Broken() {
 		return nil, errNoFill
 	}
 	return ranked[0], nil
+}
+
+// hasRoom tells whether a worker is known to have room for so many bytes and a twentieth of its tier besides.
+func hasRoom(c cacheclient.Capacity, worker string, length int64) bool {
+	for _, l := range c.Levels {
+		if l.Where == worker {
+			return l.Used+length <= l.Quota-l.Quota/20
+		}
+	}
+	return false
 }
 
 // newFill has the worker make the file.

@@ -147,6 +147,36 @@ func TestAColdFileCostsTheSourceOneRead(t *testing.T) {
 	}
 }
 
+// TestAColdFileGoesToThisMachine reads a file whose blocks would belong to two workers by their ranks: all of them go to the one of this
+// machine, which has room, and the source sends it once.
+func TestAColdFileGoesToThisMachine(t *testing.T) {
+	noLeaks(t)
+	c := shared.Get(t)
+	here := c.Workers()[0]
+	s := newCounted(t, c, 4*mib, serve.Options{BytesPerSecond: 100e6})
+	client := s.client(func(c *Config) { c.LocalHosts = []string{here.Host} })
+	eventually(t, 10*time.Second, "the worker's room is known", func() bool {
+		return hasRoom(client.Capacity(), client.local.all()[0].Addr(), 50*mib)
+	})
+	v := s.put("whole.bin", 50*mib+123)
+	f := open(t, client, v.path)
+	s.cost(1)
+	mustRead(t, f, v, mib)
+	awaitCached(t, client, v.path)
+	l := f.(*file).l
+	for k := range l.blocks() {
+		if info, err := os.Stat(blockPath(here, l.block(k))); err != nil || info.Size() != l.length(k) {
+			t.Errorf("block %d is not here: %v", k, err)
+		}
+	}
+	if n := tiers(t, c, l, v); n != l.blocks() {
+		t.Errorf("%d blocks are in tiers, and the file has %d", n, l.blocks())
+	}
+	if cost := s.cost(v.size); cost > 1.02 {
+		t.Errorf("the source sent %.3f times the file", cost)
+	}
+}
+
 // TestWorkersReadTheSource has this process read no source.
 func TestWorkersReadTheSource(t *testing.T) {
 	noLeaks(t)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
 // roundPatience bounds one round.
@@ -149,13 +150,26 @@ func leads(roles map[string]rpc.Role) bool {
 	return false
 }
 
+// silentAfter is how many seconds a worker may say nothing before it counts as gone; it speaks each second. The masters themselves keep
+// it for five minutes, and with it what a pod held that was replaced since, under another address.
+const silentAfter = 15
+
 // numbers reads the workers and what they hold.
 func numbers(ctx context.Context, conn *rpc.Cluster, state *State) error {
 	infos, err := conn.WorkerInfos(ctx)
 	if err != nil {
 		return err
 	}
+	count(infos, state)
+	return nil
+}
+
+// count adds up the workers that speak.
+func count(infos []*wire.WorkerInfo, state *State) {
 	for _, info := range infos {
+		if info.GetLastContactSec() > silentAfter {
+			continue
+		}
 		host := info.GetAddress().GetContainerHost()
 		if host == "" {
 			host = info.GetAddress().GetHost()
@@ -169,7 +183,6 @@ func numbers(ctx context.Context, conn *rpc.Cluster, state *State) error {
 		state.Used += w.Used
 	}
 	slices.SortFunc(state.Workers, func(a, b Worker) int { return strings.Compare(a.Address, b.Address) })
-	return nil
 }
 
 // leaderName is the host and port in what a master calls the leader, which is how Java shows an address: "host/10.0.0.1:19998", and with

@@ -1,6 +1,27 @@
 package masters
 
-import "testing"
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"millrace.io/millrace/cacheclient/alluxio/wire"
+)
+
+// TestSilentWorkers has a worker that was replaced by one with another address: it does not count any more.
+func TestSilentWorkers(t *testing.T) {
+	worker := func(host string, silent int32) *wire.WorkerInfo {
+		return &wire.WorkerInfo{
+			Address:        &wire.WorkerNetAddress{Host: &host, RpcPort: proto.Int32(29999)},
+			LastContactSec: &silent, CapacityBytes: proto.Int64(100), UsedBytes: proto.Int64(10),
+		}
+	}
+	var state State
+	count([]*wire.WorkerInfo{worker("b", 0), worker("gone", silentAfter+1), worker("a", silentAfter)}, &state)
+	if len(state.Workers) != 2 || state.Workers[0].Address != "a:29999" || state.Capacity != 200 || state.Used != 20 {
+		t.Errorf("%+v", state)
+	}
+}
 
 func TestLeaderName(t *testing.T) {
 	for address, want := range map[string]string{

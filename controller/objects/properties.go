@@ -69,6 +69,8 @@ func (b *builder) common() map[string]string {
 		"alluxio.user.file.create.ttl.action":   "FREE",
 		"alluxio.user.file.replication.max":     strconv.Itoa(int(max(b.spec.Data.Replicas, 1))),
 		"alluxio.user.block.size.bytes.default": "64MB",
+		// An object has no permissions, and Alluxio's 0700 would hide it from every pod that is not root.
+		"alluxio.underfs.s3.default.mode": "0755",
 	}
 	if n == 1 {
 		// Workers of a single master do not look at the list.

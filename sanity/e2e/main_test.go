@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 	machines.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	shared.ctx = ctx
+	shared.ctx = ctx //nolint:fatcontext // It is the whole run's.
 	code := m.Run()
 	if err := shared.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "the cluster:", err)

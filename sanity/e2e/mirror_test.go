@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"millrace.io/millrace/sanity/machines"
 	"millrace.io/millrace/sanity/pattern"
@@ -46,9 +48,9 @@ func (r *rig) startMirror() (*machines.Machine, error) {
 		}
 	}
 	config := filepath.Join(r.cluster.Dir(), "httpd.conf")
-	var modules string
-	for _, name := range []string{"mpm_event", "authz_core", "autoindex", "dir", "mime", "unixd"} {
-		modules += fmt.Sprintf("LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
+	var modules strings.Builder
+	for _, name := range []string{"mpm_event", "authz_core", "autoindex", "dir", "mime"} {
+		fmt.Fprintf(&modules, "LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", name, name)
 	}
 	err = os.WriteFile(config, fmt.Appendf(nil, `ServerRoot /run
 ServerName %s
@@ -67,7 +69,7 @@ AddType text/html .html
   IndexOptions FancyIndexing HTMLTable NameWidth=*
   Require all granted
 </Directory>
-`, mirrorName, mirrorAddress, modules, root, root), 0o600)
+`, mirrorName, mirrorAddress, modules.String(), root, root), 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +78,19 @@ AddType text/html .html
 
 func (r *rig) htdocs() string { return filepath.Join(r.cluster.Dir(), "htdocs") }
 
+// startApache returns when the server answers.
 func (r *rig) startApache(m *machines.Machine) error {
-	return m.StartService(r.ctx, apacheService, "apache2", "-f", filepath.Join(r.cluster.Dir(), "httpd.conf"), "-DFOREGROUND")
+	err := m.StartService(r.ctx, apacheService, "apache2", "-f", filepath.Join(r.cluster.Dir(), "httpd.conf"), "-DFOREGROUND")
+	for range 100 {
+		if err != nil {
+			return err
+		}
+		conn, dialErr := m.Dial(r.ctx, "tcp", mirrorAddress+":80")
+		if dialErr == nil {
+			return conn.Close()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	said, _ := os.ReadFile(m.Log(apacheService))
+	return fmt.Errorf("Apache does not answer: %s", said)
 }

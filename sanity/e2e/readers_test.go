@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func (r *rig) startReader(t *testing.T, node, claim, dir, suffix string) (pod st
 	await(t, time.Minute, pod+" reads", func() error {
 		seen, err := r.seen(t, pod, time.Time{})
 		if err == nil && seen.reads == 0 {
-			err = fmt.Errorf("no read")
+			err = errors.New("no read")
 		}
 		return err
 	})
@@ -98,7 +99,7 @@ func (r *rig) unharmed(t *testing.T, since time.Time, pods ...string) {
 		await(t, time.Minute, pod+" reads on", func() error {
 			v, err := r.seen(t, pod, time.Now().Add(-1500*time.Millisecond))
 			if err == nil && v.reads == 0 {
-				err = fmt.Errorf("nothing")
+				err = errors.New("nothing")
 			}
 			return err
 		})

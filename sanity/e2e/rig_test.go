@@ -26,7 +26,6 @@ type rig struct {
 
 	cluster *kubenodes.Cluster
 	mirror  *machines.Machine // the web server's machine
-	install transcript        // what the installation looked like
 }
 
 var shared rig
@@ -55,6 +54,15 @@ func get(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	return &shared
+}
+
+// hold keeps the cluster of a test that failed as it is until the run is interrupted, where MILLRACE_E2E_HOLD asks for it.
+func (r *rig) hold(t *testing.T) {
+	t.Helper()
+	if t.Failed() && os.Getenv("MILLRACE_E2E_HOLD") != "" && r.ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "%s failed, and its cluster is kept until Ctrl-C: %s\n", t.Name(), r.cluster.KubectlLine("get pods -A"))
+		<-r.ctx.Done()
+	}
 }
 
 func (r *rig) start(t *testing.T) error {

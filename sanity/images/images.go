@@ -42,7 +42,15 @@ func Build(ctx context.Context, dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	recipes := []recipe{{kubenodes.PauseImage, pause}, {Busybox, busybox}, {Nginx, nginx}, {alluxioTag, alluxio}}
+	return build(ctx, dir, recipe{kubenodes.PauseImage, pause}, recipe{Busybox, busybox}, recipe{Nginx, nginx}, recipe{alluxioTag, alluxio})
+}
+
+// Small is Build without Nginx and Alluxio.
+func Small(ctx context.Context, dir string) ([]string, error) {
+	return build(ctx, dir, recipe{kubenodes.PauseImage, pause}, recipe{Busybox, busybox})
+}
+
+func build(ctx context.Context, dir string, recipes ...recipe) ([]string, error) {
 	archives := make([]string, len(recipes))
 	var all errgroup.Group
 	for i, r := range recipes {

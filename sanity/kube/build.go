@@ -83,7 +83,7 @@ func NodesBuilt() bool {
 }
 
 // built has the programs made by one process at a time.
-func built(make func(dir string) error) (string, error) {
+func built(build func(dir string) error) (string, error) {
 	dir, err := place()
 	if err != nil {
 		return "", err
@@ -99,7 +99,7 @@ func built(make func(dir string) error) (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}
-	return dir, make(dir)
+	return dir, build(dir)
 }
 
 // buildAPI makes etcd and programs of Kubernetes.

@@ -107,7 +107,8 @@ func networkConfig(pods string) string {
 // corefile has a server for each kind of names: in one, the template, which refuses at once all names that are not ours, would come
 // before those that know them.
 func (c *Cluster) corefile() string {
-	text := fmt.Sprintf(`cluster.local:53 in-addr.arpa:53 {
+	var text strings.Builder
+	fmt.Fprintf(&text, `cluster.local:53 in-addr.arpa:53 {
   bind %[1]s
   errors
   kubernetes cluster.local in-addr.arpa {
@@ -128,9 +129,9 @@ func (c *Cluster) corefile() string {
 }
 `, ControlPlane, c.kubeconfig("admin"), indent(strings.TrimPrefix(c.hosts(), "127.0.0.1 localhost\n")))
 	for _, name := range slices.Sorted(maps.Keys(c.options.Names)) {
-		text += fmt.Sprintf("%s:53 {\n  bind %s\n  hosts {\n    %s %s\n  }\n}\n", name, ControlPlane, c.options.Names[name], name)
+		fmt.Fprintf(&text, "%s:53 {\n  bind %s\n  hosts {\n    %s %s\n  }\n}\n", name, ControlPlane, c.options.Names[name], name)
 	}
-	return text
+	return text.String()
 }
 
 func indent(text string) string {

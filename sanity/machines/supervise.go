@@ -69,7 +69,7 @@ func run(c Config) (keep bool, err error) {
 	}
 	_ = first.Kill()
 	select {
-	case <-died:
+	case <-died: //nolint:errcheck // It was killed.
 		return keep, err
 	case <-time.After(30 * time.Second):
 		return keep, errors.Join(err, errors.New("its processes do not end"))

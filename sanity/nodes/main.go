@@ -62,12 +62,13 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	return c.Stop()
 }
 
-// prepareMachine builds what is built once.
+// prepareMachine builds what is built once. Where there can be no cluster it says so, as the tests do that are skipped then.
 func prepareMachine(ctx context.Context, log func(string, ...any)) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
 	if err := kubenodes.Check(); err != nil {
-		return err
+		log("setup: %v; the tests on a cluster of nodes are skipped without it", err)
+		return nil
 	}
 	if !kubenodes.Built() {
 		log("setup: building Kubernetes' programs for nodes, once: some minutes")
