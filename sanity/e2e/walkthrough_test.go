@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace.io/millrace/sanity/machines"
 	"millrace.io/millrace/sanity/pattern"
 )
 
@@ -28,6 +29,8 @@ const (
 	runningLimit = 3 * time.Second
 	fasterLeast  = 20.0
 	nativeMost   = 1.5
+	// Of the controller, the driver and the agent of a node, in bytes, before there is any Dataset.
+	footprintMost = 150_000_000
 )
 
 // walk is the walkthrough on its way.
@@ -83,6 +86,31 @@ func (w *walk) installed(t *testing.T) {
 	if n := len(lines(out)) - 1; n != 6 {
 		t.Errorf("%d pods, not 6: two controllers, and the driver and the agent on each node", n)
 	}
+	for _, m := range w.cluster.Nodes() {
+		used, err := w.footprint(t, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("controller, driver and agent of %s: %d MB", m.Name(), used/1e6)
+		if used > footprintMost {
+			t.Errorf("controller, driver and agent of %s take %d MB, more than %d", m.Name(), used/1e6, footprintMost/1_000_000)
+		}
+	}
+}
+
+// footprint is the memory in bytes of millrace's processes on a node, what they share counted once.
+func (w *walk) footprint(t *testing.T, m *machines.Machine) (int64, error) {
+	t.Helper()
+	out, err := m.Command(t.Context(), "sh", "-c",
+		`for p in $(pgrep -f '^(/usr/bin/)?millrace (controller|node|agent) '); do grep ^Pss: /proc/$p/smaps_rollup; done | awk '{kib += $2; n++} END {print n, kib}'`).Output()
+	if err != nil {
+		return 0, err
+	}
+	var n, kib int64
+	if _, err := fmt.Sscan(string(out), &n, &kib); err != nil || n != 3 {
+		return 0, fmt.Errorf("%d processes of millrace on %s, not 3: %q, %w", n, m.Name(), out, err)
+	}
+	return kib << 10, nil
 }
 
 func (w *walk) kubectl(t *testing.T, command string) string {
