@@ -32,6 +32,7 @@ setup: ## install what the tests and benchmarks use and this machine lacks (root
 	@$(GO) mod download
 	@$(GO) run ./sanity/alluxio -prepare
 	@$(GO) run ./sanity/apiserver -prepare
+	@$(HELM) version >/dev/null
 
 .PHONY: test
 test: setup build ## all tests under the race detector, the summary last
@@ -159,7 +160,7 @@ RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set
 
 .PHONY: deploy
 deploy: ## install into the cluster that kubectl reaches: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
-	@$(RENDER) | $(KUBECTL) apply --server-side -f -
+	@$(RENDER) | $(KUBECTL) apply --server-side --force-conflicts -f -
 	@for part in deployment/millrace-controller daemonset/millrace-node daemonset/millrace-agent; do \
 		$(KUBECTL) -n '$(NAMESPACE)' rollout status --timeout 5m "$$part"; \
 	done

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -41,7 +42,7 @@ type agentConfig struct {
 	quota, keep, memory  int64
 	allowLocal           []string
 	localHosts           []string
-	admin                netip.AddrPort
+	probes               string
 	logLevel, logFormat  string
 }
 
@@ -77,7 +78,7 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 		c.localHosts = append(c.localHosts, s)
 		return nil
 	})
-	parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics for others than this machine; none is no listener", "none", parseAdmin)
+	parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", parseProbes)
 	f.logging(&c.logLevel, &c.logFormat)
 	rest, err := f.parse(args)
 	if err != nil {
@@ -87,6 +88,21 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 		return nil, f.wrong("agent takes no arguments, not %q", rest[0])
 	}
 	return c, nil
+}
+
+// parseProbes reads the address of health and metrics; "" stands for none. Without a host it is all addresses, of whichever family the machine has.
+func parseProbes(s string) (string, error) {
+	if s == "none" {
+		return "", nil
+	}
+	whole := s
+	if strings.HasPrefix(s, ":") {
+		whole = "[::]" + s
+	}
+	if _, err := netip.ParseAddrPort(whole); err != nil {
+		return "", errors.New("not an address: accepted are a port such as :9064, an IP address and a port such as 127.0.0.1:9064, or none")
+	}
+	return s, nil
 }
 
 // absolutePath adds a value to list.
@@ -141,8 +157,8 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 	}
 	server := agent.New(log)
 	var probes net.Listener
-	if c.admin.IsValid() {
-		if probes, err = listenOn(ctx, "--metrics-listen", c.admin); err != nil {
+	if c.probes != "" {
+		if probes, err = listenOn(ctx, "--metrics-listen", c.probes); err != nil {
 			return errors.Join(err, ask.Close())
 		}
 	}

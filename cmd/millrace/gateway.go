@@ -164,7 +164,7 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	if err != nil {
 		return err
 	}
-	s3, err := listenOn(ctx, "--listen", c.listen)
+	s3, err := listenOn(ctx, "--listen", c.listen.String())
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	}
 	var admin net.Listener
 	if c.admin.IsValid() {
-		if admin, err = listenOn(ctx, "--metrics-listen", c.admin); err != nil {
+		if admin, err = listenOn(ctx, "--metrics-listen", c.admin.String()); err != nil {
 			_ = s3.Close()
 			return err
 		}
@@ -185,8 +185,8 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	return g.Serve(ctx, s3, admin)
 }
 
-func listenOn(ctx context.Context, flag string, address netip.AddrPort) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address.String())
+func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		var why syscall.Errno
 		if errors.As(err, &why) {

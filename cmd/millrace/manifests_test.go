@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -120,7 +121,7 @@ func TestManifestsOfNodes(t *testing.T) {
 		t.Error(err)
 	}
 	probed(t, &nodeContainer, map[string]string{"/healthz": node.driver.Health, "/readyz": node.driver.Health})
-	probed(t, &agentContainer, map[string]string{"/healthz": served.admin.String()})
+	probed(t, &agentContainer, map[string]string{"/healthz": served.probes})
 	for _, path := range []string{node.driver.Endpoint, node.driver.StateDir, node.driver.RegistrationDir, node.driver.AgentSocket, "/var/lib/kubelet/pods", "/sys/fs/fuse/connections"} {
 		if !shows(&nodePod, path) {
 			t.Errorf("the driver does not see the node's %s", path)
@@ -151,6 +152,20 @@ func TestManifestOfController(t *testing.T) {
 	for _, args := range [][]string{{"--startup-taint", "not a key"}, {"--startup-taint", ""}} {
 		if _, err := parseController(args, io.Discard); err == nil {
 			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+// TestProbesAddress reads addresses that are accepted, and others.
+func TestProbesAddress(t *testing.T) {
+	for _, good := range []string{":9064", "127.0.0.1:9064", "[::1]:0", "none"} {
+		if _, err := parseAgent([]string{"--metrics-listen", good}, io.Discard); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"", "9064", ":", ":x", ":65536", "localhost:9064", "::1:9064"} {
+		if _, err := parseAgent([]string{"--metrics-listen", bad}, io.Discard); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("--metrics-listen %q is not an address: accepted are a port", bad)) {
+			t.Errorf("%q: %v", bad, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	sigsyaml "sigs.k8s.io/yaml"
 )
@@ -89,7 +90,10 @@ func leaves(values map[string]any, path string, into map[string]string) {
 			continue
 		}
 		shown, _ := json.Marshal(v)
-		into[path+name] = strings.Trim(string(shown), `"`)
+		if text, ok := v.(string); ok && text != "" {
+			shown = []byte(text)
+		}
+		into[path+name] = string(shown)
 	}
 }
 
@@ -121,7 +125,7 @@ func valuesTable(t *testing.T) map[string]string {
 
 // TestPods looks at what all pods must have, whatever the values are.
 func TestPods(t *testing.T) {
-	seen := 0
+	seen, memory := 0, int64(0)
 	for _, o := range render(t) {
 		spec, ok, _ := unstructured.NestedMap(o.Object, "spec", "template", "spec")
 		if !ok {
@@ -154,10 +158,20 @@ func TestPods(t *testing.T) {
 			if (security["privileged"] == true) != (o.GetName() == "millrace-node") {
 				t.Errorf("%s: privileged is %v", o.GetName(), security["privileged"])
 			}
-			if _, has, _ := unstructured.NestedString(c, "resources", "requests", "memory"); !has {
-				t.Errorf("%s requests no memory", o.GetName())
+			request, _, _ := unstructured.NestedString(c, "resources", "requests", "memory")
+			size, err := resource.ParseQuantity(request)
+			if err != nil {
+				t.Errorf("%s requests the memory %q: %v", o.GetName(), request, err)
 			}
+			replicas, found, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "replicas")
+			if n, ok := replicas.(int64); found && ok {
+				size.Mul(n)
+			}
+			memory += size.Value()
 		}
+	}
+	if memory > 150e6 {
+		t.Errorf("on a cluster of one node %d bytes of memory are asked for before there is a Dataset", memory)
 	}
 	if seen != 3 {
 		t.Errorf("there are %d kinds of pods, want 3", seen)

@@ -4,12 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"millrace.io/millrace/sanity/kube"
@@ -38,19 +43,40 @@ func TestInstall(t *testing.T) {
 	t.Run("kustomize", func(t *testing.T) {
 		kubectl(t, s, "apply", "--server-side", "-k", base)
 		pods(t, s, "millrace-system")
+		onlyTheTaint(t, s)
 		if out := kubectl(t, s, "apply", "--server-side", "--dry-run=server", "-k", base, "-o", "name"); !strings.Contains(out, "csidriver.storage.k8s.io/csi.millrace.io") {
 			t.Errorf("applied again it says %s", out)
 		}
-		kubectl(t, s, "delete", "-k", base, "--wait=false")
-		eventually(t, "all is gone", func() string {
-			out, err := s.Kubectl(t.Context(), "get", "namespace,crd,csidriver,clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
-			if err != nil {
-				return err.Error() + out
-			}
-			return strings.ReplaceAll(strings.TrimSpace(out), "No resources found", "")
-		})
+		undeploy(t, s)
 	})
 	t.Run("helm", func(t *testing.T) { installByHelm(t, s) })
+}
+
+// undeploy removes what was installed, as `make undeploy` does: not while a Dataset is left, and then everything.
+func undeploy(t *testing.T, s *kube.Server) {
+	t.Helper()
+	config, err := s.Kubeconfig("undeploy", "system:masters")
+	must(t, err)
+	run := func() (string, error) {
+		out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "undeploy", "KUBECTL="+s.KubectlPath()+" --kubeconfig="+config).CombinedOutput()
+		return string(out), err
+	}
+	kubectl(t, s, "apply", "-f", file(t, "{apiVersion: data.fluid.io/v1alpha1, kind: Dataset, metadata: {name: left}, spec: {mounts: [{mountPoint: 'https://example.org/'}]}}"))
+	if out, err := run(); err == nil || !strings.Contains(out, "1 Datasets, AlluxioRuntimes and DataLoads are left") {
+		t.Errorf("with a Dataset make undeploy ends with %v: %s", err, out)
+	}
+	kubectl(t, s, "get", "-n", "millrace-system", "deployment", "millrace-controller")
+	kubectl(t, s, "delete", "dataset", "left")
+	// The second time nothing is there.
+	for range 2 {
+		if out, err := run(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	left := kubectl(t, s, "get", "namespace,crd,csidriver,clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding", "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
+	if strings.Contains(left, "millrace") || strings.Contains(left, "fluid") {
+		t.Errorf("make undeploy leaves %s", left)
+	}
 }
 
 func installByHelm(t *testing.T, s *kube.Server) {
@@ -63,7 +89,16 @@ func installByHelm(t *testing.T, s *kube.Server) {
 			t.Fatalf("helm %s: %v: %s", strings.Join(args, " "), err, out)
 		}
 	}
-	run("install", "millrace", chart, "--create-namespace")
+	// Fluid's CRDs, or such as were applied by hand, belong to no release.
+	old := strings.Replace(text(t, "deploy/crd/data.fluid.io_datasets.yaml"), "- dataset\n", "- ds\n", 1)
+	kubectl(t, s, "create", "-f", file(t, old))
+	if out, err := helm(t, "install", "millrace", chart, "--create-namespace", "--kubeconfig", config, "--namespace", "cache"); err == nil || !strings.Contains(out, "ownership") {
+		t.Errorf("without --take-ownership: %v: %s", err, out)
+	}
+	run("install", "millrace", chart, "--create-namespace", "--take-ownership", "--force-conflicts")
+	if names := kubectl(t, s, "get", "crd", "datasets.data.fluid.io", "-o", "jsonpath={.spec.names.shortNames}"); names != `["dataset"]` {
+		t.Errorf("the CRD that was there before has the short names %s", names)
+	}
 	pods(t, s, "cache")
 	var role struct {
 		Subjects []struct{ Name, Namespace string }
@@ -91,6 +126,47 @@ func installByHelm(t *testing.T, s *kube.Server) {
 	}
 	if out, err := s.Kubectl(t.Context(), "get", "csidriver", "csi.millrace.io"); err == nil {
 		t.Errorf("the release has gone and left %s", out)
+	}
+	run("install", "millrace", chart)
+	run("uninstall", "millrace")
+}
+
+// onlyTheTaint tries what the controller's right to patch nodes is good for.
+func onlyTheTaint(t *testing.T, s *kube.Server) {
+	t.Helper()
+	config, err := s.Config("system:serviceaccount:millrace-system:millrace-controller")
+	must(t, err)
+	c, err := client.New(config, client.Options{})
+	must(t, err)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}}
+	patch := func(text string) error {
+		return c.Patch(t.Context(), node.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(text)))
+	}
+	const mine, other = `{"key": "csi.millrace.io/not-ready", "effect": "NoSchedule"}`, `{"key": "example.org/gpu", "effect": "NoSchedule"}`
+	kubectl(t, s, "patch", "node", "one", "--type=merge", "-p", `{"spec": {"taints": [`+mine+", "+other+`]}}`)
+	// A policy takes a moment until it is in force.
+	tries := 0
+	eventually(t, "a label is refused", func() string {
+		tries++
+		if err := patch(fmt.Sprintf(`{"metadata": {"labels": {"try": "%d"}}}`, tries)); err == nil || !strings.Contains(err.Error(), "changes nothing of a node but its taints") {
+			return fmt.Sprint("it ends with ", err)
+		}
+		return ""
+	})
+	for _, tc := range []struct{ patch, says string }{
+		{`{"spec": {"taints": [` + mine + `]}}`, "changes no other"},
+		{`{"spec": {"taints": [` + mine + ", " + other + `, {"key": "more", "effect": "NoExecute"}]}}`, "changes no other"},
+		{`{"spec": {"unschedulable": true}}`, "changes nothing of a node but its taints"},
+		{`{"metadata": {"annotations": {"a": "b"}}}`, "changes nothing of a node but its taints"},
+		{`{"metadata": {"finalizers": ["example.org/mine"]}}`, "changes nothing of a node but its taints"},
+	} {
+		if err := patch(tc.patch); err == nil || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("the patch %s ends with %v, want %q", tc.patch, err, tc.says)
+		}
+	}
+	must(t, patch(`{"spec": {"taints": [`+other+`]}}`))
+	if err := c.Delete(t.Context(), node); !apierrors.IsForbidden(err) {
+		t.Errorf("the controller may delete nodes: %v", err)
 	}
 }
 
@@ -120,6 +196,9 @@ func pods(t *testing.T, s *kube.Server, namespace string) {
 func TestValuesAreAccepted(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)
+	if overlay := kubectl(t, s, "kustomize", root+"/deploy/kustomize/monitoring"); !strings.Contains(overlay, "kind: PrometheusRule") || !strings.Contains(overlay, "kind: CSIDriver") {
+		t.Errorf("the overlay with monitoring is\n%s", overlay)
+	}
 	if out, err := s.Kubectl(t.Context(), "create", "namespace", "values"); err != nil && !strings.Contains(out, "AlreadyExists") {
 		t.Fatal(err, out)
 	}
