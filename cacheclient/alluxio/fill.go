@@ -186,14 +186,15 @@ func (c *Client) filler(ctx context.Context, id, length int64) (*rpc.Worker, err
 	return ranked[0], nil
 }
 
-// hasRoom tells whether a worker is known to have room for so many bytes and a twentieth of its tier besides.
+// hasRoom tells whether a worker has room for so many bytes and a twentieth of its tier besides. Before the masters have told of
+// any, it has: a worker refuses what it cannot take.
 func hasRoom(c cacheclient.Capacity, worker string, length int64) bool {
 	for _, l := range c.Levels {
 		if l.Where == worker {
 			return l.Used+length <= l.Quota-l.Quota/20
 		}
 	}
-	return false
+	return len(c.Levels) == 0
 }
 
 // newFill has the worker make the file.

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 )
@@ -22,4 +25,25 @@ func openAlluxio(ctx context.Context, source string, cfg alluxio.Config, given a
 		return nil, err
 	}
 	return alluxio.New(ctx, cfg)
+}
+
+// openVolume is openAlluxio for a volume that is staged. One that has nothing, neither a mount nor a file, is not there yet: a
+// Dataset's masters lead a moment before the controller has made its mounts, and a pod that was started that early would run on an empty directory.
+// Whoever stages it tries again.
+func openVolume(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) (cacheclient.Client, error) {
+	client, err := openAlluxio(ctx, source, cfg, given)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Deferred {
+		return client, nil
+	}
+	page, err := client.List(ctx, "", 0, 1, false)
+	if err == nil && len(page.Entries) == 0 {
+		err = fmt.Errorf("%s is empty: nothing is mounted there yet: %w", source, cacheclient.ErrUnavailable)
+	}
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return client, nil
 }

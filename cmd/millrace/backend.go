@@ -42,7 +42,7 @@ func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (ca
 	timeout := orDefault(v.Timeout, 10*time.Second)
 	revalidate := orDefault(v.Revalidate, time.Minute)
 	if isAlluxio(v.Source) {
-		return openAlluxio(ctx, v.Source, alluxio.Config{
+		return openVolume(ctx, v.Source, alluxio.Config{
 			// The mount table names directories as the masters see them; those of this node are another matter.
 			SourceOptions: ufs.Options{Within: b.allowLocal}, NoLocalSources: len(b.allowLocal) == 0,
 			TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,

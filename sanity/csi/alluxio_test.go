@@ -2,6 +2,7 @@ package csi_test
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,5 +42,23 @@ func TestAlluxioVolume(t *testing.T) {
 	for _, pod := range []string{"pod-1", "pod-2"} {
 		n.must("unpublish", n.unpublish(t.Context(), "a", pod))
 	}
+	n.must("unstage", n.unstage(t.Context(), "a"))
+}
+
+// TestEmptyAlluxioVolume stages a volume of a cluster in which nothing is mounted yet: that fails, until something is.
+func TestEmptyAlluxioVolume(t *testing.T) {
+	n := newNode(t)
+	c := cluster.ForTest(t, cluster.Config{Masters: 1, Workers: 1})
+	n.url = c.Address()
+	n.startAgent()
+	n.startPlugin()
+	n.waitReady()
+	if err := n.stage(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("an empty cluster is staged: %v", err)
+	}
+	if out, err := c.Shell(t.Context(), "mkdir", "/there"); err != nil {
+		t.Fatal(out, err)
+	}
+	n.must("stage", n.stage(t.Context(), "a"))
 	n.must("unstage", n.unstage(t.Context(), "a"))
 }
