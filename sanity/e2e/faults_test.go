@@ -18,8 +18,8 @@ type faults struct {
 	readers []string // of node1 and of node2
 }
 
-// TestFaults has parts of a cluster fail under readers, who must not see an error.
-func TestFaults(t *testing.T) {
+// testFaults has parts of a cluster fail under readers, who must not see an error.
+func testFaults(t *testing.T) {
 	f := &faults{rig: get(t)}
 	f.begin(t)
 	for _, fault := range []struct {
