@@ -57,7 +57,7 @@ e2e-setup: setup
 
 .PHONY: e2e
 e2e: e2e-setup ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
-	@MILLRACE_E2E=1 MILLRACE_E2E_PAGE=1 $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 60m ./sanity/kubenodes ./sanity/e2e
+	@MILLRACE_E2E=1 MILLRACE_E2E_PAGE=1 $(TOOL) gotestsum --format standard-verbose -- -p 1 -count 1 -timeout 60m ./sanity/kubenodes ./sanity/e2e
 
 .PHONY: e2e-short
 e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)

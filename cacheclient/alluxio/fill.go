@@ -175,7 +175,7 @@ func (c *Client) filler(ctx context.Context, id, length int64) (*rpc.Worker, err
 	}
 	capacity := c.Capacity()
 	for _, w := range here {
-		if !w.Broken() && hasRoom(capacity, w.Addr(), length) {
+		if !w.Broken() && (w.Capacity() == 0 || length <= w.Capacity()) && hasRoom(capacity, w.Addr(), length) {
 			return w, nil
 		}
 	}

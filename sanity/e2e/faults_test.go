@@ -18,8 +18,8 @@ type faults struct {
 	readers []string // of node1 and of node2
 }
 
-// TestFaults has parts of a cluster fail under readers, who must not see an error.
-func TestFaults(t *testing.T) {
+// testFaults has parts of a cluster fail under readers, who must not see an error.
+func testFaults(t *testing.T) {
 	f := &faults{rig: get(t)}
 	f.begin(t)
 	for _, fault := range []struct {
@@ -36,6 +36,7 @@ func TestFaults(t *testing.T) {
 		{"SourceDown", true, f.sourceDown},
 		{"APIDown", true, f.apiDown},
 		{"NodePowerCut", true, f.nodePowerCut},
+		{"Deleted", false, f.deleted},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			if fault.long && os.Getenv("MILLRACE_E2E") == "short" {
@@ -57,10 +58,8 @@ func (f *faults) begin(t *testing.T) {
 		if err := f.mirror.Limit(wire); err != nil {
 			t.Error(err)
 		}
-		if _, err := f.cluster.Kubectl(f.ctx, "delete", "-f", examples, "--ignore-not-found", "--timeout=180s"); err != nil {
-			t.Error(err)
-		}
-		await(t, 2*time.Minute, "everything gone", func() error { return f.gone(t) })
+		// What a test that was ended left.
+		_, _ = f.cluster.Kubectl(f.ctx, "delete", "-f", examples, "--ignore-not-found", "--timeout=180s")
 	})
 	f.kubectl(t, "create", "-f", examples+"dataset.yaml", "-f", examples+"runtime.yaml")
 	f.says(t, 3*time.Minute, "Bound", "get", "dataset", "hbase", "-o", "jsonpath={.status.phase}")
@@ -68,6 +67,15 @@ func (f *faults) begin(t *testing.T) {
 		f.readers = append(f.readers, f.startReader(t, node, "hbase", "/data/hbase", ""))
 	}
 	await(t, 2*time.Minute, "all of it cached", f.cached(t))
+}
+
+// deleted removes all of it, after everything that has happened.
+func (f *faults) deleted(t *testing.T) {
+	begin := time.Now()
+	f.kubectl(t, "delete", "pods", "-l", "app=reader")
+	f.kubectl(t, "delete", "-f", examples, "--ignore-not-found", "--timeout=180s")
+	await(t, 2*time.Minute, "everything gone", func() error { return f.gone(t) })
+	t.Logf("all gone after %v", time.Since(begin).Round(100*time.Millisecond))
 }
 
 func (f *faults) cached(t *testing.T) func() error {

