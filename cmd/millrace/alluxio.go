@@ -29,21 +29,30 @@ func openAlluxio(ctx context.Context, source string, cfg alluxio.Config, given a
 
 // openVolume is openAlluxio for a volume that is staged. One that has nothing, neither a mount nor a file, is not there yet: a
 // Dataset's masters lead a moment before the controller has made its mounts, and a pod that was started that early would run on an empty directory.
-// Whoever stages it tries again.
+// Whoever stages it tries again. The client that looks is another one than the one that serves, as it may have read the mount table before
+// what it lists was mounted, and would not know the source.
 func openVolume(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) (cacheclient.Client, error) {
+	if !cfg.Deferred {
+		if err := lookInto(ctx, source, cfg, given); err != nil {
+			return nil, err
+		}
+	}
 	client, err := openAlluxio(ctx, source, cfg, given)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Deferred {
-		return client, nil
+	return client, nil
+}
+
+// lookInto fails while there is nothing.
+func lookInto(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) error {
+	client, err := openAlluxio(ctx, source, cfg, given)
+	if err != nil {
+		return err
 	}
 	page, err := client.List(ctx, "", 0, 1, false)
 	if err == nil && len(page.Entries) == 0 {
 		err = fmt.Errorf("%s is empty: nothing is mounted there yet: %w", source, cacheclient.ErrUnavailable)
 	}
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	return client, nil
+	return errors.Join(err, client.Close())
 }
