@@ -102,7 +102,7 @@ func (w *walk) installed(t *testing.T) {
 func (w *walk) footprint(t *testing.T, m *machines.Machine) (int64, error) {
 	t.Helper()
 	out, err := m.Command(t.Context(), "sh", "-c",
-		`for p in $(pgrep -f '^(/usr/bin/)?millrace (controller|node|agent) '); do grep ^Pss: /proc/$p/smaps_rollup; done | awk '{kib += $2; n++} END {print n, kib}'`).Output()
+		`for p in $(pgrep -f '^(/usr/bin/)?millrace(-controller| node| agent) '); do grep ^Pss: /proc/$p/smaps_rollup; done | awk '{kib += $2; n++} END {print n, kib}'`).Output()
 	if err != nil {
 		return 0, err
 	}
