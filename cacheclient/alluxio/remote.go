@@ -51,7 +51,9 @@ func (f *file) streamed(ctx context.Context, s span) (cacheclient.Data, bool, er
 		if st != nil {
 			at := int64(s.k)*f.l.blockSize + s.off
 			f.sequential(at, s.n)
-			f.streams.follows(at, s.n)
+			if st.checked {
+				f.streams.follows(at, s.n)
+			}
 			d, err := st.read(ctx, f.life, s.off, s.n)
 			if err == nil {
 				f.c.count.hits.Add(1)

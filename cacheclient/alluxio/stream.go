@@ -57,6 +57,7 @@ type stream struct {
 	// visible is up to where readers may have the bytes: head, but for a worker that reads the source, whose
 	// bytes are shown when the source is known to have the version still.
 	visible int64
+	// checked does not change: it is a worker that reads the source.
 	checked bool
 	// want is the furthest byte that was asked for, ahead how far beyond to receive, in bytes, and began where the
 	// stream began.
@@ -252,8 +253,8 @@ func (s *stream) has(sp span) bool {
 	return !s.closed && off >= s.from && off <= s.want+s.ahead && off+n <= s.end && (s.err == nil || off+n <= s.visible)
 }
 
-// read lends [off, off+n) of the block, waiting for it as long as the reader's file is open, which is its life. A worker that brings nothing for stallAfter is an error; one that
-// reads its under store may take longer while it shows that it lives.
+// read lends [off, off+n) of the block, waiting for it as long as the reader's file is open, which is its life. A worker that
+// brings nothing for stallAfter is an error; one that reads its under store may take longer while it shows that it lives.
 func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data, error) {
 	stall := time.NewTimer(stallAfter)
 	defer stall.Stop()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 )
 
@@ -18,16 +19,20 @@ func ParseListen(s string) (netip.AddrPort, error) {
 	return address, nil
 }
 
-// ParseListenOrNone reads an address to listen on, or "none", for which it gives an invalid one.
-func ParseListenOrNone(s string) (netip.AddrPort, error) {
+// ParseProbes reads the address of health and metrics; "" stands for none. Without a host it is all addresses, of whichever family
+// the machine has.
+func ParseProbes(s string) (string, error) {
 	if s == "none" {
-		return netip.AddrPort{}, nil
+		return "", nil
 	}
-	address, err := ParseListen(s)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w, or none", err)
+	whole := s
+	if strings.HasPrefix(s, ":") {
+		whole = "[::]" + s
 	}
-	return address, nil
+	if _, err := netip.ParseAddrPort(whole); err != nil {
+		return "", errors.New("not an address: accepted are a port such as :9064, an IP address and a port such as 127.0.0.1:9064, or none")
+	}
+	return s, nil
 }
 
 // Listen listens on an address. An error names the flag that has it.

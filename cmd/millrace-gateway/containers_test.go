@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -154,8 +156,12 @@ func checkGateway(t *testing.T, container *corev1.Container, dir string, plan *o
 	if !c.listen.Addr().IsLoopback() || c.logFormat != "json" || c.blockSize != 512<<20 {
 		t.Errorf("%s listens on %s, logs %s, and has blocks of %d", container.Name, c.listen, c.logFormat, c.blockSize)
 	}
-	if port := container.LivenessProbe.HTTPGet.Port.IntValue(); port != int(c.admin.Port()) || container.Ports[0].ContainerPort != int32(c.admin.Port()) {
-		t.Errorf("%s: health is on %s, and asked for on %d", container.Name, c.admin, port)
+	_, probes, err := net.SplitHostPort(c.probes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port := container.LivenessProbe.HTTPGet.Port.String(); port != probes || strconv.Itoa(int(container.Ports[0].ContainerPort)) != probes {
+		t.Errorf("%s: health is on %s, and asked for on %s", container.Name, c.probes, port)
 	}
 	_, keys, _, err := c.loadKeys()
 	if err != nil {

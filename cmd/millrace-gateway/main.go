@@ -50,15 +50,16 @@ on any address, for a kubelet's probes come from outside. Memory stays below 100
 const gatewayMemory = 64 << 20
 
 // The addresses where none are given.
-var (
-	defaultListen = netip.MustParseAddrPort("127.0.0.1:9063")
-	defaultAdmin  = netip.MustParseAddrPort("127.0.0.1:9064")
-)
+var defaultListen = netip.MustParseAddrPort("127.0.0.1:9063")
+
+const defaultProbes = "127.0.0.1:9064"
 
 // gatewayConfig is what the flags of gateway say.
 type gatewayConfig struct {
-	source              string
-	listen, admin       netip.AddrPort
+	source string
+	listen netip.AddrPort
+	// probes is the address of health and metrics, "" for none.
+	probes              string
 	allowRemote         bool
 	bucket, keysFile    string
 	options             map[string]string
@@ -95,14 +96,14 @@ func run(args []string, out io.Writer) error {
 // parseGateway reads the arguments of gateway.
 func parseGateway(args []string, out io.Writer) (*gatewayConfig, error) {
 	c := &gatewayConfig{
-		listen: defaultListen, admin: defaultAdmin, bucket: gateway.DefaultBucket, options: map[string]string{},
+		listen: defaultListen, probes: defaultProbes, bucket: gateway.DefaultBucket, options: map[string]string{},
 		connections: 16, maxRequests: 64, timeout: 10 * time.Second, revalidate: 5 * time.Second, blockSize: 64 << 20,
 		logLevel: "info", logFormat: "text",
 	}
 	f := commandline.NewFlags("gateway", "[flags] SOURCE", gatewayAbout, out)
 	commandline.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), commandline.ParseListen)
 	f.Toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
-	commandline.Parsed(f, &c.admin, "metrics-listen", "`HOST:PORT` of health and metrics; none is no listener", c.admin.String(), commandline.ParseListenOrNone)
+	commandline.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", c.probes, commandline.ParseProbes)
 	commandline.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
 	f.Text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
 	f.SourceOptions(c.options, &c.optionsFile)
@@ -161,8 +162,8 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 		Source: store.String(), Bucket: c.bucket, Endpoint: "http://" + s3.Addr().String(), AccessKeyID: keys.AccessKeyID, KeysFile: keysFile,
 	}
 	var admin net.Listener
-	if c.admin.IsValid() {
-		if admin, err = commandline.Listen(ctx, "--metrics-listen", c.admin.String()); err != nil {
+	if c.probes != "" {
+		if admin, err = commandline.Listen(ctx, "--metrics-listen", c.probes); err != nil {
 			_ = s3.Close()
 			return err
 		}

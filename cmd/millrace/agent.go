@@ -7,12 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -79,7 +77,7 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 		c.localHosts = append(c.localHosts, s)
 		return nil
 	})
-	commandline.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", parseProbes)
+	commandline.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", commandline.ParseProbes)
 	f.Logging(&c.logLevel, &c.logFormat)
 	rest, err := f.Positional(args)
 	if err != nil {
@@ -89,21 +87,6 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 		return nil, f.Wrong("agent takes no arguments, not %q", rest[0])
 	}
 	return c, nil
-}
-
-// parseProbes reads the address of health and metrics; "" stands for none. Without a host it is all addresses, of whichever family the machine has.
-func parseProbes(s string) (string, error) {
-	if s == "none" {
-		return "", nil
-	}
-	whole := s
-	if strings.HasPrefix(s, ":") {
-		whole = "[::]" + s
-	}
-	if _, err := netip.ParseAddrPort(whole); err != nil {
-		return "", errors.New("not an address: accepted are a port such as :9064, an IP address and a port such as 127.0.0.1:9064, or none")
-	}
-	return s, nil
 }
 
 // absolutePath adds a value to list.

@@ -339,6 +339,7 @@ func TestServerDiesUnseen(t *testing.T) {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
+		r.ok("status", r.dir)
 		got := make([]byte, len(data))
 		if _, err := held.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
 			t.Fatal("the open file:", err)

@@ -61,7 +61,7 @@ func (b *builder) addGateways(spec *corev1.PodSpec) {
 func (b *builder) gatewayContainer(m *mount) corev1.Container {
 	yes, no, user := true, false, gatewayUser
 	args := []string{
-		"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", m.port), "--metrics-listen", fmt.Sprintf("0.0.0.0:%d", m.port+1),
+		"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", m.port), "--metrics-listen", fmt.Sprintf(":%d", m.port+1),
 		"--bucket", b.bucket(m), "--keys-file", gatewayDir + "/" + KeysFile, "--log-format", "json",
 	}
 	if len(b.tiers) > 0 {

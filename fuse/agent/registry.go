@@ -33,7 +33,7 @@ type Entry struct {
 	Keeper  int       `json:"keeper,omitempty"`
 	Source  string    `json:"source"`
 	Started time.Time `json:"started"`
-	// Dead says that the process has gone and left its mount behind. It is found out
+	// Dead says that the process has gone and left its mount behind, and nobody replaces it. It is found out
 	// when the entry is read, not written.
 	Dead bool `json:"-"`
 }
@@ -197,14 +197,28 @@ func (r Registry) check(file string, mounted map[string]bool) (Entry, bool) {
 		return e, true
 	}
 	if mounted[e.Dir] {
-		e.Dead = true
-		return e, true
+		return succeeded(file, e), true
 	}
 	_ = os.Remove(file)
 	if st, err := os.Lstat(e.Socket); err == nil && st.Mode().Type() == fs.ModeSocket {
 		_ = os.Remove(e.Socket)
 	}
 	return Entry{}, false
+}
+
+// successorPatience is how long a process that died may take to be replaced.
+const successorPatience = 3 * time.Second
+
+// succeeded is the entry of the process that replaces the entry's, which has gone, as soon as it answers; or the entry, Dead, where
+// there is no keeper that would replace it, or none does in time.
+func succeeded(file string, e Entry) Entry {
+	for deadline := time.Now().Add(successorPatience); alive(e.Keeper) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if next, err := readEntry(file); err == nil && next.Dir == e.Dir && alive(next.PID) && socket.Answers(next.Socket) {
+			return next
+		}
+	}
+	e.Dead = true
+	return e
 }
 
 func readEntry(file string) (Entry, error) {

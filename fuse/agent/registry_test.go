@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -103,6 +104,38 @@ func gone(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return cmd.Process.Pid
+}
+
+// TestRegistryWaitsForASuccessor has a process die whose keeper starts another one, and one that has no keeper any more.
+func TestRegistryWaitsForASuccessor(t *testing.T) {
+	dir := t.TempDir()
+	r := OpenRegistry(dir)
+	died := Entry{Dir: "/m/kept", Socket: filepath.Join(dir, "kept.sock"), PID: gone(t), Keeper: os.Getpid()}
+	alone := Entry{Dir: "/m/alone", Socket: filepath.Join(dir, "alone.sock"), PID: gone(t), Keeper: gone(t)}
+	for _, e := range []Entry{died, alone} {
+		if err := r.Put(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mounted := map[string]bool{died.Dir: true, alone.Dir: true}
+	begin := time.Now()
+	if e, keep := r.check(r.File(alone.Dir, ".json"), mounted); !keep || !e.Dead || time.Since(begin) > time.Second {
+		t.Errorf("got %+v, %v after %v, want a dead entry at once", e, keep, time.Since(begin))
+	}
+	listener := make(chan net.Listener, 1)
+	t.Cleanup(func() { _ = (<-listener).Close() })
+	time.AfterFunc(200*time.Millisecond, func() {
+		l, err := socket.Listen(died.Socket)
+		next := died
+		next.PID = os.Getpid()
+		if err = errors.Join(err, r.Put(next)); err != nil {
+			t.Error(err)
+		}
+		listener <- l
+	})
+	if e, keep := r.check(r.File(died.Dir, ".json"), mounted); !keep || e.Dead || e.PID != os.Getpid() {
+		t.Errorf("got %+v, %v, want that of the successor", e, keep)
+	}
 }
 
 func TestRegistryKeepsTheLivingAndDropsTheRest(t *testing.T) {

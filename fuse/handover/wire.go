@@ -87,16 +87,7 @@ func send(c *net.UnixConn, message any, files []*os.File) error {
 		return fmt.Errorf("a message of %d bytes is longer than %d", len(body), MaxMessage)
 	}
 	packet := append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
-	var control []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			// Fd sets a descriptor to blocking, which these are.
-			fds[i] = int(f.Fd())
-		}
-		control = unix.UnixRights(fds...)
-	}
-	n, _, err := c.WriteMsgUnix(packet, control, nil)
+	n, _, err := c.WriteMsgUnix(packet, Rights(files), nil)
 	if err == nil && n < len(packet) {
 		_, err = c.Write(packet[n:])
 	}
@@ -104,6 +95,19 @@ func send(c *net.UnixConn, message any, files []*os.File) error {
 		return fmt.Errorf("sending: %w", err)
 	}
 	return nil
+}
+
+// Rights is the control message that has a copy of each file come with a message; nil without files. [FilesIn] is its counterpart.
+func Rights(files []*os.File) []byte {
+	if len(files) == 0 {
+		return nil
+	}
+	fds := make([]int, len(files))
+	for i, f := range files {
+		// Fd sets a descriptor to blocking, which these are.
+		fds[i] = int(f.Fd())
+	}
+	return unix.UnixRights(fds...)
 }
 
 // receive reads one message into into, and returns the descriptors that came with it.

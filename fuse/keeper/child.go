@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/handover"
 )
 
 // Child is the serving process's side: its way to the keeper, and what an earlier child left with it.
@@ -73,14 +75,6 @@ func (k *Child) say(what byte, files ...*os.File) {
 	if k == nil {
 		return
 	}
-	var control []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			fds[i] = int(f.Fd())
-		}
-		control = unix.UnixRights(fds...)
-	}
 	_ = k.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _, _ = k.conn.WriteMsgUnix([]byte{what}, control, nil)
+	_, _, _ = k.conn.WriteMsgUnix([]byte{what}, handover.Rights(files), nil)
 }

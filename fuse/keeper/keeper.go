@@ -29,12 +29,12 @@ const (
 type keeper struct {
 	order *Order
 	log   *slog.Logger
+	// files are the device and the state, none before the mount was made. Only the goroutine of Keep uses them.
+	files []*os.File
 
-	// mu guards what follows: it is used by the goroutines that listen to the child and for signals.
+	// mu guards what follows, which the goroutine that passes signals on uses too.
 	mu    sync.Mutex
 	child *os.Process
-	// files are the device and the state, none before the mount was made.
-	files []*os.File
 	// asked is when a signal asked for the end the last time.
 	asked time.Time
 	// pending is a signal that came between two children.

@@ -125,8 +125,14 @@ func (o *Order) Become(keeper string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Dup3(int(o.Program.Fd()), programFD, 0); err != nil {
-		return err
+	if fd := int(o.Program.Fd()); fd != programFD {
+		err = unix.Dup3(fd, programFD, 0)
+	} else {
+		// It has the place already, where a starter left many descriptors open, and would be closed.
+		_, err = unix.FcntlInt(programFD, unix.F_SETFD, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("passing the program on: %w", err)
 	}
 	return unix.Exec(keeper, o.Args, env)
 }

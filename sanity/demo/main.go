@@ -170,6 +170,9 @@ func copyTwice(s *session.Session, server *serve.Server, m mounted, work string)
 			if err := <-kill; err != nil {
 				return nil, err
 			}
+			if c.took < killAfter {
+				return nil, fmt.Errorf("the copy took %v, and the process that serves the mount was to be killed %v into it", c.took, killAfter)
+			}
 			fmt.Printf("                  (the process that serves the mount was killed with -9 %v into it; cp saw nothing)\n", killAfter)
 		}
 		results = append(results, c)
@@ -178,7 +181,7 @@ func copyTwice(s *session.Session, server *serve.Server, m mounted, work string)
 }
 
 // killAfter is how far into the second copy the process that serves the mount is killed.
-const killAfter = 2500 * time.Millisecond
+const killAfter = 500 * time.Millisecond
 
 // killServer kills the process that serves the mount when its time has come; its keeper replaces it.
 func killServer(m mounted) <-chan error {
