@@ -26,7 +26,7 @@ import (
 )
 
 // defaultTag is the name of the image where none is given; it is that of the chart.
-const defaultTag = "millrace/millrace:latest"
+const defaultTag = "millrace/millrace:0.1.0"
 
 // bundles are where systems keep the certificates of the public authorities.
 var bundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"}

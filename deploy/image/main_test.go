@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -16,6 +17,19 @@ func TestParse(t *testing.T) {
 	} {
 		if _, err := parse(strings.Fields(args)); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+// TestDefaultTag compares the image that is built with the one that what is installed pulls.
+func TestDefaultTag(t *testing.T) {
+	for _, name := range []string{"controller", "node", "agent"} {
+		manifest, err := os.ReadFile("../kustomize/base/" + name + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(manifest), "image: "+defaultTag+"\n") {
+			t.Errorf("%s runs another image than %s", name, defaultTag)
 		}
 	}
 }

@@ -7,6 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+const (
+	// probeTimeout bounds an answer, which is short.
+	probeTimeout = 10 * time.Second
+	// probeConns bounds those who ask at a time: they share descriptors and memory with the mounts.
+	probeConns = 64
 )
 
 // ServeProbes answers /healthz and /metrics, and nothing else, on l until ctx ends, and closes l. It is for those who cannot reach
@@ -14,18 +24,14 @@ import (
 func (s *Server) ServeProbes(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+pathMetrics, metricsHandler(s.list))
-	mux.HandleFunc("GET "+pathHealth, func(w http.ResponseWriter, r *http.Request) {
-		if err := s.healthHandler(w, r); err != nil {
-			writeJSON(w, statusOf(err), ErrorAnswer{Error: err.Error()})
-		}
-	})
+	mux.HandleFunc("GET "+pathHealth, func(w http.ResponseWriter, r *http.Request) { _ = s.healthHandler(w, r) })
 	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		Handler: mux, ReadTimeout: headerTimeout, WriteTimeout: probeTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(netutil.LimitListener(l, probeConns)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("health and metrics on %s: %w", l.Addr(), err)
 	}
 	return nil

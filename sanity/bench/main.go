@@ -130,7 +130,7 @@ func run(cfg settings) error {
 		return err
 	}
 	fmt.Printf("\nwritten to %s\n", cfg.results)
-	if err := b.results.draw(cfg.results); err != nil {
+	if err := redraw(cfg.results); err != nil {
 		return err
 	}
 	return b.results.failure()

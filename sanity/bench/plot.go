@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"html"
 	"io"
@@ -43,13 +42,9 @@ func (r *results) draw(name string) error {
 
 // redraw draws the plot of a file of results.
 func redraw(name string) error {
-	text, err := os.ReadFile(name)
+	r, err := load(name)
 	if err != nil {
 		return err
-	}
-	var r results
-	if err := json.Unmarshal(text, &r.values); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
 	}
 	return r.draw(name)
 }

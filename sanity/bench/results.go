@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 )
@@ -59,15 +60,40 @@ func (r *results) find(name, system string) (result, bool) {
 	return r.values[i], true
 }
 
-// write replaces the file by the results, ordered by case and system.
+// load reads results that were written before.
+func load(name string) (*results, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &results{}
+	if err := json.Unmarshal(text, &r.values); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
+}
+
+// write writes the results to a file, ordered by case and system. What an earlier run has written of cases that this one has not
+// measured stays.
 func (r *results) write(name string) error {
 	if len(r.values) == 0 {
 		return errors.New("nothing was measured")
 	}
+	before, err := load(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		before, err = &results{}, nil
+	}
+	if err != nil {
+		return err
+	}
 	ordered := []result{}
 	for _, c := range caseNames() {
+		from := r
+		if !slices.ContainsFunc(r.values, func(v result) bool { return v.Case == c }) {
+			from = before
+		}
 		for _, system := range systems() {
-			if v, ok := r.find(c, system); ok {
+			if v, ok := from.find(c, system); ok {
 				ordered = append(ordered, v)
 			}
 		}

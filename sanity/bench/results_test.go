@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,5 +83,31 @@ func TestResultsAreOrderedAndJudged(t *testing.T) {
 		if !strings.Contains(out.String(), line) {
 			t.Errorf("the report lacks %q:\n%s", line, out.String())
 		}
+	}
+}
+
+// TestResultsOfOtherCasesStay measures a part again.
+func TestResultsOfOtherCasesStay(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "results.json")
+	var first, again results
+	first.add("warm-seq", millrace, 1)
+	first.add("mount", millrace, 2)
+	first.add("mount", native, 3)
+	again.add("mount", millrace, 4)
+	if err := errors.Join(first.write(name), again.write(name)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.values) != 2 || got.values[0].Value != 1 || got.values[1].Value != 4 {
+		t.Errorf("got %+v, want warm-seq of the first run and mount of the second", got.values)
+	}
+	if err := os.WriteFile(name, []byte("no results"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.write(name); err == nil {
+		t.Error("a file that has no results is overwritten")
 	}
 }

@@ -47,8 +47,7 @@ func testFaults(t *testing.T) {
 	}
 }
 
-// begin makes the Dataset, has a part of it cached, and starts the readers. The wire is a fast one: what is cold stays so for a while, and
-// is read through it meanwhile.
+// begin makes the Dataset, starts the readers, and waits until they have all of it cached, by a wire that is as fast as it can be.
 func (f *faults) begin(t *testing.T) {
 	t.Helper()
 	if err := f.mirror.Limit(0); err != nil {

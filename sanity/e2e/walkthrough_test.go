@@ -107,8 +107,11 @@ func (w *walk) footprint(t *testing.T, m *machines.Machine) (int64, error) {
 		return 0, err
 	}
 	var n, kib int64
-	if _, err := fmt.Sscan(string(out), &n, &kib); err != nil || n != 3 {
-		return 0, fmt.Errorf("%d processes of millrace on %s, not 3: %q, %w", n, m.Name(), out, err)
+	if _, err := fmt.Sscan(string(out), &n, &kib); err != nil {
+		return 0, fmt.Errorf("processes of millrace on %s: %q: %w", m.Name(), out, err)
+	}
+	if n != 3 {
+		return 0, fmt.Errorf("%d processes of millrace on %s, not 3", n, m.Name())
 	}
 	return kib << 10, nil
 }
@@ -256,11 +259,15 @@ func (w *walk) copyJob(t *testing.T, node string, show bool) time.Duration {
 		t.Fatal(err)
 	}
 	pinned := strings.Replace(string(text), "restartPolicy: Never\n", "restartPolicy: Never\n      nodeSelector: {kubernetes.io/hostname: "+node+"}\n", 1)
-	w.apply(t, pinned)
+	created, err := w.cluster.KubectlInput(t.Context(), pinned, "create", "-f", "-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.awaitJob(t, "copy")
 	logs := w.rig.kubectl(t, "logs", "job/copy")
 	if show {
-		w.show("kubectl create -f job.yaml", "job.batch/copy created")
+		w.say("With `nodeSelector: {kubernetes.io/hostname: %s}` in the pod's template:", node)
+		w.show("kubectl create -f job.yaml", created)
 		w.show("kubectl logs job/copy", logs)
 	}
 	checkSums(t, logs)
@@ -443,9 +450,14 @@ func (r *rig) gone(t *testing.T) error {
 		// Mounts, files in memory, and processes. What the agent has cached by itself, for volumes without Alluxio, it keeps within bounds.
 		script := `grep csi.millrace.io /proc/self/mountinfo | grep -v "plugins/csi.millrace.io /"
 find /dev/shm -mindepth 1 -not -path '/dev/shm/millrace*'
-ls -d /var/lib/kubelet/plugins/kubernetes.io/csi/csi.millrace.io/*
-pgrep -a java`
-		left, _ := m.Command(t.Context(), "sh", "-c", script+" 2>/dev/null").Output()
+ls -d /var/lib/kubelet/plugins/kubernetes.io/csi/csi.millrace.io/* 2>/dev/null
+pgrep -a java
+exit 0`
+		// What finds nothing says so by its exit code; that the node was asked is another matter.
+		left, err := m.Command(t.Context(), "sh", "-c", script).Output()
+		if err != nil {
+			return fmt.Errorf("%s cannot be asked: %w", m.Name(), err)
+		}
 		if text := strings.TrimSpace(string(left)); text != "" {
 			return fmt.Errorf("left on %s: %s", m.Name(), text)
 		}

@@ -51,26 +51,23 @@ type Cluster struct {
 const startPatience = 2 * time.Minute
 
 // needed are the distribution's programs without which there is no cluster.
-var needed = []string{"containerd", "ctr", "runc", "nft", "nsenter"}
-
-// ErrMissing is wrapped by errors that name what this machine lacks.
-var ErrMissing = errors.New("not here")
+var needed = []string{"containerd", "ctr", "runc", "nft", "nsenter", "busybox", "pgrep"}
 
 // Check says what this machine lacks for a cluster.
 func Check() error {
 	if os.Getuid() != 0 {
-		return fmt.Errorf("a cluster of nodes needs root, which is %w", ErrMissing)
+		return errors.New("a cluster of nodes needs root")
 	}
 	for _, program := range needed {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("a cluster of nodes needs %s, which is %w: sanity/setup.sh e2e installs it", program, ErrMissing)
+			return fmt.Errorf("a cluster of nodes needs %s, which is not here: sanity/setup.sh e2e installs it", program)
 		}
 	}
 	if _, err := os.Stat("/usr/lib/cni/ptp"); err != nil {
-		return fmt.Errorf("a cluster of nodes needs the package containernetworking-plugins, which is %w: sanity/setup.sh e2e installs it", ErrMissing)
+		return errors.New("a cluster of nodes needs the package containernetworking-plugins, which is not here: sanity/setup.sh e2e installs it")
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
-		return fmt.Errorf("a cluster of nodes needs cgroups of version 1, which are %w", ErrMissing)
+		return errors.New("a cluster of nodes needs cgroups of version 1, which are not here")
 	}
 	return nil
 }
@@ -145,7 +142,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.StartService(ctx, c.control, Proxy); err != nil {
 		return err
 	}
-	if err := c.await(ctx, "the default service account", func() error {
+	if err := c.await(ctx, "the default service account", func(ctx context.Context) error {
 		_, err := c.Kubectl(ctx, "get", "serviceaccount", "default")
 		return err
 	}); err != nil {
@@ -194,7 +191,7 @@ func (c *Cluster) startControl(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.await(ctx, "the DNS Service", func() error {
+	return c.await(ctx, "the DNS Service", func(ctx context.Context) error {
 		_, err := c.Kubectl(ctx, "apply", "-f", c.file("dns.yaml"))
 		return err
 	})
@@ -205,7 +202,7 @@ func (c *Cluster) startNode(ctx context.Context, m *machines.Machine, fresh bool
 	if err := c.StartService(ctx, m, Containerd); err != nil {
 		return err
 	}
-	if err := c.await(ctx, "containerd of "+m.Name(), func() error {
+	if err := c.await(ctx, "containerd of "+m.Name(), func(ctx context.Context) error {
 		return m.Command(ctx, "ctr", "version").Run()
 	}); err != nil {
 		return err
@@ -223,16 +220,10 @@ func (c *Cluster) startNode(ctx context.Context, m *machines.Machine, fresh bool
 	return c.StartService(ctx, m, Proxy)
 }
 
-// Load imports a docker-archive on every node. A tag that is there already leads to the new image: pods that come use it.
-func (c *Cluster) Load(ctx context.Context, archive string) error {
-	var all errgroup.Group
-	for _, m := range c.nodes {
-		all.Go(func() error { return load(ctx, m, archive) })
-	}
-	return all.Wait()
-}
-
+// load imports a docker-archive on a node.
 func load(ctx context.Context, m *machines.Machine, archive string) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
 	if out, err := m.Command(ctx, "ctr", "-n", "k8s.io", "images", "import", archive).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s on %s: %w: %s", archive, m.Name(), err, out)
 	}
@@ -269,7 +260,7 @@ func (c *Cluster) Boot(ctx context.Context, node string) error {
 
 // AwaitAPI returns when the API answers.
 func (c *Cluster) AwaitAPI(ctx context.Context) error {
-	return c.await(ctx, "the API server", func() error {
+	return c.await(ctx, "the API server", func(ctx context.Context) error {
 		_, err := c.Kubectl(ctx, "get", "--raw", "/readyz")
 		return err
 	})
@@ -277,7 +268,7 @@ func (c *Cluster) AwaitAPI(ctx context.Context) error {
 
 // AwaitNodes returns when all nodes are ready.
 func (c *Cluster) AwaitNodes(ctx context.Context) error {
-	return c.await(ctx, "the nodes", func() error {
+	return c.await(ctx, "the nodes", func(ctx context.Context) error {
 		out, err := c.Kubectl(ctx, "get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
 		if err == nil && strings.Count(out, "True") != len(c.nodes) {
 			return fmt.Errorf("ready: %s", out)
@@ -287,11 +278,11 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 }
 
 // await repeats until there is no error.
-func (c *Cluster) await(ctx context.Context, what string, do func() error) error {
+func (c *Cluster) await(ctx context.Context, what string, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
-		err := do()
+		err := do(ctx)
 		if err == nil {
 			return nil
 		}

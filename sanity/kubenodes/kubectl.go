@@ -9,12 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-
-	"millrace.io/millrace/sanity/kube"
+	"time"
 )
+
+// kubectlPatience bounds one kubectl, whatever it waits for.
+const kubectlPatience = 5 * time.Minute
 
 // Kubectl runs kubectl as an administrator, and returns what it printed; the error has what it said.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
@@ -23,6 +22,8 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 
 // KubectlInput is Kubectl with a standard input.
 func (c *Cluster) KubectlInput(ctx context.Context, input string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, kubectlPatience)
+	defer cancel()
 	cmd := c.KubectlCommand(ctx, args...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.Output()
@@ -38,16 +39,6 @@ func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd 
 	cmd := c.control.InNetwork(ctx, append([]string{c.program("kubectl")}, args...)...)
 	cmd.Env = append(c.environment(), "KUBECONFIG="+c.kubeconfig("admin"), "KUBECACHEDIR="+c.file("kubectl"))
 	return cmd
-}
-
-// REST is for a client that may do everything, from this process.
-func (c *Cluster) REST() (*rest.Config, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig("admin"))
-	if err != nil {
-		return nil, err
-	}
-	config.Dial, config.QPS = c.control.Dial, -1
-	return config, nil
 }
 
 func (c *Cluster) file(name string) string    { return filepath.Join(c.dir, name) }
@@ -72,9 +63,6 @@ func (c *Cluster) addressOf(machine string) string {
 
 // prefix is an address in the machines' network.
 func prefix(address string) netip.Prefix { return netip.PrefixFrom(netip.MustParseAddr(address), 24) }
-
-// Built tells whether there is nothing left to build.
-func Built() bool { return kube.NodesBuilt() }
 
 // KubectlLine is kubectl with arguments, as one types it at a terminal of this machine.
 func (c *Cluster) KubectlLine(args string) string {

@@ -3,8 +3,8 @@ package kubenodes_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +29,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println("started", c.Dir())
-		select {}
+		// Until it is killed, or who started it has gone.
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
@@ -98,7 +100,7 @@ func TestCluster(t *testing.T) {
 	if err := c.Boot(ctx, "node2"); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(c.AwaitNodes(ctx)); err != nil {
+	if err := c.AwaitNodes(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Kubectl(ctx, "rollout", "status", "daemonset/web", "--timeout=60s"); err != nil {
@@ -137,8 +139,15 @@ func everyNodeReaches(t *testing.T, c *kubenodes.Cluster) {
 // TestKilledLeavesNothing kills a program that has started a cluster: neither processes nor files of it stay.
 func TestKilledLeavesNothing(t *testing.T) {
 	need(t)
-	cmd := exec.Command(os.Args[0])
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), startsOne+"=yes")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

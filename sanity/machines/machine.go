@@ -52,14 +52,6 @@ func (m *Machine) PID() int {
 	return m.pid
 }
 
-// Plug says to which machine the network card is connected from the next boot on.
-func (m *Machine) Plug(into *Machine) {
-	pid := into.PID()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.config.Switch = pid
-}
-
 // Boot starts a machine that has no power.
 func (m *Machine) Boot(ctx context.Context) error {
 	m.mu.Lock()
@@ -67,7 +59,7 @@ func (m *Machine) Boot(ctx context.Context) error {
 	if m.supervisor != nil {
 		return fmt.Errorf("%s is up", m.config.Name)
 	}
-	if err := m.launch(); err != nil {
+	if err := m.launch(ctx); err != nil {
 		return fmt.Errorf("%s: %w", m.config.Name, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = m.control.SetDeadline(time.Now()) })
@@ -83,7 +75,7 @@ func (m *Machine) Boot(ctx context.Context) error {
 }
 
 // launch starts the supervisor.
-func (m *Machine) launch() error {
+func (m *Machine) launch(ctx context.Context) error {
 	config, err := json.Marshal(m.config)
 	if err != nil {
 		return err
@@ -116,6 +108,11 @@ func (m *Machine) launch() error {
 		return err
 	}
 	m.supervisor = cmd
+	// A supervisor that is stuck is killed: what it has made goes with its namespaces.
+	ctx, cancel := context.WithTimeout(ctx, bootPatience)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
 	line, _ := bufio.NewReader(out).ReadString('\n')
 	if m.pid, err = strconv.Atoi(strings.TrimSpace(line)); err != nil {
 		return errors.Join(errors.New("it did not start"), m.end(""))
@@ -166,12 +163,6 @@ func (m *Machine) StopService(ctx context.Context, service string, signal syscal
 func (m *Machine) Log(service string) string {
 	return filepath.Join(m.config.Disk, "log", service+".log")
 }
-
-// Disk is the directory with the machine's lib, log and srv.
-func (m *Machine) Disk() string { return m.config.Disk }
-
-// Root is the machine's root directory, as this program sees it while the machine has power.
-func (m *Machine) Root() string { return fmt.Sprintf("/proc/%d/root", m.PID()) }
 
 // Command is a command that runs in the machine.
 func (m *Machine) Command(ctx context.Context, args ...string) *exec.Cmd {

@@ -18,16 +18,6 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, 
 	return conn, err
 }
 
-// Listen listens in the machine's network. The address is one of an IP.
-func (m *Machine) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	var listener net.Listener
-	err := m.inNetwork(func() (err error) {
-		listener, err = new(net.ListenConfig).Listen(ctx, network, address)
-		return err
-	})
-	return listener, err
-}
-
 // inNetwork runs a function on a thread in the machine's network: a socket stays in the network in which it was made.
 func (m *Machine) inNetwork(do func() error) error {
 	there, err := netns.GetFromPid(m.PID())

@@ -38,6 +38,10 @@ func Read(tb testing.TB, name string) (corev1.PodSpec, corev1.Container, []strin
 	args := slices.Clone(c.Args)
 	for i := range args {
 		for _, v := range c.Env {
+			if v.ValueFrom == nil || v.ValueFrom.FieldRef == nil {
+				args[i] = strings.ReplaceAll(args[i], "$("+v.Name+")", v.Value)
+				continue
+			}
 			value := map[string]string{"spec.nodeName": "node-1", "status.hostIP": "192.0.2.1"}[v.ValueFrom.FieldRef.FieldPath]
 			args[i] = strings.ReplaceAll(args[i], "$("+v.Name+")", value)
 		}
@@ -55,6 +59,9 @@ func Read(tb testing.TB, name string) (corev1.PodSpec, corev1.Container, []strin
 func Probed(tb testing.TB, c *corev1.Container, pages map[string]string) {
 	tb.Helper()
 	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe} {
+		if p == nil || p.HTTPGet == nil {
+			tb.Fatal("a probe is missing, or asks by something else than HTTP")
+		}
 		port := p.HTTPGet.Port.String()
 		for _, named := range c.Ports {
 			if named.Name == port {

@@ -70,7 +70,7 @@ func prepareMachine(ctx context.Context, log func(string, ...any)) error {
 		log("setup: %v; the tests on a cluster of nodes are skipped without it", err)
 		return nil
 	}
-	if !kubenodes.Built() {
+	if !kube.NodesBuilt() {
 		log("setup: building Kubernetes' programs for nodes, once: some minutes")
 	}
 	if _, err := kube.NodeBinaries(ctx); err != nil {
