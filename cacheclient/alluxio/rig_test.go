@@ -224,18 +224,25 @@ func workerOf(tb testing.TB, conn *rpc.Cluster, s *cluster.Server) *rpc.Worker {
 // cacheAt has a worker cache every block of a file, whatever worker would be chosen for it.
 func cacheAt(tb testing.TB, c *Client, path string, w *rpc.Worker) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	if err := tryCacheAt(tb.Context(), c, path, w); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func tryCacheAt(ctx context.Context, c *Client, path string, w *rpc.Worker) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	f, err := c.store.status(ctx, path)
 	if err != nil {
-		tb.Fatal(err)
+		return err
 	}
 	l, _ := layoutOf(infoOf(f, path))
 	for k := range l.blocks() {
 		if err := w.Cache(ctx, l.block(k), l.length(k), *l.underStore(k, f), false); err != nil {
-			tb.Fatalf("have %s cache block %d of %s: %v", w.Addr(), k, path, err)
+			return fmt.Errorf("have %s cache block %d of %s: %w", w.Addr(), k, path, err)
 		}
 	}
+	return nil
 }
 
 // blockPath is where a worker has a block.
