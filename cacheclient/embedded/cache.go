@@ -84,6 +84,7 @@ type Cache struct {
 	staging      *staging
 	meta         *metadata
 	lists        *listings
+	walks        *walks
 	flight       singleflight.Group
 	count        counters
 	health       health
@@ -142,6 +143,10 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 	}
 	var err error
 	if c.meta, err = newMetadata(c.cfg.TTL, c.cfg.NameTTL, &cfg.Budget.names); err != nil {
+		return nil, err
+	}
+	if c.walks, err = newWalks(); err != nil {
+		cancel()
 		return nil, err
 	}
 	if c.lists, err = newListings(&cfg.Budget.listed); err != nil {

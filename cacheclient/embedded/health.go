@@ -17,6 +17,10 @@ const (
 	// quickTimeout bounds a request to a source that did not answer the one before: whoever
 	// asks next should not wait the whole time again.
 	quickTimeout = 2 * time.Second
+	// knownPatience is how long somebody who can go on with what is known waits to hear whether it still stands, and
+	// slowPatience the same while another has waited that long in vain.
+	knownPatience = 3 * time.Second
+	slowPatience  = 50 * time.Millisecond
 	// longestError bounds the sentence that is kept of an error, in bytes.
 	longestError = 400
 )
@@ -29,6 +33,8 @@ type health struct {
 	// down says that the source did not answer the last time, and since when it has not.
 	down  bool
 	since time.Time
+	// slow says that somebody went on with what was known, and the source has told nothing since.
+	slow bool
 	// last is the last error that says something about the source, and not about one path.
 	last string
 }
@@ -38,6 +44,23 @@ func (h *health) isDown() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.down
+}
+
+// patient is how long to wait for a source's word on what is known.
+func (h *health) patient() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.slow {
+		return slowPatience
+	}
+	return knownPatience
+}
+
+// hesitates notes whether the source keeps those waiting who can go on with what is known.
+func (h *health) hesitates(slow bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.slow = slow
 }
 
 // noteError keeps what the error says, if it says something about the source.
@@ -94,7 +117,28 @@ func (c *Cache) patience() (time.Duration, bool) {
 	return c.cfg.Timeout, true
 }
 
+// waitFor bounds the wait of somebody who can go on with what is known.
+func (c *Cache) waitFor(ctx context.Context, known bool) (context.Context, context.CancelFunc) {
+	if !known {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.health.patient())
+}
+
+// silent tells whether the source did not answer at all, or not within waitFor(ctx).
+func (c *Cache) silent(ctx context.Context, err error) bool {
+	if errors.Is(err, cacheclient.ErrUnavailable) {
+		return true
+	}
+	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	c.health.hesitates(true)
+	return true
+}
+
 func (c *Cache) sourceUp() {
+	c.health.hesitates(false)
 	if c.health.isDown() && c.health.turn(false) {
 		c.log.Info("the source answers again", "source", c.store.String())
 	}

@@ -39,6 +39,8 @@ type listing struct {
 	at      time.Time
 	version uint64
 	count   uint64
+	// firstDir is where the first directory stands among the entries, count if there is none.
+	firstDir uint64
 	// index has the place of every indexEvery-th entry.
 	index []int64
 	size  int64
@@ -109,6 +111,9 @@ func (c *Cache) List(ctx context.Context, dir string, from uint64, limit int, at
 	if err != nil {
 		return cacheclient.Page{}, err
 	}
+	if from == 0 {
+		c.walked(dir, l)
+	}
 	entries, err := l.page(dir, from, limit)
 	if err != nil {
 		return cacheclient.Page{}, fmt.Errorf("list %q: %w", dir, err)
@@ -123,15 +128,20 @@ func (c *Cache) List(ctx context.Context, dir string, from uint64, limit int, at
 // goes on reading a directory (resume) keeps the listing that it began with, if it is still there.
 func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing, error) {
 	old, known := c.lists.get(dir)
-	if known && (resume || time.Since(old.at) < c.cfg.TTL) {
+	if known && (resume || c.current(old)) {
 		return old, nil
 	}
-	l, err := once(ctx, c, "list\x00"+dir, func() (*listing, error) { return c.readDir(dir) })
-	if known && errors.Is(err, cacheclient.ErrUnavailable) {
+	wait, cancel := c.waitFor(ctx, known)
+	defer cancel()
+	l, err := once(wait, c, "list\x00"+dir, func() (*listing, error) { return c.readDir(dir) })
+	if known && c.silent(ctx, err) {
 		return old, nil
 	}
 	return l, err
 }
+
+// current tells whether a listing need not be asked for again yet.
+func (c *Cache) current(l *listing) bool { return time.Since(l.at) < c.cfg.TTL }
 
 // readDir reads a directory from the source and remembers it.
 func (c *Cache) readDir(dir string) (*listing, error) {
@@ -243,6 +253,9 @@ func (b *listingBuilder) add(i cacheclient.Info) error {
 	}
 	before := len(b.buf)
 	b.buf = encodeEntry(b.buf, i)
+	if !i.Dir && b.l.firstDir == b.l.count {
+		b.l.firstDir++
+	}
 	b.l.count++
 	b.l.size += int64(len(b.buf) - before)
 	h := fnv.New64a()

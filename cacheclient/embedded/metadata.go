@@ -141,13 +141,16 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 }
 
 // ask asks the source about a path, once for all who want to know. When it does not
-// answer, what was known before stands.
+// answer, what was known before stands; for one who knows something already that is so after a while, and the question goes on
+// without him.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
-	r, err := once(ctx, c, "stat\x00"+path, func() (record, error) { return c.lookup(path) })
-	if errors.Is(err, cacheclient.ErrUnavailable) {
-		if known {
-			return old, nil
-		}
+	wait, cancel := c.waitFor(ctx, known)
+	defer cancel()
+	r, err := once(wait, c, "stat\x00"+path, func() (record, error) { return c.lookup(path) })
+	switch {
+	case known && c.silent(ctx, err):
+		return old, nil
+	case errors.Is(err, cacheclient.ErrUnavailable):
 		info, ok, waitErr := c.cachedInfo(ctx, path)
 		if waitErr != nil {
 			return record{}, fmt.Errorf("stat %q: %w", path, waitErr)

@@ -1,0 +1,129 @@
+package embedded_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cacheclient/ufs"
+)
+
+// mute is a store that does not answer questions about names while it is shut.
+type mute struct {
+	ufs.Store
+	mu   sync.Mutex // guards shut
+	shut chan struct{}
+}
+
+// shutUp has questions wait until the function that it returns is called.
+func (m *mute) shutUp() (speak func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	shut := make(chan struct{})
+	m.shut = shut
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.shut = nil
+		close(shut)
+	})
+}
+
+func (m *mute) wait(ctx context.Context) error {
+	m.mu.Lock()
+	shut := m.shut
+	m.mu.Unlock()
+	if shut == nil {
+		return nil
+	}
+	select {
+	case <-shut:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *mute) Stat(ctx context.Context, path string) (cacheclient.Info, error) {
+	if err := m.wait(ctx); err != nil {
+		return cacheclient.Info{}, err
+	}
+	return m.Store.Stat(ctx, path)
+}
+
+func (m *mute) List(ctx context.Context, dir string, fn func(cacheclient.Info) error) error {
+	if err := m.wait(ctx); err != nil {
+		return err
+	}
+	return m.Store.List(ctx, dir, fn)
+}
+
+// TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory waits a moment
+// once, the next ones hardly, all long before the source is given up; and when it speaks again its word counts.
+func TestAMuteSource(t *testing.T) {
+	dir := t.TempDir()
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "file"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	under, err := ufs.Open(t.Context(), dir, ufs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &mute{Store: under}
+	// Nothing is believed without asking.
+	c, err := embedded.New(store, embedded.Config{TTL: time.Nanosecond, NameTTL: time.Nanosecond, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	info, err := c.Stat(t.Context(), "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.List(t.Context(), "", 0, 10, false); err != nil {
+		t.Fatal(err)
+	}
+	speak := store.shutUp()
+	defer speak()
+	write("new and longer")
+	for i, ask := range []func() error{
+		func() error { return c.Revalidate(t.Context(), info) },
+		func() error { return c.Revalidate(t.Context(), info) },
+		func() error { _, err := c.Stat(t.Context(), "file"); return err },
+		func() error { _, err := c.List(t.Context(), "", 0, 10, false); return err },
+	} {
+		most := time.Second
+		if i == 0 {
+			most = 6 * time.Second
+		}
+		begun := time.Now()
+		if err := ask(); err != nil {
+			t.Errorf("question %d: %v", i, err)
+		}
+		if took := time.Since(begun); took > most {
+			t.Errorf("question %d took %v, want at most %v", i, took, most)
+		}
+	}
+	speak()
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		now, err := c.Stat(t.Context(), "file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.Size != info.Size {
+			break
+		}
+		if time.Since(begun) > 5*time.Second {
+			t.Fatal("what the source says now is not seen")
+		}
+	}
+}

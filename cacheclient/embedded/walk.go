@@ -1,0 +1,125 @@
+package embedded
+
+import (
+	"path"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// walkAhead is how many directories are listed ahead of a walk.
+	walkAhead = 2
+	// walkPlaces is how many directories' places are remembered, of all walks.
+	walkPlaces = 256
+	// walkLook is how many entries are looked at for the next directory, and walkUp how far up the tree.
+	walkLook = 256
+	walkUp   = 16
+)
+
+// walks are those who go through a tree (ls -R, find, cp -r, tar): they list one directory after the other, and each
+// time wait for the source. Who lists a directory that comes next in a tree, below the last one or beside it, is on a
+// walk, and the directories that come next then are listed meanwhile.
+type walks struct {
+	// slots are the listings that nobody waits for yet.
+	slots *semaphore.Weighted
+
+	// mu guards places, which has the directories that somebody on a walk would list next, or has listed, and where each
+	// stands in the listing of the directory that it is in.
+	mu     sync.Mutex
+	places *simplelru.LRU[string, uint64]
+}
+
+func newWalks() (*walks, error) {
+	places, err := simplelru.NewLRU[string, uint64](walkPlaces, nil)
+	return &walks{slots: semaphore.NewWeighted(walkAhead), places: places}, err
+}
+
+// place is where a directory stands in its parent's listing; false where nobody would list it next.
+func (w *walks) place(dir string) (uint64, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.places.Get(dir)
+}
+
+// next notes a directory that a walk would list next.
+func (w *walks) next(dir string, at uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.places.Add(dir, at)
+}
+
+// walked is called when somebody has begun to read a directory.
+func (c *Cache) walked(dir string, l *listing) {
+	_, walk := c.walks.place(dir)
+	for _, next := range c.following(dir, l) {
+		if walk {
+			c.listAhead(next)
+		}
+	}
+}
+
+// following are the directories that a walk lists after this one, as far as listings tell: those in it, those beside it, and
+// those beside the ones that it is in.
+func (c *Cache) following(dir string, l *listing) []string {
+	next := c.dirsFrom(dir, l, l.firstDir, walkAhead)
+	for range walkUp {
+		at, ok := c.walks.place(dir)
+		if !ok || len(next) == walkAhead {
+			break
+		}
+		dir = parentOf(dir)
+		above, ok := c.lists.get(dir)
+		if !ok {
+			break
+		}
+		next = append(next, c.dirsFrom(dir, above, at+1, walkAhead-len(next))...)
+	}
+	return next
+}
+
+// dirsFrom are the first directories of a listing from the at-th entry on, at most so many, and their places are noted.
+func (c *Cache) dirsFrom(dir string, l *listing, at uint64, most int) []string {
+	var found []string
+	for looked := 0; looked < walkLook && len(found) < most; {
+		entries, err := l.page(dir, at, 4*walkAhead)
+		if err != nil || len(entries) == 0 {
+			break
+		}
+		for _, e := range entries {
+			if e.Dir && len(found) < most {
+				found = append(found, e.Path)
+				c.walks.next(e.Path, at)
+			}
+			at++
+		}
+		looked += len(entries)
+	}
+	return found
+}
+
+// listAhead lists a directory that nobody has asked for yet.
+func (c *Cache) listAhead(dir string) {
+	if l, known := c.lists.get(dir); known && c.current(l) || c.health.isDown() || !c.walks.slots.TryAcquire(1) {
+		return
+	}
+	if !c.begin() {
+		c.walks.slots.Release(1)
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		defer c.walks.slots.Release(1)
+		// Who comes to it meets the same error, and tells.
+		_, _ = c.listing(c.ctx, dir, false)
+	}()
+}
+
+// parentOf is the directory that a path is in; the root's is itself.
+func parentOf(p string) string {
+	if dir := path.Dir(p); dir != "." {
+		return dir
+	}
+	return ""
+}
