@@ -160,6 +160,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), bringing: semaphore.NewWeighted(bringing),
 		fills: make(map[int64]*fill), pushes: make(map[int64]*push), streams: make(map[layout]*streams), open: make(map[string]int), bySource: make(map[string]bool),
 	}
+	c.store.told = c.notePlaces
 	c.life, c.end = context.WithCancel(context.Background())
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -257,10 +258,27 @@ func (c *Client) look(ctx context.Context) {
 	asking.Go(func() { c.measure(ctx) })
 	asking.Go(func() {
 		if workers, err := c.cluster.Live(ctx); err == nil {
-			c.local.follow(workers)
+			c.greet(c.local.follow(workers))
 		}
 	})
 	asking.Wait()
+}
+
+// greet connects to workers in the background: whoever opens the first file finds that done.
+func (c *Client) greet(workers []*rpc.Worker) {
+	for _, w := range workers {
+		if !c.begin() {
+			return
+		}
+		go func() {
+			defer c.work.Done()
+			ctx, cancel := context.WithTimeout(c.life, followPatience)
+			defer cancel()
+			if err := w.Greet(ctx); err != nil {
+				c.log.Debug("a worker of this machine does not answer yet", "worker", w.Addr(), "error", err)
+			}
+		}()
+	}
 }
 
 // Close implements cacheclient.Client.

@@ -53,6 +53,22 @@ func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []err
 	return cacheclient.Data{}, fmt.Errorf("read %q: %w: %w", f.info.Path, cacheclient.ErrUnavailable, err)
 }
 
+// askSource asks the source for the version in the background: who opens a file that no worker has will read it, and then needs
+// that, and the connection.
+func (f *file) askSource() {
+	c := f.c
+	if c.cfg.WorkersRead || !c.begin() {
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		if _, _, err := c.sources.find(f.info.Path); err == nil {
+			// Who reads meets the same error.
+			_, _ = c.direct.Stat(f.life, f.info.Path)
+		}
+	}()
+}
+
 // source is the version as the source tells of it. It is ErrStale where the source has another, and errOther where the
 // masters, asked to compare, say that it is this one.
 func (f *file) source(ctx context.Context) (cacheclient.Info, error) {

@@ -88,8 +88,11 @@ func (c *Client) hold(ctx context.Context, info cacheclient.Info, l layout) (cac
 	defer c.work.Done()
 	f := &file{c: c, info: cacheclient.Identify(info), l: l, where: make(map[int]located), copied: make(map[int]bool)}
 	f.life, f.end = context.WithCancel(c.life)
-	if l.blocks() == 1 {
+	switch {
+	case l.blocks() == 1 && !c.nowhere(l.block(0)):
 		f.whole = c.localBlock(ctx, l.block(0), l.length(0))
+	case l.blocks() == 1:
+		f.askSource()
 	}
 	c.mu.Lock()
 	c.open[info.Path]++
@@ -262,8 +265,10 @@ func (f *file) locate(ctx context.Context, s span) (found, error) {
 	if ok && time.Since(known.at) < placeAge && (len(known.workers) > 0 || !f.c.brought.was(id)) {
 		return found{workers: known.workers}, nil
 	}
-	if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
-		return found{local: b}, nil
+	if !f.c.nowhere(id) {
+		if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
+			return found{local: b}, nil
+		}
 	}
 	workers := f.c.cachedAt(ctx, id)
 	if ctx.Err() != nil {

@@ -30,10 +30,13 @@ const (
 	commitPatience = 10 * time.Second
 )
 
-// fill is a cold block on its way from the source into a tier of this machine: the worker made the file, this process
+// fill is a cold block on its way from the source into a tier of this machine: the worker makes the file, this process
 // writes it by parallel ranges, and readers have the bytes as they come. The source is read once, whoever reads
 // what. When all is here the worker makes it a block; before that nobody else sees it, and should this process
 // die, the worker drops it.
+//
+// A worker takes some milliseconds to make the file. The first request to the source does not wait for that: its bytes go into
+// memory, and from there to whoever asked first, until there is a file.
 type fill struct {
 	c      *Client
 	id     int64
@@ -43,14 +46,20 @@ type fill struct {
 	// source is the key of the source that it is in.
 	source int64
 	info   cacheclient.Info
-	block  *rpc.LocalBlock
-	// file is the temporary block, mapped; a reference is the fill's until its end.
-	file *blockFile
-	ctx  context.Context
-	end  context.CancelFunc
+	// block is what the worker made; it belongs to the goroutine that finishes the fill.
+	block *rpc.LocalBlock
+	ctx   context.Context
+	end   context.CancelFunc
+	// ready is closed when there is a file.
+	ready chan struct{}
 
 	// mu guards the rest.
 	mu sync.Mutex
+	// file is the temporary block, mapped; a reference is the fill's until its end. head is the first request, and early what it
+	// brought before there was a file: nothing of that is ever overwritten.
+	file  *blockFile
+	head  *run
+	early []byte
 	// changed is closed, and made anew, when anything below changes.
 	changed chan struct{}
 	state   []pieceState
@@ -99,59 +108,79 @@ func (c *Client) fillFor(ctx context.Context, f *file, s span, info cacheclient.
 	if d, ok, err := c.filled(ctx, id, s); ok {
 		return d, true, err
 	}
-	_, err, _ := c.flight.Do("fill "+strconv.FormatInt(id, 10), func() (any, error) {
-		return nil, c.startFill(ctx, f, s.k, info)
-	})
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	fl, err := c.fillOf(ctx, f, s.k, info)
+	if err != nil {
 		return cacheclient.Data{}, false, err
 	}
-	if d, ok, err := c.filled(ctx, id, s); ok {
+	d, err := fl.read(ctx, s)
+	switch {
+	case err == nil || ctx.Err() != nil || errors.Is(err, cacheclient.ErrStale):
 		return d, true, err
-	}
-	// It is over already, or somebody else was faster.
-	if b := c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
-		return f.lend(b, s), true, nil
+	case errors.Is(err, errOver) || errors.Is(err, fs.ErrExist):
+		// All of it is here, or somebody else was faster.
+		if b := c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
+			return f.lend(b, s), true, nil
+		}
 	}
 	return cacheclient.Data{}, false, nil
 }
 
-var errNoFill = errors.New("the block is not filled by this process")
+var (
+	errNoFill  = errors.New("the block is not filled by this process")
+	errOver    = fmt.Errorf("%w any more", errNoFill)
+	errNotMade = errors.New("the worker made no file for the block")
+)
+
+// fillOf is the fill of a block, which is started where there is none.
+func (c *Client) fillOf(ctx context.Context, f *file, k int, info cacheclient.Info) (*fill, error) {
+	id := f.l.block(k)
+	fl, err, _ := c.flight.Do("fill "+strconv.FormatInt(id, 10), func() (any, error) {
+		c.mu.Lock()
+		fl := c.fills[id]
+		c.mu.Unlock()
+		if fl != nil {
+			return fl, nil
+		}
+		return c.startFill(ctx, f, k, info)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return fl.(*fill), nil //nolint:forcetypeassert // as it was returned
+}
 
 // startFill makes the fill of a block and starts it.
-func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient.Info) error {
+func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient.Info) (*fill, error) {
 	id, length := f.l.block(k), f.l.length(k)
 	w, err := c.filler(ctx, id, length)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	weight, err := c.mayBring(ctx, length)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	fl, err := c.newFill(ctx, w, id, length)
-	if err != nil {
-		c.bringing.Release(weight)
-		if !c.brought.was(id) {
-			c.refused.first(id, noRoomFor)
-		}
-		return err
+	fl := &fill{
+		c: c, id: id, length: length, base: int64(k) * f.l.blockSize, info: info, source: c.sources.key(info.Path),
+		ready: make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
+		state: make([]pieceState, pieces(length)), left: pieces(length),
 	}
-	fl.base, fl.info, fl.source = int64(k)*f.l.blockSize, info, c.sources.key(info.Path)
+	fl.ctx, fl.end = context.WithCancel(c.life)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		fl.abandon()
+		fl.end()
 		c.bringing.Release(weight)
-		return cacheclient.ErrClosed
+		return nil, cacheclient.ErrClosed
 	}
 	c.fills[id] = fl
 	c.work.Add(1)
 	go func() {
 		defer c.work.Done()
 		defer c.bringing.Release(weight)
-		fl.finish()
+		fl.run(w)
 	}()
-	return nil
+	return fl, nil
 }
 
 // mayBring waits until a block of this length may be brought, and returns what is to be released after.
@@ -197,31 +226,36 @@ func hasRoom(c cacheclient.Capacity, worker string, length int64) bool {
 	return len(c.Levels) == 0
 }
 
-// newFill has the worker make the file.
-func (c *Client) newFill(ctx context.Context, w *rpc.Worker, id, length int64) (*fill, error) {
-	ctx, cancel := context.WithTimeout(ctx, openPatience)
+// create has the worker make the file.
+func (fl *fill) create(w *rpc.Worker) error {
+	ctx, cancel := context.WithTimeout(fl.ctx, openPatience)
 	defer cancel()
-	block, err := w.CreateLocal(ctx, id, length)
+	block, err := w.CreateLocal(ctx, fl.id, fl.length)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			w.Stalled()
 		}
-		return nil, err
+		return err
 	}
-	file, err := openTemporary(block.Path, id, length)
+	fl.block = block
+	file, err := openTemporary(block.Path, fl.id, fl.length)
 	if err != nil {
-		block.Abort()
 		if errors.Is(err, fs.ErrNotExist) {
-			c.local.hide(w)
+			fl.c.local.hide(w)
 		}
-		return nil, err
+		return err
 	}
-	fl := &fill{
-		c: c, id: id, length: length, block: block, file: file,
-		changed: make(chan struct{}), ended: make(chan struct{}), state: make([]pieceState, pieces(length)), left: pieces(length),
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.file = file
+	if len(fl.early) > 0 {
+		if _, err := file.file.WriteAt(fl.early, int64(fl.head.first)*pieceSize); err != nil {
+			return fmt.Errorf("write to the tier: %w", err)
+		}
+		fl.early = nil
 	}
-	fl.ctx, fl.end = context.WithCancel(c.life)
-	return fl, nil
+	close(fl.ready)
+	return nil
 }
 
 // openTemporary opens the file that a worker made for a block, and gives it its length. The path comes from the worker:
@@ -248,16 +282,15 @@ func openTemporary(path string, id, length int64) (*blockFile, error) {
 	return mapBlockFile(f, id, length)
 }
 
-// abandon drops a fill that was never started, or has failed.
-func (fl *fill) abandon() {
-	fl.end()
-	fl.block.Abort()
-	fl.file.release()
-}
-
-// finish waits until all pieces are here, or none will come, and makes the file a block.
-func (fl *fill) finish() {
-	err := fl.wait()
+// run has the file made, waits until all pieces are here, or none will come, and makes the file a block.
+func (fl *fill) run(w *rpc.Worker) {
+	err := fl.create(w)
+	made := err == nil
+	if made {
+		err = fl.wait()
+	} else {
+		err = fmt.Errorf("%w: %w", errNotMade, err)
+	}
 	if err == nil {
 		ctx, cancel := context.WithTimeout(fl.ctx, commitPatience)
 		err = fl.block.Commit(ctx)
@@ -266,22 +299,39 @@ func (fl *fill) finish() {
 	if err == nil {
 		fl.c.arrived(fl.id)
 	}
+	fl.finish(err)
+	if err == nil || made && errors.Is(err, context.Canceled) {
+		return
+	}
+	if made || !fl.c.brought.was(fl.id) {
+		fl.c.refused.first(fl.id, noRoomFor)
+	}
+	if made {
+		fl.c.log.Info("a block was not cached", "path", fl.info.Path, "block", fl.id, "error", err)
+	}
+}
+
+// finish ends the fill, and drops what did not become a block.
+func (fl *fill) finish(err error) {
 	fl.mu.Lock()
 	if fl.err == nil {
 		fl.err = err
 	}
 	fl.over = true
+	file := fl.file
 	close(fl.ended)
 	fl.wake()
 	fl.mu.Unlock()
 	fl.c.mu.Lock()
 	delete(fl.c.fills, fl.id)
 	fl.c.mu.Unlock()
-	if err != nil && !errors.Is(err, context.Canceled) {
-		fl.c.refused.first(fl.id, noRoomFor)
-		fl.c.log.Info("a block was not cached", "path", fl.info.Path, "block", fl.id, "error", err)
+	fl.end()
+	if fl.block != nil {
+		fl.block.Abort()
 	}
-	fl.abandon()
+	if file != nil {
+		file.release()
+	}
 }
 
 // arrived has all who take a block for one that nobody has look again: it has been brought.
@@ -321,16 +371,19 @@ func (fl *fill) read(ctx context.Context, s span) (cacheclient.Data, error) {
 	for {
 		fl.mu.Lock()
 		if fl.has(s.off, s.off+s.n) {
-			file := fl.file.retain()
+			d := fl.lend(s)
 			fl.mu.Unlock()
 			// Now that somebody has what he waited for, the rest may come.
 			fl.goOn()
-			return cacheclient.Data{Parts: [][]byte{file.bytes(s.off, s.n)}, Free: file.release, Origin: cacheclient.OriginSource}, nil
+			return d, nil
 		}
 		if fl.err != nil || fl.over {
 			err := fl.err
 			fl.mu.Unlock()
-			return cacheclient.Data{}, errors.Join(errNoFill, err)
+			if err == nil {
+				return cacheclient.Data{}, errOver
+			}
+			return cacheclient.Data{}, fmt.Errorf("%w: %w", errNoFill, err)
 		}
 		fl.demand(s.off, s.off+s.n)
 		changed := fl.changed
@@ -341,6 +394,16 @@ func (fl *fill) read(ctx context.Context, s span) (cacheclient.Data, error) {
 			return cacheclient.Data{}, fmt.Errorf("read %q: %w", fl.info.Path, ctx.Err())
 		}
 	}
+}
+
+// lend lends a span that is here; mu is held.
+func (fl *fill) lend(s span) cacheclient.Data {
+	if fl.file == nil {
+		from := s.off - int64(fl.head.first)*pieceSize
+		return cacheclient.Data{Parts: [][]byte{fl.early[from : from+s.n : from+s.n]}, Origin: cacheclient.OriginSource}
+	}
+	file := fl.file.retain()
+	return cacheclient.Data{Parts: [][]byte{file.bytes(s.off, s.n)}, Free: file.release, Origin: cacheclient.OriginSource}
 }
 
 // has tells whether the bytes [from, to) are here; mu is held. It is never true once the fill is over, when the file's

@@ -21,6 +21,8 @@ const (
 	// reads has others to turn to.
 	downFor      = 10 * time.Second
 	quickTimeout = 2 * time.Second
+	// middlePause is how long the rest of a block waits for who reads in the middle of it.
+	middlePause = 20 * time.Millisecond
 	// background is how many such requests of one fill run side by side.
 	background = 3
 )
@@ -30,6 +32,8 @@ type run struct {
 	first, last int
 	// at is the offset in the block up to which bytes are here.
 	at int64
+	// file is a reference to the fill's, once the run needs it; it belongs to the goroutine that brings the run.
+	file *blockFile
 }
 
 // runOf is the request that brings a piece; mu is held.
@@ -59,12 +63,16 @@ func (fl *fill) demand(from, to int64) {
 				p++
 			}
 		}
-		fl.start(first, p, nil)
+		r := fl.start(first, p, nil)
+		if fl.head == nil {
+			fl.head = r
+		}
 	}
 	fl.cursor = last
 }
 
-// goOn starts the requests that nobody waits for, once.
+// goOn starts the requests that nobody waits for, once. Who began in the middle, as at a file's end, has first what he came for: the
+// kernel asks for a MiB in several parts, beside which a fast source takes all processors.
 func (fl *fill) goOn() {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
@@ -72,6 +80,23 @@ func (fl *fill) goOn() {
 		return
 	}
 	fl.started = true
+	if fl.head == nil || fl.head.first == 0 || !fl.c.begin() {
+		fl.startAll()
+		return
+	}
+	go func() {
+		defer fl.c.work.Done()
+		sleep(fl.ctx, middlePause)
+		fl.mu.Lock()
+		defer fl.mu.Unlock()
+		if !fl.over {
+			fl.startAll()
+		}
+	}()
+}
+
+// startAll starts as many requests that nobody waits for as there may be; mu is held.
+func (fl *fill) startAll() {
 	for range background {
 		fl.startNext()
 	}
@@ -96,22 +121,67 @@ func (fl *fill) startNext() {
 	}
 }
 
-// start begins a request for the pieces [first, last), after which next is called with mu held; mu is held.
-func (fl *fill) start(first, last int, next func()) {
+// start begins a request for the pieces [first, last), after which next is called with mu held; mu is held. It returns nil
+// where it is too late for that.
+func (fl *fill) start(first, last int, next func()) *run {
 	if fl.err != nil || !fl.c.begin() {
-		return
+		return nil
 	}
 	r := &run{first: first, last: last, at: int64(first) * pieceSize}
 	for p := first; p < last; p++ {
 		fl.state[p] = coming
 	}
 	fl.runs = append(fl.runs, r)
-	fl.file.retain()
 	go func() {
 		defer fl.c.work.Done()
-		defer fl.file.release()
 		fl.settle(r, fl.bring(r), next)
+		if r.file != nil {
+			r.file.release()
+		}
 	}()
+	return r
+}
+
+func (fl *fill) isHead(r *run) bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return fl.head == r
+}
+
+// needFile waits until a run can write to the file.
+func (fl *fill) needFile(r *run) error {
+	if r.file != nil {
+		return nil
+	}
+	select {
+	case <-fl.ready:
+	case <-fl.ctx.Done():
+		return fl.ctx.Err()
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.over {
+		return errOver
+	}
+	r.file = fl.file.retain()
+	return nil
+}
+
+// keepEarly takes the first request's bytes into memory while there is no file; false where there is one, or no room for them.
+func (fl *fill) keepEarly(r *run, p []byte) bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	most := min(pieceSize, fl.length-int64(r.first)*pieceSize)
+	if fl.file != nil || fl.head != r || int64(len(fl.early)+len(p)) > most {
+		return false
+	}
+	if fl.early == nil {
+		fl.early = make([]byte, 0, most)
+	}
+	fl.early = append(fl.early, p...)
+	r.at += int64(len(p))
+	fl.wake()
+	return true
 }
 
 // settle takes note of a request's end.
@@ -148,6 +218,11 @@ var errNoRanges = errors.New("the source has no ranges")
 // bring makes attempts until the run is here, the error is final, or nothing has come for as long as the client waits.
 func (fl *fill) bring(r *run) error {
 	c := fl.c
+	if !fl.isHead(r) {
+		if err := fl.needFile(r); err != nil {
+			return err
+		}
+	}
 	if err := c.slots.Acquire(fl.ctx, 1); err != nil {
 		return err
 	}
@@ -222,19 +297,33 @@ func (fl *fill) copy(body io.Reader, r *run, end int64, alive func()) error {
 		n, err := body.Read(buf[:min(pieceSize, end-r.at)])
 		if n > 0 {
 			fl.c.count.bytesSource.Add(int64(n))
-			if _, err := fl.file.file.WriteAt(buf[:n], r.at); err != nil {
-				return fmt.Errorf("write to the tier: %w", err)
+			if err := fl.keep(r, buf[:n]); err != nil {
+				return err
 			}
-			fl.mu.Lock()
-			r.at += int64(n)
-			fl.wake()
-			fl.mu.Unlock()
 			alive()
 		}
 		if err != nil && r.at < end {
 			return short(err)
 		}
 	}
+	return nil
+}
+
+// keep takes bytes that have come, and tells readers of them.
+func (fl *fill) keep(r *run, p []byte) error {
+	if r.file == nil && fl.keepEarly(r, p) {
+		return nil
+	}
+	if err := fl.needFile(r); err != nil {
+		return err
+	}
+	if _, err := r.file.file.WriteAt(p, r.at); err != nil {
+		return fmt.Errorf("write to the tier: %w", err)
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	r.at += int64(len(p))
+	fl.wake()
 	return nil
 }
 

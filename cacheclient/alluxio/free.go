@@ -100,7 +100,7 @@ func (c *Client) walk(ctx context.Context, path string, fn func(string, *wire.Fi
 		return nil
 	}
 	var dirs []string
-	err = c.cluster.List(ctx, c.store.absolute(path), knownOnly, func() error { return errRestarted }, func(f *wire.FileInfo) error {
+	err = c.cluster.Names(ctx, c.store.absolute(path), knownOnly, func() error { return errRestarted }, func(f *wire.FileInfo) error {
 		p := join(path, f.GetName())
 		if f.GetFolder() {
 			dirs = append(dirs, p)

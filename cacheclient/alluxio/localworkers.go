@@ -72,8 +72,8 @@ func (l *localWorkers) is(w *rpc.Worker) bool {
 	return time.Now().After(l.unseen[w])
 }
 
-// follow takes note of the live workers.
-func (l *localWorkers) follow(live []*rpc.Worker) {
+// follow takes note of the live workers, and returns those of this machine that are new.
+func (l *localWorkers) follow(live []*rpc.Worker) (fresh []*rpc.Worker) {
 	var here []*rpc.Worker
 	for _, w := range live {
 		if l.is(w) {
@@ -82,7 +82,13 @@ func (l *localWorkers) follow(live []*rpc.Worker) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, w := range here {
+		if !slices.Contains(l.workers, w) {
+			fresh = append(fresh, w)
+		}
+	}
 	l.workers = here
+	return fresh
 }
 
 // all are the workers of this machine.

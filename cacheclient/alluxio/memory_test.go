@@ -164,7 +164,7 @@ func TestPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id := range int64(maxPlaces + 5) {
-		p.put(id, nil)
+		p.put(id, place{})
 	}
 	if _, ok := p.get(0); ok || p.lru.Len() != maxPlaces {
 		t.Errorf("%d places are known, the oldest too: %v", p.lru.Len(), ok)

@@ -27,6 +27,8 @@ type masterStore struct {
 	addr    rpc.Address
 	// maxAge is how old the masters' knowledge of the source may be.
 	maxAge time.Duration
+	// told is called with what the masters told of a path.
+	told func(*wire.FileInfo)
 
 	// mu guards suspects, the paths whose next question has the master compare with the source, whatever it knows.
 	mu       sync.Mutex
@@ -46,6 +48,7 @@ func (s *masterStore) Stat(ctx context.Context, p string) (cacheclient.Info, err
 	if err != nil {
 		return cacheclient.Info{}, err
 	}
+	s.told(f)
 	return infoOf(f, p), nil
 }
 
@@ -75,7 +78,7 @@ func (s *masterStore) suspect(p string) {
 func (s *masterStore) List(ctx context.Context, dir string, fn func(cacheclient.Info) error) error {
 	abs := s.absolute(dir)
 	var notDir bool
-	err := s.cluster.List(ctx, abs, s.maxAge, func() error { return errRestarted }, func(f *wire.FileInfo) error {
+	err := s.cluster.Names(ctx, abs, s.maxAge, func() error { return errRestarted }, func(f *wire.FileInfo) error {
 		if !f.GetFolder() && f.GetPath() == abs {
 			// The list of a file is that file.
 			notDir = true

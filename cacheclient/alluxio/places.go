@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
 const (
@@ -23,12 +24,28 @@ const (
 	placePatience = time.Second
 	// masterPause is how long the masters are not asked for places after they did not answer.
 	masterPause = 2 * time.Second
+	// nowhereAge is how long it is believed that no worker has a block, when the masters told that with all else of a file and
+	// nobody asked for it: as long as it takes to open a file and begin to read it.
+	nowhereAge = 250 * time.Millisecond
+	// mostTold is how many blocks of a file are remembered from what the masters told of the file.
+	mostTold = 4
 )
 
 // place is where a block is cached, as the masters told.
 type place struct {
 	workers []*rpc.Worker
 	at      time.Time
+	// unasked says that nobody asked for it.
+	unasked bool
+}
+
+// fresh tells whether the place is believed.
+func (p place) fresh() bool {
+	age := placeAge
+	if p.unasked && len(p.workers) == 0 {
+		age = nowhereAge
+	}
+	return time.Since(p.at) < age
 }
 
 // places are the blocks whose workers are known. What was known stays readable while masters fail over: a new leader
@@ -54,10 +71,10 @@ func (p *places) get(id int64) (place, bool) {
 	return p.lru.Get(id)
 }
 
-func (p *places) put(id int64, workers []*rpc.Worker) {
+func (p *places) put(id int64, now place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lru.Add(id, place{workers: workers, at: time.Now()})
+	p.lru.Add(id, now)
 }
 
 // without notes that a worker does not have a block.
@@ -91,13 +108,42 @@ func (p *places) told(err error) {
 	}
 }
 
+// notePlaces remembers where a file's blocks are, which the masters tell with all else of a file: whoever opens it next
+// need not ask.
+func (c *Client) notePlaces(f *wire.FileInfo) {
+	if len(f.GetFileBlockInfos()) > mostTold {
+		return
+	}
+	for k, b := range f.GetFileBlockInfos() {
+		c.places.put(b.GetBlockInfo().GetBlockId(), place{workers: c.workersAt(locations(f, k)), at: time.Now(), unasked: true})
+	}
+}
+
+// workersAt are the workers at which a block is, as far as they can be reached.
+func (c *Client) workersAt(at []*wire.BlockLocation) []*rpc.Worker {
+	var workers []*rpc.Worker
+	for _, l := range at {
+		if w, err := c.cluster.At(l.GetWorkerAddress()); err == nil {
+			workers = append(workers, w)
+		}
+	}
+	return workers
+}
+
+// nowhere tells whether the masters said a moment ago that no worker has a block. A worker of this machine that has it all
+// the same says so when it is to take it.
+func (c *Client) nowhere(id int64) bool {
+	known, ok := c.places.get(id)
+	return ok && known.unasked && len(known.workers) == 0 && known.fresh()
+}
+
 // cachedAt are the workers that have a block, those that work first and otherwise in an order of chance, so that
 // readers spread. What was known some time ago is told at once, and asked for anew beside that: masters that do not answer hold
 // up nobody who reads what is cached.
 func (c *Client) cachedAt(ctx context.Context, id int64) []*rpc.Worker {
 	known, ok := c.places.get(id)
 	switch {
-	case ok && time.Since(known.at) <= placeAge:
+	case ok && known.fresh():
 	case len(known.workers) > 0:
 		c.askLater(id)
 	default:
@@ -146,12 +192,7 @@ func (c *Client) askPlace(ctx context.Context, id int64) ([]*rpc.Worker, error) 
 		c.places.told(err)
 		return nil, err
 	}
-	var workers []*rpc.Worker
-	for _, l := range info.GetLocations() {
-		if w, err := c.cluster.At(l.GetWorkerAddress()); err == nil {
-			workers = append(workers, w)
-		}
-	}
-	c.places.put(id, workers)
+	workers := c.workersAt(info.GetLocations())
+	c.places.put(id, place{workers: workers, at: time.Now()})
 	return workers, nil
 }

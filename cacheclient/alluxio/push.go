@@ -105,7 +105,7 @@ func (c *Client) push(p *push, l layout, k int, info cacheclient.Info) error {
 	to, err := workers[0].WriteBlock(ctx, id, length)
 	if errors.Is(err, fs.ErrExist) {
 		// It has it, whatever the masters know.
-		c.places.put(id, workers[:1])
+		c.places.put(id, place{workers: workers[:1], at: time.Now()})
 	}
 	if err != nil {
 		return err

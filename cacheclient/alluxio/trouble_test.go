@@ -70,10 +70,10 @@ func TestABlockThatHasNoPlace(t *testing.T) {
 }
 
 // cacheWhenThereIsRoom has a worker cache a file in a tier that other tests have filled: what they left goes first, but not
-// while one of them still has it open.
+// while one of them still has it open, nor what a client that was killed had begun: workers keep that for a minute.
 func cacheWhenThereIsRoom(t *testing.T, c *Client, path string, w *rpc.Worker) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		err := tryCacheAt(t.Context(), c, path, w)
 		if err == nil {
 			return
@@ -126,6 +126,8 @@ func TestADamagedBlockIsRemoved(t *testing.T) {
 					t.Fatalf("the poisoned block %d: %v, %v", k, st, err)
 				}
 			}
+			// Until then the client believes that nobody has the blocks, and reads past what is damaged.
+			time.Sleep(nowhereAge)
 			f := open(t, client, v.path)
 			if tc.random {
 				for k := range l.blocks() {

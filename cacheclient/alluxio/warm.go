@@ -144,13 +144,16 @@ func (f *file) bringBlock(ctx context.Context, k int) error {
 
 // bringOwn has this process bring a block from the source into a worker.
 func (f *file) bringOwn(ctx context.Context, k int, info cacheclient.Info) error {
-	d, ok, err := f.c.fillFor(ctx, f, span{k: k, n: 1}, info)
-	if ok {
-		d.Release()
-		if err != nil {
+	if fl, err := f.c.fillOf(ctx, f, k, info); err == nil {
+		err = fl.await(ctx)
+		if !errors.Is(err, errNotMade) {
 			return err
 		}
-		return f.c.awaitFill(ctx, f.l.block(k))
+		if b := f.c.localBlock(ctx, f.l.block(k), f.l.length(k)); b != nil {
+			// Somebody else was faster.
+			b.release()
+			return nil
+		}
 	}
 	if p := f.c.pushFor(ctx, f, k, info); p != nil {
 		return p.awaitPushed(ctx)
@@ -158,14 +161,8 @@ func (f *file) bringOwn(ctx context.Context, k int, info cacheclient.Info) error
 	return errNoPush
 }
 
-// awaitFill waits for the end of a block's fill.
-func (c *Client) awaitFill(ctx context.Context, id int64) error {
-	c.mu.Lock()
-	fl := c.fills[id]
-	c.mu.Unlock()
-	if fl == nil {
-		return nil
-	}
+// await has the whole block come, and waits for it.
+func (fl *fill) await(ctx context.Context) error {
 	fl.goOn()
 	select {
 	case <-fl.ended:

@@ -107,5 +107,10 @@ func (w *Worker) do(ctx context.Context, f func(context.Context, *grpc.ClientCon
 	return err
 }
 
+// Greet connects and authenticates, so that the first call need not.
+func (w *Worker) Greet(ctx context.Context) error {
+	return w.do(ctx, func(context.Context, *grpc.ClientConn) error { return nil })
+}
+
 // NotCached tells whether an error says that a worker does not have a block.
 func NotCached(err error) bool { return errors.Is(err, fs.ErrNotExist) }
