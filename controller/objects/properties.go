@@ -98,7 +98,27 @@ func (b *builder) common() map[string]string {
 }
 
 func (b *builder) masterProperties() string {
-	return writeProperties(b.common(), b.spec.Properties, b.spec.Master.Properties, b.spec.JobMaster.Properties)
+	return writeProperties(b.common(), b.elections(), b.spec.Properties, b.spec.Master.Properties, b.spec.JobMaster.Properties)
+}
+
+// The time without a word from the leader after which a master stands for election is drawn from between these.
+const (
+	electionMin = "alluxio.master.embedded.journal.election.timeout.min"
+	electionMax = "alluxio.master.embedded.journal.election.timeout.max"
+)
+
+// elections has a leader that is gone be followed by another in less than half of the 20 s and more that Alluxio's 10 to 20 s
+// take. Below some seconds, masters on busy machines take each other for dead. Who sets one of the two means Alluxio's other one.
+func (b *builder) elections() map[string]string {
+	if masterCount(b.spec) == 1 {
+		return nil
+	}
+	for _, name := range []string{electionMin, electionMax} {
+		if b.spec.Properties[name] != "" || b.spec.Master.Properties[name] != "" {
+			return nil
+		}
+	}
+	return map[string]string{electionMin: "4s", electionMax: "8s"}
 }
 
 func (b *builder) workerProperties() string {

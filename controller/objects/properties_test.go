@@ -1,0 +1,41 @@
+package objects
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestElections has masters elect sooner than Alluxio's, except where a runtime says something of it, or there is nobody to elect.
+func TestElections(t *testing.T) {
+	walkthrough := read(t, "testdata/walkthrough.yaml")
+	for name, tc := range map[string]struct {
+		replicas   int32
+		properties map[string]string
+		want       string
+	}{
+		"three masters": {3, nil, electionMin + "=4s\n"},
+		"one master":    {1, nil, ""},
+		"the user's":    {3, map[string]string{electionMin: "1s"}, electionMin + "=1s\n"},
+		"half of it":    {3, map[string]string{electionMax: "30s"}, electionMax + "=30s\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := walkthrough
+			in.Runtime = walkthrough.Runtime.DeepCopy()
+			in.Runtime.Spec.Master.Replicas, in.Runtime.Spec.Master.Properties = tc.replicas, tc.properties
+			plan, problems := Desired(in)
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			var text string
+			for line := range strings.Lines(string(render(t, plan))) {
+				if line = strings.TrimLeft(line, " "); strings.Contains(line, "election.timeout") {
+					text += line
+				}
+			}
+			lines := strings.Count(text, "\n")
+			if tc.want == "" && lines > 0 || !strings.Contains(text, tc.want) || tc.properties != nil && lines != 1 {
+				t.Errorf("the masters have %q, want %q", text, tc.want)
+			}
+		})
+	}
+}
