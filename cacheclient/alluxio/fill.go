@@ -55,11 +55,13 @@ type fill struct {
 
 	// mu guards the rest.
 	mu sync.Mutex
-	// file is the temporary block, mapped; a reference is the fill's until its end. head is the first request, and early what it
-	// brought before there was a file: nothing of that is ever overwritten.
+	// file is the temporary block, mapped; a reference is the fill's until its end. head is the first request where that need not
+	// wait for the file, and early what it brought before there was one: nothing of that is ever overwritten.
 	file  *blockFile
 	head  *run
 	early []byte
+	// hasty says that there may be a head: where a worker could have the block after all, its bytes would come in vain.
+	hasty bool
 	// changed is closed, and made anew, when anything below changes.
 	changed chan struct{}
 	state   []pieceState
@@ -162,7 +164,7 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 	}
 	fl := &fill{
 		c: c, id: id, length: length, base: int64(k) * f.l.blockSize, info: info, source: c.sources.key(info.Path),
-		ready: make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
+		hasty: c.surelyCold(id), ready: make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
 		state: make([]pieceState, pieces(length)), left: pieces(length),
 	}
 	fl.ctx, fl.end = context.WithCancel(c.life)

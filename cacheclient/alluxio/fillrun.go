@@ -64,8 +64,8 @@ func (fl *fill) demand(from, to int64) {
 			}
 		}
 		r := fl.start(first, p, nil)
-		if fl.head == nil {
-			fl.head = r
+		if fl.hasty {
+			fl.head, fl.hasty = r, false
 		}
 	}
 	fl.cursor = last
@@ -80,7 +80,7 @@ func (fl *fill) goOn() {
 		return
 	}
 	fl.started = true
-	if fl.head == nil || fl.head.first == 0 || !fl.c.begin() {
+	if inMiddle := fl.cursor > 0 && fl.state[0] == absent; !inMiddle || !fl.c.begin() {
 		fl.startAll()
 		return
 	}

@@ -137,6 +137,12 @@ func (c *Client) nowhere(id int64) bool {
 	return ok && known.unasked && len(known.workers) == 0 && known.fresh()
 }
 
+// surelyCold tells whether the masters said a moment ago that no worker has a block, and this process did not bring it into one since.
+func (c *Client) surelyCold(id int64) bool {
+	known, ok := c.places.get(id)
+	return ok && len(known.workers) == 0 && time.Since(known.at) < nowhereAge && !c.brought.was(id)
+}
+
 // cachedAt are the workers that have a block, those that work first and otherwise in an order of chance, so that
 // readers spread. What was known some time ago is told at once, and asked for anew beside that: masters that do not answer hold
 // up nobody who reads what is cached.
