@@ -228,6 +228,33 @@ func TestClaimsWaitForFirstConsumer(t *testing.T) {
 	}
 }
 
+// TestClaimsFindVolumes has a volume that somebody made for the class: the claim takes that one, and none is made.
+func TestClaimsFindVolumes(t *testing.T) {
+	s, c := server(t)
+	ns := namespace(t, c)
+	class(t, c, ns, "{}")
+	theirs := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: ns}, Spec: corev1.PersistentVolumeSpec{
+		StorageClassName: ns, Capacity: corev1.ResourceList{"storage": quantity("5Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driver.Name, VolumeHandle: ns}},
+	}}
+	must(t, c.Create(t.Context(), theirs))
+	t.Cleanup(func() { _ = c.Delete(t.Context(), theirs) })
+	eventually(t, "the volume is known", func() string {
+		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(theirs), theirs))
+		return strings.TrimPrefix(string(theirs.Status.Phase), string(corev1.VolumeAvailable))
+	})
+	start(t, s, ns, nil)
+	time.Sleep(time.Second)
+	o := claim(t, c, ns, "finds", ns, "{}")
+	if v := bound(t, c, o); v.Name != theirs.Name {
+		t.Errorf("it is bound to %s", v.Name)
+	}
+	time.Sleep(time.Second)
+	if texts := told(t, c, o); len(texts) > 0 {
+		t.Errorf("it is told %q", texts)
+	}
+}
+
 // TestClaimsKilled kills the controller between the volume and the Event, and finds what such a one left; and what somebody else left under the same name.
 func TestClaimsKilled(t *testing.T) {
 	s, c := server(t)
