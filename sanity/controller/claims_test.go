@@ -132,8 +132,14 @@ func TestClaims(t *testing.T) {
 	plain := claim(t, c, ns, "plain", ns+"-plain", "{}")
 	kept := claim(t, c, ns, "kept", ns+"-retain", "{metadata: {annotations: {example.org/key: west}}}")
 	other := claim(t, c, ns, "other", ns+"-other", "{}")
+	elsewhere := claim(t, c, namespace(t, c), "elsewhere", ns+"-plain", "{}")
 
 	v := bound(t, c, plain)
+	foreign := v.DeepCopy()
+	foreign.ObjectMeta = metav1.ObjectMeta{Name: ns + "-foreign", Labels: v.Labels, Annotations: v.Annotations}
+	foreign.Spec.ClaimRef = &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: elsewhere.Namespace, Name: "gone", UID: "gone"}
+	must(t, c.Create(t.Context(), foreign))
+	t.Cleanup(func() { _ = c.Delete(t.Context(), foreign) })
 	csi := v.Spec.CSI
 	if v.Name != "pvc-"+string(plain.UID) || csi.VolumeHandle != v.Name || csi.Driver != driver.Name || v.Spec.ClaimRef.UID != plain.UID || v.Spec.StorageClassName != ns+"-plain" ||
 		v.Annotations["pv.kubernetes.io/provisioned-by"] != driver.Name || csi.NodeStageSecretRef != nil || v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
@@ -151,10 +157,12 @@ func TestClaims(t *testing.T) {
 	must(t, c.Delete(t.Context(), plain))
 	must(t, c.Delete(t.Context(), kept))
 	volumeGone(t, c, v.Name)
-	eventually(t, "the other volume is released", func() string {
-		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(retained), retained))
-		return strings.TrimPrefix(string(retained.Status.Phase), string(corev1.VolumeReleased))
-	})
+	for _, left := range []*corev1.PersistentVolume{retained, foreign} {
+		eventually(t, "the volume "+left.Name+" is released", func() string {
+			must(t, c.Get(t.Context(), client.ObjectKeyFromObject(left), left))
+			return strings.TrimPrefix(string(left.Status.Phase), string(corev1.VolumeReleased))
+		})
+	}
 	time.Sleep(time.Second)
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(retained), retained))
 	if retained.DeletionTimestamp != nil {
@@ -168,6 +176,11 @@ func TestClaims(t *testing.T) {
 	if texts := told(t, c, other); len(texts) > 0 || other.Annotations["volume.kubernetes.io/storage-provisioner"] != "other.example.org" {
 		t.Errorf("a claim of another provisioner, annotated with %v, is told %q", other.Annotations, texts)
 	}
+	unbound(t, c, elsewhere)
+	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign))
+	if foreign.DeletionTimestamp != nil {
+		t.Error("a volume of a namespace that is not served is being deleted")
+	}
 }
 
 // TestClaimsRefused gives claims and classes that cannot be served. Each is told why, once, and a class that is mended serves the claims that waited.
@@ -177,7 +190,7 @@ func TestClaimsRefused(t *testing.T) {
 	start(t, s, ns, nil)
 	class(t, c, ns+"-good", "{}")
 	bad := class(t, c, ns+"-bad", "{parameters: {quota: many}}")
-	class(t, c, ns+"-option", "{mountOptions: [rw]}")
+	option := class(t, c, ns+"-option", "{mountOptions: [rw]}")
 	class(t, c, ns+"-reserved", "{parameters: {csi.storage.k8s.io/fstype: ext4}}")
 	refused := map[*corev1.PersistentVolumeClaim]string{
 		claim(t, c, ns, "quota", ns+"-bad", "{}"):                                                                `StorageClass ` + bad.Name + `: attribute quota "many" is not accepted; accepted is a quantity of bytes above 0 such as 2Gi`,
@@ -206,6 +219,16 @@ func TestClaimsRefused(t *testing.T) {
 	must(t, c.Delete(t.Context(), &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: bad.Name}}))
 	class(t, c, bad.Name, "{}")
 	bound(t, c, waits)
+
+	// A class that is somebody else's now is left to him, though the claim still names us.
+	must(t, c.Delete(t.Context(), option))
+	class(t, c, option.Name, "{provisioner: other.example.org}")
+	waits.Name = "option"
+	eventually(t, "the binder names the other provisioner", func() string {
+		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(waits), waits))
+		return strings.TrimPrefix(waits.Annotations["volume.kubernetes.io/storage-provisioner"], "other.example.org")
+	})
+	unbound(t, c, waits)
 }
 
 // TestClaimsWaitForFirstConsumer has a claim wait for a node, and for nothing else.
