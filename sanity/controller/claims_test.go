@@ -1,6 +1,7 @@
 package controller_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -32,8 +33,18 @@ func class(t *testing.T, c client.Client, name, change string) *storagev1.Storag
 	}
 	o.Name = name
 	must(t, c.Create(t.Context(), o))
-	t.Cleanup(func() { _ = c.Delete(t.Context(), o) })
+	removed(t, c, o)
 	return o
+}
+
+// removed has an object go with the test.
+func removed(t *testing.T, c client.Client, o client.Object) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := client.IgnoreNotFound(c.Delete(context.WithoutCancel(t.Context()), o)); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // claim makes a claim of a class. change is merged into it.
@@ -102,6 +113,18 @@ func unbound(t *testing.T, c client.Client, o *corev1.PersistentVolumeClaim) {
 	}
 }
 
+// volumeIs waits until a volume is in a phase.
+func volumeIs(t *testing.T, c client.Client, v *corev1.PersistentVolume, phase corev1.PersistentVolumePhase) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("the volume %s is %s", v.Name, phase), func() string {
+		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(v), v))
+		if v.Status.Phase != phase {
+			return "it is " + string(v.Status.Phase)
+		}
+		return ""
+	})
+}
+
 // volumeGone waits for the end of a volume.
 func volumeGone(t *testing.T, c client.Client, name string) {
 	t.Helper()
@@ -139,7 +162,7 @@ func TestClaims(t *testing.T) {
 	foreign.ObjectMeta = metav1.ObjectMeta{Name: ns + "-foreign", Labels: v.Labels, Annotations: v.Annotations}
 	foreign.Spec.ClaimRef = &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: elsewhere.Namespace, Name: "gone", UID: "gone"}
 	must(t, c.Create(t.Context(), foreign))
-	t.Cleanup(func() { _ = c.Delete(t.Context(), foreign) })
+	removed(t, c, foreign)
 	csi := v.Spec.CSI
 	if v.Name != "pvc-"+string(plain.UID) || csi.VolumeHandle != v.Name || csi.Driver != driver.Name || v.Spec.ClaimRef.UID != plain.UID || v.Spec.StorageClassName != ns+"-plain" ||
 		v.Annotations["pv.kubernetes.io/provisioned-by"] != driver.Name || csi.NodeStageSecretRef != nil || v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
@@ -157,12 +180,8 @@ func TestClaims(t *testing.T) {
 	must(t, c.Delete(t.Context(), plain))
 	must(t, c.Delete(t.Context(), kept))
 	volumeGone(t, c, v.Name)
-	for _, left := range []*corev1.PersistentVolume{retained, foreign} {
-		eventually(t, "the volume "+left.Name+" is released", func() string {
-			must(t, c.Get(t.Context(), client.ObjectKeyFromObject(left), left))
-			return strings.TrimPrefix(string(left.Status.Phase), string(corev1.VolumeReleased))
-		})
-	}
+	volumeIs(t, c, retained, corev1.VolumeReleased)
+	volumeIs(t, c, foreign, corev1.VolumeReleased)
 	time.Sleep(time.Second)
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(retained), retained))
 	if retained.DeletionTimestamp != nil {
@@ -226,7 +245,10 @@ func TestClaimsRefused(t *testing.T) {
 	waits.Name = "option"
 	eventually(t, "the binder names the other provisioner", func() string {
 		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(waits), waits))
-		return strings.TrimPrefix(waits.Annotations["volume.kubernetes.io/storage-provisioner"], "other.example.org")
+		if by := waits.Annotations["volume.kubernetes.io/storage-provisioner"]; by != "other.example.org" {
+			return "it names " + by
+		}
+		return ""
 	})
 	unbound(t, c, waits)
 }
@@ -261,11 +283,8 @@ func TestClaimsFindVolumes(t *testing.T) {
 		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driver.Name, VolumeHandle: ns}},
 	}}
 	must(t, c.Create(t.Context(), theirs))
-	t.Cleanup(func() { _ = c.Delete(t.Context(), theirs) })
-	eventually(t, "the volume is known", func() string {
-		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(theirs), theirs))
-		return strings.TrimPrefix(string(theirs.Status.Phase), string(corev1.VolumeAvailable))
-	})
+	removed(t, c, theirs)
+	volumeIs(t, c, theirs, corev1.VolumeAvailable)
 	start(t, s, ns, nil)
 	time.Sleep(time.Second)
 	o := claim(t, c, ns, "finds", ns, "{}")
@@ -309,7 +328,7 @@ func TestClaimsKilled(t *testing.T) {
 		uid(ref)
 		volume.Spec.ClaimRef = &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: ns, Name: ref.Name, UID: ref.UID}
 		must(t, c.Create(t.Context(), volume))
-		t.Cleanup(func() { _ = c.Delete(t.Context(), volume) })
+		removed(t, c, volume)
 		return o
 	}
 	ours := left("ours", func(*corev1.PersistentVolumeClaim) {})
@@ -335,7 +354,7 @@ func TestClaimExample(t *testing.T) {
 			o.SetNamespace(ns)
 		}
 		must(t, c.Create(t.Context(), o, strictly))
-		t.Cleanup(func() { _ = c.Delete(t.Context(), o) })
+		removed(t, c, o)
 		kinds[o.GetKind()] = o
 	}
 	if kinds["Pod"] == nil || kinds["PersistentVolumeClaim"] == nil {
