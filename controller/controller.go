@@ -1,8 +1,9 @@
 // Package controller runs the controller: it makes Datasets and AlluxioRuntimes into highly available Alluxios, volumes and
-// claims, and loads data for DataLoads.
+// claims, loads data for DataLoads, and gives claims of StorageClasses their volumes.
 //
 // The rooms, from the top: this file wires a manager (leader election, health, metrics); reconcile watches and acts; objects says
-// what there is to be; masters speaks to Alluxio; nodes takes the startup taint off nodes; api has the types that users write.
+// what there is to be; masters speaks to Alluxio; nodes takes the startup taint off nodes; claims makes volumes
+// of StorageClasses; api has the types that users write.
 package controller
 
 import (
@@ -27,6 +28,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"millrace.io/millrace/controller/api/v1alpha1"
+	"millrace.io/millrace/controller/claims"
 	"millrace.io/millrace/controller/load"
 	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/nodes"
@@ -46,6 +48,8 @@ type Config struct {
 	Elect bool
 	// Taint is the key of the taint that nodes lose when the driver is ready there; nodes are not looked at if "".
 	Taint string
+	// CheckClass tells what the driver refuses of a StorageClass's parameters and mount options; claims of classes are not looked at if nil.
+	CheckClass func(parameters map[string]string, mountOptions []string) error
 	// Health and Metrics are host:port; none if "".
 	Health, Metrics string
 	Log             *slog.Logger
@@ -107,6 +111,15 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 	}
+	if c.CheckClass != nil {
+		volumes := &claims.Reconciler{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Driver: c.Settings.Driver, Namespace: c.Watch, CheckClass: c.CheckClass,
+			Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
+		}
+		if err := volumes.Setup(ctx, mgr); err != nil {
+			return err
+		}
+	}
 	if err := mgr.Add(manager.RunnableFunc(clusters.Start)); err != nil {
 		return err
 	}
@@ -127,6 +140,9 @@ func newManager(c Config) (ctrl.Manager, error) {
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
 	caches := reconcile.CacheOptions()
 	caches.ByObject[&corev1.Node{}] = nodes.Kept()
+	if c.CheckClass != nil {
+		claims.Widen(caches.ByObject, c.Settings.Driver)
+	}
 	if c.Watch != "" {
 		caches.DefaultNamespaces = map[string]cache.Config{c.Watch: {}}
 	}

@@ -80,6 +80,20 @@ func newCreated(req *csi.CreateVolumeRequest) (created, error) {
 	return created{Capacity: required, Attributes: a.context()}, nil
 }
 
+// CheckClass tells what a node would refuse of a volume with these parameters and mount options of a StorageClass, in one
+// sentence that names the key, the value and what is accepted. What the operator of a node allows is checked there.
+func CheckClass(parameters map[string]string, mountOptions []string) error {
+	a, err := parseAttributes(parameters)
+	if err != nil {
+		return err
+	}
+	if a.Dataset != "" {
+		return fmt.Errorf("attribute dataset %q is not accepted: a Dataset has a claim of its own; accepted is source", a.Dataset)
+	}
+	_, err = parseMountOptions(mountOptions, "")
+	return err
+}
+
 // checkCapabilities checks how a volume is to be used.
 func checkCapabilities(all []*csi.VolumeCapability) error {
 	if len(all) == 0 {

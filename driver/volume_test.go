@@ -73,6 +73,26 @@ func TestParseAttributesRefuses(t *testing.T) {
 	}
 }
 
+// TestCheckClass: a class is refused for what a node would refuse later.
+func TestCheckClass(t *testing.T) {
+	for _, c := range []struct {
+		key, value, option, want string
+	}{
+		{"quota", "2Gi", "umask=0027", ""},
+		{"quota", "many", "ro", `attribute quota "many" is not accepted; accepted is a quantity`},
+		{"dataset", "default/weather", "ro", "given both"},
+		{"quota", "2Gi", "rw", `mount option "rw" is not accepted; accepted are ro`},
+	} {
+		err := CheckClass(map[string]string{"source": "https://host/", c.key: c.value}, []string{c.option})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s=%s, %s: %v, want %q", c.key, c.value, c.option, err, c.want)
+		}
+	}
+	if err := CheckClass(map[string]string{"dataset": "default/weather"}, nil); err == nil || !strings.Contains(err.Error(), "accepted is source") {
+		t.Error("a Dataset that no node mounts:", err)
+	}
+}
+
 // FuzzAttributes: what is accepted comes back from its canonical text as the same, and is a volume that can be
 // handed over.
 func FuzzAttributes(f *testing.F) {

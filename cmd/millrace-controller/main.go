@@ -18,7 +18,7 @@ import (
 )
 
 const controllerAbout = `Makes each Dataset with an AlluxioRuntime of its name into a highly available Alluxio, a PersistentVolume and a
-PersistentVolumeClaim. It runs once in a cluster, or in two copies of which one works.
+PersistentVolumeClaim, and gives claims of StorageClasses with the driver's name their volumes. It runs once in a cluster, or in two copies of which one works.
 
 Outside of a cluster --kubeconfig, or the environment variable KUBECONFIG, says where the API server is. A controller that is stopped,
 killed or replaced leaves all that it made running.`
@@ -69,6 +69,7 @@ func parseController(args []string, out io.Writer) (*controllerConfig, error) {
 	k := &c.controller
 	k.Settings.Driver, k.Settings.Namespace = driver.Name, "millrace-system"
 	k.Settings.AlluxioImage, k.Settings.MillraceImage = "alluxio/alluxio:2.9.5", "millrace/millrace:latest"
+	k.CheckClass = driver.CheckClass
 	k.Health, k.Metrics, k.Elect = ":8081", ":8080", true
 	f := commandline.NewFlags("controller", "[flags]", controllerAbout, out)
 	f.Text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")

@@ -35,7 +35,7 @@ func TestManifestOfController(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := c.controller
-	if !k.Elect || k.Settings.Namespace != "millrace-system" || k.Settings.MillraceImage != container.Image || k.Settings.Driver != driver.Name {
+	if !k.Elect || k.Settings.Namespace != "millrace-system" || k.Settings.MillraceImage != container.Image || k.Settings.Driver != driver.Name || k.CheckClass == nil {
 		t.Errorf("got %+v", k)
 	}
 	if !slices.ContainsFunc(spec.Tolerations, func(x corev1.Toleration) bool { return x.Key == k.Taint }) {

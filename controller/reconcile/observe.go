@@ -70,7 +70,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*wo
 	if o := new(appsv1.StatefulSet); get(o, in(objects.WorkerSetName(key.Name))) {
 		w.workers = o
 	}
-	if o := new(corev1.PersistentVolumeClaim); get(o, key) {
+	if o := new(corev1.PersistentVolumeClaim); get(o, key) && ownedBy(o, key) {
 		w.claim = o
 	}
 	volume := types.NamespacedName{Name: objects.VolumeName(key.Namespace, key.Name)}

@@ -87,7 +87,7 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 		}
 		return &waiting{"RuntimeDeletion", "waits for its AlluxioRuntime to be taken down"}, nil
 	}
-	if w.claim != nil && ownedBy(w.claim, w.key) {
+	if w.claim != nil {
 		return r.gone(ctx, w.claim, "PersistentVolumeClaim")
 	}
 	if w.volume != nil {

@@ -162,29 +162,31 @@ func TestProblemsEndInConditions(t *testing.T) {
 	})
 }
 
-// TestNameTaken has somebody else's volume and Service where ours would be.
+// TestNameTaken has somebody else's volume, Service and claim where ours would be. They are named, and stay when the Dataset goes.
 func TestNameTaken(t *testing.T) {
 	s, c := server(t)
 	for _, kind := range []string{"PersistentVolume", "Service", "PersistentVolumeClaim"} {
 		t.Run(kind, func(t *testing.T) {
 			ns := namespace(t, c)
+			var theirs client.Object
 			switch kind {
 			case "PersistentVolume":
-				must(t, c.Create(t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: objects.VolumeName(ns, "hbase")}, Spec: corev1.PersistentVolumeSpec{
+				theirs = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: objects.VolumeName(ns, "hbase")}, Spec: corev1.PersistentVolumeSpec{
 					Capacity: corev1.ResourceList{"storage": quantity("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 					PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/data"}},
-				}}))
+				}}
 			case "Service":
-				must(t, c.Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase-master"}, Spec: corev1.ServiceSpec{
+				theirs = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase-master"}, Spec: corev1.ServiceSpec{
 					Selector: map[string]string{"mine": "yes"}, Ports: []corev1.ServicePort{{Port: 80}},
-				}}))
+				}}
 			case "PersistentVolumeClaim":
-				must(t, c.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase"}, Spec: corev1.PersistentVolumeClaimSpec{
+				theirs = &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase"}, Spec: corev1.PersistentVolumeClaimSpec{
 					AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": quantity("1Gi")}},
-				}}))
+				}}
 			}
+			must(t, c.Create(t.Context(), theirs))
 			start(t, s, ns, nil)
-			create(t, c, ns, walkthrough)
+			specs := create(t, c, ns, walkthrough)
 			eventually(t, "the condition names it", func() string {
 				line := condition(alluxio(t, c, ns, "hbase").Status.Conditions, v1alpha1.Applied)
 				if strings.HasPrefix(line, "Applied=False") && strings.Contains(line, kind+" ") && strings.Contains(line, "not made for this Dataset") {
@@ -192,6 +194,14 @@ func TestNameTaken(t *testing.T) {
 				}
 				return line
 			})
+			for _, o := range specs {
+				must(t, client.IgnoreNotFound(c.Delete(t.Context(), o)))
+			}
+			eventually(t, "the Dataset is gone", func() string { return dataset(t, c, ns, "hbase").Name })
+			must(t, c.Get(t.Context(), client.ObjectKeyFromObject(theirs), theirs))
+			if theirs.GetDeletionTimestamp() != nil {
+				t.Errorf("somebody else's %s is being deleted", kind)
+			}
 		})
 	}
 }

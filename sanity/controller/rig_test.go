@@ -23,6 +23,7 @@ import (
 	"millrace.io/millrace/controller"
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/objects"
+	"millrace.io/millrace/driver"
 	"millrace.io/millrace/sanity/kube"
 )
 
@@ -39,8 +40,9 @@ func start(t *testing.T, s *kube.Server, ns string, change func(*controller.Conf
 	}
 	config := controller.Config{
 		API: api, Watch: ns, Fast: 100 * time.Millisecond, Slow: 500 * time.Millisecond,
-		Settings: objects.Settings{AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "example.org/millrace:v1", Driver: "csi.millrace.io", Namespace: "millrace-system"},
-		Log:      slog.New(slog.NewTextHandler(testOutput{t}, &slog.HandlerOptions{Level: level})),
+		Settings:   objects.Settings{AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "example.org/millrace:v1", Driver: "csi.millrace.io", Namespace: "millrace-system"},
+		CheckClass: driver.CheckClass,
+		Log:        slog.New(slog.NewTextHandler(testOutput{t}, &slog.HandlerOptions{Level: level})),
 	}
 	if change != nil {
 		change(&config)

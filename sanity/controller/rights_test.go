@@ -18,10 +18,6 @@ import (
 // TestRights runs a controller with the generated rights and no others, from election to deletion.
 func TestRights(t *testing.T) {
 	s, c := server(t)
-	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "millrace-system"}}
-	if err := c.Create(t.Context(), system); !apierrors.IsAlreadyExists(err) {
-		must(t, err)
-	}
 	grant(t, c, "controller", "role.yaml")
 	ns := namespace(t, c)
 	start(t, s, ns, func(config *controller.Config) {
@@ -47,9 +43,13 @@ func TestRights(t *testing.T) {
 	gone(t, c, ns)
 }
 
-// grant gives a user the rights of a file in deploy/rbac.
+// grant gives a user the rights of a file in deploy/rbac, some of which are of a namespace.
 func grant(t *testing.T, c client.Client, user, file string) {
 	t.Helper()
+	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "millrace-system"}}
+	if err := c.Create(t.Context(), system); !apierrors.IsAlreadyExists(err) {
+		must(t, err)
+	}
 	for _, role := range documents(t, "../../deploy/rbac/"+file) {
 		kind := role.GetKind()
 		binding := &unstructured.Unstructured{Object: map[string]any{

@@ -23,7 +23,7 @@ var word = regexp.MustCompile(`^[A-Z][A-Za-z]{3,}$`)
 
 // noReasons are words in the code that users do not see as reasons: kinds, actions of Events, names in Alluxio's answers and in the status.
 var noReasons = []string{
-	"Accelerate", "Delete", "Load", "PersistentVolume", "PersistentVolumeClaim", "Reconcile", "StatefulSet", "Sweep", "Unfinished", "Normal", "DataLoad",
+	"Accelerate", "Delete", "Load", "PersistentVolume", "PersistentVolumeClaim", "Reconcile", "StatefulSet", "Sweep", "Unfinished", "Normal", "DataLoad", "Provision",
 }
 
 // words are all of them in the code of packages: literals and the constants that are made of them.
@@ -60,7 +60,7 @@ func TestRunbook(t *testing.T) {
 			t.Errorf("there is no section on the alert %s", r.Alert)
 		}
 	}
-	known := words(t, "controller/reconcile", "controller/load")
+	known := words(t, "controller/reconcile", "controller/load", "controller/claims")
 	constants(t, "controller/api/v1alpha1/conditions.go", known)
 	for _, phase := range []v1alpha1.DatasetPhase{v1alpha1.NotBound, v1alpha1.Bound, v1alpha1.Updating, v1alpha1.FailedPhase} {
 		known[string(phase)] = "the phases of a Dataset"

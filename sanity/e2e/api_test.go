@@ -51,6 +51,7 @@ func testAPI(t *testing.T) {
 		{"MountAdded", r.mountAdded},
 		{"WorkersScaled", r.workersScaled},
 		{"Ephemeral", r.ephemeral},
+		{"StorageClass", r.storageClass},
 		{"S3", r.s3},
 		{"Deleted", r.deleted},
 	} {
@@ -78,6 +79,7 @@ func (r *rest) begin(t *testing.T) {
 		// What a test that was ended left.
 		_, _ = r.cluster.Kubectl(r.ctx, "delete", everything, "--all", "--timeout=180s")
 		_, _ = r.cluster.Kubectl(r.ctx, "delete", "secret", "keys", "--ignore-not-found")
+		_, _ = r.cluster.Kubectl(r.ctx, "delete", "pvc/classed", "storageclass/classed", "--ignore-not-found")
 	})
 	t.Cleanup(func() { r.hold(t) })
 }
@@ -236,4 +238,30 @@ func (r *rest) ephemeral(t *testing.T) {
 		`csi: {driver: csi.millrace.io, readOnly: true, volumeAttributes: {source: "http://`+mirrorName+`/small/two/", quota: 64Mi}}`, 1)
 	r.apply(t, manifest)
 	hasSmall(t, r.ran(t, "inline"), "/inline/")
+}
+
+// storageClass has a pod read through a claim of a class, which takes its volume along.
+func (r *rest) storageClass(t *testing.T) {
+	r.apply(t, `apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: classed}
+provisioner: csi.millrace.io
+parameters: {source: "http://`+mirrorName+`/small/two/", quota: 64Mi}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: classed}
+spec:
+  storageClassName: classed
+  accessModes: [ReadOnlyMany]
+  resources: {requests: {storage: 1Gi}}
+`)
+	took := r.says(t, time.Minute, "Bound", "get", "pvc", "classed", "-o", "jsonpath={.status.phase}")
+	t.Logf("the claim is bound after %v", took.Round(100*time.Millisecond))
+	volume := r.kubectl(t, "get", "pvc", "classed", "-o", "jsonpath={.spec.volumeName}")
+	r.apply(t, user("classed", "node1", "sha256sum /classed/* && ! touch /classed/x", "", "classed"))
+	hasSmall(t, r.ran(t, "classed"), "/classed/")
+	r.kubectl(t, "delete", "pvc", "classed")
+	r.says(t, time.Minute, "", "get", "pv", volume, "--ignore-not-found", "-o", "name")
+	r.kubectl(t, "delete", "storageclass", "classed")
 }
