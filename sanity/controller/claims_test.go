@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"millrace.io/millrace/controller"
@@ -137,6 +138,22 @@ func volumeGone(t *testing.T, c client.Client, name string) {
 	})
 }
 
+// counted are the outcomes that the controllers of this process have counted.
+func counted(t *testing.T) map[string]float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	must(t, err)
+	outcomes := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "millrace_class_volumes_total" {
+			for _, m := range f.GetMetric() {
+				outcomes[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return outcomes
+}
+
 // TestClaims runs a controller with its generated rights: a claim gets a volume of its class, is bound to it, and takes it along, or not.
 func TestClaims(t *testing.T) {
 	s, c := server(t)
@@ -147,6 +164,7 @@ func TestClaims(t *testing.T) {
 		must(t, err)
 		config.API = api
 	})
+	before := counted(t)
 	class(t, c, ns+"-plain", "{mountOptions: [umask=0027]}")
 	class(t, c, ns+"-retain", `{reclaimPolicy: Retain, parameters: {
 		csi.storage.k8s.io/node-stage-secret-name: "${pvc.name}-${pvc.annotations['example.org/key']}", csi.storage.k8s.io/node-stage-secret-namespace: "${pvc.namespace}"}}`)
@@ -196,6 +214,9 @@ func TestClaims(t *testing.T) {
 		t.Errorf("a claim of another provisioner, annotated with %v, is told %q", other.Annotations, texts)
 	}
 	unbound(t, c, elsewhere)
+	if now := counted(t); now["provisioned"]-before["provisioned"] != 2 || now["deleted"]-before["deleted"] != 2 {
+		t.Errorf("two volumes that came and went are counted as %v, after %v", now, before)
+	}
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign))
 	if foreign.DeletionTimestamp != nil {
 		t.Error("a volume of a namespace that is not served is being deleted")
