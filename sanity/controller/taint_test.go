@@ -26,7 +26,7 @@ func tainted(t *testing.T, c client.Client, name string) *corev1.Node {
 		{Key: startupTaint, Effect: corev1.TaintEffectNoSchedule},
 	}}}
 	must(t, c.Create(t.Context(), node))
-	t.Cleanup(func() { _ = client.IgnoreNotFound(c.Delete(t.Context(), node)) })
+	removed(t, c, node)
 	return node
 }
 
@@ -45,7 +45,7 @@ func registered(t *testing.T, c client.Client, node *corev1.Node, drivers ...str
 	} else {
 		must(t, err)
 	}
-	t.Cleanup(func() { _ = client.IgnoreNotFound(c.Delete(t.Context(), o)) })
+	removed(t, c, o)
 }
 
 // taints are the keys of a node's taints, without those that the API server gives to a new one.
