@@ -239,7 +239,14 @@ func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
 		tried = append(tried, err)
 		f.forget(s.k)
 	}
-	return f.cold(ctx, s, broken, tried)
+	d, err := f.cold(ctx, s, broken, tried)
+	if err != nil && where.unasked && ctx.Err() == nil && !errors.Is(err, cacheclient.ErrStale) {
+		// The masters may not have known of it.
+		if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
+			return f.lend(b, s), nil
+		}
+	}
+	return d, err
 }
 
 // lend gives bytes of a local block, and its reference, away.
@@ -253,6 +260,8 @@ func (f *file) lend(b *blockFile, s span) cacheclient.Data {
 type found struct {
 	local   *blockFile
 	workers []*rpc.Worker
+	// unasked says that the workers of this machine were not asked: the masters had just said that nobody has it.
+	unasked bool
 }
 
 // locate finds the block. What is known of one that is not on this machine is believed for a while: that nobody has it, until
@@ -265,10 +274,11 @@ func (f *file) locate(ctx context.Context, s span) (found, error) {
 	if ok && time.Since(known.at) < placeAge && (len(known.workers) > 0 || !f.c.brought.was(id)) {
 		return found{workers: known.workers}, nil
 	}
-	if !f.c.nowhere(id) {
-		if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
-			return found{local: b}, nil
-		}
+	if f.c.nowhere(id) {
+		return found{unasked: true}, nil
+	}
+	if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
+		return found{local: b}, nil
 	}
 	workers := f.c.cachedAt(ctx, id)
 	if ctx.Err() != nil {

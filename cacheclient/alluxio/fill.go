@@ -60,7 +60,8 @@ type fill struct {
 	file  *blockFile
 	head  *run
 	early []byte
-	// hasty says that there may be a head: where a worker could have the block after all, its bytes would come in vain.
+	// hasty says that there may be a head: where a worker could have the block after all, or no room for it, its bytes would come
+	// in vain.
 	hasty bool
 	// changed is closed, and made anew, when anything below changes.
 	changed chan struct{}
@@ -154,7 +155,7 @@ func (c *Client) fillOf(ctx context.Context, f *file, k int, info cacheclient.In
 // startFill makes the fill of a block and starts it.
 func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient.Info) (*fill, error) {
 	id, length := f.l.block(k), f.l.length(k)
-	w, err := c.filler(ctx, id, length)
+	w, room, err := c.filler(ctx, id, length)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +165,7 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 	}
 	fl := &fill{
 		c: c, id: id, length: length, base: int64(k) * f.l.blockSize, info: info, source: c.sources.key(info.Path),
-		hasty: c.surelyCold(id), ready: make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
+		hasty: room && c.surelyCold(id), ready: make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
 		state: make([]pieceState, pieces(length)), left: pieces(length),
 	}
 	fl.ctx, fl.end = context.WithCancel(c.life)
@@ -198,23 +199,23 @@ func (c *Client) mayBring(ctx context.Context, length int64) (int64, error) {
 
 // filler is the worker that is to have a block, if it is of this machine: the first that has room for it, as whoever reads a
 // block once reads it again; without room, the one that all clients agree on, so that the blocks of a full worker are not pushed out
-// while another one is empty.
-func (c *Client) filler(ctx context.Context, id, length int64) (*rpc.Worker, error) {
+// while another one is empty. room says that the worker has room as far as is known.
+func (c *Client) filler(ctx context.Context, id, length int64) (w *rpc.Worker, room bool, err error) {
 	here := c.local.all()
 	if len(here) == 0 || !c.mayTake(id) {
-		return nil, errNoFill
+		return nil, false, errNoFill
 	}
 	capacity := c.Capacity()
 	for _, w := range here {
 		if !w.Broken() && (w.Capacity() == 0 || length <= w.Capacity()) && hasRoom(capacity, w.Addr(), length) {
-			return w, nil
+			return w, true, nil
 		}
 	}
 	ranked, err := c.rank(ctx, id, length)
 	if err != nil || len(ranked) == 0 || !c.local.is(ranked[0]) || ranked[0].Broken() {
-		return nil, errNoFill
+		return nil, false, errNoFill
 	}
-	return ranked[0], nil
+	return ranked[0], false, nil
 }
 
 // hasRoom tells whether a worker has room for so many bytes and a twentieth of its tier besides. Before the masters have told of
@@ -249,13 +250,14 @@ func (fl *fill) create(w *rpc.Worker) error {
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	fl.file = file
 	if len(fl.early) > 0 {
+		// Before anybody can read from the file.
 		if _, err := file.file.WriteAt(fl.early, int64(fl.head.first)*pieceSize); err != nil {
+			file.release()
 			return fmt.Errorf("write to the tier: %w", err)
 		}
-		fl.early = nil
 	}
+	fl.file, fl.early = file, nil
 	close(fl.ready)
 	return nil
 }
@@ -301,14 +303,13 @@ func (fl *fill) run(w *rpc.Worker) {
 	if err == nil {
 		fl.c.arrived(fl.id)
 	}
-	fl.finish(err)
-	if err == nil || made && errors.Is(err, context.Canceled) {
-		return
-	}
-	if made || !fl.c.brought.was(fl.id) {
+	failed := err != nil && (!made || !errors.Is(err, context.Canceled))
+	if failed && (made || !fl.c.brought.was(fl.id)) {
+		// Before readers learn that they have to look elsewhere.
 		fl.c.refused.first(fl.id, noRoomFor)
 	}
-	if made {
+	fl.finish(err)
+	if failed && made {
 		fl.c.log.Info("a block was not cached", "path", fl.info.Path, "block", fl.id, "error", err)
 	}
 }
@@ -393,6 +394,8 @@ func (fl *fill) read(ctx context.Context, s span) (cacheclient.Data, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			// What was begun is brought to its end all the same.
+			fl.goOn()
 			return cacheclient.Data{}, fmt.Errorf("read %q: %w", fl.info.Path, ctx.Err())
 		}
 	}

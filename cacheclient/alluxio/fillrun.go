@@ -286,21 +286,22 @@ func (fl *fill) attempt(r *run, end int64) (err error) {
 	if body.Start != from || body.End < fl.base+end {
 		return errNoRanges
 	}
-	return fl.copy(body, r, end, func() { silence.Reset(patience) })
+	return fl.copy(body, r, end, silence, patience)
 }
 
-// copy writes what comes to the file, and tells readers of each part.
-func (fl *fill) copy(body io.Reader, r *run, end int64, alive func()) error {
+// copy writes what comes to the file, and tells readers of each part. Only the source's silence is counted.
+func (fl *fill) copy(body io.Reader, r *run, end int64, silence *time.Timer, patience time.Duration) error {
 	buf := buffers.Get().(*[pieceSize]byte) //nolint:forcetypeassert // the pool has nothing else
 	defer buffers.Put(buf)
 	for r.at < end {
 		n, err := body.Read(buf[:min(pieceSize, end-r.at)])
 		if n > 0 {
 			fl.c.count.bytesSource.Add(int64(n))
+			silence.Stop()
 			if err := fl.keep(r, buf[:n]); err != nil {
 				return err
 			}
-			alive()
+			silence.Reset(patience)
 		}
 		if err != nil && r.at < end {
 			return short(err)

@@ -3,7 +3,9 @@ package alluxio
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -111,6 +113,18 @@ func (l *localWorkers) seen(w *rpc.Worker, dir string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dirs[w] = dir
+}
+
+// inTier tells whether a file of this name is where a worker of this machine has its blocks, as far as that is known.
+func (l *localWorkers) inTier(id int64) bool {
+	for _, w := range l.all() {
+		if dir := l.dir(w); dir != "" {
+			if _, err := os.Lstat(filepath.Join(dir, strconv.FormatInt(id, 10))); err == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (l *localWorkers) dir(w *rpc.Worker) string {

@@ -130,11 +130,11 @@ func (c *Client) workersAt(at []*wire.BlockLocation) []*rpc.Worker {
 	return workers
 }
 
-// nowhere tells whether the masters said a moment ago that no worker has a block. A worker of this machine that has it all
-// the same says so when it is to take it.
+// nowhere tells whether the masters said a moment ago that no worker has a block, so that those of this machine need not be asked. A
+// new leader says so of everything until the workers have registered with it: the block's file counts more.
 func (c *Client) nowhere(id int64) bool {
 	known, ok := c.places.get(id)
-	return ok && known.unasked && len(known.workers) == 0 && known.fresh()
+	return ok && known.unasked && len(known.workers) == 0 && known.fresh() && !c.brought.was(id) && !c.local.inTier(id)
 }
 
 // surelyCold tells whether the masters said a moment ago that no worker has a block, and this process did not bring it into one since.

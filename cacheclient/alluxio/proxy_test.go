@@ -104,36 +104,45 @@ func TestColdReadsOverBadWires(t *testing.T) {
 }
 
 // TestTheFirstBytesDoNotWaitForTheWorker reads the middle of a cold block while the worker takes long to make the file for it. What
-// was read in the meantime is in the block at the end.
+// was read in the meantime is in the block at the end. A machine that is busy for longer than a block is cold for sure may have a reader wait all the
+// same, but not each of three.
 func TestTheFirstBytesDoNotWaitForTheWorker(t *testing.T) {
 	noLeaks(t)
 	c := wired.Get(t)
 	calm(t, c)
 	dir := t.TempDir()
-	v := version{path: "slow.bin", size: 9*mib + 123}.put(t, dir).age(t, dir)
 	client := newClient(t, config(t, c, mountDir(t, c, dir, 16*mib)))
-	// The connection to the worker is there, and all that the masters tell of the file.
+	// The connection to the worker is there.
 	warm := version{path: "warm.bin", size: 1000}.put(t, dir).age(t, dir)
 	mustRead(t, open(t, client, warm.path), warm, mib)
-	f := open(t, client, v.path)
 	const delay = openPatience * 2 / 3
-	for _, w := range c.Workers() {
-		w.Proxy().Set(faultproxy.Faults{DelayDown: delay})
-	}
-	begin := time.Now()
-	for _, off := range []int64{5*mib + 10, 5*mib + 20_000} {
-		if err := readPart(t.Context(), f, v, off, 8192); err != nil {
-			t.Fatal(err)
+	inTime := 0
+	for i := range 3 {
+		v := version{path: fmt.Sprintf("slow %d.bin", i), size: 9*mib + 123}.put(t, dir).age(t, dir)
+		for _, w := range c.Workers() {
+			w.Proxy().Set(faultproxy.Faults{DelayDown: delay})
+		}
+		f := open(t, client, v.path)
+		begin := time.Now()
+		for _, off := range []int64{5*mib + 10, 5*mib + 20_000} {
+			if err := readPart(t.Context(), f, v, off, 8192); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begin); took < delay/2 {
+			inTime++
+		} else {
+			t.Logf("the first bytes came after %v, and the worker answers after %v", took, delay)
+		}
+		mustRead(t, f, v, mib)
+		calm(t, c)
+		awaitCached(t, client, v.path)
+		if n := tiers(t, c, f.(*file).l, v); n != 1 {
+			t.Errorf("%d blocks of %s are in tiers", n, v.path)
 		}
 	}
-	if took := time.Since(begin); took > delay/2 {
-		t.Errorf("the first bytes came after %v, and the worker answers after %v", took, delay)
-	}
-	mustRead(t, f, v, mib)
-	calm(t, c)
-	awaitCached(t, client, v.path)
-	if n := tiers(t, c, f.(*file).l, v); n != 1 {
-		t.Errorf("%d blocks are in tiers", n)
+	if inTime == 0 {
+		t.Error("the first bytes of no file came before the worker's answer")
 	}
 }
 

@@ -88,6 +88,8 @@ type Cache struct {
 	flight       singleflight.Group
 	count        counters
 	health       health
+	// questions are those under way about what somebody knows already.
+	questions atomic.Int64
 	// evictor wakes the background eviction.
 	evictor chan struct{}
 

@@ -19,7 +19,7 @@ const (
 	quickTimeout = 2 * time.Second
 	// knownPatience is how long somebody who can go on with what is known waits to hear whether it still stands, and
 	// slowPatience the same while another has waited that long in vain.
-	knownPatience = 3 * time.Second
+	knownPatience = 1500 * time.Millisecond
 	slowPatience  = 50 * time.Millisecond
 	// longestError bounds the sentence that is kept of an error, in bytes.
 	longestError = 400
@@ -33,8 +33,9 @@ type health struct {
 	// down says that the source did not answer the last time, and since when it has not.
 	down  bool
 	since time.Time
-	// slow says that somebody went on with what was known, and the source has told nothing since.
-	slow bool
+	// slow says that somebody went on with what was known, and the source has told nothing since; answers counts what it told.
+	slow    bool
+	answers uint64
 	// last is the last error that says something about the source, and not about one path.
 	last string
 }
@@ -46,21 +47,37 @@ func (h *health) isDown() bool {
 	return h.down
 }
 
-// patient is how long to wait for a source's word on what is known.
-func (h *health) patient() time.Duration {
+// isSlow tells whether somebody went on without the source's word.
+func (h *health) isSlow() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.slow
+}
+
+// patient is how long to wait for a source's word on what is known, and what it has told so far.
+func (h *health) patient() (wait time.Duration, answers uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.slow {
-		return slowPatience
+		return slowPatience, h.answers
 	}
-	return knownPatience
+	return knownPatience, h.answers
 }
 
-// hesitates notes whether the source keeps those waiting who can go on with what is known.
-func (h *health) hesitates(slow bool) {
+// hesitates notes that somebody went on without the source's word, unless it has told something since he began to wait: one long
+// answer beside others says nothing of the source.
+func (h *health) hesitates(answers uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.slow = slow
+	h.slow = h.slow || h.answers == answers
+}
+
+// answered notes that the source has told something.
+func (h *health) answered() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.slow = false
+	h.answers++
 }
 
 // noteError keeps what the error says, if it says something about the source.
@@ -117,28 +134,32 @@ func (c *Cache) patience() (time.Duration, bool) {
 	return c.cfg.Timeout, true
 }
 
-// waitFor bounds the wait of somebody who can go on with what is known.
-func (c *Cache) waitFor(ctx context.Context, known bool) (context.Context, context.CancelFunc) {
-	if !known {
-		return ctx, func() {}
+// orKnown asks the source what somebody knows already: its answer, or false where it does not answer at all or not soon. The question
+// goes on without him then, but not more of them than there are connections.
+func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, error)) (answer T, answered bool, err error) {
+	patience, answers := c.health.patient()
+	if patience == slowPatience && c.questions.Load() >= int64(c.cfg.Connections) {
+		return answer, false, nil
 	}
-	return context.WithTimeout(ctx, c.health.patient())
-}
-
-// silent tells whether the source did not answer at all, or not within waitFor(ctx).
-func (c *Cache) silent(ctx context.Context, err error) bool {
-	if errors.Is(err, cacheclient.ErrUnavailable) {
-		return true
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answer, err = once(wait, c, key, func() (T, error) {
+		c.questions.Add(1)
+		defer c.questions.Add(-1)
+		return ask()
+	})
+	switch {
+	case errors.Is(err, cacheclient.ErrUnavailable):
+		return answer, false, nil
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		c.health.hesitates(answers)
+		return answer, false, nil
 	}
-	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	c.health.hesitates(true)
-	return true
+	return answer, true, err
 }
 
 func (c *Cache) sourceUp() {
-	c.health.hesitates(false)
+	c.health.answered()
 	if c.health.isDown() && c.health.turn(false) {
 		c.log.Info("the source answers again", "source", c.store.String())
 	}

@@ -131,17 +131,26 @@ func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing,
 	if known && (resume || c.current(old)) {
 		return old, nil
 	}
-	wait, cancel := c.waitFor(ctx, known)
-	defer cancel()
-	l, err := once(wait, c, "list\x00"+dir, func() (*listing, error) { return c.readDir(dir) })
-	if known && c.silent(ctx, err) {
+	question := func() (*listing, error) { return c.listDir(dir) }
+	if known {
+		if l, answered, err := orKnown(ctx, c, "list\x00"+dir, question); answered {
+			return l, err
+		}
 		return old, nil
 	}
-	return l, err
+	return once(ctx, c, "list\x00"+dir, question)
 }
 
 // current tells whether a listing need not be asked for again yet.
 func (c *Cache) current(l *listing) bool { return time.Since(l.at) < c.cfg.TTL }
+
+// listDir lists a directory, unless somebody else has since the caller looked.
+func (c *Cache) listDir(dir string) (*listing, error) {
+	if l, known := c.lists.get(dir); known && c.current(l) {
+		return l, nil
+	}
+	return c.readDir(dir)
+}
 
 // readDir reads a directory from the source and remembers it.
 func (c *Cache) readDir(dir string) (*listing, error) {

@@ -144,13 +144,15 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 // answer, what was known before stands; for one who knows something already that is so after a while, and the question goes on
 // without him.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
-	wait, cancel := c.waitFor(ctx, known)
-	defer cancel()
-	r, err := once(wait, c, "stat\x00"+path, func() (record, error) { return c.lookup(path) })
-	switch {
-	case known && c.silent(ctx, err):
+	question := func() (record, error) { return c.lookup(path) }
+	if known {
+		if r, answered, err := orKnown(ctx, c, "stat\x00"+path, question); answered {
+			return r, err
+		}
 		return old, nil
-	case errors.Is(err, cacheclient.ErrUnavailable):
+	}
+	r, err := once(ctx, c, "stat\x00"+path, question)
+	if errors.Is(err, cacheclient.ErrUnavailable) {
 		info, ok, waitErr := c.cachedInfo(ctx, path)
 		if waitErr != nil {
 			return record{}, fmt.Errorf("stat %q: %w", path, waitErr)

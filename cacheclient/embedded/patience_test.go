@@ -2,6 +2,7 @@ package embedded_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,8 +17,10 @@ import (
 // mute is a store that does not answer questions about names while it is shut.
 type mute struct {
 	ufs.Store
-	mu   sync.Mutex // guards shut
+	mu   sync.Mutex // guards what follows
 	shut chan struct{}
+	// late is how long each answer takes.
+	late time.Duration
 }
 
 // shutUp has questions wait until the function that it returns is called.
@@ -36,9 +39,10 @@ func (m *mute) shutUp() (speak func()) {
 
 func (m *mute) wait(ctx context.Context) error {
 	m.mu.Lock()
-	shut := m.shut
+	shut, late := m.shut, m.late
 	m.mu.Unlock()
 	if shut == nil {
+		time.Sleep(late)
 		return nil
 	}
 	select {
@@ -92,6 +96,15 @@ func TestAMuteSource(t *testing.T) {
 	if _, err := c.List(t.Context(), "", 0, 10, false); err != nil {
 		t.Fatal(err)
 	}
+	known := map[string]cacheclient.Info{}
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if known[name], err = c.Stat(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	speak := store.shutUp()
 	defer speak()
 	write("new and longer")
@@ -113,6 +126,10 @@ func TestAMuteSource(t *testing.T) {
 			t.Errorf("question %d took %v, want at most %v", i, took, most)
 		}
 	}
+	// It takes longer for each answer than one waits who has waited in vain.
+	store.mu.Lock()
+	store.late = 100 * time.Millisecond
+	store.mu.Unlock()
 	speak()
 	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		now, err := c.Stat(t.Context(), "file")
@@ -124,6 +141,15 @@ func TestAMuteSource(t *testing.T) {
 		}
 		if time.Since(begun) > 5*time.Second {
 			t.Fatal("what the source says now is not seen")
+		}
+	}
+	// Once it has answered it is waited for again, whatever is asked for next.
+	for name, info := range known {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("new and longer"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Revalidate(t.Context(), info); !errors.Is(err, cacheclient.ErrStale) {
+			t.Errorf("%s has changed at the source that answers again: %v", name, err)
 		}
 	}
 }

@@ -14,8 +14,10 @@ const (
 	// walkPlaces is how many directories' places are remembered, of all walks.
 	walkPlaces = 256
 	// walkLook is how many entries are looked at for the next directory, and walkUp how far up the tree.
+	// walkPage is how many of them are decoded at a time.
 	walkLook = 256
 	walkUp   = 16
+	walkPage = 16
 )
 
 // walks are those who go through a tree (ls -R, find, cp -r, tar): they list one directory after the other, and each
@@ -52,6 +54,10 @@ func (w *walks) next(dir string, at uint64) {
 
 // walked is called when somebody has begun to read a directory.
 func (c *Cache) walked(dir string, l *listing) {
+	if c.cfg.TTL <= 0 {
+		// Nobody would believe what was listed ahead.
+		return
+	}
 	_, walk := c.walks.place(dir)
 	for _, next := range c.following(dir, l) {
 		if walk {
@@ -83,7 +89,7 @@ func (c *Cache) following(dir string, l *listing) []string {
 func (c *Cache) dirsFrom(dir string, l *listing, at uint64, most int) []string {
 	var found []string
 	for looked := 0; looked < walkLook && len(found) < most; {
-		entries, err := l.page(dir, at, 4*walkAhead)
+		entries, err := l.page(dir, at, walkPage)
 		if err != nil || len(entries) == 0 {
 			break
 		}
@@ -101,7 +107,7 @@ func (c *Cache) dirsFrom(dir string, l *listing, at uint64, most int) []string {
 
 // listAhead lists a directory that nobody has asked for yet.
 func (c *Cache) listAhead(dir string) {
-	if l, known := c.lists.get(dir); known && c.current(l) || c.health.isDown() || !c.walks.slots.TryAcquire(1) {
+	if l, known := c.lists.get(dir); known && c.current(l) || c.health.isDown() || c.health.isSlow() || !c.walks.slots.TryAcquire(1) {
 		return
 	}
 	if !c.begin() {
@@ -112,7 +118,7 @@ func (c *Cache) listAhead(dir string) {
 		defer c.work.Done()
 		defer c.walks.slots.Release(1)
 		// Who comes to it meets the same error, and tells.
-		_, _ = c.listing(c.ctx, dir, false)
+		_, _ = once(c.ctx, c, "list\x00"+dir, func() (*listing, error) { return c.listDir(dir) })
 	}()
 }
 

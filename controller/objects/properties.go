@@ -114,7 +114,7 @@ func (b *builder) elections() map[string]string {
 		return nil
 	}
 	for _, name := range []string{electionMin, electionMax} {
-		if b.spec.Properties[name] != "" || b.spec.Master.Properties[name] != "" {
+		if b.spec.Properties[name] != "" || b.spec.Master.Properties[name] != "" || b.spec.JobMaster.Properties[name] != "" {
 			return nil
 		}
 	}

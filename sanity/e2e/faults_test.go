@@ -249,7 +249,8 @@ func (f *faults) nodePowerCut(t *testing.T) {
 	if err := f.cluster.PowerCut("node2"); err != nil {
 		t.Fatal(err)
 	}
-	f.says(t, time.Minute, "Unknown", "get", "node", "node2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+	// The node controller may be without the API server still: after a minute without one, its client pauses for as long.
+	f.says(t, 3*time.Minute, "Unknown", "get", "node", "node2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 	t.Logf("the node is not ready after %v", time.Since(begin).Round(100*time.Millisecond))
 	time.Sleep(20 * time.Second)
 	f.unharmed(t, begin, f.readers[0])
