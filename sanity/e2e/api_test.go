@@ -34,7 +34,7 @@ spec:
 
 // testAPI uses the rest of what a user may ask for.
 func testAPI(t *testing.T) {
-	if os.Getenv("MILLRACE_E2E") == "short" {
+	if short() {
 		t.Skip("in the long form: make e2e")
 	}
 	r := &rest{get(t)}

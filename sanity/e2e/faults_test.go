@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,7 +38,7 @@ func testFaults(t *testing.T) {
 		{"Deleted", false, f.deleted},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			if fault.long && os.Getenv("MILLRACE_E2E") == "short" {
+			if fault.long && short() {
 				t.Skip("in the long form: make e2e")
 			}
 			fault.do(t)

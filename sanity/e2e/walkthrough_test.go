@@ -33,6 +33,14 @@ const (
 	footprintMost = 150_000_000
 )
 
+// loose is by how much times may be longer: the short form also runs on machines that have other work.
+func loose() float64 {
+	if short() {
+		return 2
+	}
+	return 1
+}
+
 // walk is the walkthrough on its way.
 type walk struct {
 	*rig
@@ -145,8 +153,8 @@ func (w *walk) runtimeBound(t *testing.T) {
 	took := w.says(t, 3*boundLimit, "Bound", "get", "dataset", "hbase", "-o", "jsonpath={.status.phase}")
 	w.say("The Dataset is bound %.0f seconds later.", took.Seconds())
 	t.Logf("bound after %v", took.Round(100*time.Millisecond))
-	if took > boundLimit {
-		t.Errorf("bound after %v, more than %v", took, boundLimit)
+	if took.Seconds() > loose()*boundLimit.Seconds() {
+		t.Errorf("bound after %v, more than %.0f x %v", took, loose(), boundLimit)
 	}
 	await(t, time.Minute, "all pods ready", func() error {
 		out, err := w.cluster.Kubectl(t.Context(), "get", "pods", "--no-headers")
@@ -217,8 +225,8 @@ func (w *walk) podReads(t *testing.T) {
 	took := w.says(t, time.Minute, "true", "get", "pod", "nginx", "-o", "jsonpath={.status.containerStatuses[0].ready}")
 	w.say("It runs %.1f seconds later.", took.Seconds())
 	t.Logf("nginx runs after %v", took.Round(10*time.Millisecond))
-	if took > runningLimit {
-		t.Errorf("the pod runs after %v, more than %v", took, runningLimit)
+	if took.Seconds() > loose()*runningLimit.Seconds() {
+		t.Errorf("the pod runs after %v, more than %.0f x %v", took, loose(), runningLimit)
 	}
 	out := w.kubectl(t, "exec nginx -- ls -1 /data/hbase")
 	var want []string
@@ -369,8 +377,8 @@ func (w *walk) copiedWarm(t *testing.T) {
 	if faster < fasterLeast {
 		t.Errorf("the second copy is %.1f x faster, less than %.0f x", faster, fasterLeast)
 	}
-	if ratio > nativeMost {
-		t.Errorf("the second copy takes %.2f x as long as that from tmpfs, more than %.1f x", ratio, nativeMost)
+	if ratio > loose()*nativeMost {
+		t.Errorf("the second copy takes %.2f x as long as that from tmpfs, more than %.1f x", ratio, loose()*nativeMost)
 	}
 }
 
