@@ -25,6 +25,9 @@
 //  6. Past the high mark the evictor moves the least recently used idle files to the next level, or
 //     removes them, down to the low mark.
 //
+// Names are remembered as the source told them (metadata.go, listing.go), and a walk through a tree is listed ahead of (walk.go).
+// While the source is silent, who knows something goes on with that (health.go).
+//
 // A process that takes the place of another opens by Resume what the other had open: also a version that the source
 // has no more, of which a newer one may be cached too. Versions that were replaced stay for that a while after the start.
 //
