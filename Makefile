@@ -10,6 +10,8 @@ GO ?= go
 FUZZTIME ?= 30s
 # Passed on to `make demo`, `make alluxio` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
 ARGS ?=
+# Of the test runner, for make test and make e2e-short: .ci/run has it try again, once, what failed beside other work, and say so.
+RERUN ?=
 
 # The tools have a module of their own, so that the program's go.mod holds what the program needs.
 TOOL := $(GO) tool -modfile=.tools/go.mod
@@ -39,11 +41,11 @@ test: setup build ## all tests under the race detector, the summary last
 	@[ -n '$(RACE)' ] || echo 'no C compiler: testing without the race detector'
 	@if compgen -G 'fuse/*_test.go' >/dev/null; then \
 		echo 'the FUSE tests on one processor:'; \
-		GOMAXPROCS=1 $(TOOL) gotestsum --format pkgname -- -timeout 5m ./fuse/...; \
+		GOMAXPROCS=1 $(TOOL) gotestsum --format pkgname $(RERUN) --packages ./fuse/... -- -timeout 5m; \
 	fi
 	@echo 'all tests:'
 	@# One package at a time: several start clusters of their own, and some measure.
-	@$(TOOL) gotestsum --format pkgname -- $(RACE) -p 1 -timeout 15m ./...
+	@$(TOOL) gotestsum --format pkgname $(RERUN) --packages ./... -- $(RACE) -p 1 -timeout 15m
 
 .PHONY: sanity
 sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
@@ -61,7 +63,7 @@ e2e: e2e-setup ## millrace on a real Kubernetes of two nodes: the walkthrough, f
 
 .PHONY: e2e-short
 e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)
-	@MILLRACE_E2E=short $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m ./sanity/e2e
+	@MILLRACE_E2E=short $(TOOL) gotestsum --format standard-verbose $(RERUN) --packages ./sanity/e2e -- -count 1 -timeout 40m
 
 .PHONY: nodes
 nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C (root)
