@@ -122,7 +122,15 @@ func (b *builder) elections() map[string]string {
 }
 
 func (b *builder) workerProperties() string {
-	p := map[string]string{"alluxio.worker.tieredstore.levels": strconv.Itoa(len(b.tiers))}
+	p := map[string]string{
+		"alluxio.worker.tieredstore.levels": strconv.Itoa(len(b.tiers)),
+		// A worker whose leader dies while it registers waits twice the first of these for the rest of it, though the stream has
+		// broken (CW/block/RegisterStreamer.java): by default 20 minutes, in which nobody knows of its blocks. A million blocks
+		// are one message, which the master answers within seconds.
+		"alluxio.worker.register.stream.response.timeout": "15s",
+		"alluxio.worker.register.stream.complete.timeout": "30s",
+		"alluxio.worker.register.stream.deadline":         "3min",
+	}
 	var ahead int64
 	for i := range b.tiers {
 		t := &b.tiers[i]
