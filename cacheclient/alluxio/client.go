@@ -264,6 +264,9 @@ func (c *Client) look(ctx context.Context) {
 	asking.Wait()
 }
 
+// greetPause is how long that waits for who mounts, and looks at the first name.
+const greetPause = 100 * time.Millisecond
+
 // greet connects to workers in the background: whoever opens the first file finds that done.
 func (c *Client) greet(workers []*rpc.Worker) {
 	for _, w := range workers {
@@ -272,6 +275,9 @@ func (c *Client) greet(workers []*rpc.Worker) {
 		}
 		go func() {
 			defer c.work.Done()
+			if !sleep(c.life, greetPause) {
+				return
+			}
 			ctx, cancel := context.WithTimeout(c.life, followPatience)
 			defer cancel()
 			if err := w.Greet(ctx); err != nil {
