@@ -21,8 +21,6 @@ const (
 	// reads has others to turn to.
 	downFor      = 10 * time.Second
 	quickTimeout = 2 * time.Second
-	// middlePause is how long the rest of a block waits for who reads in the middle of it.
-	middlePause = 20 * time.Millisecond
 	// background is how many such requests of one fill run side by side.
 	background = 3
 )
@@ -71,8 +69,7 @@ func (fl *fill) demand(from, to int64) {
 	fl.cursor = last
 }
 
-// goOn starts the requests that nobody waits for, once. Who began in the middle, as at a file's end, has first what he came for: the
-// kernel asks for a MiB in several parts, beside which a fast source takes all processors.
+// goOn starts the requests that nobody waits for, once.
 func (fl *fill) goOn() {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
@@ -80,23 +77,6 @@ func (fl *fill) goOn() {
 		return
 	}
 	fl.started = true
-	if inMiddle := fl.cursor > 0 && fl.state[0] == absent; !inMiddle || !fl.c.begin() {
-		fl.startAll()
-		return
-	}
-	go func() {
-		defer fl.c.work.Done()
-		sleep(fl.ctx, middlePause)
-		fl.mu.Lock()
-		defer fl.mu.Unlock()
-		if !fl.over {
-			fl.startAll()
-		}
-	}()
-}
-
-// startAll starts as many requests that nobody waits for as there may be; mu is held.
-func (fl *fill) startAll() {
 	for range background {
 		fl.startNext()
 	}

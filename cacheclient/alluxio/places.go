@@ -130,18 +130,15 @@ func (c *Client) workersAt(at []*wire.BlockLocation) []*rpc.Worker {
 	return workers
 }
 
-// nowhere tells whether the masters said a moment ago that no worker has a block, so that those of this machine need not be asked. A
-// new leader says so of everything until the workers have registered with it: the block's file counts more.
-func (c *Client) nowhere(id int64) bool {
-	known, ok := c.places.get(id)
-	return ok && known.unasked && len(known.workers) == 0 && known.fresh() && !c.brought.was(id) && !c.local.inTier(id)
-}
-
 // surelyCold tells whether the masters said a moment ago that no worker has a block, and this process did not bring it into one since.
 func (c *Client) surelyCold(id int64) bool {
 	known, ok := c.places.get(id)
 	return ok && len(known.workers) == 0 && time.Since(known.at) < nowhereAge && !c.brought.was(id)
 }
+
+// nowhere tells whether the workers of this machine need not be asked for a block that is cold. A new leader says so of everything until
+// the workers have registered with it: the block's file counts more.
+func (c *Client) nowhere(id int64) bool { return c.surelyCold(id) && !c.local.inTier(id) }
 
 // cachedAt are the workers that have a block, those that work first and otherwise in an order of chance, so that
 // readers spread. What was known some time ago is told at once, and asked for anew beside that: masters that do not answer hold

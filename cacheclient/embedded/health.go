@@ -47,21 +47,11 @@ func (h *health) isDown() bool {
 	return h.down
 }
 
-// isSlow tells whether somebody went on without the source's word.
-func (h *health) isSlow() bool {
+// hearing tells whether the source is slow, and how much it has told so far.
+func (h *health) hearing() (slow bool, answers uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.slow
-}
-
-// patient is how long to wait for a source's word on what is known, and what it has told so far.
-func (h *health) patient() (wait time.Duration, answers uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.slow {
-		return slowPatience, h.answers
-	}
-	return knownPatience, h.answers
+	return h.slow, h.answers
 }
 
 // hesitates notes that somebody went on without the source's word, unless it has told something since he began to wait: one long
@@ -137,8 +127,12 @@ func (c *Cache) patience() (time.Duration, bool) {
 // orKnown asks the source what somebody knows already: its answer, or false where it does not answer at all or not soon. The question
 // goes on without him then, but not more of them than there are connections.
 func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, error)) (answer T, answered bool, err error) {
-	patience, answers := c.health.patient()
-	if patience == slowPatience && c.questions.Load() >= int64(c.cfg.Connections) {
+	patience := knownPatience
+	slow, answers := c.health.hearing()
+	if slow {
+		patience = slowPatience
+	}
+	if slow && c.questions.Load() >= int64(c.cfg.Connections) {
 		return answer, false, nil
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)

@@ -2,9 +2,8 @@ package embedded
 
 import (
 	"path"
-	"sync"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -26,30 +25,14 @@ const (
 type walks struct {
 	// slots are the listings that nobody waits for yet.
 	slots *semaphore.Weighted
-
-	// mu guards places, which has the directories that somebody on a walk would list next, or has listed, and where each
-	// stands in the listing of the directory that it is in.
-	mu     sync.Mutex
-	places *simplelru.LRU[string, uint64]
+	// places has the directories that somebody on a walk would list next, or has listed, and where each stands in the
+	// listing of the directory that it is in.
+	places *lru.Cache[string, uint64]
 }
 
 func newWalks() (*walks, error) {
-	places, err := simplelru.NewLRU[string, uint64](walkPlaces, nil)
+	places, err := lru.New[string, uint64](walkPlaces)
 	return &walks{slots: semaphore.NewWeighted(walkAhead), places: places}, err
-}
-
-// place is where a directory stands in its parent's listing; false where nobody would list it next.
-func (w *walks) place(dir string) (uint64, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.places.Get(dir)
-}
-
-// next notes a directory that a walk would list next.
-func (w *walks) next(dir string, at uint64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.places.Add(dir, at)
 }
 
 // walked is called when somebody has begun to read a directory.
@@ -58,7 +41,7 @@ func (c *Cache) walked(dir string, l *listing) {
 		// Nobody would believe what was listed ahead.
 		return
 	}
-	_, walk := c.walks.place(dir)
+	_, walk := c.walks.places.Get(dir)
 	for _, next := range c.following(dir, l) {
 		if walk {
 			c.listAhead(next)
@@ -71,7 +54,7 @@ func (c *Cache) walked(dir string, l *listing) {
 func (c *Cache) following(dir string, l *listing) []string {
 	next := c.dirsFrom(dir, l, l.firstDir, walkAhead)
 	for range walkUp {
-		at, ok := c.walks.place(dir)
+		at, ok := c.walks.places.Get(dir)
 		if !ok || len(next) == walkAhead {
 			break
 		}
@@ -96,7 +79,7 @@ func (c *Cache) dirsFrom(dir string, l *listing, at uint64, most int) []string {
 		for _, e := range entries {
 			if e.Dir && len(found) < most {
 				found = append(found, e.Path)
-				c.walks.next(e.Path, at)
+				c.walks.places.Add(e.Path, at)
 			}
 			at++
 		}
@@ -107,7 +90,9 @@ func (c *Cache) dirsFrom(dir string, l *listing, at uint64, most int) []string {
 
 // listAhead lists a directory that nobody has asked for yet.
 func (c *Cache) listAhead(dir string) {
-	if l, known := c.lists.get(dir); known && c.current(l) || c.health.isDown() || c.health.isSlow() || !c.walks.slots.TryAcquire(1) {
+	l, known := c.lists.get(dir)
+	slow, _ := c.health.hearing()
+	if known && c.current(l) || slow || c.health.isDown() || !c.walks.slots.TryAcquire(1) {
 		return
 	}
 	if !c.begin() {
