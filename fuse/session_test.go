@@ -261,6 +261,9 @@ func TestKernelSettings(t *testing.T) {
 	if text, err := os.ReadFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))); err != nil || strings.TrimSpace(string(text)) != "2048" {
 		t.Errorf("%s %v", text, err)
 	}
+	// The session gives its state back when the mount goes.
+	s.handles.Lock()
+	defer s.handles.Unlock()
 	if len(s.state.init()) < inHeaderSize+16 {
 		t.Error("INIT was not kept")
 	}
