@@ -10,9 +10,6 @@ GO ?= go
 FUZZTIME ?= 30s
 # Passed on to `make demo`, `make alluxio` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
 ARGS ?=
-# Of the test runner, for make test and make e2e-short: .ci/run has it try again, once, what failed beside other work, and say so.
-RERUN ?=
-
 # The tools have a module of their own, so that the program's go.mod holds what the program needs.
 TOOL := $(GO) tool -modfile=.tools/go.mod
 # A checkout that git refuses to read (another owner, a tarball) still builds, unstamped.
@@ -28,28 +25,45 @@ help: ## this list
 build: ## bin/millrace, and millrace-controller and millrace-gateway beside it
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/...
 
+# Says what takes long, and how long it may take, while it does.
+PROGRESS := sanity/progress.sh
+
+# What is prepared, by need. Each is quick where it was done before, and what a machine cannot have is said.
+.PHONY: packages-test packages-bench packages-alluxio jars control-plane helm runner
+packages-test packages-bench packages-alluxio: packages-%:
+	@sanity/setup.sh $*
+jars: packages-alluxio
+	@$(PROGRESS) "fetching Alluxio's jars and archiving their classes" '2 min' -- $(GO) run ./sanity/alluxio -prepare
+control-plane:
+	@$(PROGRESS) 'building etcd and a Kubernetes control plane, once' '6 min' -- $(GO) run ./sanity/apiserver -prepare
+helm:
+	@$(PROGRESS) 'building helm' '90 s' -- bash -c '$(HELM) version >/dev/null'
+runner:
+	@$(PROGRESS) 'building the test runner' '20 s' -- $(GO) build -modfile=.tools/go.mod -o bin/ gotest.tools/gotestsum
+	@$(PROGRESS) 'building the ring' '5 s' -- $(GO) build -o bin/ ./sanity/ring
+
 .PHONY: setup
-setup: ## install what the tests and benchmarks use and this machine lacks (root), or name it
-	@sanity/setup.sh
-	@$(GO) mod download
-	@$(GO) run ./sanity/alluxio -prepare
-	@$(GO) run ./sanity/apiserver -prepare
-	@$(HELM) version >/dev/null
+setup: packages-test runner jars control-plane helm ## prepare all that make test uses: packages (root), jars, a control plane, helm
+
+# RING runs tests by bin/gotestsum, never silent for long: $(call RING,target,needs,takes,flags) gotestsum's flags -- go test's.
+RING = bin/ring -name '$(1)' -needs '$(2)' -takes '$(3)' $(4) bin/gotestsum --jsonfile EVENTS
+
+.PHONY: unit
+unit: runner ## the quick ring, with which a change is tried: no root, no Java, no network but loopback; 2 min
+	@$(call RING,unit,Go alone,2 min from a built tree,-reasons) --format pkgname --hide-summary=skipped --packages ./... -- $(RACE) -short -timeout 5m
 
 .PHONY: test
-test: setup build ## all tests under the race detector, the summary last
+test: setup build ## everything but clusters of nodes, under the race detector, the summary last; 20 min once set up
 	@[ -n '$(RACE)' ] || echo 'no C compiler: testing without the race detector'
-	@if compgen -G 'fuse/*_test.go' >/dev/null; then \
-		echo 'the FUSE tests on one processor:'; \
-		GOMAXPROCS=1 $(TOOL) gotestsum --format pkgname $(RERUN) --packages ./fuse/... -- -timeout 5m; \
-	fi
+	@echo 'the FUSE tests on one processor:'
+	@GOMAXPROCS=1 $(call RING,test,/dev/fuse,a minute) --format pkgname --packages ./fuse/... -- -timeout 10m
 	@echo 'all tests:'
 	@# One package at a time: several start clusters of their own, and some measure.
-	@$(TOOL) gotestsum --format pkgname $(RERUN) --packages ./... -- $(RACE) -p 1 -timeout 15m
+	@$(call RING,test,what was just set up; root for some,20 min) --format pkgname --packages ./... -- $(RACE) -p 1 -timeout 30m
 
 .PHONY: sanity
-sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
-	@$(TOOL) gotestsum --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
+sanity: packages-test runner jars build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
+	@$(call RING,sanity,root,2 min) --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
 
 .PHONY: e2e-setup
 e2e-setup: setup
@@ -77,17 +91,17 @@ image: ## the container image for amd64 and arm64, without a daemon, into bin/im
 SOAK ?= 60s
 
 .PHONY: controller
-controller: setup build ## the controller on a real API server, with the long forms: the API away for a minute, a kill at each write
-	@MILLRACE_KUBE=1 $(TOOL) gotestsum --format testname -- $(RACE) -count 1 -timeout 40m ./sanity/kube ./sanity/controller
+controller: runner jars control-plane build ## the controller on a real API server, with the long forms: the API away for a minute, a kill at each write
+	@MILLRACE_KUBE=1 $(call RING,controller,Java,10 min) --format testname -- $(RACE) -count 1 -timeout 40m ./sanity/kube ./sanity/controller
 
 .PHONY: apiserver
-apiserver: setup ## a real Kubernetes API with the CRDs on loopback until Ctrl-C
+apiserver: control-plane ## a real Kubernetes API with the CRDs on loopback until Ctrl-C
 	@$(GO) build -o bin/apiserver ./sanity/apiserver
 	@exec bin/apiserver $(ARGS)
 
 .PHONY: soak
-soak: setup build ## the long forms: an agent that is killed, Alluxio under a storm, for $SOAK (60s) each; 1,000 rounds of attaching (root)
-	@MILLRACE_SOAK=$(SOAK) $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m \
+soak: packages-test runner jars build ## the long forms: an agent that is killed, Alluxio under a storm, for $SOAK (60s) each; 1,000 rounds of attaching (root)
+	@MILLRACE_SOAK=$(SOAK) $(call RING,soak,root,10 min) --format standard-verbose -- -count 1 -timeout 40m \
 		-run 'Killed|Many|Soak|Volumes|NeverAWrongByte' ./fuse ./fuse/agent ./sanity/csi ./cacheclient/alluxio
 
 .PHONY: race
@@ -176,7 +190,7 @@ undeploy: ## remove what make deploy installed, CRDs too, when no Dataset is lef
 	@$(RENDER) | $(KUBECTL) delete --ignore-not-found -f -
 
 .PHONY: alluxio
-alluxio: setup ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it
+alluxio: jars ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it
 	@$(GO) build -o bin/alluxio ./sanity/alluxio
 	@exec bin/alluxio $(ARGS)
 
@@ -186,7 +200,7 @@ demo: setup build ## mount a real web server, copy it out twice, compare every c
 	@exec bin/demo -millrace bin/millrace $(ARGS)
 
 .PHONY: bench
-bench: setup build ## measure beside native, rclone and curl; writes sanity/bench/results.json
+bench: packages-bench jars build ## measure beside native, rclone and curl; writes sanity/bench/results.json
 	@$(GO) build -o bin/bench ./sanity/bench
 	@exec bin/bench -millrace bin/millrace -results sanity/bench/results.json $(ARGS)
 
