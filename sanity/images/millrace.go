@@ -53,13 +53,14 @@ func sourceKey(ctx context.Context, tag string) (string, error) {
 		return "", fmt.Errorf("go list: %w", err)
 	}
 	var files []string
+	var root string
 	for d := json.NewDecoder(strings.NewReader(string(out))); d.More(); {
 		var p struct {
 			Dir                 string
 			GoFiles, EmbedFiles []string
 			Module              *struct {
-				Main  bool
-				GoMod string
+				Main       bool
+				Dir, GoMod string
 			}
 		}
 		if err := d.Decode(&p); err != nil {
@@ -71,6 +72,7 @@ func sourceKey(ctx context.Context, tag string) (string, error) {
 		for _, f := range slices.Concat(p.GoFiles, p.EmbedFiles) {
 			files = append(files, filepath.Join(p.Dir, f))
 		}
+		root = p.Module.Dir
 		files = append(files, p.Module.GoMod, strings.TrimSuffix(p.Module.GoMod, ".mod")+".sum")
 	}
 	slices.Sort(files)
@@ -81,20 +83,21 @@ func sourceKey(ctx context.Context, tag string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, tag, architecture, string(version))
 	for _, f := range append(slices.Compact(files), "/etc/ssl/certs/ca-certificates.crt") {
-		if err := add(h, f); err != nil {
+		// A checkout elsewhere has the same programs.
+		if err := add(h, strings.TrimPrefix(f, root), f); err != nil {
 			return "", err
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// add writes the name and the content of a file; of one that is not there, that.
-func add(to io.Writer, file string) error {
+// add writes a name and the content of a file; of one that is not there, that.
+func add(to io.Writer, name, file string) error {
 	content, err := os.ReadFile(file)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	fmt.Fprintln(to, file, len(content), err == nil)
+	fmt.Fprintln(to, name, len(content), err == nil)
 	_, err = to.Write(content)
 	return err
 }
