@@ -31,7 +31,7 @@ func millrace(ctx context.Context, dir, tag string, log Log) (string, error) {
 			return err
 		}
 		defer func() { _ = os.RemoveAll(out) }()
-		cmd := exec.CommandContext(ctx, "go", "run", builder, "-arch="+architecture, "-oci=false", "-tag="+tag, "-out="+out)
+		cmd := exec.CommandContext(ctx, "go", "run", builder, "-platforms=linux/"+architecture, "-oci=false", "-tag="+tag, "-out="+out)
 		if said, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, said)
 		}

@@ -42,7 +42,7 @@ The cluster runs until Ctrl-C. Next, in another terminal, in %[2]s:
 
   export KUBECONFIG=%[1]s/kubeconfig PATH=%[1]s:$PATH
   make deploy
-  kubectl apply -f deploy/examples/hbase && kubectl logs -f job/copy --pod-running-timeout=5m
+  kubectl apply -f deploy/examples/hbase && kubectl wait --for=condition=complete job/copy --timeout=5m && kubectl logs job/copy
 
 `, at, here)
 }
