@@ -114,7 +114,9 @@ func (j *judge) noPods(s *state, p part) *stuck {
 func selector(labels map[string]string) string {
 	var all []string
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		all = append(all, k+"="+labels[k])
+		if k != corev1.LabelOSStable || len(labels) == 1 { // Which every node has, and is of Linux if any.
+			all = append(all, k+"="+labels[k])
+		}
 	}
 	return strings.Join(all, ",")
 }
@@ -259,8 +261,8 @@ func cause(message string, events []*corev1.Event) string {
 			message = e.Message
 		}
 	}
-	if _, after, found := strings.Cut(message, "desc = "); found {
-		message = after
+	if i := strings.Index(message, "failed to"); i >= 0 {
+		message = message[i:]
 	}
 	return message
 }

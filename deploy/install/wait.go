@@ -59,12 +59,12 @@ func (i *installation) await(ctx context.Context, parts []part, before *state) e
 			return nil
 		}
 		if time.Since(i.spoke) >= heartbeat.Interval {
-			i.say("waiting for %s", waiting(parts, said))
+			i.say("still waiting for %s", waiting(parts, said, false))
 		}
 		select {
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return fmt.Errorf("not ready after %v: %s", i.patience, waiting(parts, said))
+				return fmt.Errorf("not ready after %v: %s", i.patience, waiting(parts, said, true))
 			}
 			return errors.New("interrupted; what is applied stays, and make undeploy removes it")
 		case <-time.After(pause):
@@ -72,12 +72,16 @@ func (i *installation) await(ctx context.Context, parts []part, before *state) e
 	}
 }
 
-// waiting names the parts that are not ready, with what they wait for.
-func waiting(parts []part, said map[part]string) string {
+// waiting names the parts that are not ready, with what they wait for where that is asked.
+func waiting(parts []part, said map[part]string, why bool) string {
 	var open []string
 	for _, p := range parts {
 		if !strings.HasSuffix(said[p], "ready") {
-			open = append(open, p.String()+" ("+said[p]+")")
+			text := p.String()
+			if why {
+				text += " (" + said[p] + ")"
+			}
+			open = append(open, text)
 		}
 	}
 	return strings.Join(open, ", ")
