@@ -158,14 +158,22 @@ func creating(s *state, pod *corev1.Pod, image string) string {
 // ended is the error of something that cannot mend itself.
 func (i *installation) ended(ctx context.Context, st *stuck) error {
 	why := st.why
-	if st.pod != "" {
-		for _, previous := range []string{"--previous", "--previous=false"} {
-			log, err := i.command(ctx, "", "-n", i.namespace, "logs", st.pod, "-c", st.container, "--tail=1", previous)
-			if log = strings.TrimSpace(log); err == nil && log != "" {
-				why += "; its last line: " + log
-				break
-			}
-		}
+	if line := i.lastLine(ctx, st); line != "" {
+		why += "; its last line: " + line
 	}
 	return fmt.Errorf("%s: %s\n  to mend it: %s", st.what, why, strings.ReplaceAll(st.mend, "NAMESPACE", i.namespace))
+}
+
+// lastLine is the last line that a container wrote which ended again and again.
+func (i *installation) lastLine(ctx context.Context, st *stuck) string {
+	if st.pod == "" {
+		return ""
+	}
+	for _, previous := range []string{"--previous", "--previous=false"} {
+		log, err := i.command(ctx, "", "-n", i.namespace, "logs", st.pod, "-c", st.container, "--tail=1", previous)
+		if log = strings.TrimSpace(log); err == nil && log != "" {
+			return log
+		}
+	}
+	return ""
 }
