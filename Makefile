@@ -66,26 +66,49 @@ sanity: packages-test runner jars build ## CSI sanity, in process and by upstrea
 	@$(call RING,sanity,root,2 min) --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
 
 .PHONY: e2e-setup
-e2e-setup: setup
+e2e-setup: runner
 	@sanity/setup.sh e2e
-	@$(GO) build -o bin/nodes ./sanity/nodes
+	@$(PROGRESS) 'building what runs nodes' '1 min' -- $(GO) build -o bin/nodes ./sanity/nodes
 	@bin/nodes -prepare
 
+# E2E runs tests on nodes, which are built before they start: $(call E2E,target,takes,packages). It fails where they change the checkout.
+define E2E
+	@$(PROGRESS) 'building the tests' '1 min' -- $(GO) test -count 1 -run '^$$' $(3) >/dev/null
+	@before=$$(git status --porcelain 2>/dev/null || true); \
+	$(call RING,$(1),root,$(2)) --format standard-verbose --packages '$(3)' -- -p 1 -count 1 -timeout 60m; \
+	[ "$$before" = "$$(git status --porcelain 2>/dev/null || true)" ] || { echo 'make $(1) has changed the checkout:' >&2; git status --short >&2; exit 1; }
+endef
+
+# Where a run writes what the walkthrough typed and saw.
+e2e e2e-short: export MILLRACE_E2E_PAGE := $(CURDIR)/bin/walkthrough.md
+e2e: export MILLRACE_E2E := 1
+e2e-short: export MILLRACE_E2E := short
+walkthrough: export MILLRACE_E2E := walkthrough
+walkthrough: export MILLRACE_E2E_PAGE := $(CURDIR)/deploy/walkthrough.md
+
 .PHONY: e2e
-e2e: e2e-setup ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
-	@MILLRACE_E2E=1 MILLRACE_E2E_PAGE=1 $(TOOL) gotestsum --format standard-verbose -- -p 1 -count 1 -timeout 60m ./sanity/kubenodes ./sanity/e2e
+e2e: e2e-setup installer helm ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
+	$(call E2E,e2e,40 min,./sanity/kubenodes ./sanity/e2e)
 
 .PHONY: e2e-short
 e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)
-	@MILLRACE_E2E=short $(TOOL) gotestsum --format standard-verbose $(RERUN) --packages ./sanity/e2e -- -count 1 -timeout 40m
+	$(call E2E,e2e-short,20 min,./sanity/e2e)
+
+.PHONY: walkthrough
+walkthrough: e2e-setup ## the walkthrough alone, which writes deploy/walkthrough.md from what it typed and saw (root)
+	@$(call RING,walkthrough,root,5 min) --format standard-verbose --packages ./sanity/e2e -- -count 1 -timeout 40m -run 'TestMillrace/Walkthrough'
 
 .PHONY: nodes
-nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C (root)
+nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C, with all images and the next three commands (root)
 	@exec bin/nodes $(ARGS)
 
+# What make image builds for: this machine alone is PLATFORMS=linux/amd64.
+PLATFORMS ?= linux/amd64,linux/arm64
+
 .PHONY: image
-image: ## the container image for amd64 and arm64, without a daemon, into bin/image
-	@$(GO) run ./deploy/image -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
+image: ## the container image for PLATFORMS (linux/amd64,linux/arm64), without a daemon, into bin/image
+	@$(PROGRESS) 'building what builds the image' '20 s' -- $(GO) build -o bin/image-builder ./deploy/image
+	@bin/image-builder -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
 
 # How long `make soak` kills.
 SOAK ?= 60s
@@ -165,7 +188,9 @@ check: lint tidy-check ## lint, tidy-check and go vet
 	$(GO) vet ./...
 
 HELM := $(GO) tool -modfile=.tools/helm/go.mod helm
-KUBECTL ?= kubectl
+# While make nodes runs in this directory, it is its cluster that is meant where KUBECONFIG names none.
+NODES := $(and $(wildcard bin/cluster/kubeconfig),$(if $(KUBECONFIG),,yes))
+KUBECTL ?= $(if $(NODES),bin/cluster/kubectl --kubeconfig bin/cluster/kubeconfig,kubectl)
 # Where millrace is installed, from which image, with which other values of the chart: make deploy VALUES='--set networkPolicy=false'.
 NAMESPACE ?= millrace-system
 IMAGE ?=
@@ -174,12 +199,13 @@ VALUES ?=
 RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set createNamespace=true \
 	$(if $(IMAGE),--set 'image=$(IMAGE)') $(if $(ALLUXIO_IMAGE),--set 'alluxioImage=$(ALLUXIO_IMAGE)') $(VALUES)
 
+.PHONY: installer
+installer:
+	@$(PROGRESS) 'building the installer' '1 min' -- $(GO) build -o bin/install ./deploy/install
+
 .PHONY: deploy
-deploy: ## install into the cluster that kubectl reaches: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
-	@$(RENDER) | $(KUBECTL) apply --server-side --force-conflicts -f -
-	@for part in deployment/millrace-controller daemonset/millrace-node daemonset/millrace-agent; do \
-		$(KUBECTL) -n '$(NAMESPACE)' rollout status --timeout 5m "$$part"; \
-	done
+deploy: installer helm ## install into the cluster that kubectl reaches, or that of make nodes: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
+	@bin/install -namespace '$(NAMESPACE)' -kubectl '$(KUBECTL)' -- $(RENDER)
 
 .PHONY: undeploy
 undeploy: ## remove what make deploy installed, CRDs too, when no Dataset is left; with the same NAMESPACE and VALUES

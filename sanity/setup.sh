@@ -12,13 +12,13 @@ needs='
 test           | gcc        | gcc,libc6-dev        | the race detector
 test bench     | fusermount3| fuse3                | mounting without root
 bench          | fio        | fio                  | the random-read case of make bench
-test bench     | curl       | curl                 | the curl rows of make bench, the socket tests
+test bench e2e | curl       | curl                 | the curl rows of make bench, the socket tests
 test           | rsync      | rsync                | the rsync test
 test           | git        | git                  | the git clone test
 test           | jq         | jq                   | the examples that read JSON
 test bench     | python3    | python3              | the mmap and sendfile tests, the mmap case of make bench
 test bench     | nginx      | nginx                | the tests against nginx
-test           | apache2    | apache2-bin          | the tests against Apache httpd
+test e2e       | apache2    | apache2-bin          | the tests against Apache httpd
 test bench alluxio e2e | java | default-jre-headless | the tests and benchmarks against Alluxio
 test bench alluxio e2e | mvn | maven               | the tests and benchmarks against Alluxio
 e2e            | containerd | containerd           | make e2e
