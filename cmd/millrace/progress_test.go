@@ -1,7 +1,6 @@
 package main
 
 import (
-	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -87,13 +86,12 @@ func TestStatusRow(t *testing.T) {
 	}
 }
 
-func TestReadVersion(t *testing.T) {
-	v := readVersion(&debug.BuildInfo{
-		GoVersion: "go1.2",
-		Settings:  []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"}},
-		Deps:      []*debug.Module{{Path: "github.com/hanwen/go-fuse/v2", Version: "v2.1"}, {Path: "github.com/rclone/rclone", Version: "v1.9"}},
+func TestVersionText(t *testing.T) {
+	v := versionOf(commandline.Build{
+		Version: "v1.2.3", Revision: "abc", Modified: true, Go: "go1.2",
+		Modules: map[string]string{"github.com/hanwen/go-fuse/v2": "v2.1", "github.com/rclone/rclone": "v1.9"},
 	})
-	if got, want := v.String(), "millrace (devel) (revision abc, modified) go1.2, go-fuse v2.1, rclone v1.9"; got != want {
+	if got, want := v.String(), "millrace v1.2.3 (revision abc, modified) go1.2, go-fuse v2.1, rclone v1.9"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	byteorder "encoding/binary"
 	"encoding/json"
@@ -378,9 +377,8 @@ func stuckServer(t *testing.T, device *os.File) {
 
 func TestVersionFormats(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
-		var out bytes.Buffer
-		if err := runVersion([]string{"-o", format}, &out); err != nil || (out.Bytes()[0] == '{') != (format == "json") {
-			t.Errorf("%s: %q, %v", format, out.String(), err)
+		if out := said(t, "version", "-o", format); (out[0] == '{') != (format == "json") {
+			t.Errorf("%s: %q", format, out)
 		}
 	}
 }
