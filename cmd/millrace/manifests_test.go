@@ -90,6 +90,7 @@ func TestProbesAddress(t *testing.T) {
 
 // TestAgentProbes runs an agent whose health and metrics are asked for from outside, where nothing else answers.
 func TestAgentProbes(t *testing.T) {
+	needPrograms(t)
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func TestAgentProbes(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(patience())
 	for {
 		code, body := page(t, "http://"+address+"/healthz")
 		if code == http.StatusOK && strings.Contains(body, `"mounts":0`) {
@@ -136,7 +137,7 @@ func TestAgentProbes(t *testing.T) {
 		if err != nil {
 			t.Errorf("the agent ended with %v: %s", err, log.String())
 		}
-	case <-time.After(patience):
+	case <-time.After(patience()):
 		t.Fatal("the agent does not end")
 	}
 }

@@ -15,25 +15,18 @@ var halfWay = agent.WarmProgress{
 	BytesDone: 100 << 20, BytesTotal: 250 << 20, FilesDone: 3, FilesTotal: 12, Rate: 50 << 20,
 }
 
-func TestProgressBarFitsEveryWidth(t *testing.T) {
+func TestProgressWords(t *testing.T) {
+	if got, want := percent(halfWay)+" "+progressWords(halfWay), " 40% 100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	listing := halfWay
 	listing.Listing = true
-	for _, w := range []agent.WarmProgress{{}, halfWay, listing, {BytesDone: 5, BytesTotal: 1, Rate: 1e18}} {
-		for width := range 200 {
-			if got := progressBar(w, width); len(got) >= max(width, 1) {
-				t.Fatalf("width %d: %d columns: %q", width, len(got), got)
-			}
-		}
+	if got, want := progressWords(listing), "100 MiB / 250 MiB+  50 MiB/s  3/12+ files"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
-	cases := map[int]string{
-		100: " 40% [================                        ]  100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files",
-		60:  " 40%  100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files",
-		30:  " 40%  100 MiB / 250 MiB",
-		5:   " 40%",
-	}
-	for width, want := range cases {
-		if got := progressBar(halfWay, width); got != want {
-			t.Errorf("width %d:\n got %q\nwant %q", width, got, want)
+	for want, w := range map[string]agent.WarmProgress{"  0%": {}, "100%": {BytesDone: 5, BytesTotal: 1, Rate: 1e18}} {
+		if got := percent(w); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

@@ -67,7 +67,6 @@ type top struct {
 	interval time.Duration
 	count    int
 	servers  func() ([]server, error)
-	screen   *screen
 }
 
 // run goes on until ctx ends, the user quits, or all refreshes are done that were asked for.
@@ -76,22 +75,17 @@ func (t *top) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.format == commandline.FormatText {
-		if t.screen = openScreen(t.out); t.screen != nil {
-			defer t.screen.close()
-		}
+	if terminal := terminalOf(t.out); terminal != nil && t.format == commandline.FormatText {
+		return t.onScreen(ctx, terminal, before)
 	}
 	wait := min(t.interval, firstInterval)
 	for n := 0; t.count == 0 || n < t.count; n++ {
-		if t.quits(ctx, wait) {
+		if pause(ctx, wait) {
 			return nil
 		}
 		now, err := t.sample(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
-			return err
+			return unlessEnded(ctx, err)
 		}
 		if err := t.show(frameOf(before, now), n); err != nil {
 			return err
@@ -101,20 +95,20 @@ func (t *top) run(ctx context.Context) error {
 	return nil
 }
 
-func (t *top) quits(ctx context.Context, wait time.Duration) bool {
-	if t.screen != nil {
-		return t.screen.quits(ctx, wait)
+// unlessEnded is err, or nil where ctx has ended: that is the user's wish.
+func unlessEnded(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	default:
+		return err
 	}
-	return pause(ctx, wait)
 }
 
-// show shows the n-th frame.
+// show writes the n-th frame.
 func (t *top) show(f topFrame, n int) error {
-	switch {
-	case t.format == commandline.FormatJSON:
+	if t.format == commandline.FormatJSON {
 		return json.NewEncoder(t.out).Encode(f)
-	case t.screen != nil:
-		return t.screen.draw(f.lines(fmt.Sprintf(", every %v; q quits", t.interval)))
 	}
 	text := strings.Join(f.lines(""), "\n") + "\n"
 	if n > 0 {

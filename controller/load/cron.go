@@ -9,7 +9,7 @@ import (
 
 // fiveFields reads schedules as Kubernetes' CronJobs and Fluid do: where days of the month and of the week are both given, either
 // is enough.
-var fiveFields = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
+var fiveFields = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
 
 // ranges are the first and the last value of each of the five fields.
 var ranges = [5][2]int{{0, 59}, {0, 23}, {1, 31}, {1, 12}, {0, 6}}
