@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/renameio/v2"
 )
 
 // epoch is the time of all files and images: when something was built is no part of what it is.
@@ -193,8 +194,13 @@ func Archive(path, tag string, image v1.Image) error {
 	if err != nil {
 		return fmt.Errorf("tag %q: %w", tag, err)
 	}
-	if err := tarball.WriteToFile(path+".new", reference, image); err != nil {
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	defer func() { _ = f.Cleanup() }()
+	if err := tarball.Write(reference, image, f); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
 }
