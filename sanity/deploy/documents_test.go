@@ -142,12 +142,94 @@ func TestQuickStart(t *testing.T) {
 	kubectl(t, s, "apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", file(t, specs))
 }
 
+// TestReadmeIsShort counts its words: a newcomer reads it whole or not at all.
+func TestReadmeIsShort(t *testing.T) {
+	page := text(t, "README.md")
+	if words := len(strings.Fields(page)); words > 900 {
+		t.Errorf("README.md has %d words, and 900 are enough", words)
+	}
+	if at := strings.Index(page, "$ make demo"); at < 0 || strings.Count(page[:at], "\n") > 24 {
+		t.Error("the first command of README.md is not on its first screen")
+	}
+}
+
+// TestDecisions checks that each decision's number is its own, that the index has them all, and that what the tree refers to exists.
+func TestDecisions(t *testing.T) {
+	id := regexp.MustCompile(`\bD-\d{3}\b`)
+	index, body, found := strings.Cut(text(t, "DECISIONS.md"), "\n## ")
+	if !found {
+		t.Fatal("DECISIONS.md has no parts")
+	}
+	known := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^### (D-\d{3}) `).FindAllStringSubmatch(body, -1) {
+		if known[m[1]] {
+			t.Errorf("two decisions are %s", m[1])
+		}
+		known[m[1]] = true
+	}
+	if listed := id.FindAllString(index, -1); len(listed) != len(known) || len(known) < 100 {
+		t.Errorf("the index has %d decisions, the page %d", len(listed), len(known))
+	}
+	must(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if d != nil && (d.Name() == ".git" || d.Name() == "bin") {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		if ext := filepath.Ext(path); ext != ".go" && ext != ".md" && ext != ".sh" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		for _, ref := range id.FindAllString(string(data), -1) {
+			if !known[ref] {
+				t.Errorf("%s refers to %s, which is no decision", path, ref)
+			}
+		}
+		return err
+	}))
+}
+
+// target is a command of a page that runs make.
+var target = regexp.MustCompile("(?m)(?:^[$#] |`)make ([a-z][a-z0-9-]*)")
+
+// TestMakeTargets looks for each target that a page names in the Makefile.
+func TestMakeTargets(t *testing.T) {
+	makefile := text(t, "Makefile")
+	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md", "sanity/*/*.md"} {
+		pages, err := filepath.Glob(filepath.Join(root, pattern))
+		must(t, err)
+		for _, page := range pages {
+			data, err := os.ReadFile(page)
+			must(t, err)
+			for _, m := range target.FindAllStringSubmatch(string(data), -1) {
+				if !strings.Contains(makefile, "\n"+m[1]+":") && !strings.Contains(makefile, " "+m[1]+":") {
+					t.Errorf("%s names make %s, which is no target", page, m[1])
+				}
+			}
+		}
+	}
+}
+
 // link is a relative link of a page.
 var link = regexp.MustCompile(`\]\(([^):#]+)(#[^)]*)?\)`)
 
 // TestLinks follows the links of the pages to files.
 func TestLinks(t *testing.T) {
-	for _, page := range []string{"README.md", "deploy/README.md", "deploy/runbook.md", "deploy/moving-from-fluid.md"} {
+	var pages []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md", "sanity/*/*.md"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		must(t, err)
+		for _, p := range found {
+			rel, err := filepath.Rel(root, p)
+			must(t, err)
+			pages = append(pages, rel)
+		}
+	}
+	if len(pages) < 10 {
+		t.Fatalf("found only the pages %v", pages)
+	}
+	for _, page := range pages {
 		for _, m := range link.FindAllStringSubmatch(text(t, page), -1) {
 			if _, err := os.Stat(filepath.Join(root, filepath.Dir(page), m[1])); err != nil {
 				t.Errorf("%s links to %s: %v", page, m[1], err)
