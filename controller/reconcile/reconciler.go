@@ -38,6 +38,7 @@ type Reconciler struct {
 	secrets  secretCache
 	emptying emptying
 	warnings warnings
+	told     told
 }
 
 // outcome is what came of the specs.
@@ -75,6 +76,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	case w.dataset == nil && w.runtime == nil:
 		r.Clusters.Forget(w.key)
 		r.warnings.forget(w.key)
+		r.told.forget(w.key)
 		return ctrl.Result{}, nil
 	case w.dataset != nil && w.dataset.DeletionTimestamp != nil, w.runtime != nil && w.runtime.DeletionTimestamp != nil:
 		return r.remove(ctx, w)

@@ -18,7 +18,7 @@ import (
 )
 
 // wonderEvery is how often Events are read while pods are late of which the statuses do not say why. A change of a status is seen at once.
-const wonderEvery = 3 * time.Second
+const wonderEvery = 4 * time.Second
 
 // troubles are what keeps masters and workers from running.
 type troubles struct{ masters, workers trouble.Trouble }
@@ -56,19 +56,16 @@ func (w *world) part(set *appsv1.StatefulSet, role string) trouble.Part {
 // troubles looks for what keeps the pods from running. It returns when to look again although no pod changes; 0 for never.
 func (r *Reconciler) troubles(ctx context.Context, w *world, now time.Time) (troubles, time.Duration, error) {
 	lead, work := w.part(w.masters, objects.RoleMaster), w.part(w.workers, objects.RoleWorker)
-	again := time.Duration(0)
+	if !lead.Settles() && !work.Settles() {
+		r.warnings.forget(w.key)
+		return troubles{lead.Find(nil, now), work.Find(nil, now)}, 0, nil
+	}
 	var told []eventsv1.Event
 	var err error
 	if lead.Wonders(now) || work.Wonders(now) {
-		again = wonderEvery
 		told, err = r.warnings.of(ctx, r.Live, w.key, now, func(e *eventsv1.Event) bool { return lead.Concerns(e) || work.Concerns(e) })
-	} else {
-		r.warnings.forget(w.key)
-		if lead.Settles(now) || work.Settles(now) {
-			again = wonderEvery
-		}
 	}
-	return troubles{lead.Find(told, now), work.Find(told, now)}, again, err
+	return troubles{lead.Find(told, now), work.Find(told, now)}, wonderEvery, err
 }
 
 // of are the warnings of a Dataset's namespace that concern it, as they were when they were read last.
@@ -115,12 +112,45 @@ func (v verdict) told(t trouble.Trouble) verdict {
 	return v
 }
 
+// told remembers which trouble was told last of each condition of a Dataset and its runtime: what a cache has of them may be older.
+type told struct {
+	mu    sync.Mutex // guards byKey
+	byKey map[types.NamespacedName]map[string]string
+}
+
+// change records the reason that a condition has now, and returns the one that was told last; before is that of a status that was written.
+func (l *told) change(key types.NamespacedName, condition, before, now string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byKey == nil {
+		l.byKey = make(map[types.NamespacedName]map[string]string)
+	}
+	if l.byKey[key] == nil {
+		l.byKey[key] = make(map[string]string)
+	}
+	if last, ok := l.byKey[key][condition]; ok {
+		before = last
+	}
+	l.byKey[key][condition] = now
+	return before
+}
+
+// forget drops what is remembered of a Dataset.
+func (l *told) forget(key types.NamespacedName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.byKey, key)
+}
+
 // tellTrouble writes an event where the trouble of pods has begun, is another, or is over.
-func (r *Reconciler) tellTrouble(o client.Object, now, before v1alpha1.Condition) {
-	switch is, was := trouble.Is(now.Reason), trouble.Is(before.Reason); {
-	case is && now.Reason != before.Reason:
-		r.Events.Eventf(o, nil, corev1.EventTypeWarning, now.Reason, "Reconcile", "%s", now.Message)
+func (r *Reconciler) tellTrouble(key types.NamespacedName, o client.Object, now, before v1alpha1.Condition) {
+	// Events of one action and reason count as one.
+	action := "Reconcile" + now.Type
+	last := r.told.change(key, action, before.Reason, now.Reason)
+	switch is, was := trouble.Is(now.Reason), trouble.Is(last); {
+	case is && now.Reason != last:
+		r.Events.Eventf(o, nil, corev1.EventTypeWarning, now.Reason, action, "%s", now.Message)
 	case was && !is:
-		r.Events.Eventf(o, nil, corev1.EventTypeNormal, "Mended", "Reconcile", "%s is over; %s: %s", before.Reason, now.Type, now.Message)
+		r.Events.Eventf(o, nil, corev1.EventTypeNormal, "Mended", action, "%s is over; %s: %s", last, now.Type, now.Message)
 	}
 }

@@ -29,7 +29,7 @@ func (p Part) Wonders(now time.Time) bool {
 }
 
 // Settles reports whether something is being made that may come to be late.
-func (p Part) Settles(now time.Time) bool {
+func (p Part) Settles() bool {
 	return p.short() || slices.ContainsFunc(p.Pods, silent)
 }
 
@@ -45,9 +45,9 @@ func silent(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && (beingMade(pod) || refusedByScheduler(pod) != nil && len(claims(pod)) > 0)
 }
 
-// short reports whether the StatefulSet has fewer pods than it is to have.
+// short reports whether the StatefulSet has fewer pods than it is to have, although its controller has looked at it.
 func (p Part) short() bool {
-	if p.Set == nil || p.Set.DeletionTimestamp != nil {
+	if p.Set == nil || p.Set.DeletionTimestamp != nil || p.Set.Status.ObservedGeneration != p.Set.Generation {
 		return false
 	}
 	wanted := int32(1)

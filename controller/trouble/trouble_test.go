@@ -34,55 +34,81 @@ var statuses = []struct {
 	{"being made", "node1", "phase: Pending\ncontainerStatuses: [{name: c, state: {waiting: {reason: ContainerCreating}}}]", "", nil, ""},
 	{
 		"first pull", "node1", "phase: Pending\ncontainerStatuses: [{name: c, image: 'alluxio/alluxio:9.9', state: {waiting: {reason: ErrImagePull, message: '" + notFound + "'}}}]",
-		ImagePull, []string{"the pod hbase-master-0 on the node node1", "alluxio/alluxio:9.9", "the container c", notFound}, "",
+		ImagePull,
+		[]string{"the pod hbase-master-0 on the node node1", "alluxio/alluxio:9.9", "the container c", notFound},
+		"",
 	},
 	{
 		"pause before the next pull", "node1", "phase: Pending\ncontainerStatuses: [{name: c, image: 'alluxio/alluxio:9.9', state: {waiting: {reason: ImagePullBackOff, message: 'Back-off pulling image \"alluxio/alluxio:9.9\": ErrImagePull: " + notFound + "'}}}]",
-		ImagePull, []string{"cannot be pulled: " + notFound}, "Back-off",
+		ImagePull,
+		[]string{"cannot be pulled: " + notFound},
+		"Back-off",
 	},
 	{
 		"pause of an older kubelet", "node1", "phase: Pending\ncontainerStatuses: [{name: c, state: {waiting: {reason: ImagePullBackOff, message: 'Back-off pulling image \"x\"'}}}]",
-		ImagePull, []string{`Back-off pulling image "x"`}, "",
+		ImagePull,
+		[]string{`Back-off pulling image "x"`},
+		"",
 	},
 	{
 		"never pulled", "node1", "phase: Pending\ncontainerStatuses: [{name: c, state: {waiting: {reason: ErrImageNeverPull, message: 'Container image \"x\" is not present with pull policy of Never'}}}]",
-		ImagePull, []string{"is not present with pull policy of Never"}, "",
+		ImagePull,
+		[]string{"is not present with pull policy of Never"},
+		"",
 	},
 	{
 		"name of no image", "node1", "phase: Pending\ncontainerStatuses: [{name: c, state: {waiting: {reason: InvalidImageName, message: 'Failed to apply default image tag \"X:::\"'}}}]",
-		ImagePull, []string{"Failed to apply default image tag"}, "",
+		ImagePull,
+		[]string{"Failed to apply default image tag"},
+		"",
 	},
 	{
 		"image of an init container", "node1", "phase: Pending\ninitContainerStatuses: [{name: tier-owner, state: {waiting: {reason: ErrImagePull}}}]\ncontainerStatuses: [{name: c, state: {waiting: {reason: PodInitializing}}}]",
-		ImagePull, []string{"tier-owner", "ErrImagePull"}, "",
+		ImagePull,
+		[]string{"tier-owner", "ErrImagePull"},
+		"",
 	},
 	{
 		"no node has room", "", "phase: Pending\nconditions: [{type: PodScheduled, status: 'False', reason: Unschedulable, message: '" + tooFull + "'}]",
-		Unschedulable, []string{"the pod hbase-master-0 cannot be scheduled: " + tooFull}, "on the node",
+		Unschedulable,
+		[]string{"the pod hbase-master-0 cannot be scheduled: " + tooFull},
+		"on the node",
 	},
 	{
 		"gated", "", "phase: Pending\nconditions: [{type: PodScheduled, status: 'False', reason: SchedulingGated, message: Scheduling is blocked due to non-empty scheduling gates}]",
-		Unschedulable, []string{"Scheduling is blocked"}, "",
+		Unschedulable,
+		[]string{"Scheduling is blocked"},
+		"",
 	},
 	{
 		"a Secret is missing", "node1", "phase: Pending\ncontainerStatuses: [{name: c, state: {waiting: {reason: CreateContainerConfigError, message: 'secret \"keys\" not found'}}}]",
-		ContainerStart, []string{`the container c cannot be started: CreateContainerConfigError: secret "keys" not found`}, "",
+		ContainerStart,
+		[]string{`the container c cannot be started: CreateContainerConfigError: secret "keys" not found`},
+		"",
 	},
 	{
 		"no such command", "node1", "phase: Running\ncontainerStatuses: [{name: c, state: {waiting: {reason: RunContainerError, message: 'exec: \"nothing\": executable file not found in $PATH'}}, lastState: {terminated: {exitCode: 128, reason: StartError}}}]",
-		ContainerStart, []string{"executable file not found"}, "",
+		ContainerStart,
+		[]string{"executable file not found"},
+		"",
 	},
 	{
 		"crashed, once", "node1", "phase: Running\ncontainerStatuses: [{name: c, state: {terminated: {exitCode: 1, reason: Error, message: \"first\\nInvalid property foo\\n\\tat alluxio.Main.main(Main.java:12)\\n\\t... 3 more\\n\"}}}]",
-		Crash, []string{"the container c ended with exit code 1 (Error); the last line of its log: Invalid property foo"}, "Main.java",
+		Crash,
+		[]string{"the container c ended with exit code 1 (Error); the last line of its log: Invalid property foo"},
+		"Main.java",
 	},
 	{
 		"crashed, and waits", "node1", "phase: Running\ncontainerStatuses: [{name: c, restartCount: 7, state: {waiting: {reason: CrashLoopBackOff, message: back-off 5m0s restarting failed container}}, lastState: {terminated: {exitCode: 1, reason: Error, message: Invalid property foo}}}]",
-		Crash, []string{"the container c ended with exit code 1 (Error); the last line of its log: Invalid property foo"}, "5m0s",
+		Crash,
+		[]string{"the container c ended with exit code 1 (Error); the last line of its log: Invalid property foo"},
+		"5m0s",
 	},
 	{
 		"crashed, and runs again", "node1", "phase: Running\ncontainerStatuses: [{name: c, restartCount: 7, state: {running: {}}, lastState: {terminated: {exitCode: 1, reason: Error}}}]",
-		Crash, []string{"the container c ended with exit code 1 (Error)"}, "log",
+		Crash,
+		[]string{"the container c ended with exit code 1 (Error)"},
+		"log",
 	},
 	{
 		"crashed, and is ready", "node1", "phase: Running\ncontainerStatuses: [{name: c, ready: true, restartCount: 7, state: {running: {}}, lastState: {terminated: {exitCode: 1, reason: Error}}}]",
@@ -90,24 +116,34 @@ var statuses = []struct {
 	},
 	{
 		"ends well, which a server should not", "node1", "phase: Running\ncontainerStatuses: [{name: c, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 0, reason: Completed}}}]",
-		Crash, []string{"exit code 0 (Completed)"}, "",
+		Crash,
+		[]string{"exit code 0 (Completed)"},
+		"",
 	},
 	{"an init container has done its work", "node1", "phase: Pending\ninitContainerStatuses: [{name: i, state: {terminated: {exitCode: 0, reason: Completed}}}]", "", nil, ""},
 	{
 		"an init container crashes", "node1", "phase: Pending\ninitContainerStatuses: [{name: tier-owner, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 1, reason: Error, message: 'chown: read-only file system'}}}]",
-		Crash, []string{"tier-owner", "chown: read-only file system"}, "",
+		Crash,
+		[]string{"tier-owner", "chown: read-only file system"},
+		"",
 	},
 	{
 		"killed for its memory", "node1", "phase: Running\ncontainerStatuses: [{name: c, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}}]",
-		OutOfMemory, []string{"exit code 137 (OOMKilled)"}, "",
+		OutOfMemory,
+		[]string{"exit code 137 (OOMKilled)"},
+		"",
 	},
 	{
 		"evicted", "node1", "phase: Failed\nreason: Evicted\nmessage: 'The node was low on resource: ephemeral-storage.'",
-		PodFailed, []string{"has failed: Evicted: The node was low on resource"}, "",
+		PodFailed,
+		[]string{"has failed: Evicted: The node was low on resource"},
+		"",
 	},
 	{
 		"a gateway of two containers", "node1", "phase: Running\ncontainerStatuses: [{name: alluxio-master, ready: true, state: {running: {}}}, {name: gateway-0, state: {waiting: {reason: ImagePullBackOff, message: m}}}]",
-		ImagePull, []string{"the container gateway-0"}, "",
+		ImagePull,
+		[]string{"the container gateway-0"},
+		"",
 	},
 	{"runs", "node1", "phase: Running\nconditions: [{type: Ready, status: 'False'}]\ncontainerStatuses: [{name: c, ready: true, state: {running: {}}}]", "", nil, ""},
 }
@@ -233,10 +269,10 @@ func TestRefusedPods(t *testing.T) {
 	three := int32(3)
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "hbase-worker", UID: "set", CreationTimestamp: metav1.NewTime(now.Add(-time.Hour))}, Spec: appsv1.StatefulSetSpec{Replicas: &three}}
 	for note, reason := range map[string]string{
-		prefix + "exceeded quota: small, requested: pods=1, used: pods=0, limited: pods=0":             Quota,
-		prefix + "failed quota: small: must specify limits.memory for: alluxio-worker":                 Quota,
-		prefix + `violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false`:         PodSecurity,
-		prefix + "maximum memory usage per Container is 1Gi, but limit is 2Gi":                         PodRefused,
+		prefix + "exceeded quota: small, requested: pods=1, used: pods=0, limited: pods=0":              Quota,
+		prefix + "failed quota: small: must specify limits.memory for: alluxio-worker":                  Quota,
+		prefix + `violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false`:          PodSecurity,
+		prefix + "maximum memory usage per Container is 1Gi, but limit is 2Gi":                          PodRefused,
 		`create Pod hbase-worker-0 in StatefulSet hbase-worker failed error: admission webhook "denied`: PodRefused,
 	} {
 		refused := warning("set", "FailedCreate", note, 10*time.Minute)
@@ -247,13 +283,15 @@ func TestRefusedPods(t *testing.T) {
 		check(t, p.Find([]eventsv1.Event{refused}, now), reason, []string{"the StatefulSet hbase-worker cannot have all its pods: " + note}, "")
 		p.Pods = []*corev1.Pod{podOf(t, "node1", "phase: Running")}
 		check(t, p.Find([]eventsv1.Event{refused}, now), "", nil, "")
-		whole := set.DeepCopy()
-		whole.Status.Replicas = 3
-		p = Part{Set: whole}
-		if p.Wonders(now) {
-			t.Error("the Events of a StatefulSet with all pods are asked for")
+		whole, unseen := set.DeepCopy(), set.DeepCopy()
+		whole.Status.Replicas, unseen.Generation = 3, 1
+		for _, s := range []*appsv1.StatefulSet{whole, unseen} {
+			p = Part{Set: s}
+			if p.Wonders(now) || p.Settles() {
+				t.Error("the Events are asked for of a StatefulSet that has all pods, or that its controller has not seen")
+			}
+			check(t, p.Find([]eventsv1.Event{refused}, now), "", nil, "")
 		}
-		check(t, p.Find([]eventsv1.Event{refused}, now), "", nil, "")
 	}
 }
 
@@ -273,8 +311,8 @@ func TestWonders(t *testing.T) {
 		pod := podOf(t, tc.node, tc.status)
 		pod.CreationTimestamp = metav1.NewTime(now.Add(-tc.age))
 		p := Part{Pods: []*corev1.Pod{pod}}
-		if p.Settles(now) != tc.settles || p.Wonders(now) != tc.wonders {
-			t.Errorf("%s: settles %t, wonders %t", tc.name, p.Settles(now), p.Wonders(now))
+		if p.Settles() != tc.settles || p.Wonders(now) != tc.wonders {
+			t.Errorf("%s: settles %t, wonders %t", tc.name, p.Settles(), p.Wonders(now))
 		}
 	}
 }
