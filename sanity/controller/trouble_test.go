@@ -173,6 +173,7 @@ func (r *troubled) once(reason string, parts int) {
 
 // TestTroubleIsTold gives pods the statuses of one trouble after the other.
 func TestTroubleIsTold(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	grant(t, c, "controller", "role.yaml")
 	r := newTroubled(t, s, c, namespace(t, c))
@@ -228,6 +229,7 @@ func (r *troubled) warnsOfMount(pod string) {
 
 // TestQuotaIsTold has a real ResourceQuota leave no room for pods.
 func TestQuotaIsTold(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	grant(t, c, "controller", "role.yaml")
 	ns := namespace(t, c)
@@ -247,6 +249,7 @@ func TestQuotaIsTold(t *testing.T) {
 
 // TestPodSecurityIsTold has a namespace refuse pods that write into directories of nodes.
 func TestPodSecurityIsTold(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	grant(t, c, "controller", "role.yaml")
 	ns := namespace(t, c)
