@@ -10,9 +10,6 @@ GO ?= go
 FUZZTIME ?= 30s
 # Passed on to `make demo`, `make alluxio` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
 ARGS ?=
-# Of the test runner, for make test and make e2e-short: .ci/run has it try again, once, what failed beside other work, and say so.
-RERUN ?=
-
 # The tools have a module of their own, so that the program's go.mod holds what the program needs.
 TOOL := $(GO) tool -modfile=.tools/go.mod
 # A checkout that git refuses to read (another owner, a tarball) still builds, unstamped.
@@ -28,66 +25,106 @@ help: ## this list
 build: ## bin/millrace, and millrace-controller and millrace-gateway beside it
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/...
 
+# Says what takes long, and how long it may take, while it does.
+PROGRESS := sanity/progress.sh
+
+# What is prepared, by need. Each is quick where it was done before, and what a machine cannot have is said.
+.PHONY: packages-test packages-bench packages-alluxio jars control-plane helm runner
+packages-test packages-bench packages-alluxio: packages-%:
+	@sanity/setup.sh $*
+jars: packages-alluxio
+	@$(PROGRESS) "fetching Alluxio's jars and archiving their classes" '2 min' -- $(GO) run ./sanity/alluxio -prepare
+control-plane:
+	@$(PROGRESS) 'building etcd and a Kubernetes control plane, once' '6 min' -- $(GO) run ./sanity/apiserver -prepare
+helm:
+	@$(PROGRESS) 'building helm' '90 s' -- bash -c '$(HELM) version >/dev/null'
+runner:
+	@$(PROGRESS) 'building the test runner' '20 s' -- $(GO) build -modfile=.tools/go.mod -o bin/ gotest.tools/gotestsum
+	@$(PROGRESS) 'building the ring' '5 s' -- $(GO) build -o bin/ ./sanity/ring
+
 .PHONY: setup
-setup: ## install what the tests and benchmarks use and this machine lacks (root), or name it
-	@sanity/setup.sh
-	@$(GO) mod download
-	@$(GO) run ./sanity/alluxio -prepare
-	@$(GO) run ./sanity/apiserver -prepare
-	@$(HELM) version >/dev/null
+setup: packages-test runner jars control-plane helm ## prepare all that make test uses: packages (root), jars, a control plane, helm
+
+# RING runs tests by bin/gotestsum, never silent for long: $(call RING,target,needs,takes,flags) gotestsum's flags -- go test's.
+RING = bin/ring -name '$(1)' -needs '$(2)' -takes '$(3)' $(4) bin/gotestsum --jsonfile EVENTS
+
+.PHONY: unit
+unit: runner ## the quick ring, with which a change is tried: no root, no Java, no network but loopback; 2 min
+	@$(call RING,unit,Go alone,2 min from a built tree,-reasons) --format pkgname --hide-summary=skipped --packages ./... -- $(RACE) -short -timeout 5m
 
 .PHONY: test
-test: setup build ## all tests under the race detector, the summary last
+test: setup build ## everything but clusters of nodes, under the race detector, the summary last; 20 min once set up
 	@[ -n '$(RACE)' ] || echo 'no C compiler: testing without the race detector'
-	@if compgen -G 'fuse/*_test.go' >/dev/null; then \
-		echo 'the FUSE tests on one processor:'; \
-		GOMAXPROCS=1 $(TOOL) gotestsum --format pkgname $(RERUN) --packages ./fuse/... -- -timeout 5m; \
-	fi
+	@echo 'the FUSE tests on one processor:'
+	@GOMAXPROCS=1 $(call RING,test,/dev/fuse,a minute) --format pkgname --packages ./fuse/... -- -timeout 10m
 	@echo 'all tests:'
 	@# One package at a time: several start clusters of their own, and some measure.
-	@$(TOOL) gotestsum --format pkgname $(RERUN) --packages ./... -- $(RACE) -p 1 -timeout 15m
+	@$(call RING,test,what was just set up; root for some,20 min) --format pkgname --packages ./... -- $(RACE) -p 1 -timeout 30m
 
 .PHONY: sanity
-sanity: setup build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
-	@$(TOOL) gotestsum --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
+sanity: packages-test runner jars build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
+	@$(call RING,sanity,root,2 min) --format testname -- -count 1 -timeout 15m -run 'Sanity' ./sanity/csi
 
 .PHONY: e2e-setup
-e2e-setup: setup
+e2e-setup: runner
 	@sanity/setup.sh e2e
-	@$(GO) build -o bin/nodes ./sanity/nodes
+	@$(PROGRESS) 'building what runs nodes' '1 min' -- $(GO) build -o bin/nodes ./sanity/nodes
 	@bin/nodes -prepare
 
+# E2E runs tests on nodes, which are built before they start: $(call E2E,target,takes,packages). It fails where they change the checkout.
+define E2E
+	@$(PROGRESS) 'building the tests' '1 min' -- $(GO) test -count 1 -run '^$$' $(3) >/dev/null
+	@before=$$(git status --porcelain 2>/dev/null || true); \
+	$(call RING,$(1),root,$(2)) --format standard-verbose --packages '$(3)' -- -p 1 -count 1 -timeout 60m; \
+	[ "$$before" = "$$(git status --porcelain 2>/dev/null || true)" ] || { echo 'make $(1) has changed the checkout:' >&2; git status --short >&2; exit 1; }
+endef
+
+# Where a run writes what the walkthrough typed and saw.
+e2e e2e-short: export MILLRACE_E2E_PAGE := $(CURDIR)/bin/walkthrough.md
+e2e: export MILLRACE_E2E := 1
+e2e-short: export MILLRACE_E2E := short
+walkthrough: export MILLRACE_E2E := walkthrough
+walkthrough: export MILLRACE_E2E_PAGE := $(CURDIR)/deploy/walkthrough.md
+
 .PHONY: e2e
-e2e: e2e-setup ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
-	@MILLRACE_E2E=1 MILLRACE_E2E_PAGE=1 $(TOOL) gotestsum --format standard-verbose -- -p 1 -count 1 -timeout 60m ./sanity/kubenodes ./sanity/e2e
+e2e: e2e-setup installer helm ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
+	$(call E2E,e2e,40 min,./sanity/kubenodes ./sanity/e2e)
 
 .PHONY: e2e-short
 e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)
-	@MILLRACE_E2E=short $(TOOL) gotestsum --format standard-verbose $(RERUN) --packages ./sanity/e2e -- -count 1 -timeout 40m
+	$(call E2E,e2e-short,20 min,./sanity/e2e)
+
+.PHONY: walkthrough
+walkthrough: e2e-setup ## the walkthrough alone, which writes deploy/walkthrough.md from what it typed and saw (root)
+	@$(call RING,walkthrough,root,5 min) --format standard-verbose --packages ./sanity/e2e -- -count 1 -timeout 40m -run 'TestMillrace/Walkthrough'
 
 .PHONY: nodes
-nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C (root)
+nodes: e2e-setup ## a real Kubernetes of two nodes on this machine until Ctrl-C, with all images and the next three commands (root)
 	@exec bin/nodes $(ARGS)
 
+# What make image builds for: this machine alone is PLATFORMS=linux/amd64.
+PLATFORMS ?= linux/amd64,linux/arm64
+
 .PHONY: image
-image: ## the container image for amd64 and arm64, without a daemon, into bin/image
-	@$(GO) run ./deploy/image -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
+image: ## the container image for PLATFORMS (linux/amd64,linux/arm64), without a daemon, into bin/image
+	@$(PROGRESS) 'building what builds the image' '20 s' -- $(GO) build -o bin/image-builder ./deploy/image
+	@bin/image-builder -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
 
 # How long `make soak` kills.
 SOAK ?= 60s
 
 .PHONY: controller
-controller: setup build ## the controller on a real API server, with the long forms: the API away for a minute, a kill at each write
-	@MILLRACE_KUBE=1 $(TOOL) gotestsum --format testname -- $(RACE) -count 1 -timeout 40m ./sanity/kube ./sanity/controller
+controller: runner jars control-plane build ## the controller on a real API server, with the long forms: the API away for a minute, a kill at each write
+	@MILLRACE_KUBE=1 $(call RING,controller,Java,10 min) --format testname -- $(RACE) -count 1 -timeout 40m ./sanity/kube ./sanity/controller
 
 .PHONY: apiserver
-apiserver: setup ## a real Kubernetes API with the CRDs on loopback until Ctrl-C
+apiserver: control-plane ## a real Kubernetes API with the CRDs on loopback until Ctrl-C
 	@$(GO) build -o bin/apiserver ./sanity/apiserver
 	@exec bin/apiserver $(ARGS)
 
 .PHONY: soak
-soak: setup build ## the long forms: an agent that is killed, Alluxio under a storm, for $SOAK (60s) each; 1,000 rounds of attaching (root)
-	@MILLRACE_SOAK=$(SOAK) $(TOOL) gotestsum --format standard-verbose -- -count 1 -timeout 40m \
+soak: packages-test runner jars build ## the long forms: an agent that is killed, Alluxio under a storm, for $SOAK (60s) each; 1,000 rounds of attaching (root)
+	@MILLRACE_SOAK=$(SOAK) $(call RING,soak,root,10 min) --format standard-verbose -- -count 1 -timeout 40m \
 		-run 'Killed|Many|Soak|Volumes|NeverAWrongByte' ./fuse ./fuse/agent ./sanity/csi ./cacheclient/alluxio
 
 .PHONY: race
@@ -151,7 +188,9 @@ check: lint tidy-check ## lint, tidy-check and go vet
 	$(GO) vet ./...
 
 HELM := $(GO) tool -modfile=.tools/helm/go.mod helm
-KUBECTL ?= kubectl
+# While make nodes runs in this directory, it is its cluster that is meant where KUBECONFIG names none.
+NODES := $(and $(wildcard bin/cluster/kubeconfig),$(if $(KUBECONFIG),,yes))
+KUBECTL ?= $(if $(NODES),bin/cluster/kubectl --kubeconfig bin/cluster/kubeconfig,kubectl)
 # Where millrace is installed, from which image, with which other values of the chart: make deploy VALUES='--set networkPolicy=false'.
 NAMESPACE ?= millrace-system
 IMAGE ?=
@@ -160,12 +199,13 @@ VALUES ?=
 RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set createNamespace=true \
 	$(if $(IMAGE),--set 'image=$(IMAGE)') $(if $(ALLUXIO_IMAGE),--set 'alluxioImage=$(ALLUXIO_IMAGE)') $(VALUES)
 
+.PHONY: installer
+installer:
+	@$(PROGRESS) 'building the installer' '1 min' -- $(GO) build -o bin/install ./deploy/install
+
 .PHONY: deploy
-deploy: ## install into the cluster that kubectl reaches: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
-	@$(RENDER) | $(KUBECTL) apply --server-side --force-conflicts -f -
-	@for part in deployment/millrace-controller daemonset/millrace-node daemonset/millrace-agent; do \
-		$(KUBECTL) -n '$(NAMESPACE)' rollout status --timeout 5m "$$part"; \
-	done
+deploy: installer helm ## install into the cluster that kubectl reaches, or that of make nodes: IMAGE, ALLUXIO_IMAGE, NAMESPACE, VALUES
+	@bin/install -namespace '$(NAMESPACE)' -kubectl '$(KUBECTL)' -- $(RENDER)
 
 .PHONY: undeploy
 undeploy: ## remove what make deploy installed, CRDs too, when no Dataset is left; with the same NAMESPACE and VALUES
@@ -176,17 +216,21 @@ undeploy: ## remove what make deploy installed, CRDs too, when no Dataset is lef
 	@$(RENDER) | $(KUBECTL) delete --ignore-not-found -f -
 
 .PHONY: alluxio
-alluxio: setup ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it
+alluxio: jars ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: start it, prove that it works, stop it
 	@$(GO) build -o bin/alluxio ./sanity/alluxio
 	@exec bin/alluxio $(ARGS)
 
 .PHONY: demo
-demo: setup build ## mount a real web server, copy it out twice, compare every checksum
-	@$(GO) build -o bin/demo ./sanity/demo
+demo: ## mount a real web server, map a model, copy it out twice, kill the mount's process, compare every checksum; needs Go alone
+	@[ -e /dev/fuse ] || { echo 'demo: /dev/fuse is not there; as root: modprobe fuse' >&2; exit 1; }
+	@[ "$$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || \
+		{ echo 'demo: fusermount3, which mounts for users, is not there; as root: apt-get install fuse3' >&2; exit 1; }
+	@CGO_ENABLED=0 $(PROGRESS) 'building millrace' 'two minutes with nothing built before' -- \
+		$(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/millrace ./cmd/millrace-keeper ./sanity/demo
 	@exec bin/demo -millrace bin/millrace $(ARGS)
 
 .PHONY: bench
-bench: setup build ## measure beside native, rclone and curl; writes sanity/bench/results.json
+bench: packages-bench jars build ## measure beside native, rclone and curl; writes sanity/bench/results.json
 	@$(GO) build -o bin/bench ./sanity/bench
 	@exec bin/bench -millrace bin/millrace -results sanity/bench/results.json $(ARGS)
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/renameio/v2"
+
 	"millrace.io/millrace/fuse/handover"
 )
 
@@ -140,8 +142,8 @@ func (s *shelf[T]) load(path string) error {
 	return nil
 }
 
-// tempPrefix begins the name of a file that is being written.
-const tempPrefix = ".new-"
+// tempPrefix begins the name of a file that is being written: renameio's.
+const tempPrefix = "."
 
 // path is the file of the id, which may have any characters.
 func (s *shelf[T]) path(id string) string { return filepath.Join(s.dir, fileName(id)+".json") }
@@ -199,28 +201,9 @@ func (s *shelf[T]) drop(id string) error {
 }
 
 // writeFile replaces the file with a mode of 0600, so that a crash leaves the old or the new text.
-func writeFile(path string, text []byte) (err error) {
+func writeFile(path string, text []byte) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, tempPrefix+"*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(text); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := renameio.WriteFile(path, text, 0o600, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600)); err != nil {
 		return err
 	}
 	// The name is durable only with its directory.

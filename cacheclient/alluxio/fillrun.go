@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/backoff"
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
@@ -209,17 +210,19 @@ func (fl *fill) bring(r *run) error {
 	defer c.slots.Release(1)
 	end := min(int64(r.last)*pieceSize, fl.length)
 	giveUp := time.Now().Add(c.cfg.Timeout)
-	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+	pauses := backoff.Pauses{First: 20 * time.Millisecond, Longest: time.Second, Factor: 2}
+	for {
 		before := r.at
 		err := fl.attempt(r, end)
 		if err == nil {
 			return nil
 		}
 		if r.at > before {
-			giveUp, delay = time.Now().Add(c.cfg.Timeout), 20*time.Millisecond
+			giveUp = time.Now().Add(c.cfg.Timeout)
+			pauses.Restart()
 		}
 		again, after := ufs.Retryable(err)
-		wait := max(delay, after)
+		wait := max(pauses.Next(), after)
 		if isGone(err) {
 			err = cacheclient.ErrStale
 		}

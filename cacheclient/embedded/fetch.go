@@ -112,7 +112,7 @@ func (f *fetch) bring(ctx context.Context) error {
 func (f *fetch) persist(ctx context.Context) error {
 	patience, retry := f.e.c.patience()
 	giveUp := time.Now().Add(patience)
-	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+	for pauses := firstPauses; ; {
 		before := f.at
 		err := f.attempt(ctx, time.Until(giveUp))
 		if err == nil {
@@ -120,7 +120,8 @@ func (f *fetch) persist(ctx context.Context) error {
 			return nil
 		}
 		if f.at > before {
-			giveUp, delay = time.Now().Add(patience), 20*time.Millisecond
+			giveUp = time.Now().Add(patience)
+			pauses.Restart()
 		}
 		switch {
 		case errors.Is(err, errTierWrite), errors.Is(err, errNoRanges):
@@ -130,7 +131,7 @@ func (f *fetch) persist(ctx context.Context) error {
 			return ctx.Err()
 		}
 		again, after := ufs.Retryable(err)
-		wait := max(delay, after)
+		wait := max(pauses.Next(), after)
 		if !again && !f.stalled.Load() {
 			f.e.c.settled(err)
 			return err

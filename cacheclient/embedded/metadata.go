@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/backoff"
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
@@ -220,6 +221,9 @@ func (c *Cache) lookup(path string) (record, error) {
 	return r, nil
 }
 
+// firstPauses are those between the attempts at a request of the source, before the first.
+var firstPauses = backoff.Pauses{First: 20 * time.Millisecond, Longest: time.Second, Factor: 2}
+
 // persistently makes attempts at a metadata request until one succeeds, fails for good, or nothing
 // has come for as long as the client waits. try calls alive when something comes.
 func (c *Cache) persistently(what string, try func(ctx context.Context, alive func()) error) error {
@@ -228,7 +232,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 	defer cancel()
 	silence := time.AfterFunc(patience, cancel)
 	defer silence.Stop()
-	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+	for pauses := firstPauses; ; {
 		c.count.sourceRequests.Add(1)
 		err := try(ctx, func() { silence.Reset(patience) })
 		if err == nil {
@@ -241,7 +245,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 			return err
 		}
 		c.count.sourceErrors.Add(1)
-		if !retry || !sleep(ctx, max(delay, after)) {
+		if !retry || !sleep(ctx, max(pauses.Next(), after)) {
 			if c.ctx.Err() != nil {
 				return cacheclient.ErrClosed
 			}

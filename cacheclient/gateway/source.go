@@ -5,11 +5,11 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/backoff"
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
@@ -17,8 +17,9 @@ const (
 	// attempts is how often the source is asked before a request fails. They are few, since S3 clients
 	// ask again themselves.
 	attempts = 3
-	// firstPause is waited before the second attempt, and four times as long before the third.
-	firstPause = 100 * time.Millisecond
+	// firstPause is waited at most before the second attempt, and four times as long, up to longestPause, before the third.
+	firstPause   = 150 * time.Millisecond
+	longestPause = 10 * time.Second
 )
 
 // source asks the store: again where that helps, and counted.
@@ -42,7 +43,7 @@ func newSource(cfg Config, m *metrics) *source {
 
 // try makes attempts until one does not fail in a way that another may mend.
 func (s *source) try(ctx context.Context, operation string, attempt func(context.Context) error) error {
-	pause := firstPause
+	pauses := backoff.Pauses{First: firstPause, Longest: longestPause, Factor: 4, Spread: 2.0 / 3}
 	for n := 1; ; n++ {
 		err := attempt(ctx)
 		s.note(operation, err)
@@ -50,12 +51,11 @@ func (s *source) try(ctx context.Context, operation string, attempt func(context
 		if !again || n == attempts || after > s.timeout || ctx.Err() != nil {
 			return err
 		}
-		wait := max(after, pause/2+rand.N(pause))
+		wait := max(after, pauses.Next())
 		s.log.Debug("the source is asked again", "operation", operation, "wait", wait, "error", err)
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
-		pause *= 4
 	}
 }
 

@@ -2,7 +2,6 @@ package commandline
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -17,8 +16,7 @@ const (
 	ExitUsage   = 2
 )
 
-// UsageError is an error of whoever typed the command; the command's help says how it is
-// done.
+// UsageError is a command that was typed wrongly; its help says how it is done.
 type UsageError struct {
 	Command string
 	Err     error
@@ -38,7 +36,7 @@ func Code(err error) int {
 	var ended *keeper.EndedError
 	var usage *UsageError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil:
 		return 0
 	case errors.As(err, &ended):
 		return ended.Code
@@ -49,7 +47,7 @@ func Code(err error) int {
 	}
 }
 
-// Tell tells the user about err, on one line, unless he knows or it is that help was asked for, and gives the code to
+// Tell tells the user about err, on one line, unless that is known, and gives the code to
 // exit with.
 func Tell(err error, stderr io.Writer) int {
 	code := Code(err)

@@ -2,8 +2,6 @@ package commandline
 
 import (
 	"errors"
-	"flag"
-	"io"
 	"strings"
 	"testing"
 
@@ -27,12 +25,5 @@ func TestExitCodes(t *testing.T) {
 		if code := Tell(c.err, &out); code != c.code || out.String() != c.text {
 			t.Errorf("%v: %d %q", c.err, code, out.String())
 		}
-	}
-}
-
-func TestHelpIsNoError(t *testing.T) {
-	f := NewFlags("x", "", "", io.Discard)
-	if _, err := f.Positional([]string{"--help"}); !errors.Is(err, flag.ErrHelp) {
-		t.Errorf("got %v", err)
 	}
 }

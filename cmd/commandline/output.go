@@ -11,13 +11,6 @@ const (
 	FormatJSON = "json"
 )
 
-// Format adds the flag -o, which is the same for every command that has it: text for people, or JSON for programs,
-// whose fields are added and never renamed.
-func (f *Flags) Format(into *string) {
-	*into = FormatText
-	f.Choice(into, "o", "`FORMAT` of the output: text or json", FormatText, FormatJSON)
-}
-
 // PrintAs prints v as one line of JSON, or has text print it.
 func PrintAs(format string, out io.Writer, v any, text func() error) error {
 	if format == FormatJSON {

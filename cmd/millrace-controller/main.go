@@ -9,8 +9,10 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/controller"
 	"millrace.io/millrace/controller/nodes"
@@ -37,13 +39,23 @@ type controllerConfig struct {
 	logLevel, logFormat string
 }
 
-func main() { os.Exit(commandline.Tell(run(os.Args[1:], os.Stdout), os.Stderr)) }
+func main() {
+	os.Exit(commandline.Tell(command.Execute(controllerCommand().Command, os.Args[1:], os.Stdout), os.Stderr))
+}
 
-func run(args []string, out io.Writer) error {
-	c, err := parseController(args, out)
-	if err != nil {
-		return err
-	}
+func controllerCommand() *command.Command {
+	f, c := newController()
+	f.Runs(func(rest []string, _ io.Writer) error {
+		if len(rest) != 0 {
+			return f.Wrong("controller takes no arguments, not %q", rest[0])
+		}
+		return c.run()
+	})
+	return f
+}
+
+// run works until a signal ends it.
+func (c *controllerConfig) run() error {
 	c.controller.Log = commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
 	controller.SetLog(c.controller.Log)
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -54,24 +66,26 @@ func run(args []string, out io.Writer) error {
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
+	var err error
 	if c.controller.API, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig(); err != nil {
 		return err
 	}
-	c.controller.API.UserAgent = "millrace-controller/" + commandline.Version()
+	c.controller.API.UserAgent = "millrace-controller/" + commandline.ReadBuild().Version
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return controller.Run(ctx, c.controller)
 }
 
-// parseController reads the arguments of controller.
-func parseController(args []string, out io.Writer) (*controllerConfig, error) {
+// newController makes the flags of controller, and what they fill in.
+func newController() (*command.Command, *controllerConfig) {
 	c := &controllerConfig{logLevel: "info", logFormat: "text"}
 	k := &c.controller
 	k.Settings.Driver, k.Settings.Namespace = driver.Name, "millrace-system"
 	k.Settings.AlluxioImage, k.Settings.MillraceImage = "alluxio/alluxio:2.9.5", "millrace/millrace:latest"
 	k.CheckClass = driver.CheckClass
 	k.Health, k.Metrics, k.Elect = ":8081", ":8080", true
-	f := commandline.NewFlags("controller", "[flags]", controllerAbout, out)
+	f := command.New("controller", "[flags]", "make Datasets of Kubernetes into caches, volumes and claims", controllerAbout)
+	f.ValidArgsFunction = cobra.NoFileCompletions
 	f.Text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")
 	f.Text(&k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run")
 	f.Text(&k.Watch, "watch-namespace", "`NAME` of the only namespace to serve (default all)")
@@ -79,18 +93,11 @@ func parseController(args []string, out io.Writer) (*controllerConfig, error) {
 	f.Text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
 	f.Text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
 	f.Text(&k.Settings.Driver, "driver", "`NAME` of the CSI driver")
-	commandline.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
+	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
 	f.Text(&k.Health, "health", "`ADDRESS` of /healthz and /readyz")
 	f.Text(&k.Metrics, "metrics", "`ADDRESS` of /metrics")
 	f.Logging(&c.logLevel, &c.logFormat)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return nil, err
-	}
-	if len(rest) != 0 {
-		return nil, f.Wrong("controller takes no arguments, not %q", rest[0])
-	}
-	return c, nil
+	return f, c
 }
 
 // parseTaint reads the key of a taint; "none" is none.

@@ -7,13 +7,26 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/driver"
 	"millrace.io/millrace/sanity/manifest"
 )
 
+// parseController reads the arguments without running the controller.
+func parseController(args []string) (*controllerConfig, error) {
+	f, c := newController()
+	f.Runs(func(rest []string, _ io.Writer) error {
+		if len(rest) > 0 {
+			return f.Wrong("%q", rest)
+		}
+		return nil
+	})
+	return c, command.Execute(f.Command, args, io.Discard)
+}
+
 // TestControllerFlags reads the controller's arguments.
 func TestControllerFlags(t *testing.T) {
-	c, err := parseController([]string{"--watch-namespace", "data", "--leader-elect=false", "--metrics", "127.0.0.1:9000", "--log-format", "json", "--millrace-image", "here/millrace:1"}, io.Discard)
+	c, err := parseController([]string{"--watch-namespace", "data", "--leader-elect=false", "--metrics", "127.0.0.1:9000", "--log-format", "json", "--millrace-image", "here/millrace:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +34,7 @@ func TestControllerFlags(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	for _, args := range [][]string{{"what"}, {"--leader-elect=perhaps"}, {"--namespace", ""}} {
-		if _, err := parseController(args, io.Discard); err == nil {
+		if _, err := parseController(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
 	}
@@ -30,7 +43,7 @@ func TestControllerFlags(t *testing.T) {
 // TestManifestOfController has the controller's arguments understood.
 func TestManifestOfController(t *testing.T) {
 	spec, container, args := manifest.Read(t, "controller")
-	c, err := parseController(args, io.Discard)
+	c, err := parseController(args)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +56,7 @@ func TestManifestOfController(t *testing.T) {
 	}
 	manifest.Probed(t, &container, map[string]string{"/healthz": k.Health, "/readyz": k.Health})
 	for _, args := range [][]string{{"--startup-taint", "not a key"}, {"--startup-taint", ""}} {
-		if _, err := parseController(args, io.Discard); err == nil {
+		if _, err := parseController(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
 	}

@@ -21,10 +21,18 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/objects"
 )
+
+// parseGateway reads the arguments without running the gateway.
+func parseGateway(args []string) (*gatewayConfig, error) {
+	f, c := newGateway()
+	f.Runs(func(rest []string, _ io.Writer) error { return c.take(f, rest) })
+	return c, command.Execute(f.Command, args, io.Discard)
+}
 
 // planned is what specs become.
 func planned(t *testing.T, specs string) *objects.Plan {
@@ -149,7 +157,7 @@ func checkGateway(t *testing.T, container *corev1.Container, dir string, plan *o
 	if args[0] != "gateway" {
 		t.Fatalf("the container %s runs %q", container.Name, args)
 	}
-	c, err := parseGateway(args[1:], io.Discard)
+	c, err := parseGateway(args[1:])
 	if err != nil {
 		t.Fatalf("%s: %v", container.Name, err)
 	}

@@ -21,6 +21,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/gateway"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -75,60 +76,64 @@ type gatewayConfig struct {
 func main() {
 	// Its messages are for rclone's own users; what they are about reaches us as errors.
 	rclone.SetLogger(slog.DiscardHandler)
-	os.Exit(commandline.Tell(run(os.Args[1:], os.Stdout), os.Stderr))
+	os.Exit(commandline.Tell(command.Execute(gatewayCommand().Command, os.Args[1:], os.Stdout), os.Stderr))
 }
 
-func run(args []string, out io.Writer) error {
-	c, err := parseGateway(args, out)
-	if err != nil {
-		return err
-	}
-	log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
-	slog.SetDefault(log)
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(gatewayMemory)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	return c.serve(ctx, log, out)
+func gatewayCommand() *command.Command {
+	f, c := newGateway()
+	f.Runs(func(rest []string, out io.Writer) error {
+		if err := c.take(f, rest); err != nil {
+			return err
+		}
+		log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
+		slog.SetDefault(log)
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(gatewayMemory)
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return c.serve(ctx, log, out)
+	})
+	return f
 }
 
-// parseGateway reads the arguments of gateway.
-func parseGateway(args []string, out io.Writer) (*gatewayConfig, error) {
+// newGateway makes the flags of gateway, and what they fill in.
+func newGateway() (*command.Command, *gatewayConfig) {
 	c := &gatewayConfig{
 		listen: defaultListen, probes: defaultProbes, bucket: gateway.DefaultBucket, options: map[string]string{},
 		connections: 16, maxRequests: 64, timeout: 10 * time.Second, revalidate: 5 * time.Second, blockSize: 64 << 20,
 		logLevel: "info", logFormat: "text",
 	}
-	f := commandline.NewFlags("gateway", "[flags] SOURCE", gatewayAbout, out)
-	commandline.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), commandline.ParseListen)
+	f := command.New("gateway", "[flags] SOURCE", "show a source to Alluxio as an S3 bucket", gatewayAbout)
+	command.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), commandline.ParseListen)
 	f.Toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
-	commandline.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", c.probes, commandline.ParseProbes)
-	commandline.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
+	command.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", c.probes, commandline.ParseProbes)
+	command.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
 	f.Text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
 	f.SourceOptions(c.options, &c.optionsFile)
-	commandline.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", commandline.CountTo(1024))
-	commandline.Parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", commandline.CountTo(4096))
-	commandline.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", commandline.ParseDuration)
-	commandline.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", commandline.ParseAge)
-	commandline.Parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi", commandline.SizeOver)
+	command.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", commandline.CountTo(1024))
+	command.Parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", commandline.CountTo(4096))
+	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", commandline.ParseDuration)
+	command.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", commandline.ParseAge)
+	command.Parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi", commandline.SizeOver)
 	f.Format(&c.output)
 	f.Logging(&c.logLevel, &c.logFormat)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return nil, err
-	}
+	return f, c
+}
+
+// take takes the arguments beside the flags, and checks what the flags say together.
+func (c *gatewayConfig) take(f *command.Command, rest []string) error {
 	if len(rest) != 1 || rest[0] == "" {
-		return nil, f.Wrong("gateway takes a SOURCE, not %d arguments", len(rest))
+		return f.Wrong("gateway takes a SOURCE, not %d arguments", len(rest))
 	}
 	c.source = rest[0]
 	if c.connections < 2 {
-		return nil, f.Wrong(`--connections "1" is too few: a read and the look-up of a name need one each`)
+		return f.Wrong(`--connections "1" is too few: a read and the look-up of a name need one each`)
 	}
 	if !c.listen.Addr().IsLoopback() && !c.allowRemote {
-		return nil, f.Wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give --allow-remote if that is meant", c.listen)
+		return f.Wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give --allow-remote if that is meant", c.listen)
 	}
-	return c, nil
+	return nil
 }
 
 // serve shows the source until the context ends.

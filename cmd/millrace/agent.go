@@ -14,9 +14,11 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
@@ -45,30 +47,33 @@ type agentConfig struct {
 	logLevel, logFormat  string
 }
 
-func runAgent(args []string, out io.Writer) error {
-	c, err := parseAgent(args, out)
-	if err != nil {
-		return err
-	}
-	log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
-	if err := c.prepare(); err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	return c.serve(ctx, log)
+func agentCommand() *command.Command {
+	f, c := newAgent()
+	f.Runs(func(rest []string, _ io.Writer) error {
+		if len(rest) != 0 {
+			return f.Wrong("agent takes no arguments, not %q", rest[0])
+		}
+		log := commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
+		if err := c.prepare(); err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return c.serve(ctx, log)
+	})
+	return f
 }
 
-// parseAgent reads the arguments of agent.
-func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
+// newAgent makes the flags of agent, and what they fill in.
+func newAgent() (*command.Command, *agentConfig) {
 	c := &agentConfig{quota: defaultQuota, memory: defaultMemory, logLevel: "info", logFormat: "text"}
-	f := commandline.NewFlags("agent", "[flags]", agentAbout, out)
+	f := command.New("agent", "[flags]", "serve the volumes of a Kubernetes node", agentAbout)
 	f.Text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the node plugin hands volumes over (default attach.sock in the runtime directory)")
 	f.Text(&c.socket, "socket", "`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
 	f.Define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default", defaultTierRoot(), absolutePath(&c.tierDirs))
-	commandline.Parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", commandline.SizeOver)
-	commandline.Parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", commandline.SizeOver)
-	commandline.Parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", commandline.SizeOver)
+	command.Parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", commandline.SizeOver)
+	command.Parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", commandline.SizeOver)
+	command.Parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", commandline.SizeOver)
 	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
 	f.Define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may be repeated", "those of this machine", func(s string) error {
 		if s == "" {
@@ -77,16 +82,10 @@ func parseAgent(args []string, out io.Writer) (*agentConfig, error) {
 		c.localHosts = append(c.localHosts, s)
 		return nil
 	})
-	commandline.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", commandline.ParseProbes)
+	command.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", commandline.ParseProbes)
 	f.Logging(&c.logLevel, &c.logFormat)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return nil, err
-	}
-	if len(rest) != 0 {
-		return nil, f.Wrong("agent takes no arguments, not %q", rest[0])
-	}
-	return c, nil
+	f.ValidArgsFunction = cobra.NoFileCompletions
+	return f, c
 }
 
 // absolutePath adds a value to list.

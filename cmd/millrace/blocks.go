@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -19,21 +20,25 @@ each block, or for as many as follow one another in the same place, and the part
 cached. -o json is a list of them, and the same as GET /v1/blocks on the mount's socket. With --socket, PATH may also be
 relative to the one mount that the process serves.`
 
-func runBlocks(args []string, out io.Writer) error {
-	f := commandline.NewFlags("blocks", "[-o text|json] [--socket SOCKET] PATH", blocksAbout, out)
+func blocksCommand() *command.Command {
+	f := command.New("blocks", "[-o text|json] [--socket SOCKET] PATH", "show which part of a file is cached where", blocksAbout)
 	format, socket := "", ""
 	f.Format(&format)
 	socketFlag(f, &socket)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) != 1 || rest[0] == "" {
-		return f.Wrong("blocks takes one PATH in a millrace mount, not %d arguments", len(rest))
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	client, path, err := clientFor(socket, rest[0])
+	f.Runs(func(rest []string, out io.Writer) error {
+		if len(rest) != 1 || rest[0] == "" {
+			return f.Wrong("blocks takes one PATH in a millrace mount, not %d arguments", len(rest))
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		return showBlocks(ctx, socket, rest[0], format, out)
+	})
+	return f
+}
+
+// showBlocks shows the blocks of the file that arg names.
+func showBlocks(ctx context.Context, socket, arg, format string, out io.Writer) error {
+	client, path, err := clientFor(socket, arg)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 )
 
@@ -46,22 +49,28 @@ func bad(check, mend, format string, args ...any) finding {
 	return finding{check, verdictFail, fmt.Sprintf(format, args...), mend}
 }
 
-func runDoctor(args []string, out io.Writer) error {
-	if dir := os.Getenv(askVar); dir != "" {
-		return answerFor(dir, out)
-	}
-	f := commandline.NewFlags("doctor", "[-o text|json] [--tier-dir DIR] [--socket PATH]", doctorAbout, out)
+func doctorCommand() *command.Command {
+	f := command.New("doctor", "[-o text|json] [--tier-dir DIR] [--socket PATH]",
+		"check this machine, and say what mends what is wrong", doctorAbout)
 	format, socket, tier := "", "", defaultTierRoot()
 	f.Format(&format)
 	socketFlag(f, &socket)
 	f.Text(&tier, "tier-dir", "tier `DIR` to check")
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		return f.Wrong("doctor takes no arguments, not %q", rest[0])
-	}
+	f.ValidArgsFunction = cobra.NoFileCompletions
+	f.Runs(func(rest []string, out io.Writer) error {
+		if dir := os.Getenv(askVar); dir != "" {
+			return answerFor(dir, out)
+		}
+		if len(rest) > 0 {
+			return f.Wrong("doctor takes no arguments, not %q", rest[0])
+		}
+		return examine(tier, socket, format, out)
+	})
+	return f
+}
+
+// examine makes all checks and shows what they found. It fails where one of them does.
+func examine(tier, socket, format string, out io.Writer) error {
 	findings := append(checkSystem(), checkTier(tier))
 	findings = append(findings, checkMounts(socket)...)
 	if err := commandline.PrintAs(format, out, findings, func() error { return writeFindings(out, findings) }); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -16,25 +17,24 @@ const freeAbout = `Drops what is cached of each PATH, which lies in a millrace m
 directory. What is open stays. The source is not touched. -o json is {"freed": BYTES} for each PATH, as POST /v1/free on
 the mount's socket.`
 
-func runFree(args []string, out io.Writer) error {
-	f := commandline.NewFlags("free", "[-o text|json] PATH...", freeAbout, out)
+func freeCommand() *command.Command {
+	f := command.New("free", "[-o text|json] PATH...", "drop what is cached of files", freeAbout)
 	format := ""
 	f.Format(&format)
-	paths, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(paths) == 0 {
-		return f.Wrong("free takes at least one PATH in a millrace mount")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	for _, p := range paths {
-		if err := free(ctx, p, format, out); err != nil {
-			return err
+	f.Runs(func(paths []string, out io.Writer) error {
+		if len(paths) == 0 {
+			return f.Wrong("free takes at least one PATH in a millrace mount")
 		}
-	}
-	return nil
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		for _, p := range paths {
+			if err := free(ctx, p, format, out); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return f
 }
 
 // free drops what is cached of one path.

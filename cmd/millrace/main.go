@@ -6,68 +6,46 @@
 package main
 
 import (
-	"errors"
-	"flag"
-	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"strings"
 
 	rclone "github.com/rclone/rclone/fs"
+	"github.com/spf13/cobra"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 )
 
-// command is one subcommand.
-type command struct {
-	name    string
-	summary string
-	run     func(args []string, out io.Writer) error
-}
-
-func commands() []command {
-	return []command{
-		{"mount", "show a remote source as a directory", runMount},
-		{"unmount", "end a mount, also one whose process has gone", runUnmount},
-		{"warm", "fetch files into the cache before they are read", runWarm},
-		{"free", "drop what is cached of files", runFree},
-		{"status", "show each mount: what it caches and where its reads came from", runStatus},
-		{"node", "the CSI driver of a Kubernetes node: mount volumes and keep them alive", runNode},
-		{"controller", "make Datasets of Kubernetes into caches, volumes and claims", beside("millrace-controller")},
-		{"agent", "serve the volumes of a Kubernetes node", runAgent},
-		{"gateway", "show a source to Alluxio as an S3 bucket", beside("millrace-gateway")},
-		{"top", "watch what the mounts do, as it happens", runTop},
-		{"blocks", "show which part of a file is cached where", runBlocks},
-		{"trace", "show each request of the kernel, how long it took and which source served it", runTrace},
-		{"doctor", "check this machine, and say what mends what is wrong", runDoctor},
-		{"version", "show what this binary was built from", runVersion},
-		{"help", "show this, or the help of a command", runHelp},
+// newMillrace makes the program's commands, in the groups in which the help shows them.
+func newMillrace() *command.Command {
+	root := command.New("millrace", "COMMAND [flags] [arguments]", "remote data as a fast local directory", overview)
+	for _, g := range []struct {
+		name     string
+		commands []*command.Command
+	}{
+		{"Mounts", []*command.Command{mountCommand(), unmountCommand(), warmCommand(), freeCommand()}},
+		{"Looking", []*command.Command{statusCommand(), topCommand(), blocksCommand(), traceCommand(), doctorCommand()}},
+		{"Kubernetes", []*command.Command{
+			nodeCommand(), agentCommand(),
+			beside("controller", "make Datasets of Kubernetes into caches, volumes and claims"),
+			beside("gateway", "show a source to Alluxio as an S3 bucket"),
+		}},
+		{"Other", []*command.Command{completionCommand(root), versionCommand(), helpCommand(root)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.name, Title: g.name})
+		for _, c := range g.commands {
+			c.GroupID = g.name
+			root.AddCommand(c.Command)
+			if c.Name() == "help" {
+				root.SetHelpCommand(c.Command)
+			}
+		}
 	}
+	return root
 }
 
 func main() {
 	// Its messages are for rclone's own users; what they are about reaches us as errors.
 	rclone.SetLogger(slog.DiscardHandler)
-	os.Exit(commandline.Tell(dispatch(os.Args[1:], os.Stdout), os.Stderr))
-}
-
-// dispatch runs the subcommand that args name.
-func dispatch(args []string, out io.Writer) error {
-	if len(args) == 0 {
-		return &commandline.UsageError{Command: "help", Err: errors.New("a command is missing")}
-	}
-	name := strings.TrimLeft(args[0], "-")
-	if name == "h" {
-		name = "help"
-	}
-	for _, c := range commands() {
-		if c.name == name {
-			if err := c.run(args[1:], out); !errors.Is(err, flag.ErrHelp) {
-				return err
-			}
-			return nil
-		}
-	}
-	return &commandline.UsageError{Command: "help", Err: fmt.Errorf("there is no command %q", args[0])}
+	os.Exit(commandline.Tell(command.Execute(newMillrace().Command, os.Args[1:], os.Stdout), os.Stderr))
 }

@@ -35,12 +35,12 @@ func shows(spec *corev1.PodSpec, path string) bool {
 // TestManifestsOfNodes has the arguments of the driver and the agent understood by their own flags, and compares where they look for each other.
 func TestManifestsOfNodes(t *testing.T) {
 	nodePod, nodeContainer, args := manifest.Read(t, "node")
-	node, err := parseNode(args, io.Discard)
+	node, err := parseNode(args)
 	if err != nil {
 		t.Fatal(err)
 	}
 	agentPod, agentContainer, args := manifest.Read(t, "agent")
-	served, err := parseAgent(args, io.Discard)
+	served, err := parseAgent(args)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,12 +77,12 @@ func TestManifestsOfNodes(t *testing.T) {
 // TestProbesAddress reads addresses that are accepted, and others.
 func TestProbesAddress(t *testing.T) {
 	for _, good := range []string{":9064", "127.0.0.1:9064", "[::1]:0", "none"} {
-		if _, err := parseAgent([]string{"--metrics-listen", good}, io.Discard); err != nil {
+		if _, err := parseAgent([]string{"--metrics-listen", good}); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
 	for _, bad := range []string{"", "9064", ":", ":x", ":65536", "localhost:9064", "::1:9064"} {
-		if _, err := parseAgent([]string{"--metrics-listen", bad}, io.Discard); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("--metrics-listen %q is not an address: accepted are a port", bad)) {
+		if _, err := parseAgent([]string{"--metrics-listen", bad}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("--metrics-listen %q is not an address: accepted are a port", bad)) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -90,6 +90,7 @@ func TestProbesAddress(t *testing.T) {
 
 // TestAgentProbes runs an agent whose health and metrics are asked for from outside, where nothing else answers.
 func TestAgentProbes(t *testing.T) {
+	needPrograms(t)
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func TestAgentProbes(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(patience())
 	for {
 		code, body := page(t, "http://"+address+"/healthz")
 		if code == http.StatusOK && strings.Contains(body, `"mounts":0`) {
@@ -136,7 +137,7 @@ func TestAgentProbes(t *testing.T) {
 		if err != nil {
 			t.Errorf("the agent ended with %v: %s", err, log.String())
 		}
-	case <-time.After(patience):
+	case <-time.After(patience()):
 		t.Fatal("the agent does not end")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/keeper"
@@ -57,14 +58,59 @@ type mountConfig struct {
 	background                           bool
 }
 
-func runMount(args []string, out io.Writer) error {
-	if order, err := keeper.Ordered(); order != nil || err != nil {
-		return commandline.Keep(order, err)
+func mountCommand() *command.Command {
+	f, c := newMount()
+	f.Runs(func(rest []string, _ io.Writer) error {
+		if order, err := keeper.Ordered(); order != nil || err != nil {
+			return commandline.Keep(order, err)
+		}
+		if err := c.take(f, rest); err != nil {
+			return err
+		}
+		return c.run()
+	})
+	return f
+}
+
+// newMount makes the flags of mount, and what they fill in.
+func newMount() (*command.Command, *mountConfig) {
+	c := &mountConfig{
+		high: 0.95, low: 0.7, options: map[string]string{}, connections: 16,
+		timeout: 10 * time.Second, revalidate: time.Minute, staging: 32 << 20,
+		fileMode: 0o444, dirMode: 0o555, readAhead: 4 << 20,
+		logLevel: "info", logFormat: "text",
 	}
-	c, err := parseMount(args, out)
-	if err != nil {
-		return err
+	f := command.New("mount", "[flags] SOURCE DIR", "show a remote source as a directory", mountAbout)
+	f.Heading("The source")
+	c.sourceFlags(f)
+	f.Heading("What is kept of it")
+	c.tierFlags(f)
+	f.Heading("The directory")
+	c.mountFlags(f)
+	f.Heading("The process")
+	c.processFlags(f)
+	return f, c
+}
+
+// take takes the arguments beside the flags, and checks all that can be checked without looking at the machine.
+func (c *mountConfig) take(f *command.Command, rest []string) error {
+	if len(rest) != 2 || rest[0] == "" || rest[1] == "" {
+		return f.Wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
 	}
+	c.source, c.dir = rest[0], rest[1]
+	switch {
+	case isAlluxio(c.source) && (len(c.tierDirs) > 0 || len(c.quotas) > 0):
+		return f.Wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers", c.source)
+	case c.low >= c.high:
+		return f.Wrong("--low %v is not below --high %v", c.low, c.high)
+	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs), len(c.quotas) > max(1, len(c.tierDirs)):
+		return f.Wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in the same order", len(c.quotas), len(c.tierDirs))
+	}
+	return nil
+}
+
+// run serves the mount as a child of its keeper, or becomes the keeper.
+func (c *mountConfig) run() error {
 	child, err := keeper.Open()
 	if err != nil {
 		return err
@@ -86,47 +132,14 @@ func runMount(args []string, out io.Writer) error {
 	return order.Become(keeperProgram())
 }
 
-// parseMount reads the arguments of mount and checks all that can be checked without
-// looking at the machine.
-func parseMount(args []string, out io.Writer) (*mountConfig, error) {
-	c := &mountConfig{
-		high: 0.95, low: 0.7, options: map[string]string{}, connections: 16,
-		timeout: 10 * time.Second, revalidate: time.Minute, staging: 32 << 20,
-		fileMode: 0o444, dirMode: 0o555, readAhead: 4 << 20,
-		logLevel: "info", logFormat: "text",
-	}
-	f := commandline.NewFlags("mount", "[flags] SOURCE DIR", mountAbout, out)
-	c.sourceFlags(f)
-	c.tierFlags(f)
-	c.mountFlags(f)
-	c.processFlags(f)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return nil, err
-	}
-	if len(rest) != 2 || rest[0] == "" || rest[1] == "" {
-		return nil, f.Wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
-	}
-	c.source, c.dir = rest[0], rest[1]
-	switch {
-	case isAlluxio(c.source) && (len(c.tierDirs) > 0 || len(c.quotas) > 0):
-		return nil, f.Wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers", c.source)
-	case c.low >= c.high:
-		return nil, f.Wrong("--low %v is not below --high %v", c.low, c.high)
-	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs), len(c.quotas) > max(1, len(c.tierDirs)):
-		return nil, f.Wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in the same order", len(c.quotas), len(c.tierDirs))
-	}
-	return c, nil
-}
-
-func (c *mountConfig) sourceFlags(f *commandline.Flags) {
+func (c *mountConfig) sourceFlags(f *command.Command) {
 	f.SourceOptions(c.options, &c.optionsFile)
-	commandline.Parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", commandline.CountTo(1024))
-	commandline.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", commandline.ParseDuration)
-	commandline.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", commandline.ParseAge)
+	command.Parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", commandline.CountTo(1024))
+	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", commandline.ParseDuration)
+	command.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", commandline.ParseAge)
 }
 
-func (c *mountConfig) tierFlags(f *commandline.Flags) {
+func (c *mountConfig) tierFlags(f *command.Command) {
 	f.Define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(), func(s string) error {
 		if s == "" {
 			return errors.New("empty")
@@ -139,20 +152,20 @@ func (c *mountConfig) tierFlags(f *commandline.Flags) {
 		c.quotas = append(c.quotas, n)
 		return err
 	})
-	commandline.Parsed(f, &c.high, "high", "`PART` of the quota at which eviction begins", "0.95", commandline.ParseRatio)
-	commandline.Parsed(f, &c.low, "low", "`PART` of the quota down to which it goes", "0.7", commandline.ParseRatio)
-	commandline.Parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one", "32Mi", commandline.SizeOver)
+	command.Parsed(f, &c.high, "high", "`PART` of the quota at which eviction begins", "0.95", commandline.ParseRatio)
+	command.Parsed(f, &c.low, "low", "`PART` of the quota down to which it goes", "0.7", commandline.ParseRatio)
+	command.Parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one", "32Mi", commandline.SizeOver)
 }
 
-func (c *mountConfig) mountFlags(f *commandline.Flags) {
+func (c *mountConfig) mountFlags(f *command.Command) {
 	f.Toggle(&c.allowOther, "allow-other", "let other users read the mount")
 	f.Toggle(&c.noPassthrough, "no-passthrough", "never let the kernel read cached files by itself")
-	commandline.Parsed(f, &c.fileMode, "file-mode", "`MODE` of files", "0444", commandline.ParseMode)
-	commandline.Parsed(f, &c.dirMode, "dir-mode", "`MODE` of directories", "0555", commandline.ParseMode)
-	commandline.Parsed(f, &c.readAhead, "read-ahead", "`SIZE` that the kernel reads ahead", "4Mi", commandline.SizeOver)
+	command.Parsed(f, &c.fileMode, "file-mode", "`MODE` of files", "0444", commandline.ParseMode)
+	command.Parsed(f, &c.dirMode, "dir-mode", "`MODE` of directories", "0555", commandline.ParseMode)
+	command.Parsed(f, &c.readAhead, "read-ahead", "`SIZE` that the kernel reads ahead", "4Mi", commandline.SizeOver)
 }
 
-func (c *mountConfig) processFlags(f *commandline.Flags) {
+func (c *mountConfig) processFlags(f *command.Command) {
 	f.Toggle(&c.background, "background", "return once the mount answers, and go on in the background")
 	f.Text(&c.socket, "socket", "`PATH` of the socket that answers status and warm (default in the runtime directory)")
 	f.Logging(&c.logLevel, &c.logFormat)

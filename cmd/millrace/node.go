@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/driver"
 )
@@ -24,48 +27,55 @@ type nodeConfig struct {
 	logLevel, logFormat string
 }
 
-func runNode(args []string, out io.Writer) error {
-	c, err := parseNode(args, out)
-	if err != nil {
-		return err
-	}
-	c.driver.Log = commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
-	c.driver.Version = commandline.Version()
-	d, err := driver.New(c.driver)
-	if err != nil {
-		return &commandline.UsageError{Command: "node", Err: err}
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	return d.Run(ctx)
+func nodeCommand() *command.Command {
+	f, c := newNode()
+	f.Runs(func(rest []string, _ io.Writer) error {
+		if err := c.check(f, rest); err != nil {
+			return err
+		}
+		c.driver.Log = commandline.NewLog(os.Stderr, c.logLevel, c.logFormat)
+		c.driver.Version = commandline.ReadBuild().Version
+		d, err := driver.New(c.driver)
+		if err != nil {
+			return f.Wrong("%w", err)
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return d.Run(ctx)
+	})
+	return f
 }
 
-// parseNode reads the arguments of node.
-func parseNode(args []string, out io.Writer) (*nodeConfig, error) {
+// newNode makes the flags of node, and what they fill in.
+func newNode() (*command.Command, *nodeConfig) {
 	c := &nodeConfig{logLevel: "info", logFormat: "text"}
 	d := &c.driver
-	f := commandline.NewFlags("node", "--node-id ID --endpoint unix:///PATH --agent-socket PATH --state-dir DIR [flags]", nodeAbout, out)
-	commandline.Parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
+	f := command.New("node", "--node-id ID --endpoint unix:///PATH --agent-socket PATH --state-dir DIR [flags]",
+		"the CSI driver of a Kubernetes node: mount volumes and keep them alive", nodeAbout)
+	command.Parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
 	f.Text(&d.NodeID, "node-id", "`ID` of this node, as Kubernetes names it")
-	commandline.Parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
-	commandline.Parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
-	commandline.Parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
-	commandline.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
+	command.Parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
+	command.Parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
+	command.Parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
+	command.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
 	f.Text(&d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port")
-	commandline.Parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
+	command.Parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
 		n, err := commandline.CountTo(1 << 20)(s)
 		return int64(n), err
 	})
 	f.Define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "", absolutePath(&d.Policy.TierDirs))
 	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&d.Policy.LocalSources))
 	f.Logging(&c.logLevel, &c.logFormat)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return nil, err
-	}
+	f.ValidArgsFunction = cobra.NoFileCompletions
+	return f, c
+}
+
+// check tells what is missing, or is too much.
+func (c *nodeConfig) check(f *command.Command, rest []string) error {
 	if len(rest) != 0 {
-		return nil, f.Wrong("node takes no arguments, not %q", rest[0])
+		return f.Wrong("node takes no arguments, not %q", rest[0])
 	}
+	d := &c.driver
 	for _, required := range []struct{ flag, value string }{
 		{"endpoint", d.Endpoint},
 		{"node-id", d.NodeID},
@@ -73,10 +83,10 @@ func parseNode(args []string, out io.Writer) (*nodeConfig, error) {
 		{"state-dir", d.StateDir},
 	} {
 		if required.value == "" {
-			return nil, f.Wrong("the flag %s is missing", commandline.Dashed(required.flag))
+			return f.Wrong("the flag %s is missing", command.Dashed(required.flag))
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // onePath takes an absolute path.

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"millrace.io/millrace/cmd/commandline"
@@ -18,30 +20,29 @@ import (
 const (
 	// plainEvery is the time between two lines where the output is no terminal.
 	plainEvery = time.Second
-	// fallbackWidth is that of a terminal which does not tell.
-	fallbackWidth = 80
 	// longestBar is the bar's width in columns where there is room.
 	longestBar = 40
-	// clearLine goes to the first column and clears to the end of the line (ECMA-48 EL).
-	clearLine = "\r\x1b[K"
 )
 
 // progress shows a warming: a bar that is drawn again and again on a terminal, plain lines
 // elsewhere, or JSON. No name of a file is shown, so that none can play with the terminal.
 type progress struct {
-	out      io.Writer
-	json     bool
-	terminal *os.File // nil where out is none
-	begun    time.Time
-	last     time.Time
-	drawn    bool
+	out   io.Writer
+	json  bool
+	begun time.Time
+	last  time.Time
+	// bars draw on the terminal, nil where out is none; bar is the one there is, nil before the first update.
+	bars *mpb.Progress
+	bar  *mpb.Bar
+	// shown is what the bar shows.
+	shown atomic.Pointer[agent.WarmProgress]
 }
 
 func newProgress(out io.Writer, format string) *progress {
 	now := time.Now()
 	p := &progress{out: out, json: format == commandline.FormatJSON, begun: now, last: now}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
-		p.terminal = f
+	if f, ok := out.(*os.File); ok && !p.json && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(longestBar))
 	}
 	return p
 }
@@ -50,28 +51,40 @@ func newProgress(out io.Writer, format string) *progress {
 func (p *progress) update(w agent.WarmProgress) {
 	switch {
 	case p.json:
-		// Whoever no longer reads it ends us by SIGPIPE.
+		// A reader that is gone ends the program by SIGPIPE.
 		_ = json.NewEncoder(p.out).Encode(w)
 	case w.Done:
-	case p.terminal != nil:
-		width, _, err := term.GetSize(int(p.terminal.Fd()))
-		if err != nil || width <= 0 {
-			width = fallbackWidth
+	case p.bars != nil:
+		p.shown.Store(&w)
+		if p.bar == nil {
+			p.bar = p.addBar()
 		}
-		_, _ = fmt.Fprint(p.out, clearLine+progressBar(w, width))
-		p.drawn = true
+		p.bar.SetTotal(w.BytesTotal, false)
+		p.bar.SetCurrent(w.BytesDone)
 	case time.Since(p.last) >= plainEvery:
 		p.last = time.Now()
 		_, _ = fmt.Fprintln(p.out, progressLine(w))
 	}
 }
 
-// clear takes the bar off the terminal.
-func (p *progress) clear() {
-	if p.drawn {
-		_, _ = fmt.Fprint(p.out, clearLine)
-		p.drawn = false
+// addBar adds the bar, whose end is not its total: files may still be listed.
+func (p *progress) addBar() *mpb.Bar {
+	words := func(text func(agent.WarmProgress) string) decor.Decorator {
+		return decor.Any(func(decor.Statistics) string { return text(*p.shown.Load()) })
 	}
+	return p.bars.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip("=").Padding(" ").Rbound("]"),
+		mpb.PrependDecorators(words(percent)), mpb.AppendDecorators(words(progressWords)))
+}
+
+// clear takes the bar off the terminal. It must be called before anything else is written.
+func (p *progress) clear() {
+	if p.bars == nil {
+		return
+	}
+	if p.bar != nil {
+		p.bar.Abort(true)
+	}
+	p.bars.Wait()
 }
 
 // summary is the last line.
@@ -99,14 +112,17 @@ func progressLine(w agent.WarmProgress) string {
 	return line
 }
 
-// progressBar is the line for a terminal of width columns. What does not fit is left
-// out, the least important first.
-func progressBar(w agent.WarmProgress, width int) string {
+// percent is the part that is cached.
+func percent(w agent.WarmProgress) string {
 	part := 0.0
 	if w.BytesTotal > 0 {
 		part = min(float64(w.BytesDone)/float64(w.BytesTotal), 1)
 	}
-	percent := fmt.Sprintf("%3d%%", int(part*100))
+	return fmt.Sprintf("%3d%%", int(part*100))
+}
+
+// progressWords are what stands beside the bar, the most important first: what does not fit is cut off.
+func progressWords(w agent.WarmProgress) string {
 	parts := []string{
 		fmt.Sprintf("%s / %s", commandline.FormatSize(w.BytesDone), total(w, commandline.FormatSize(w.BytesTotal))),
 		commandline.FormatSize(int64(w.Rate)) + "/s",
@@ -114,21 +130,7 @@ func progressBar(w agent.WarmProgress, width int) string {
 	if left, ok := timeLeft(w); ok {
 		parts = append(parts, shortTime(left)+" left")
 	}
-	parts = append(parts, fmt.Sprintf("%d/%s", w.FilesDone, filesTotal(w)))
-	// The last column stays free: some terminals wrap when it is written to.
-	room := width - 1
-	text := percent
-	for _, p := range parts {
-		if longer := text + "  " + p; utf8.RuneCountInString(longer) <= room {
-			text = longer
-		}
-	}
-	// " [] " and a bar of five columns is the shortest worth drawing.
-	if bar := min(room-utf8.RuneCountInString(text)-3, longestBar); bar >= 5 {
-		full := int(part * float64(bar))
-		text = percent + " [" + strings.Repeat("=", full) + strings.Repeat(" ", bar-full) + "]" + text[len(percent):]
-	}
-	return text[:min(len(text), max(room, 0))]
+	return strings.Join(append(parts, fmt.Sprintf("%d/%s", w.FilesDone, filesTotal(w))), "  ")
 }
 
 // timeLeft estimates from the rate; there is none while files are still being listed.

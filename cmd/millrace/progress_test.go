@@ -1,7 +1,6 @@
 package main
 
 import (
-	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -16,25 +15,18 @@ var halfWay = agent.WarmProgress{
 	BytesDone: 100 << 20, BytesTotal: 250 << 20, FilesDone: 3, FilesTotal: 12, Rate: 50 << 20,
 }
 
-func TestProgressBarFitsEveryWidth(t *testing.T) {
+func TestProgressWords(t *testing.T) {
+	if got, want := percent(halfWay)+" "+progressWords(halfWay), " 40% 100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	listing := halfWay
 	listing.Listing = true
-	for _, w := range []agent.WarmProgress{{}, halfWay, listing, {BytesDone: 5, BytesTotal: 1, Rate: 1e18}} {
-		for width := range 200 {
-			if got := progressBar(w, width); len(got) >= max(width, 1) {
-				t.Fatalf("width %d: %d columns: %q", width, len(got), got)
-			}
-		}
+	if got, want := progressWords(listing), "100 MiB / 250 MiB+  50 MiB/s  3/12+ files"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
-	cases := map[int]string{
-		100: " 40% [================                        ]  100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files",
-		60:  " 40%  100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files",
-		30:  " 40%  100 MiB / 250 MiB",
-		5:   " 40%",
-	}
-	for width, want := range cases {
-		if got := progressBar(halfWay, width); got != want {
-			t.Errorf("width %d:\n got %q\nwant %q", width, got, want)
+	for want, w := range map[string]agent.WarmProgress{"  0%": {}, "100%": {BytesDone: 5, BytesTotal: 1, Rate: 1e18}} {
+		if got := percent(w); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }
@@ -87,13 +79,12 @@ func TestStatusRow(t *testing.T) {
 	}
 }
 
-func TestReadVersion(t *testing.T) {
-	v := readVersion(&debug.BuildInfo{
-		GoVersion: "go1.2",
-		Settings:  []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"}},
-		Deps:      []*debug.Module{{Path: "github.com/hanwen/go-fuse/v2", Version: "v2.1"}, {Path: "github.com/rclone/rclone", Version: "v1.9"}},
+func TestVersionText(t *testing.T) {
+	v := versionOf(commandline.Build{
+		Version: "v1.2.3", Revision: "abc", Modified: true, Go: "go1.2",
+		Modules: map[string]string{"github.com/hanwen/go-fuse/v2": "v2.1", "github.com/rclone/rclone": "v1.9"},
 	})
-	if got, want := v.String(), "millrace (devel) (revision abc, modified) go1.2, go-fuse v2.1, rclone v1.9"; got != want {
+	if got, want := v.String(), "millrace v1.2.3 (revision abc, modified) go1.2, go-fuse v2.1, rclone v1.9"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -22,10 +23,14 @@ import (
 
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // patience bounds everything that a test waits for.
-const patience = 30 * time.Second
+func patience() time.Duration { return pace.Limit(30 * time.Second) }
+
+// atOnce is how many tests run side by side: most of their time they wait, for servers that are slow and for what gives up.
+const atOnce = "6"
 
 // binaryDir holds the binary under test until TestMain ends.
 var binaryDir string
@@ -53,6 +58,8 @@ func raceEnabled() bool {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", atOnce)
 	var err error
 	if binaryDir, err = os.MkdirTemp("", "millrace-bin"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -74,6 +81,14 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	t.Parallel()
+	return newRigAlone(t)
+}
+
+// newRigAlone is a rig for a test that no other may run beside.
+func newRigAlone(t *testing.T) *rig {
+	t.Helper()
+	needPrograms(t)
 	needFUSE(t)
 	bin, err := binary()
 	if err != nil {
@@ -93,6 +108,14 @@ func newRig(t *testing.T) *rig {
 	r.env = append(os.Environ(), "MILLRACE_RUNTIME_DIR="+r.runtime, "GORACE=atexit_sleep_ms=0")
 	t.Cleanup(r.finish)
 	return r
+}
+
+// needPrograms skips a test that runs the built programs.
+func needPrograms(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the programs and runs them, which make unit has no time for; make test does")
+	}
 }
 
 func needFUSE(t *testing.T) {
@@ -189,7 +212,7 @@ func (r result) lines() []string {
 // run runs millrace to its end. It also waits until nobody holds its output any more.
 func (r *rig) run(args ...string) result {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
 	cmd := r.command(ctx, args...)
 	var out, errOut bytes.Buffer
@@ -292,7 +315,7 @@ func (p *process) exit() int {
 	select {
 	case <-p.ended:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
+	case <-time.After(patience()):
 		p.rig.t.Fatalf("millrace does not end; it said: %s", p.err)
 		return -1
 	}
@@ -325,9 +348,9 @@ func (b *lockedBuffer) String() string {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience()); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s did not come within %v", what, patience)
+			t.Fatalf("%s did not come within %v", what, patience())
 		}
 	}
 }
@@ -349,7 +372,7 @@ func (r *rig) write(name string, size int) []byte {
 // a test that hangs in a read of its own could not be stopped.
 func (r *rig) same(name string, want []byte) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
 	got, err := exec.CommandContext(ctx, "cat", "--", filepath.Join(r.dir, name)).Output()
 	if err != nil || !bytes.Equal(got, want) {

@@ -1,113 +1,110 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	tea "charm.land/bubbletea/v2"
 	"golang.org/x/term"
 )
 
-// What a terminal is told (ECMA-48, and xterm's alternate screen, which leaves what was there untouched).
-const (
-	screenEnter = "\x1b[?1049h\x1b[?25l"
-	screenLeave = "\x1b[?25h\x1b[?1049l"
-	screenHome  = "\x1b[H"
-	screenRest  = "\x1b[J"
-	lineRest    = "\x1b[K\r\n"
-)
-
-// keyPause is the longest wait for a key before the end of the context is looked at.
-const keyPause = 100 * time.Millisecond
-
-// screen is the whole of a terminal, drawn over again and again. It has no goroutine: keys are asked for
-// while waiting.
-type screen struct {
-	out *os.File
-	// keys is where keys come from, nil where stdin is no terminal.
-	keys   *os.File
-	before *term.State
-}
-
-// openScreen takes the terminal that out is; nil where it is none. Whoever gets a screen must close it.
-func openScreen(out io.Writer) *screen {
+// terminalOf is the terminal that out is; nil where it is none, or understands no more than text.
+func terminalOf(out io.Writer) *os.File {
 	f, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
-	s := &screen{out: f}
-	if term.IsTerminal(int(os.Stdin.Fd())) {
-		// Raw, so that a key comes without Enter and is not shown; Ctrl-C comes as a key too.
-		if before, err := term.MakeRaw(int(os.Stdin.Fd())); err == nil {
-			s.keys, s.before = os.Stdin, before
-		}
-	}
-	_, _ = io.WriteString(s.out, screenEnter)
-	return s
+	return f
 }
 
-// close gives the terminal back as it was.
-func (s *screen) close() {
-	_, _ = io.WriteString(s.out, screenLeave)
-	if s.before != nil {
-		_ = term.Restore(int(s.keys.Fd()), s.before)
-	}
+// screen is the whole of a terminal while `millrace top` has it. What was there before is back when it ends.
+type screen struct {
+	top *top
+
+	// ctx is kept because the library's functions take none.
+	ctx context.Context
+	// before is the last sample, and lines are what it showed; n counts the frames.
+	before topSample
+	lines  []string
+	n      int
+	height int
+	// err is what ended it.
+	err error
 }
 
-// draw shows the lines, as far as there is room.
-func (s *screen) draw(lines []string) error {
-	width, height, err := term.GetSize(int(s.out.Fd()))
-	if err != nil || width <= 0 || height <= 0 {
-		width, height = fallbackWidth, fallbackHeight
-	}
-	var b strings.Builder
-	b.WriteString(screenHome)
-	// The last column and the last line stay free: some terminals wrap or scroll when they are written to.
-	for _, line := range lines[:min(len(lines), height-1)] {
-		b.WriteString(clip(line, width-1) + lineRest)
-	}
-	b.WriteString(screenRest)
-	_, err = io.WriteString(s.out, b.String())
-	return err
+// sampled is a sample that has come, or why there is none.
+type sampled struct {
+	sample topSample
+	err    error
 }
 
-// fallbackHeight is that of a terminal which does not tell.
-const fallbackHeight = 24
-
-// quits waits so long, and tells whether the user wants to end: by q, Ctrl-C, or a signal, which ends ctx.
-func (s *screen) quits(ctx context.Context, wait time.Duration) bool {
-	for end := time.Now().Add(wait); ctx.Err() == nil; {
-		left := time.Until(end)
-		if left <= 0 {
-			return false
-		}
-		if s.keys == nil {
-			return pause(ctx, left)
-		}
-		fds := []unix.PollFd{{Fd: int32(s.keys.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(min(left, keyPause).Milliseconds())+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return pause(ctx, left)
-		}
-		if n <= 0 {
-			continue
-		}
-		var typed [64]byte
-		got, err := s.keys.Read(typed[:])
-		if err != nil {
-			return true
-		}
-		const ctrlC, ctrlD = "\x03", "\x04"
-		if bytes.ContainsAny(typed[:got], "qQ"+ctrlC+ctrlD) {
-			return true
-		}
+// onScreen shows frames on the terminal until ctx ends, a key ends it, or all have been shown that were asked for.
+func (t *top) onScreen(ctx context.Context, terminal *os.File, before topSample) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	options := []tea.ProgramOption{tea.WithOutput(terminal), tea.WithoutSignalHandler()}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		options = append(options, tea.WithInput(nil))
 	}
-	return true
+	s := &screen{top: t, ctx: ctx, before: before, lines: []string{"millrace, the first rates come at once; q quits"}}
+	program := tea.NewProgram(s, options...)
+	stop := context.AfterFunc(ctx, program.Quit)
+	defer stop()
+	if _, err := program.Run(); err != nil {
+		return fmt.Errorf("the terminal: %w", err)
+	}
+	return s.err
+}
+
+// Init begins to sample.
+func (s *screen) Init() tea.Cmd { return s.next(min(s.top.interval, firstInterval)) }
+
+// next samples after so long.
+func (s *screen) next(wait time.Duration) tea.Cmd {
+	return tea.Tick(wait, func(time.Time) tea.Msg {
+		now, err := s.top.sample(s.ctx)
+		return sampled{now, err}
+	})
+}
+
+// Update takes what has happened: a key, another size, or a sample.
+func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.KeyPressMsg:
+		switch msg.String() {
+		case "q", "Q", "ctrl+c", "ctrl+d":
+			return s, tea.Quit
+		}
+	case tea.WindowSizeMsg:
+		s.height = msg.Height
+	case sampled:
+		if msg.err != nil {
+			s.err = unlessEnded(s.ctx, msg.err)
+			return s, tea.Quit
+		}
+		s.lines = frameOf(s.before, msg.sample).lines(fmt.Sprintf(", every %v; q quits", s.top.interval))
+		s.before = msg.sample
+		if s.n++; s.n == s.top.count {
+			return s, tea.Quit
+		}
+		return s, s.next(s.top.interval)
+	}
+	return s, nil
+}
+
+// View is what the terminal shows: the lines, as far as there is room.
+func (s *screen) View() tea.View {
+	lines := s.lines
+	if s.height > 0 {
+		lines = lines[:min(len(lines), s.height)]
+	}
+	v := tea.NewView(strings.Join(lines, "\n"))
+	v.AltScreen = true
+	return v
 }
 
 // pause waits, and tells whether ctx ended meanwhile.

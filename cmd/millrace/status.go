@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/socket"
@@ -27,22 +28,28 @@ cached, the bytes that came from the source, and how many opens were handed to t
 A mount whose process does not answer is shown as such, and the exit code is 1.`
 
 // socketFlag adds --socket, which names one process to ask instead of all that the registry lists.
-func socketFlag(f *commandline.Flags, into *string) {
+func socketFlag(f *command.Command, into *string) {
 	f.Text(into, "socket", "`PATH` of the socket of the process to ask (default all of this user's mounts)")
 }
 
-func runStatus(args []string, out io.Writer) error {
-	f := commandline.NewFlags("status", "[-o text|json] [--socket PATH] [DIR]", statusAbout, out)
+func statusCommand() *command.Command {
+	f := command.New("status", "[-o text|json] [--socket PATH] [DIR]",
+		"show each mount: what it caches and where its reads came from", statusAbout)
 	format, path := "", ""
 	f.Format(&format)
 	socketFlag(f, &path)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) > 1 {
-		return f.Wrong("status takes at most one DIR, not %d arguments", len(rest))
-	}
+	f.ValidArgsFunction = completeMounts
+	f.Runs(func(rest []string, out io.Writer) error {
+		if len(rest) > 1 {
+			return f.Wrong("status takes at most one DIR, not %d arguments", len(rest))
+		}
+		return showStatus(path, rest, format, out)
+	})
+	return f
+}
+
+// showStatus shows the mounts of the process behind the socket at path, or of all processes, or the one that is named.
+func showStatus(path string, named []string, format string, out io.Writer) error {
 	servers, err := serversOf(path)
 	if err != nil {
 		return err
@@ -51,8 +58,8 @@ func runStatus(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if len(rest) == 1 {
-		if mounts, err = statusOf(rest[0], mounts); err != nil {
+	if len(named) == 1 {
+		if mounts, err = statusOf(named[0], mounts); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,10 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/agent"
@@ -34,25 +37,27 @@ found all their bytes cached, the requests that wait now and the oldest of them,
 slowest requests of the last minute. q or Ctrl-C ends it. Where the output is no terminal it is plain
 text. -o json is a JSON object a line for each refresh.`
 
-func runTop(args []string, out io.Writer) error {
-	f := commandline.NewFlags("top", "[--interval TIME] [-n COUNT] [-o text|json] [--socket PATH]", topAbout, out)
-	t := &top{out: out, interval: 2 * time.Second}
+func topCommand() *command.Command {
+	f := command.New("top", "[--interval TIME] [-n COUNT] [-o text|json] [--socket PATH]",
+		"watch what the mounts do, as it happens", topAbout)
+	t := &top{interval: 2 * time.Second}
 	socket := ""
 	f.Format(&t.format)
 	socketFlag(f, &socket)
-	commandline.Parsed(f, &t.interval, "interval", "`TIME` between two refreshes", "2s", commandline.ParseDuration)
-	commandline.Parsed(f, &t.count, "n", "end after `COUNT` refreshes", "", commandline.CountTo(1<<30))
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		return f.Wrong("top takes no arguments, not %q", rest[0])
-	}
+	command.Parsed(f, &t.interval, "interval", "`TIME` between two refreshes", "2s", commandline.ParseDuration)
+	command.Parsed(f, &t.count, "count,n", "end after `COUNT` refreshes", "", commandline.CountTo(1<<30))
 	t.servers = func() ([]server, error) { return serversOf(socket) }
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	return t.run(ctx)
+	f.ValidArgsFunction = cobra.NoFileCompletions
+	f.Runs(func(rest []string, out io.Writer) error {
+		if len(rest) > 0 {
+			return f.Wrong("top takes no arguments, not %q", rest[0])
+		}
+		t.out = out
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		return t.run(ctx)
+	})
+	return f
 }
 
 // top samples the mounts again and again, and shows the difference.
@@ -62,7 +67,6 @@ type top struct {
 	interval time.Duration
 	count    int
 	servers  func() ([]server, error)
-	screen   *screen
 }
 
 // run goes on until ctx ends, the user quits, or all refreshes are done that were asked for.
@@ -71,22 +75,17 @@ func (t *top) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.format == commandline.FormatText {
-		if t.screen = openScreen(t.out); t.screen != nil {
-			defer t.screen.close()
-		}
+	if terminal := terminalOf(t.out); terminal != nil && t.format == commandline.FormatText {
+		return t.onScreen(ctx, terminal, before)
 	}
 	wait := min(t.interval, firstInterval)
 	for n := 0; t.count == 0 || n < t.count; n++ {
-		if t.quits(ctx, wait) {
+		if pause(ctx, wait) {
 			return nil
 		}
 		now, err := t.sample(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
-			return err
+			return unlessEnded(ctx, err)
 		}
 		if err := t.show(frameOf(before, now), n); err != nil {
 			return err
@@ -96,20 +95,20 @@ func (t *top) run(ctx context.Context) error {
 	return nil
 }
 
-func (t *top) quits(ctx context.Context, wait time.Duration) bool {
-	if t.screen != nil {
-		return t.screen.quits(ctx, wait)
+// unlessEnded is err, or nil where ctx has ended: that is the user's wish.
+func unlessEnded(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	default:
+		return err
 	}
-	return pause(ctx, wait)
 }
 
-// show shows the n-th frame.
+// show writes the n-th frame.
 func (t *top) show(f topFrame, n int) error {
-	switch {
-	case t.format == commandline.FormatJSON:
+	if t.format == commandline.FormatJSON {
 		return json.NewEncoder(t.out).Encode(f)
-	case t.screen != nil:
-		return t.screen.draw(f.lines(fmt.Sprintf(", every %v; q quits", t.interval)))
 	}
 	text := strings.Join(f.lines(""), "\n") + "\n"
 	if n > 0 {

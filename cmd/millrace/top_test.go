@@ -75,9 +75,3 @@ func TestLatencyHasThreeFigures(t *testing.T) {
 		}
 	}
 }
-
-func TestClip(t *testing.T) {
-	if clip("äöü", 2) != "äö" || clip("abc", 3) != "abc" || clip("abc", -1) != "" {
-		t.Error("clipped wrongly")
-	}
-}

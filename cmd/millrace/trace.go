@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 )
@@ -30,35 +31,35 @@ object a line, as GET /v1/trace on the mount's socket.`
 // errEnough ends a trace that has shown as many events as were asked for.
 var errEnough = errors.New("enough")
 
-func runTrace(args []string, out io.Writer) error {
-	f := commandline.NewFlags("trace", "[--op OPS] [--slower TIME] [-n COUNT] [-o text|json] [--socket SOCKET] [PATH]", traceAbout, out)
+func traceCommand() *command.Command {
+	f := command.New("trace", "[--op OPS] [--slower TIME] [-n COUNT] [-o text|json] [--socket SOCKET] [PATH]",
+		"show each request of the kernel, how long it took and which source served it", traceAbout)
 	format, socket, ops, count, slower := "", "", "", 0, time.Duration(0)
 	f.Format(&format)
 	socketFlag(f, &socket)
 	f.Text(&ops, "op", "kinds of requests to show, such as `OPS` read,open,lookup (default all)")
-	commandline.Parsed(f, &slower, "slower", "show only what took `TIME` or longer", "0", commandline.ParseAge)
-	commandline.Parsed(f, &count, "n", "end after `COUNT` requests", "", commandline.CountTo(1<<30))
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) > 1 {
-		return f.Wrong("trace takes at most one PATH, not %d arguments", len(rest))
-	}
-	query := url.Values{}
-	if ops != "" {
-		query.Set("op", ops)
-	}
-	if slower > 0 {
-		query.Set("slower", slower.String())
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	clients, err := tracedBy(socket, rest, query)
-	if err != nil {
-		return err
-	}
-	return follow(ctx, clients, query, &traceWriter{format: format, out: out, left: count})
+	command.Parsed(f, &slower, "slower", "show only what took `TIME` or longer", "0", commandline.ParseAge)
+	command.Parsed(f, &count, "count,n", "end after `COUNT` requests", "", commandline.CountTo(1<<30))
+	f.Runs(func(rest []string, out io.Writer) error {
+		if len(rest) > 1 {
+			return f.Wrong("trace takes at most one PATH, not %d arguments", len(rest))
+		}
+		query := url.Values{}
+		if ops != "" {
+			query.Set("op", ops)
+		}
+		if slower > 0 {
+			query.Set("slower", slower.String())
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		clients, err := tracedBy(socket, rest, query)
+		if err != nil {
+			return err
+		}
+		return follow(ctx, clients, query, &traceWriter{format: format, out: out, left: count})
+	})
+	return f
 }
 
 // tracedBy are the clients to ask; for a path it is one, and the path goes into the query.

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"millrace.io/millrace/cmd/commandline"
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
 )
@@ -23,22 +23,22 @@ const unmountAbout = `Ends the millrace mount on DIR and waits until the process
 ends a mount whose process has gone or no longer answers. A mount in use is refused, unless
 --force detaches it: what is open then fails.`
 
-func runUnmount(args []string, out io.Writer) error {
-	f := commandline.NewFlags("unmount", "[--force] DIR", unmountAbout, out)
+func unmountCommand() *command.Command {
+	f := command.New("unmount", "[--force] DIR", "end a mount, also one whose process has gone", unmountAbout)
 	force := false
 	f.Toggle(&force, "force", "detach the mount even if it is in use")
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) != 1 || rest[0] == "" {
-		return f.Wrong("unmount takes one DIR, not %d arguments", len(rest))
-	}
-	dir, err := mountedDir(rest[0])
-	if err != nil {
-		return err
-	}
-	return unmount(dir, force)
+	f.ValidArgsFunction = completeMounts
+	f.Runs(func(rest []string, _ io.Writer) error {
+		if len(rest) != 1 || rest[0] == "" {
+			return f.Wrong("unmount takes one DIR, not %d arguments", len(rest))
+		}
+		dir, err := mountedDir(rest[0])
+		if err != nil {
+			return err
+		}
+		return unmount(dir, force)
+	})
+	return f
 }
 
 // unmount ends the mount on dir and waits for its process.

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 
+	"github.com/spf13/cobra"
+
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 )
 
@@ -21,31 +22,12 @@ type buildVersion struct {
 	Rclone   string `json:"rclone"`
 }
 
-// readVersion reads what the toolchain wrote into the binary.
-func readVersion(info *debug.BuildInfo) buildVersion {
-	v := buildVersion{Version: info.Main.Version, Go: info.GoVersion}
-	if v.Version == "" {
-		v.Version = "(devel)"
+// versionOf is what is shown of a build.
+func versionOf(b commandline.Build) buildVersion {
+	return buildVersion{
+		Version: b.Version, Revision: b.Revision, Time: b.Time, Modified: b.Modified, Go: b.Go,
+		GoFuse: b.Modules["github.com/hanwen/go-fuse/v2"], Rclone: b.Modules["github.com/rclone/rclone"],
 	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			v.Revision = s.Value
-		case "vcs.time":
-			v.Time = s.Value
-		case "vcs.modified":
-			v.Modified = s.Value == "true"
-		}
-	}
-	for _, d := range info.Deps {
-		switch d.Path {
-		case "github.com/hanwen/go-fuse/v2":
-			v.GoFuse = d.Version
-		case "github.com/rclone/rclone":
-			v.Rclone = d.Version
-		}
-	}
-	return v
 }
 
 func (v buildVersion) String() string {
@@ -59,24 +41,21 @@ func (v buildVersion) String() string {
 	return fmt.Sprintf("millrace %s (%s) %s, go-fuse %s, rclone %s", v.Version, revision, v.Go, v.GoFuse, v.Rclone)
 }
 
-func runVersion(args []string, out io.Writer) error {
-	f := commandline.NewFlags("version", "[-o text|json]", "Shows what this binary was built from.", out)
+func versionCommand() *command.Command {
+	f := command.New("version", "[-o text|json]", "show what this binary was built from",
+		"Shows the version, the commit and the version of Go that this binary was built from.")
 	format := ""
 	f.Format(&format)
-	rest, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		return f.Wrong("version takes no arguments, not %q", rest[0])
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return errors.New("this binary carries no build information")
-	}
-	v := readVersion(info)
-	return commandline.PrintAs(format, out, v, func() error {
-		_, err := fmt.Fprintln(out, v)
-		return err
+	f.ValidArgsFunction = cobra.NoFileCompletions
+	f.Runs(func(rest []string, out io.Writer) error {
+		if len(rest) > 0 {
+			return f.Wrong("version takes no arguments, not %q", rest[0])
+		}
+		v := versionOf(commandline.ReadBuild())
+		return commandline.PrintAs(format, out, v, func() error {
+			_, err := fmt.Fprintln(out, v)
+			return err
+		})
 	})
+	return f
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/mountpoint"
@@ -20,26 +21,25 @@ of that mount, with a progress bar on a terminal and a line a second elsewhere. 
 stops it; what has come stays cached. -o json is the progress as a JSON object a line, as
 POST /v1/warm on the mount's socket.`
 
-func runWarm(args []string, out io.Writer) error {
-	f := commandline.NewFlags("warm", "[--jobs N] [-o text|json] PATH...", warmAbout, out)
+func warmCommand() *command.Command {
+	f := command.New("warm", "[--jobs N] [-o text|json] PATH...", "fetch files into the cache before they are read", warmAbout)
 	jobs, format := agent.DefaultWarmJobs, ""
 	f.Format(&format)
-	commandline.Parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", commandline.CountTo(agent.MaxWarmJobs))
-	paths, err := f.Positional(args)
-	if err != nil {
-		return err
-	}
-	if len(paths) == 0 {
-		return f.Wrong("warm takes at least one PATH in a millrace mount")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	for _, p := range paths {
-		if err := warm(ctx, p, jobs, format, out); err != nil {
-			return err
+	command.Parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", commandline.CountTo(agent.MaxWarmJobs))
+	f.Runs(func(paths []string, out io.Writer) error {
+		if len(paths) == 0 {
+			return f.Wrong("warm takes at least one PATH in a millrace mount")
 		}
-	}
-	return nil
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		for _, p := range paths {
+			if err := warm(ctx, p, jobs, format, out); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return f
 }
 
 // warm fetches one path and shows how it goes.

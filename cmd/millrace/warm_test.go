@@ -7,10 +7,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +43,7 @@ func TestWarmPrintsPlainLines(t *testing.T) {
 	for i := range 4 {
 		r.write(fmt.Sprintf("d/f%d", i), 1<<20)
 	}
-	r.mountBackground(r.slowServer(400 << 10))
+	r.mountBackground(r.slowServer(1 << 20))
 	res := r.ok("warm", "--jobs", "1", r.dir)
 	lines := strings.Split(strings.TrimSpace(res.out), "\n")
 	last := lines[len(lines)-1]
@@ -71,13 +73,15 @@ func TestWarmDrawsABarOnATerminal(t *testing.T) {
 		t.Fatalf("%v: %q", err, out)
 	}
 	text := string(out)
-	i := strings.LastIndex(text, clearLine)
-	if i < 0 || !strings.Contains(text, "%") || !strings.HasPrefix(text[i+len(clearLine):], "1 file cached, 2.0 MiB: 2.0 MiB from the source in ") {
+	// What draws again goes up to the lines before and clears from there on (ECMA-48 CUU and ED).
+	drawn := regexp.MustCompile("(?:\x1b\\[[0-9]*A)?\r?\x1b\\[0?J").Split(text, -1)
+	if last := drawn[len(drawn)-1]; len(drawn) < 2 || !strings.Contains(drawn[0], "%") ||
+		!strings.HasPrefix(last, "1 file cached, 2.0 MiB: 2.0 MiB from the source in ") {
 		t.Errorf("got %q", text)
 	}
-	for drawn := range strings.SplitSeq(text[:max(i, 0)], clearLine) {
-		if len(drawn) >= 60 || strings.Contains(drawn, "\n") {
-			t.Errorf("drawn %q on a terminal of 60 columns", drawn)
+	for _, d := range drawn[:len(drawn)-1] {
+		if d = strings.TrimRight(d, "\r\n"); utf8.RuneCountInString(d) > 60 || strings.ContainsAny(d, "\n\x1b") {
+			t.Errorf("drawn %q on a terminal of 60 columns", d)
 		}
 	}
 	r.ok("unmount", r.dir)

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,8 +29,11 @@ func check(l *v1alpha1.DataLoad) string {
 	case l.Spec.RunAfter != nil && l.Spec.RunAfter.Namespace != "" && l.Spec.RunAfter.Namespace != l.Namespace:
 		return "spec.runAfter.namespace must be that of the load"
 	case l.Spec.Policy == v1alpha1.Cron:
-		if _, err := cron.ParseStandard(l.Spec.Schedule); err != nil {
+		switch schedule, err := parseSchedule(l.Spec.Schedule); {
+		case err != nil:
 			return fmt.Sprintf("spec.schedule %q is no schedule of five fields: %v", l.Spec.Schedule, err)
+		case schedule.Next(l.CreationTimestamp.UTC()).IsZero():
+			return fmt.Sprintf("spec.schedule %q is never due; accepted is a schedule of days that there are", l.Spec.Schedule)
 		}
 	}
 	return ""
@@ -42,7 +44,7 @@ func untilDue(l *v1alpha1.DataLoad, now time.Time) time.Duration {
 	if l.Spec.Policy != v1alpha1.Cron || l.Status.Phase == v1alpha1.LoadExecuting {
 		return 0
 	}
-	schedule, err := cron.ParseStandard(l.Spec.Schedule)
+	schedule, err := parseSchedule(l.Spec.Schedule)
 	if err != nil {
 		return 0
 	}

@@ -2,7 +2,7 @@ package masters
 
 import (
 	"context"
-	"math/rand/v2"
+	"math"
 	"net"
 	"reflect"
 	"slices"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
@@ -23,13 +25,13 @@ func (c *Clusters) follow(ctx context.Context, cl *cluster) {
 	// beside are the walk and the drain, which take longer than a round.
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	pause := c.Fast
+	pauses := c.pauses()
 	for {
-		timer := time.NewTimer(pause - rand.N(pause/4))
+		timer := time.NewTimer(pauses.Step())
 		select {
 		case <-cl.kick:
 			timer.Stop()
-			pause = c.Fast
+			pauses = c.pauses()
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
@@ -43,10 +45,8 @@ func (c *Clusters) follow(ctx context.Context, cl *cluster) {
 		next := c.round(ctx, cl)
 		<-c.places
 		if next.changed {
-			pause = c.Fast
+			pauses = c.pauses()
 			c.Notify(cl.key)
-		} else {
-			pause = min(pause*2, c.Slow)
 		}
 		if next.walk {
 			beside.Go(func() { c.walk(ctx, cl) })
@@ -55,6 +55,13 @@ func (c *Clusters) follow(ctx context.Context, cl *cluster) {
 			beside.Go(func() { c.drain(ctx, cl) })
 		}
 	}
+}
+
+// pauses are those between the rounds while nothing changes: from Fast to Slow, cut by up to a quarter by chance.
+func (c *Clusters) pauses() *wait.Backoff {
+	const spread = 0.25
+	cut := func(d time.Duration) time.Duration { return time.Duration(float64(d) * (1 - spread)) }
+	return &wait.Backoff{Duration: cut(c.Fast), Cap: cut(c.Slow), Factor: 2, Jitter: spread / (1 - spread), Steps: math.MaxInt}
 }
 
 // next is what is to be done after a round.

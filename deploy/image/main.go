@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"millrace.io/millrace/deploy/heartbeat"
 	"millrace.io/millrace/deploy/image/layer"
 )
 
@@ -65,8 +66,12 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	}
 	images := make([]v1.Image, len(c.architectures))
 	for i, architecture := range c.architectures {
-		if images[i], err = build(ctx, c, architecture); err != nil {
-			return fmt.Errorf("%s: %w", architecture, err)
+		fmt.Fprintf(out, "building for linux/%s, up to 2 min where nothing is built yet\n", architecture)
+		stop := heartbeat.Start(out, heartbeat.Interval, func() string { return "building for linux/" + architecture })
+		images[i], err = build(ctx, c, architecture)
+		stop()
+		if err != nil {
+			return fmt.Errorf("linux/%s: %w", architecture, err)
 		}
 		archive := filepath.Join(c.out, "millrace-"+architecture+".tar")
 		if err := layer.Archive(archive, c.tag, images[i]); err != nil {
@@ -92,13 +97,13 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 
 func parse(args []string) (config, error) {
 	c := config{}
-	var architectures string
+	var platforms string
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&c.tag, "tag", defaultTag, "`NAME:TAG` in the docker-archives")
 	flags.StringVar(&c.out, "out", "bin/image", "`DIR` for what is built")
 	flags.StringVar(&c.roots, "roots", "", "`FILE` with the certificates of the authorities to trust (default this machine's)")
 	flags.StringVar(&c.revision, "revision", "", "`ID` of the source, for a label")
-	flags.StringVar(&architectures, "arch", "amd64,arm64", "`LIST` of architectures")
+	flags.StringVar(&platforms, "platforms", "linux/amd64,linux/arm64", "`LIST` of platforms to build for")
 	flags.BoolVar(&c.layout, "oci", true, "write the OCI layout too")
 	if err := flags.Parse(args); err != nil {
 		return c, err
@@ -106,11 +111,11 @@ func parse(args []string) (config, error) {
 	if flags.NArg() > 0 {
 		return c, fmt.Errorf("argument %q: there are only flags", flags.Arg(0))
 	}
-	for a := range strings.SplitSeq(architectures, ",") {
-		if a != "amd64" && a != "arm64" {
-			return c, fmt.Errorf("-arch %q: amd64 and arm64 are built", a)
+	for p := range strings.SplitSeq(platforms, ",") {
+		if p != "linux/amd64" && p != "linux/arm64" {
+			return c, fmt.Errorf("-platforms %q: linux/amd64 and linux/arm64 are built", p)
 		}
-		c.architectures = append(c.architectures, a)
+		c.architectures = append(c.architectures, strings.TrimPrefix(p, "linux/"))
 	}
 	if c.roots == "" {
 		for _, b := range bundles {

@@ -7,13 +7,13 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	c, err := parse([]string{"-arch", "arm64,amd64", "-tag", "example.org/m:1"})
+	c, err := parse([]string{"-platforms", "linux/arm64,linux/amd64", "-tag", "example.org/m:1"})
 	if err != nil || strings.Join(c.architectures, " ") != "arm64 amd64" || c.tag != "example.org/m:1" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for args, want := range map[string]string{
-		"-arch riscv64": `-arch "riscv64": amd64 and arm64 are built`,
-		"more":          `argument "more": there are only flags`,
+		"-platforms linux/riscv64": `-platforms "linux/riscv64": linux/amd64 and linux/arm64 are built`,
+		"more":                     `argument "more": there are only flags`,
 	} {
 		if _, err := parse(strings.Fields(args)); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", args, err)

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/moby/sys/mountinfo"
 
 	"millrace.io/millrace/fuse/mountpoint"
@@ -123,16 +124,7 @@ func (r Registry) Put(e Entry) error {
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
-	tmp, err := os.CreateTemp(r.dir, ".entry-*")
-	if err != nil {
-		return fmt.Errorf("registry: %w", err)
-	}
-	_, err = tmp.Write(append(data, '\n'))
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), r.File(e.Dir, ".json"))
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := renameio.WriteFile(r.File(e.Dir, ".json"), append(data, '\n'), 0o600, renameio.WithTempDir(r.dir)); err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
 	return nil

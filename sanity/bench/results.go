@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"github.com/google/renameio/v2"
 )
 
 // result is what one system did in one case.
@@ -102,11 +104,7 @@ func (r *results) write(name string) error {
 	if err != nil {
 		return err
 	}
-	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
+	return renameio.WriteFile(name, append(text, '\n'), 0o644)
 }
 
 // systems are in the order in which they are printed.

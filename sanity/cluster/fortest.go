@@ -14,6 +14,7 @@ import (
 // any other failure fails it.
 func ForTest(tb testing.TB, cfg Config) *Cluster {
 	tb.Helper()
+	notInShort(tb)
 	c, err := Start(tb.Context(), cfg)
 	orEnd(tb, err)
 	tb.Cleanup(func() {
@@ -71,6 +72,7 @@ const readyLimit = 3 * time.Minute
 // it should not run in parallel when one of them harms servers.
 func (s *Shared) Get(tb testing.TB) *Cluster {
 	tb.Helper()
+	notInShort(tb)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cluster == nil && s.err == nil {
@@ -89,6 +91,14 @@ func (s *Shared) Get(tb testing.TB) *Cluster {
 		}
 	})
 	return s.cluster
+}
+
+// notInShort skips a test of the quick ring, which has neither Java nor the time.
+func notInShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("starts a real Alluxio: make test")
+	}
 }
 
 // orEnd ends the test where there is no cluster.

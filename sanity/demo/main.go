@@ -2,16 +2,19 @@
 // real web server that is as slow as a remote one, mounts it, copies it out twice, compares every
 // checksum, and prints what each copy cost.
 //
-// The life of a run: make the tree (source.go), serve it, mount it, copy it out twice
-// (main.go), compare (compare.go), print the table (report.go). Whatever was
+// The life of a run: make the tree (source.go), serve it, mount it, map the model (model.go), copy it all out twice,
+// map the model again (main.go), compare (compare.go), print the table (report.go). Whatever was
 // made is undone by the session at the end, also after a failure, SIGINT or SIGTERM.
 // The exit code is 0 if every file of both copies is right, else 1; 2 for wrong usage.
 package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,24 +28,30 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// minFileSize is the least size of the generated file, in bytes.
-const minFileSize = 250e6
+// minModelSize is the least size of the model, in bytes.
+const minModelSize = 250e6
 
 // settings are the command line.
 type settings struct {
-	bin      string
-	fileSize int64
-	limits   serve.Options
+	bin     string
+	model   int64
+	limits  serve.Options
+	mapOnly string
 }
 
 func main() {
 	cfg := settings{}
 	var rate, size string
 	flag.StringVar(&cfg.bin, "millrace", "bin/millrace", "the `program` to show")
-	flag.StringVar(&size, "size", "256MiB", "`size` of the generated file, at least 250MB")
+	flag.StringVar(&size, "size", "256MiB", "`size` of the model, at least 250MB")
 	flag.StringVar(&rate, "rate", "100MB", "`bytes` a second that the web server sends, all connections together; 0 is unlimited")
 	flag.DurationVar(&cfg.limits.DelayPerRequest, "latency", 5*time.Millisecond, "what the web server waits before each response")
+	flag.StringVar(&cfg.mapOnly, "map", "", "only map this `model`, and print what that took: what the demo has a process of its own do")
 	flag.Parse()
+	if cfg.mapOnly != "" {
+		printMapped(cfg.mapOnly)
+		return
+	}
 	if err := cfg.parse(size, rate); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(2)
@@ -53,10 +62,22 @@ func main() {
 	}
 }
 
+// printMapped maps a model and prints the outcome as JSON.
+func printMapped(name string) {
+	m, err := mapModel(context.Background(), name)
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(m)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
 // parse checks and keeps the sizes, and makes the program's path absolute.
 func (c *settings) parse(size, rate string) error {
 	n, err := humanize.ParseBytes(size)
-	if err != nil || n < minFileSize {
+	if err != nil || n < minModelSize {
 		return fmt.Errorf("-size %q: a size of at least 250MB is wanted", size)
 	}
 	r, err := humanize.ParseBytes(rate)
@@ -66,7 +87,7 @@ func (c *settings) parse(size, rate string) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("%q: no arguments are taken", flag.Arg(0))
 	}
-	c.fileSize, c.limits.BytesPerSecond = int64(n), int64(r)
+	c.model, c.limits.BytesPerSecond = int64(n), int64(r)
 	c.bin, err = filepath.Abs(c.bin)
 	return err
 }
@@ -83,7 +104,7 @@ func run(cfg settings) error {
 		return err
 	}
 	fmt.Printf("work directory    %s (%s), removed at the end\n", work, session.FileSystem(work))
-	source, err := makeSource(s, work, cfg.fileSize)
+	source, err := makeSource(s, work, cfg.model)
 	if err != nil {
 		return err
 	}
@@ -96,11 +117,40 @@ func run(cfg settings) error {
 	if err != nil {
 		return err
 	}
-	results, err := copyTwice(s, server, m, work)
-	if err != nil {
+	r := results{}
+	if r.cold, err = mapIn(s, server, m, source, "first"); err != nil {
 		return err
 	}
-	return finish(s, source, m, results)
+	if r.copies, err = copyTwice(s, server, m, work, source); err != nil {
+		return err
+	}
+	if r.warm, err = mapIn(s, server, m, source, "second"); err != nil {
+		return err
+	}
+	return finish(s, source, m, r)
+}
+
+// results are what the run measured.
+type results struct {
+	// cold and warm are the model's mapping before the copies and after them.
+	cold, warm mapped
+	copies     []copied
+}
+
+// mapIn maps the model of the mount, and says how long that took.
+func mapIn(s *session.Session, server *serve.Server, m mounted, source tree, which string) (got mapped, err error) {
+	cold := forgetPages()
+	before := server.Stats()
+	err = during("mapping", func(elapsed time.Duration) string {
+		return share(server.Stats().Sub(before).BodyBytes, source.model, size, elapsed)
+	}, func() error {
+		got, err = mapInChild(s, filepath.Join(m.dir, modelName))
+		return err
+	})
+	if err == nil {
+		fmt.Printf("%-6s mapping    the model, by mmap, %s ... %s\n", which, cold, got.rate())
+	}
+	return got, err
 }
 
 // mounted is the mount that is shown.
@@ -148,40 +198,66 @@ type copied struct {
 }
 
 // copyTwice copies the mount out to two directories, one after the other.
-func copyTwice(s *session.Session, server *serve.Server, m mounted, work string) ([]copied, error) {
-	var results []copied
+func copyTwice(s *session.Session, server *serve.Server, m mounted, work string, source tree) ([]copied, error) {
+	var copies []copied
 	for _, name := range []string{"first", "second"} {
-		c := copied{dir: filepath.Join(work, name)}
-		cold := forgetPages()
-		fmt.Printf("%-6s copy       cp -r, %s ...", name, cold)
-		before := server.Stats()
-		var kill <-chan error
-		if name == "second" {
-			kill = killServer(m)
-		}
-		out, err := s.Run(20*time.Minute, "cp", "-r", m.dir, c.dir)
+		c, err := copyOut(s, server, m, filepath.Join(work, name), source)
 		if err != nil {
-			fmt.Println()
 			return nil, err
 		}
-		c.took, c.cost = out.Took, server.Stats().Sub(before)
-		fmt.Printf(" %.1f s\n", c.took.Seconds())
-		if kill != nil {
-			if err := <-kill; err != nil {
-				return nil, err
-			}
-			if c.took < killAfter {
-				return nil, fmt.Errorf("the copy took %v, and the process that serves the mount was to be killed %v into it", c.took, killAfter)
-			}
-			fmt.Printf("                  (the process that serves the mount was killed with -9 %v into it; cp saw nothing)\n", killAfter)
-		}
-		results = append(results, c)
+		copies = append(copies, c)
 	}
-	return results, nil
+	return copies, nil
+}
+
+// copyOut copies the mount out. In the second copy the process that serves the mount is killed.
+func copyOut(s *session.Session, server *serve.Server, m mounted, to string, source tree) (copied, error) {
+	c, name := copied{dir: to}, filepath.Base(to)
+	cold := forgetPages()
+	fmt.Printf("%-6s copy       cp -r of all, %s ...\n", name, cold)
+	before := server.Stats()
+	var kill <-chan error
+	if name == "second" {
+		kill = killServer(m)
+	}
+	err := during("copying", func(elapsed time.Duration) string {
+		return share(countFiles(to), int64(source.files), humanize.Comma, elapsed) + " (files)"
+	}, func() error {
+		out, err := s.Run(20*time.Minute, "cp", "-r", m.dir, c.dir)
+		c.took = out.Took
+		return err
+	})
+	c.cost = server.Stats().Sub(before)
+	if err != nil {
+		return c, err
+	}
+	fmt.Printf("                  %.1f s\n", c.took.Seconds())
+	if kill == nil {
+		return c, nil
+	}
+	if err := <-kill; err != nil {
+		return c, err
+	}
+	if c.took < killAfter {
+		return c, fmt.Errorf("the copy took %v, and the process that serves the mount was to be killed %v into it", c.took, killAfter)
+	}
+	fmt.Printf("                  (the process that serves the mount was killed with -9 %v into it; cp saw nothing)\n", killAfter)
+	return c, nil
+}
+
+// countFiles counts the files below a directory, as far as it can be read while it grows.
+func countFiles(dir string) (n int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			n++
+		}
+		return nil
+	})
+	return n
 }
 
 // killAfter is how far into the second copy the process that serves the mount is killed.
-const killAfter = 500 * time.Millisecond
+const killAfter = 200 * time.Millisecond
 
 // killServer kills the process that serves the mount when its time has come; its keeper replaces it.
 func killServer(m mounted) <-chan error {
@@ -207,25 +283,34 @@ func forgetPages() string {
 }
 
 // finish compares, unmounts and prints the table.
-func finish(s *session.Session, source tree, m mounted, results []copied) error {
+func finish(s *session.Session, source tree, m mounted, r results) error {
 	status, err := m.millrace.Status(m.dir)
 	if err != nil {
 		return err
 	}
-	fmt.Print("comparing         sha256 of every file ...")
+	fmt.Println("comparing         sha256 of every file of both copies, and of what was mapped")
 	var verdicts []verdict
-	for _, c := range results {
-		v, err := compare(s.Context(), source.dir, c.dir)
+	for _, c := range r.copies {
+		var v verdict
+		err := during("comparing", func(elapsed time.Duration) string { return fmt.Sprintf("%.0f s", elapsed.Seconds()) }, func() error {
+			v, err = compare(s.Context(), source.dir, c.dir)
+			return err
+		})
 		if err != nil {
-			fmt.Println()
 			return err
 		}
 		verdicts = append(verdicts, v)
 	}
-	fmt.Println(" done")
-	printTable(os.Stdout, source, status, results, verdicts)
+	want, _, err := checksum(filepath.Join(source.dir, modelName))
+	if err != nil {
+		return err
+	}
+	printTable(os.Stdout, source, status, r, verdicts)
 	if err := m.millrace.Unmount(m.dir); err != nil {
 		return err
+	}
+	if r.cold.Sum != want || r.warm.Sum != want {
+		return errors.New("what was mapped differs from the source's model")
 	}
 	for i, v := range verdicts {
 		if len(v.wrong) > 0 {

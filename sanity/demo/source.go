@@ -1,9 +1,7 @@
 package main
 
 import (
-	"crypto/rand"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,26 +21,34 @@ type tree struct {
 	dir   string
 	files int
 	bytes int64
+	model int64 // bytes of the model alone
 }
 
-// makeSource copies the Go toolchain's own source tree into the work directory, and writes a file
-// of random bytes beside it.
-func makeSource(s *session.Session, work string, fileSize int64) (tree, error) {
+// parts of the Go toolchain's own source are the small files: enough to see, and a first copy of half a minute.
+var parts = []string{"crypto", "encoding", "go", "net", "os"}
+
+// makeSource copies parts of the Go toolchain's source tree into the work directory, and writes a model beside them.
+func makeSource(s *session.Session, work string, modelSize int64) (tree, error) {
 	out, err := s.Run(30*time.Second, "go", "env", "GOROOT")
 	if err != nil {
 		return tree{}, err
 	}
-	t := tree{dir: filepath.Join(work, "source")}
-	if err := os.Mkdir(t.dir, 0o755); err != nil {
+	t := tree{dir: filepath.Join(work, "source"), model: modelSize}
+	small := filepath.Join(t.dir, "go")
+	if err := os.MkdirAll(small, 0o755); err != nil {
 		return tree{}, err
 	}
 	goroot := filepath.Join(strings.TrimSpace(out.Stdout), "src")
 	// A GOROOT may be made of symbolic links, and a web server has none. Times are kept, since what
 	// changed a moment ago is not believed for long.
-	if _, err := s.Run(10*time.Minute, "cp", "-rL", "--preserve=timestamps", goroot, filepath.Join(t.dir, "go")); err != nil {
+	args := []string{"-rL", "--preserve=timestamps"}
+	for _, p := range parts {
+		args = append(args, filepath.Join(goroot, p))
+	}
+	if _, err := s.Run(10*time.Minute, "cp", append(args, small)...); err != nil {
 		return tree{}, err
 	}
-	if err := writeRandom(filepath.Join(t.dir, "random.bin"), fileSize); err != nil {
+	if err := writeModel(filepath.Join(t.dir, modelName), modelSize); err != nil {
 		return tree{}, err
 	}
 	err = filepath.WalkDir(t.dir, func(_ string, d fs.DirEntry, err error) error {
@@ -57,22 +63,9 @@ func makeSource(s *session.Session, work string, fileSize int64) (tree, error) {
 		t.bytes += info.Size()
 		return nil
 	})
-	fmt.Printf("source tree       %s files, %s: %s and one file of %s\n",
-		humanize.Comma(int64(t.files)), humanize.Bytes(uint64(t.bytes)), goroot, humanize.Bytes(uint64(fileSize)))
+	fmt.Printf("source tree       %s files, %s: %s of Go's source, and a model of %s\n",
+		humanize.Comma(int64(t.files)), size(t.bytes), strings.Join(parts, ", "), size(modelSize))
 	return t, err
-}
-
-// writeRandom writes a file that nothing can compress or guess.
-func writeRandom(name string, size int64) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = io.CopyBuffer(f, io.LimitReader(rand.Reader, size), make([]byte, 1<<20))
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	return err
 }
 
 // tierBytes is the quota for a source: the whole of it stays below the high watermark, with room

@@ -3,6 +3,6 @@
 // it; without MILLRACE_E2E its tests are skipped.
 //
 // All tests share one cluster, which starts with the first one, in which millrace is installed from deploy/kustomize with an image built by
-// deploy/image. Each test makes its Datasets and removes them. What the first of them, Walkthrough, types and sees becomes the page
-// deploy/walkthrough.md.
+// deploy/image. Each test makes its Datasets and removes them. What the first of them, Walkthrough, types and sees becomes a page:
+// bin/walkthrough.md, or by `make walkthrough` deploy/walkthrough.md.
 package e2e

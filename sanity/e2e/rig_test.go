@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -72,7 +71,7 @@ func (r *rig) start(t *testing.T) error {
 	t.Helper()
 	var err error
 	r.cluster, err = kubenodes.Start(r.ctx, kubenodes.Options{
-		Nodes: 2, Shm: 6 << 30, Log: t.Logf, Names: map[string]string{mirrorName: mirrorAddress}, Images: r.images,
+		Nodes: 2, Shm: 6 << 30, Log: t.Logf, Names: map[string]string{mirrorName: mirrorAddress}, Images: r.images(t),
 	})
 	if err != nil {
 		return err
@@ -115,21 +114,16 @@ func leftovers(name string) error {
 }
 
 // images writes the archives of all images.
-func (r *rig) images(ctx context.Context, dir string) ([]string, error) {
-	archives, err := images.Build(ctx, dir)
-	if err != nil {
-		return nil, err
+func (r *rig) images(t *testing.T) func(context.Context, string) ([]string, error) {
+	t.Helper()
+	return func(ctx context.Context, dir string) ([]string, error) {
+		archives, err := images.Build(ctx, dir, t.Logf)
+		if err != nil {
+			return nil, err
+		}
+		reader, err := images.Program(ctx, dir, readerImage, "millrace.io/millrace/sanity/e2e/reader")
+		return append(archives, reader), err
 	}
-	base, err := os.ReadFile(baseDir + "/controller.yaml")
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, "go", "run", "millrace.io/millrace/deploy/image", "-arch=amd64", "-oci=false", "-tag="+imageIn(string(base)), "-out="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("millrace's image: %w: %s", err, out)
-	}
-	reader, err := images.Program(ctx, dir, readerImage, "millrace.io/millrace/sanity/e2e/reader")
-	return append(archives, filepath.Join(dir, "millrace-amd64.tar"), reader), err
 }
 
 // kubectl runs kubectl, and fails the test when that fails.

@@ -20,7 +20,6 @@ import (
 
 const (
 	examples = "../../deploy/examples/hbase/"
-	page     = "../../deploy/walkthrough.md"
 )
 
 // What the walkthrough must reach.
@@ -72,7 +71,7 @@ func testWalkthrough(t *testing.T) {
 			t.FailNow()
 		}
 	}
-	if os.Getenv("MILLRACE_E2E_PAGE") != "" {
+	if page := os.Getenv("MILLRACE_E2E_PAGE"); page != "" {
 		if err := os.WriteFile(page, []byte(w.text.String()), 0o644); err != nil { //nolint:gosec // A page for everybody.
 			t.Fatal(err)
 		}
@@ -86,7 +85,7 @@ func (w *walk) forget() {
 
 func (w *walk) installed(t *testing.T) {
 	w.say("# From `kubectl create` to `kubectl delete`")
-	w.say("<!-- Written by make e2e from what it typed and saw; do not edit. -->")
+	w.say("<!-- Written by make walkthrough from what it typed and saw; do not edit. -->")
 	w.say("A directory of a web server, like that of HBase's stable release (550 MiB), becomes a claim that pods mount: three masters and two " +
 		"workers of Alluxio on a cluster of two nodes. The web server is Apache httpd behind a wire of 100 Mbit/s. The files are in " +
 		"[examples/hbase](examples/hbase).")

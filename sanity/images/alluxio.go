@@ -36,47 +36,34 @@ log4j.appender.A.layout=org.apache.log4j.PatternLayout
 log4j.appender.A.layout.ConversionPattern=%d{ISO8601} %-5p %c{1} - %m%n
 `
 
-// Alluxio is the image's name.
-func Alluxio() (string, error) {
-	version, err := cluster.Version()
-	return "alluxio/alluxio:" + version, err
-}
-
 // alluxio has Alluxio's jars from Maven, this machine's Java runtime, and of the stock image's commands those that people and the
-// controller's pods use.
-func alluxio(ctx context.Context, _ string) (v1.Image, error) {
+// controller's pods use. The jars are of the version in sanity/cluster/pom.xml: of the one that the chart names, the last with a public
+// image, Maven has none.
+func alluxio(ctx context.Context) (plan, error) {
 	jars, err := cluster.Jars(ctx)
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	base, err := gnuShell(ctx)
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	runtime, home, err := javaRuntime(ctx)
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	own, err := layer.Tree(jars, "/opt/alluxio/lib", func(string) bool { return true })
-	if err != nil {
-		return nil, err
-	}
 	own = append(own,
 		layer.Text("/opt/alluxio/bin/alluxio", 0o755, alluxioCommand), layer.Text("/entrypoint.sh", 0o755, alluxioEntrypoint),
 		layer.Text("/opt/alluxio/conf/log4j.properties", 0o644, alluxioLog),
 		layer.Text("/opt/alluxio/conf/log4j-client.properties", 0o644, strings.Replace(alluxioLog, "INFO", "FATAL", 1)),
 		layer.Dir("/opt/alluxio/logs", 0o777))
-	var layers []v1.Layer
-	for _, files := range [][]layer.File{base, runtime, own} {
-		l, err := layer.New(files, quick)
-		if err != nil {
-			return nil, err
-		}
-		layers = append(layers, l)
-	}
-	return layer.Image(architecture, v1.Config{
-		Entrypoint: []string{"/entrypoint.sh"}, WorkingDir: "/opt/alluxio", Env: []string{path, "JAVA_HOME=" + home, "LC_ALL=C.UTF-8"},
-	}, layers...)
+	return plan{
+		config: v1.Config{
+			Entrypoint: []string{"/entrypoint.sh"}, WorkingDir: "/opt/alluxio", Env: []string{path, "JAVA_HOME=" + home, "LC_ALL=C.UTF-8"},
+		},
+		layers: [][]layer.File{base, runtime, own},
+	}, err
 }
 
 // gnuShell has, as the stock image does, GNU's commands where the controller's pods need their options.

@@ -12,8 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"golang.org/x/sync/errgroup"
 
+	"millrace.io/millrace/deploy"
 	"millrace.io/millrace/deploy/image/layer"
 	"millrace.io/millrace/sanity/kubenodes"
 )
@@ -29,52 +29,51 @@ const path = "PATH=/opt/alluxio/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 // quick is for archives that are read once, on this machine.
 var quick = tarball.WithCompressionLevel(gzip.BestSpeed)
 
-// recipe makes an image.
-type recipe struct {
-	tag  string
-	make func(ctx context.Context, tag string) (v1.Image, error)
+// plan is what an image consists of: its configuration and the files of its layers, the lowest first.
+type plan struct {
+	config v1.Config
+	layers [][]layer.File
 }
 
-// Build writes an archive of each image into dir, and returns their paths: that of the holder of a pod's namespaces, busybox, nginx
-// and Alluxio.
-func Build(ctx context.Context, dir string) ([]string, error) {
-	alluxioTag, err := Alluxio()
+// recipe tells of what an image of that name consists.
+type recipe struct {
+	tag  string
+	make func(ctx context.Context) (plan, error)
+}
+
+// Build writes an archive of each image into dir, and returns their paths: that of the holder of a pod's namespaces, busybox, nginx, and
+// Alluxio and millrace by the names that the chart's defaults have. It says what it builds; what it has built before it takes from the
+// user's cache.
+func Build(ctx context.Context, dir string, log Log) ([]string, error) {
+	millraceTag, alluxioTag, err := deploy.Images()
 	if err != nil {
 		return nil, err
 	}
-	return build(ctx, dir, recipe{kubenodes.PauseImage, pause}, recipe{Busybox, busybox}, recipe{Nginx, nginx}, recipe{alluxioTag, alluxio})
-}
-
-// Small is Build without Nginx and Alluxio.
-func Small(ctx context.Context, dir string) ([]string, error) {
-	return build(ctx, dir, recipe{kubenodes.PauseImage, pause}, recipe{Busybox, busybox})
-}
-
-func build(ctx context.Context, dir string, recipes ...recipe) ([]string, error) {
-	archives := make([]string, len(recipes))
-	var all errgroup.Group
-	for i, r := range recipes {
-		all.Go(func() error {
-			image, err := r.make(ctx, r.tag)
-			if err != nil {
-				return fmt.Errorf("image %s: %w", r.tag, err)
-			}
-			archives[i] = filepath.Join(dir, strings.NewReplacer("/", "-", ":", "-").Replace(r.tag)+".tar")
-			return layer.Archive(archives[i], r.tag, image)
-		})
+	archives, err := build(ctx, dir, log, append(small, recipe{Nginx, nginx}, recipe{alluxioTag, alluxio})...)
+	if err != nil {
+		return nil, err
 	}
-	return archives, all.Wait()
+	own, err := millrace(ctx, dir, millraceTag, log)
+	return append(archives, own), err
 }
 
-func pause(ctx context.Context, _ string) (v1.Image, error) {
+// small are what every cluster has.
+var small = []recipe{{kubenodes.PauseImage, pause}, {Busybox, busybox}}
+
+// Small is Build without nginx, Alluxio and millrace.
+func Small(ctx context.Context, dir string) ([]string, error) {
+	return build(ctx, dir, func(string, ...any) {}, small...)
+}
+
+func pause(ctx context.Context) (plan, error) {
 	return program(ctx, "millrace.io/millrace/sanity/kubenodes/pause")
 }
 
 // program is an image with a static program of this module.
-func program(ctx context.Context, pkg string) (v1.Image, error) {
+func program(ctx context.Context, pkg string) (plan, error) {
 	dir, err := os.MkdirTemp("", "millrace-program-*")
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	name := filepath.Base(pkg)
@@ -82,18 +81,15 @@ func program(ctx context.Context, pkg string) (v1.Image, error) {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", built, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
+		return plan{}, fmt.Errorf("%w: %s", err, out)
 	}
-	return single(v1.Config{Entrypoint: []string{"/" + name}}, layer.Copy("/"+name, 0o755, built))
+	content, err := os.ReadFile(built)
+	return single(v1.Config{Entrypoint: []string{"/" + name}}, layer.File{Path: "/" + name, Mode: 0o755, Content: content}), err
 }
 
 // single is an image of one layer.
-func single(config v1.Config, files ...layer.File) (v1.Image, error) {
-	l, err := layer.New(files, quick)
-	if err != nil {
-		return nil, err
-	}
-	return layer.Image(architecture, config, l)
+func single(config v1.Config, files ...layer.File) plan {
+	return plan{config: config, layers: [][]layer.File{files}}
 }
 
 // shell are busybox with all its names, and accounts.
@@ -117,12 +113,9 @@ func shell(ctx context.Context) ([]layer.File, error) {
 	return files, nil
 }
 
-func busybox(ctx context.Context, _ string) (v1.Image, error) {
+func busybox(ctx context.Context) (plan, error) {
 	files, err := shell(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return single(v1.Config{Cmd: []string{"sh"}, Env: []string{path}}, files...)
+	return single(v1.Config{Cmd: []string{"sh"}, Env: []string{path}}, files...), err
 }
 
 // nginxConfig serves what the public image does, from the same directory.
@@ -140,34 +133,33 @@ http {
 }
 `
 
-func nginx(ctx context.Context, _ string) (v1.Image, error) {
+func nginx(ctx context.Context) (plan, error) {
 	program, err := found("nginx")
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	types, err := os.ReadFile("/etc/nginx/mime.types")
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	files, err := withLibraries(ctx, program)
 	base, err2 := shell(ctx)
 	if err := errors.Join(err, err2); err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	files = append(files, base...)
 	files = append(files,
 		layer.Text("/etc/nginx/nginx.conf", 0o644, nginxConfig), layer.Text("/etc/nginx/mime.types", 0o644, string(types)),
 		layer.Text("/usr/share/nginx/html/index.html", 0o644, "Welcome to nginx!\n"),
 		layer.Dir("/var/log/nginx", 0o755), layer.Dir("/var/lib/nginx", 0o755))
-	return single(v1.Config{Cmd: []string{"nginx"}, Env: []string{path}}, files...)
+	return single(v1.Config{Cmd: []string{"nginx"}, Env: []string{path}}, files...), nil
 }
 
 // Program writes the archive of an image whose only content is a program of this module.
 func Program(ctx context.Context, dir, tag, pkg string) (archive string, err error) {
-	image, err := program(ctx, pkg)
+	archives, err := build(ctx, dir, func(string, ...any) {}, recipe{tag, func(ctx context.Context) (plan, error) { return program(ctx, pkg) }})
 	if err != nil {
 		return "", err
 	}
-	archive = filepath.Join(dir, filepath.Base(pkg)+".tar")
-	return archive, layer.Archive(archive, tag, image)
+	return archives[0], nil
 }

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+
+	"github.com/google/renameio/v2"
 )
 
 // The versions that are built.
@@ -143,10 +145,7 @@ func install(from, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(to+".new", data, 0o700); err != nil { //nolint:gosec // It is a program.
-		return err
-	}
-	return os.Rename(to+".new", to)
+	return renameio.WriteFile(to, data, 0o700)
 }
 
 // run runs the go command in dir.

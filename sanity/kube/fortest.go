@@ -10,12 +10,13 @@ import (
 	"testing"
 )
 
-// Need skips a test, and says why, where the programs are not built yet and nobody has asked for that: it takes some minutes. `make setup` builds
+// Need skips a test, and says why, where the programs are not built yet and nobody has asked for that: it takes some minutes. `make test` builds
 // them, and so does the first test that is run with MILLRACE_KUBE set.
 func Need(tb testing.TB) {
 	tb.Helper()
+	notInShort(tb)
 	if os.Getenv("MILLRACE_KUBE") == "" && !Built() {
-		tb.Skip("needs a Kubernetes control plane, built once: make setup")
+		tb.Skip("needs a Kubernetes control plane, built once: make test")
 	}
 }
 
@@ -23,6 +24,7 @@ func Need(tb testing.TB) {
 // any other failure fails it.
 func ForTest(tb testing.TB, options Options) *Server {
 	tb.Helper()
+	notInShort(tb)
 	s, err := Start(context.WithoutCancel(tb.Context()), options)
 	orEnd(tb, err)
 	tb.Cleanup(func() {
@@ -68,6 +70,7 @@ func (s *Shared) Run(m *testing.M) int {
 // Get is the shared server.
 func (s *Shared) Get(tb testing.TB) *Server {
 	tb.Helper()
+	notInShort(tb)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.server == nil && s.err == nil {
@@ -75,6 +78,14 @@ func (s *Shared) Get(tb testing.TB) *Server {
 	}
 	orEnd(tb, s.err)
 	return s.server
+}
+
+// notInShort skips a test of the quick ring, which builds no Kubernetes.
+func notInShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("starts a Kubernetes API server: make test")
+	}
 }
 
 func orEnd(tb testing.TB, err error) {

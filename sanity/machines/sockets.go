@@ -37,3 +37,13 @@ func (m *Machine) inNetwork(do func() error) error {
 	}()
 	return <-done
 }
+
+// Listen listens within the machine's network. The address is one of an IP.
+func (m *Machine) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	var listener net.Listener
+	err := m.inNetwork(func() (err error) {
+		listener, err = new(net.ListenConfig).Listen(ctx, network, address)
+		return err
+	})
+	return listener, err
+}

@@ -1,5 +1,6 @@
-// Command nodes runs a real Kubernetes cluster of two nodes on this machine (sanity/kubenodes) until Ctrl-C, and says how to talk
-// to it. With -prepare it only builds what is built once on a machine.
+// Command nodes runs a real Kubernetes cluster of two nodes on this machine (sanity/kubenodes) until Ctrl-C: its nodes have all images that
+// the chart and its examples name, and a web server has the data of the examples. It prints the commands that come next. With -prepare
+// it only builds what is built once on a machine.
 package main
 
 import (
@@ -13,9 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/deploy/heartbeat"
 	"millrace.io/millrace/sanity/images"
-	"millrace.io/millrace/sanity/kube"
 	"millrace.io/millrace/sanity/kubenodes"
 	"millrace.io/millrace/sanity/machines"
 )
@@ -33,48 +33,74 @@ func main() {
 	}
 }
 
-// prepareLimit bounds the build, which takes a quarter of an hour on two busy cores with nothing built before.
-const prepareLimit = 40 * time.Minute
+type config struct {
+	prepare bool
+	nodes   int
+	link    string
+}
 
-func run(ctx context.Context, out io.Writer, args []string) error {
+func parse(args []string) (config, error) {
+	var c config
 	flags := flag.NewFlagSet("nodes", flag.ContinueOnError)
-	prepare := flags.Bool("prepare", false, "only build the programs, once on a machine")
-	nodes := flags.Int("nodes", 2, "how many nodes")
+	flags.BoolVar(&c.prepare, "prepare", false, "only build the programs and images, once on a machine")
+	flags.IntVar(&c.nodes, "nodes", 2, "how many nodes")
+	flags.StringVar(&c.link, "link", "bin/cluster", "where to put a `LINK` to the directory with kubectl and the kubeconfig")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return c, err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("argument %q: there are only flags", flags.Arg(0))
+		return c, fmt.Errorf("argument %q: there are only flags", flags.Arg(0))
 	}
-	if *nodes < 1 || *nodes > 9 {
-		return fmt.Errorf("-nodes %d: from 1 to 9", *nodes)
+	if c.nodes < 1 || c.nodes > 9 {
+		return c, fmt.Errorf("-nodes %d: from 1 to 9", c.nodes)
 	}
-	log := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	if *prepare {
-		return prepareMachine(ctx, log)
-	}
-	c, err := kubenodes.Start(ctx, kubenodes.Options{Nodes: *nodes, Images: images.Build, Shm: 6 << 30, Log: log})
+	return c, nil
+}
+
+func run(ctx context.Context, out io.Writer, args []string) error {
+	config, err := parse(args)
 	if err != nil {
 		return err
 	}
-	log("%s", c.KubectlLine("get nodes"))
-	<-ctx.Done()
-	return c.Stop()
-}
-
-// prepareMachine builds what is built once. Where there can be no cluster it says so, as the tests do that are skipped then.
-func prepareMachine(ctx context.Context, log func(string, ...any)) error {
-	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
-	defer cancel()
-	if err := kubenodes.Check(); err != nil {
-		log("setup: %v; the tests on a cluster of nodes are skipped without it", err)
-		return nil
+	begin := time.Now()
+	log := func(format string, args ...any) {
+		fmt.Fprintf(out, "%4.0f s  %s\n", time.Since(begin).Seconds(), fmt.Sprintf(format, args...))
 	}
-	if !kube.NodesBuilt() {
-		log("setup: building Kubernetes' programs for nodes, once: some minutes")
+	if config.prepare {
+		return prepareMachine(ctx, out, log)
 	}
-	if _, err := kube.NodeBinaries(ctx); err != nil {
+	if err := free(config.link); err != nil {
 		return err
 	}
-	return cluster.Prepare(ctx)
+	log("starting a control plane and %d nodes", config.nodes)
+	stop := heartbeat.Start(out, heartbeat.Interval, func() string { return "        the nodes start" })
+	defer stop()
+	c, err := kubenodes.Start(ctx, kubenodes.Options{
+		Nodes: config.nodes, Shm: 6 << 30, Log: log, Names: map[string]string{mirrorName: kubenodes.ControlPlane},
+		Images: func(ctx context.Context, dir string) ([]string, error) { return images.Build(ctx, dir, log) },
+	})
+	if err != nil {
+		return err
+	}
+	err = opened(ctx, c, config.link, log)
+	stop()
+	if err == nil {
+		fmt.Fprint(out, next(config.link))
+		<-ctx.Done()
+		fmt.Fprintln(out, "ending the cluster")
+	}
+	return errors.Join(err, closed(config.link), c.Stop())
+}
+
+// opened starts the web server, and links the terminal's directory to where people find it.
+func opened(ctx context.Context, c *kubenodes.Cluster, link string, log images.Log) error {
+	if err := startMirror(ctx, c); err != nil {
+		return fmt.Errorf("the web server: %w", err)
+	}
+	log("http://%s/ has the data of deploy/examples, for pods", mirrorName)
+	dir, err := c.Terminal(ctx)
+	if err != nil {
+		return err
+	}
+	return os.Symlink(dir, link)
 }

@@ -75,12 +75,6 @@ func measure() float64 {
 	return min(max(step/reference, 1), most)
 }
 
-// sink keeps the compiler from leaving the work out.
-var (
-	sinkMu sync.Mutex // guards sink
-	sink   uint64
-)
-
 // work is a chain of steps, each of which waits for the one before.
 func work(x uint64) {
 	for range steps {
@@ -88,7 +82,5 @@ func work(x uint64) {
 		x ^= x >> 7
 		x ^= x << 17
 	}
-	sinkMu.Lock()
-	defer sinkMu.Unlock()
-	sink ^= x
+	runtime.KeepAlive(x)
 }

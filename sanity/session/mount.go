@@ -17,13 +17,13 @@ import (
 // CanMount says why this process cannot mount a FUSE file system, "" when it can.
 func CanMount() string {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		return "needs /dev/fuse"
+		return "needs /dev/fuse: as root, modprobe fuse"
 	}
 	if os.Geteuid() == 0 {
 		return ""
 	}
 	if _, err := exec.LookPath("fusermount3"); err != nil {
-		return "needs root, or fusermount3 (package fuse3)"
+		return "needs root, or fusermount3: as root, apt-get install fuse3"
 	}
 	return ""
 }

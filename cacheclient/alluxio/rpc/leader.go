@@ -258,7 +258,7 @@ func worst(endpoints []*Endpoint, heard map[*Endpoint]answer) error {
 
 // askAgain asks the master whether it leads, again and again.
 func (e *Endpoint) askAgain(ctx context.Context, answers chan<- answer) {
-	for pause := firstPause; ; pause = longer(pause) {
+	for pauses := firstPauses; ; {
 		a := answer{from: e, asked: time.Now()}
 		a.err = e.leads(ctx)
 		select {
@@ -266,7 +266,7 @@ func (e *Endpoint) askAgain(ctx context.Context, answers chan<- answer) {
 		case <-ctx.Done():
 			return
 		}
-		if !sleep(ctx, jitter(pause)) {
+		if !sleep(ctx, pauses.Next()) {
 			return
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/cacheclient/backoff"
 	"millrace.io/millrace/sanity/cluster"
 )
 
@@ -277,8 +278,8 @@ func TestOneSearchForAll(t *testing.T) {
 	calls.Wait()
 	// The shortest pauses that there can be: half of each.
 	most := int64(1)
-	for at, pause := time.Duration(0), firstPause; at < patience; pause = longer(pause) {
-		at += pause / 2
+	pauses := backoff.Pauses{First: firstPause / 2, Longest: longestPause / 2, Factor: firstPauses.Factor}
+	for at := time.Duration(0); at < patience; at += pauses.Next() {
 		most++
 	}
 	for _, rc := range counters {

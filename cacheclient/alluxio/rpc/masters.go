@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"millrace.io/millrace/cacheclient/backoff"
 )
 
 const (
@@ -88,7 +90,7 @@ func (m *Masters) call(ctx context.Context, again repeat, f func(context.Context
 		ctx, cancel = context.WithTimeout(ctx, callPatience)
 		defer cancel()
 	}
-	for pause := firstPause; ; pause = longer(pause) {
+	for pauses := firstPauses; ; {
 		t, err := m.lead(ctx)
 		if err != nil {
 			return err
@@ -105,7 +107,7 @@ func (m *Masters) call(ctx context.Context, again repeat, f func(context.Context
 		if !busy(err) {
 			m.forget(t)
 		}
-		if again == once && made && !refused || !sleep(ctx, jitter(pause)) {
+		if again == once && made && !refused || !sleep(ctx, pauses.Next()) {
 			return m.judge(ctx, t, err)
 		}
 	}
@@ -154,10 +156,10 @@ func (m *Masters) judge(ctx context.Context, t *term, err error) error {
 	return err
 }
 
-// longer is the pause after a pause.
-func longer(pause time.Duration) time.Duration { return min(pause*3/2, longestPause) }
+// firstPauses are those between attempts, before the first: ten thousand agents that lost their leader at once do not ask at once.
+var firstPauses = backoff.Pauses{First: firstPause, Longest: longestPause, Factor: 1.5, Spread: 0.5}
 
-// jitter cuts a pause by up to a half, so that ten thousand agents that lost their leader at once do not ask at once.
+// jitter cuts a time by up to a half, for the same reason.
 func jitter(pause time.Duration) time.Duration { return pause - rand.N(pause/2) }
 
 // sleep waits unless the context ends first.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/cacheclient/backoff"
 )
 
 const (
@@ -27,11 +28,15 @@ type Worker struct {
 
 	// mu guards the rest.
 	mu sync.Mutex
-	// failures are those in a row, until is when a worker with too many is tried again, and pause the break after that.
+	// failures are those in a row, until is when a worker with too many is tried again, and breaks are those.
 	failures int
 	until    time.Time
-	pause    time.Duration
+	breaks   backoff.Pauses
 	capacity int64
+}
+
+func newWorker(e *Endpoint, a *wire.WorkerNetAddress) *Worker {
+	return &Worker{endpoint: e, address: a, breaks: backoff.Pauses{First: breakFor, Longest: longestBreak, Factor: 2}}
 }
 
 // Addr is host:port.
@@ -80,9 +85,7 @@ func (w *Worker) Stalled() {
 func (w *Worker) failed() {
 	w.failures++
 	if now := time.Now(); w.failures >= brokenAfter && now.After(w.until) {
-		w.pause = max(w.pause, breakFor)
-		w.until = now.Add(w.pause)
-		w.pause = min(2*w.pause, longestBreak)
+		w.until = now.Add(w.breaks.Next())
 	}
 }
 
@@ -96,7 +99,8 @@ func (w *Worker) outcome(err error) {
 	default:
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.failures, w.pause = 0, 0
+		w.failures = 0
+		w.breaks.Restart()
 	}
 }
 

@@ -77,7 +77,7 @@ func (ws *Workers) at(a *wire.WorkerNetAddress) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{endpoint: e, address: a}
+	w := newWorker(e, a)
 	ws.byAddr[addr] = w
 	return w, nil
 }

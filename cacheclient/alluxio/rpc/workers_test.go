@@ -94,7 +94,7 @@ func TestBreaker(t *testing.T) {
 	silent := []error{context.Canceled, errReleased}
 	failures := []error{&Unreachable{}, context.DeadlineExceeded, fmt.Errorf("x: %w", cacheclient.ErrUnavailable)}
 	for _, failure := range failures {
-		var w Worker
+		w := newWorker(nil, nil)
 		for range brokenAfter - 1 {
 			w.outcome(failure)
 		}

@@ -4,6 +4,8 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/renameio/v2"
 )
 
 // epoch is the time of all files and images: when something was built is no part of what it is.
@@ -87,20 +90,33 @@ func Tree(from, to string, keep func(path string) bool) ([]File, error) {
 // New is a layer with the files, all of them root's, and the directories that lead to them. Of two with one path the first
 // counts.
 func New(files []File, options ...tarball.LayerOption) (v1.Layer, error) {
-	files = complete(files)
 	var buffer bytes.Buffer
-	w := tar.NewWriter(&buffer)
-	for _, f := range files {
-		if err := write(w, f); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Path, err)
-		}
-	}
-	if err := w.Close(); err != nil {
+	if err := writeAll(&buffer, files); err != nil {
 		return nil, err
 	}
 	text := buffer.Bytes()
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil },
 		append([]tarball.LayerOption{tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching}, options...)...)
+}
+
+// Sum is a checksum of what a layer with the files would contain, which costs less than to make it.
+func Sum(files []File) (string, error) {
+	h := sha256.New()
+	if err := writeAll(h, files); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// writeAll writes the layer's tar.
+func writeAll(to io.Writer, files []File) error {
+	w := tar.NewWriter(to)
+	for _, f := range complete(files) {
+		if err := write(w, f); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	return w.Close()
 }
 
 // complete sorts the files and adds the directories that lead to them.
@@ -178,8 +194,13 @@ func Archive(path, tag string, image v1.Image) error {
 	if err != nil {
 		return fmt.Errorf("tag %q: %w", tag, err)
 	}
-	if err := tarball.WriteToFile(path+".new", reference, image); err != nil {
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	defer func() { _ = f.Cleanup() }()
+	if err := tarball.Write(reference, image, f); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
 }

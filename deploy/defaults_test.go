@@ -1,0 +1,26 @@
+package deploy_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"millrace.io/millrace/deploy"
+)
+
+// TestImages compares the images with those in the manifests that are rendered from the chart.
+func TestImages(t *testing.T) {
+	millrace, alluxio, err := deploy.Images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := os.ReadFile("kustomize/base/controller.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"image: " + millrace + "\n", "--millrace-image=" + millrace + "\n", "--alluxio-image=" + alluxio + "\n"} {
+		if !strings.Contains(string(manifest), want) {
+			t.Errorf("no %q in kustomize/base/controller.yaml", want)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+// Command ring runs the tests of a ring (unit, test, e2e) by gotestsum, and is never silent for long.
+//
+// It says first what the ring needs, how long it takes, and how slow the machine is (sanity/pace). While nothing else is
+// printed, a line each few seconds names what is being built or which test runs (events.go). gotestsum's own lines pass
+// through as they are, and its summary and exit code are the last of it. With -reasons the skipped tests are counted by
+// their reasons ahead of that summary, where a list of each would be pages.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"millrace.io/millrace/sanity/pace"
+)
+
+// settings are the command line.
+type settings struct {
+	name, needs, takes string
+	reasons            bool
+	silence            time.Duration
+	command            []string
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.name, "name", "", "the `target` of make")
+	flag.StringVar(&s.needs, "needs", "", "what the ring needs, for people")
+	flag.StringVar(&s.takes, "takes", "", "how `long` it takes, for people")
+	flag.BoolVar(&s.reasons, "reasons", false, "count skipped tests by reason")
+	flag.DurationVar(&s.silence, "silence", 8*time.Second, "a line is printed after so much `time` without one")
+	flag.Parse()
+	s.command = flag.Args()
+	if len(s.command) == 0 {
+		fmt.Fprintln(os.Stderr, "ring: no command: ring [flags] gotestsum-command ... , in which EVENTS stands for the file of events")
+		os.Exit(2)
+	}
+	code, err := run(s, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ring:", err)
+	}
+	os.Exit(code)
+}
+
+// run runs the command to its end and returns its exit code.
+func run(s settings, out io.Writer) (int, error) {
+	dir, err := os.MkdirTemp("", "millrace-ring-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	events := filepath.Join(dir, "events.json")
+	if err := os.WriteFile(events, nil, 0o600); err != nil {
+		return 1, err
+	}
+	fmt.Fprintf(out, "make %s: needs %s; takes %s\n%s\n", s.name, s.needs, s.takes, pace.String())
+	// A terminal's Ctrl-C reaches the tests as well, which end by themselves; a SIGTERM is passed on.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	r := &runner{settings: s, out: out, spoke: time.Now(), began: time.Now(), log: eventLog{path: events}}
+	return r.run(ctx, events)
+}
+
+// runner passes the lines of one run on.
+type runner struct {
+	settings
+
+	out   io.Writer
+	began time.Time
+
+	mu    sync.Mutex // guards what follows, and writing to out
+	spoke time.Time  // when the last line was printed
+	log   eventLog
+}
+
+// endLimit is how long a run that was told to end may take before it is killed.
+const endLimit = 30 * time.Second
+
+// run starts the command, watches the silence, and waits.
+func (r *runner) run(ctx context.Context, events string) (int, error) {
+	args := make([]string, len(r.command))
+	for i, a := range r.command {
+		args[i] = strings.ReplaceAll(a, "EVENTS", events)
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // The command is that of the Makefile.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = endLimit
+	read, write, err := os.Pipe()
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = read.Close() }()
+	cmd.Stdout, cmd.Stderr = write, write
+	if err := cmd.Start(); err != nil {
+		_ = write.Close()
+		return 1, err
+	}
+	_ = write.Close()
+	watched, done := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { r.watch(watched) })
+	r.pass(read)
+	err = cmd.Wait()
+	done()
+	watch.Wait()
+	return exitCode(err)
+}
+
+// exitCode is that of a command that ended so.
+func exitCode(err error) (int, error) {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, nil
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return exit.ExitCode(), nil
+	default:
+		return 1, err
+	}
+}
+
+// pass copies the command's lines until it closes its output.
+func (r *runner) pass(from io.Reader) {
+	lines := bufio.NewReader(from)
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			r.print(line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// print prints a line of the command. Ahead of the summary come the reasons of what was skipped.
+func (r *runner) print(line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reasons && strings.HasPrefix(line, "DONE ") {
+		r.log.read()
+		fmt.Fprint(r.out, r.log.skippedText())
+	}
+	_, _ = io.WriteString(r.out, line)
+	r.spoke = time.Now()
+}
+
+// watch prints a line about what goes on whenever there has been none for the settings' time.
+func (r *runner) watch(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.breakSilence(time.Now())
+		}
+	}
+}
+
+// breakSilence prints what goes on, where nothing was printed for long.
+func (r *runner) breakSilence(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.spoke) < r.silence {
+		return
+	}
+	r.log.read()
+	fmt.Fprintf(r.out, "  %6s  %s\n", now.Sub(r.began).Round(time.Second), r.log.goingOn(now))
+	r.spoke = now
+}
