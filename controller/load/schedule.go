@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"millrace.io/millrace/controller/api/v1alpha1"
+	"millrace.io/millrace/controller/trouble"
 )
 
 // check says what of a load cannot be served, "" if all can.
@@ -76,9 +77,19 @@ func (r *Reconciler) obstacle(ctx context.Context, l *v1alpha1.DataLoad) (string
 	case err != nil:
 		return "", err
 	case dataset.Status.Phase != v1alpha1.Bound:
-		return fmt.Sprintf("waits for the Dataset %s to be Bound", l.Spec.Dataset.Name), nil
+		return fmt.Sprintf("waits for the Dataset %s to be Bound%s", l.Spec.Dataset.Name, whyNot(dataset)), nil
 	}
 	return "", nil
+}
+
+// whyNot is what keeps the pods of a Dataset from running, "" where nothing does. Else it would change with each step of a start.
+func whyNot(d *v1alpha1.Dataset) string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == v1alpha1.Ready && trouble.Is(c.Reason) {
+			return "; " + c.Reason + ": " + c.Message
+		}
+	}
+	return ""
 }
 
 // unsupported names the fields that have no effect.

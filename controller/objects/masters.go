@@ -91,6 +91,7 @@ func (b *builder) statefulSet(name, role string, replicas int32, template corev1
 	var revisions int32 = 3
 	meta := b.meta(name)
 	meta.Labels = PodLabels(b.names.name, role)
+	tellEnds(&template.Spec)
 	return &appsv1.StatefulSet{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"},
 		ObjectMeta: meta,
@@ -103,6 +104,15 @@ func (b *builder) statefulSet(name, role string, replicas int32, template corev1
 			UpdateStrategy:       appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
 			RevisionHistoryLimit: &revisions,
 		},
+	}
+}
+
+// tellEnds has kubelet write the last lines of a container's log into the pod's status when it fails, where the controller reads them.
+func tellEnds(spec *corev1.PodSpec) {
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			containers[i].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+		}
 	}
 }
 

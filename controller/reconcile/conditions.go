@@ -10,6 +10,7 @@ import (
 
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/objects"
+	"millrace.io/millrace/controller/trouble"
 )
 
 // conditions writes those of one object.
@@ -72,19 +73,22 @@ func (c *conditions) waits(w *waiting) {
 	c.set(v1alpha1.Deleting, true, w.reason, w.message)
 }
 
-// part says whether all of a part are ready, and returns why not.
-func (c *conditions) part(kind, what string, ready, desired int32, more string) string {
+// part says whether all of a part are ready, and returns why not: the trouble of its pods, else what more is known.
+func (c *conditions) part(kind, what string, ready, desired int32, t trouble.Trouble, more string) string {
 	message := fmt.Sprintf("%d of %d %s are ready", ready, desired, what)
 	if ready >= desired {
 		c.set(kind, true, "Ready", message)
 		return ""
 	}
-	reason := message
-	if more != "" {
-		reason += "; " + more
+	reason := "NotReady"
+	if t.Reason != "" {
+		reason, more = t.Reason, t.Message
 	}
-	c.set(kind, false, "NotReady", reason)
-	return reason
+	if more != "" {
+		message += "; " + more
+	}
+	c.set(kind, false, reason, message)
+	return message
 }
 
 // applied says whether the objects are what they should be.

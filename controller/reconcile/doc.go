@@ -12,10 +12,11 @@
 //  3. Package objects says what there is to be. apply.go sends each object that differs to the API server, by server-side apply.
 //  4. Package masters is told which mounts Alluxio is to have. It never keeps the queue waiting.
 //  5. pods.go marks pods that do their work as ready, and rollout.go replaces those whose spec is old, the leader last.
-//  6. report.go writes status, conditions and events, if they have changed. What they say is decided in status.go.
+//  6. trouble.go asks package trouble what keeps pods from running. Where pods are late and say nothing, it reads the warnings of the namespace.
+//  7. report.go writes status, conditions and events, if they have changed. What they say is decided in status.go.
 //
 // # What guards what
 //
-// A Dataset is reconciled by one goroutine at a time. What goroutines share are the caches of client-go, [masters.Clusters] and
-// the cache of Secrets, each with a lock of its own.
+// A Dataset is reconciled by one goroutine at a time. What goroutines share are the caches of client-go, [masters.Clusters],
+// the cache of Secrets and the warnings that were read last, each with a lock of its own.
 package reconcile

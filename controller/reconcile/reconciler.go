@@ -37,6 +37,8 @@ type Reconciler struct {
 
 	secrets  secretCache
 	emptying emptying
+	warnings warnings
+	told     told
 }
 
 // outcome is what came of the specs.
@@ -56,6 +58,8 @@ type outcome struct {
 	swept []string
 	// drain is about the workers that leave, nil where none do.
 	drain *drain
+	// trouble is what keeps pods from running.
+	trouble troubles
 }
 
 // Reconcile brings one Dataset and its runtime to what their specs say.
@@ -71,6 +75,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	switch {
 	case w.dataset == nil && w.runtime == nil:
 		r.Clusters.Forget(w.key)
+		r.warnings.forget(w.key)
+		r.told.forget(w.key)
 		return ctrl.Result{}, nil
 	case w.dataset != nil && w.dataset.DeletionTimestamp != nil, w.runtime != nil && w.runtime.DeletionTimestamp != nil:
 		return r.remove(ctx, w)
@@ -95,8 +101,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 			}
 		}
 	}
+	var again time.Duration
+	var unread error
+	out.trouble, again, unread = r.troubles(ctx, w, time.Now())
 	result, reportErr := r.report(ctx, w, out)
-	return result, errors.Join(err, out.failure, reportErr)
+	return sooner(result, again), errors.Join(err, out.failure, reportErr, unread)
+}
+
+// sooner is a result that does not wait longer than again, where that is not 0.
+func sooner(result ctrl.Result, again time.Duration) ctrl.Result {
+	if again > 0 && (result.RequeueAfter == 0 || again < result.RequeueAfter) {
+		result.RequeueAfter = again
+	}
+	return result
 }
 
 // hold puts our finalizer on both, so that we see them go.

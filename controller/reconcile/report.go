@@ -98,6 +98,7 @@ func (r *Reconciler) tellDataset(w *world, before *v1alpha1.Dataset) {
 		r.Events.Eventf(w.dataset, nil, kind, string(now.Phase), "Reconcile", "%s", ready.Message)
 		r.Log.Info("phase", "dataset", w.key, "phase", now.Phase, "before", before.Status.Phase, "reason", ready.Reason)
 	}
+	r.tellTrouble(w.key, w.dataset, ready, find(before.Status.Conditions, v1alpha1.Ready))
 	if d := find(now.Conditions, v1alpha1.Deleting); d.Message != "" && d.Message != find(before.Status.Conditions, v1alpha1.Deleting).Message {
 		r.Events.Eventf(w.dataset, nil, corev1.EventTypeNormal, d.Reason, "Delete", "%s", d.Message)
 	}
@@ -105,6 +106,9 @@ func (r *Reconciler) tellDataset(w *world, before *v1alpha1.Dataset) {
 
 // tellRuntime writes an event for what a person should see.
 func (r *Reconciler) tellRuntime(w *world, before *v1alpha1.AlluxioRuntime) {
+	for _, kind := range []string{v1alpha1.MastersReady, v1alpha1.WorkersReady} {
+		r.tellTrouble(w.key, w.runtime, find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind))
+	}
 	for _, kind := range []string{v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing, v1alpha1.Draining} {
 		now, then := find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind)
 		if now.Message == "" || now.Message == then.Message {

@@ -14,6 +14,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/objects"
+	"millrace.io/millrace/controller/trouble"
 )
 
 // patience is how long a Dataset that was bound may go without being served before it has failed. A master's failover is shorter.
@@ -69,7 +70,8 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	v := judge(w, out)
 	s.ObservedGeneration = w.dataset.Generation
 	c := conditions{list: &s.Conditions, generation: w.dataset.Generation, now: metav1.NewTime(now)}
-	c.set(v1alpha1.Ready, v.served, v.reason, v.message)
+	told := v.told(out.trouble.first())
+	c.set(v1alpha1.Ready, told.served, told.reason, told.message)
 	if w.runtime != nil && out.waits == nil {
 		c.set(v1alpha1.Valid, len(out.problems) == 0, pick(len(out.problems) == 0, "Accepted", "InvalidSpec"), sentences(out.problems))
 		c.set(v1alpha1.Mounted, w.clusters.Mounted, pick(w.clusters.Mounted, "Mounted", "NotMounted"), w.clusters.MountErr)
@@ -197,9 +199,9 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 		s.CacheStates = cacheStates(w.clusters)
 	}
 	c := conditions{list: &s.Conditions, generation: w.runtime.Generation, now: metav1.NewTime(now)}
-	s.MasterReason = c.part(v1alpha1.MastersReady, "masters", s.MasterNumberReady, s.DesiredMasterNumberScheduled, w.clusters.Err)
-	s.WorkerReason = c.part(v1alpha1.WorkersReady, "workers", s.WorkerNumberReady, s.DesiredWorkerNumberScheduled, "")
-	s.FuseReason = c.part(v1alpha1.FusesReady, "nodes with pods that use the claim", ready, nodes, "")
+	s.MasterReason = c.part(v1alpha1.MastersReady, "masters", s.MasterNumberReady, s.DesiredMasterNumberScheduled, out.trouble.masters, w.clusters.Err)
+	s.WorkerReason = c.part(v1alpha1.WorkersReady, "workers", s.WorkerNumberReady, s.DesiredWorkerNumberScheduled, out.trouble.workers, "")
+	s.FuseReason = c.part(v1alpha1.FusesReady, "nodes with pods that use the claim", ready, nodes, trouble.Trouble{}, "")
 	persistent := objects.PersistentJournal(&w.runtime.Spec)
 	c.set(v1alpha1.JournalPersistent, persistent, pick(persistent, "OnClaims", "EmptyDir"), pick(persistent, "",
 		"the journal is in an emptyDir: when all masters lose their pods at once, Alluxio forgets what it has cached and it is read again; name a storage class in spec.master.journal to keep it"))

@@ -67,6 +67,8 @@ func slimPod(in any) (any, error) {
 	}
 	if pod.Labels[objects.ManagedByLabel] == objects.ManagedBy {
 		slim.Labels, slim.Status.Conditions = pod.Labels, pod.Status.Conditions
+		slim.Status.Reason, slim.Status.Message = pod.Status.Reason, pod.Status.Message
+		slim.Status.InitContainerStatuses, slim.Status.ContainerStatuses = slimContainers(pod.Status.InitContainerStatuses), slimContainers(pod.Status.ContainerStatuses)
 	}
 	for i := range pod.Spec.Volumes {
 		if claim := pod.Spec.Volumes[i].PersistentVolumeClaim; claim != nil {
@@ -74,6 +76,16 @@ func slimPod(in any) (any, error) {
 		}
 	}
 	return slim, nil
+}
+
+// slimContainers keeps of containers what tells whether they run, and why not.
+func slimContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
+	slim := make([]corev1.ContainerStatus, len(all))
+	for i := range all {
+		c := &all[i]
+		slim[i] = corev1.ContainerStatus{Name: c.Name, Image: c.Image, Ready: c.Ready, State: c.State, LastTerminationState: c.LastTerminationState}
+	}
+	return slim
 }
 
 // claimsOf are the names of the claims that a pod uses.

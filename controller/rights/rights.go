@@ -3,6 +3,8 @@
 //
 // Secrets: those that Datasets name are read one by one, those that are made are written; none are listed or watched.
 //
+// Events are listed where pods are late, for what their statuses do not tell: a volume that cannot be mounted, a quota.
+//
 // +kubebuilder:rbac:groups=data.fluid.io,resources=datasets,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=data.fluid.io,resources=alluxioruntimes;dataloads,verbs=get;list;watch;patch;delete
 // +kubebuilder:rbac:groups=data.fluid.io,resources=datasets/status;alluxioruntimes/status;dataloads/status,verbs=patch
@@ -15,7 +17,7 @@
 // +kubebuilder:rbac:groups="",resources=pods/status,verbs=patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch;list
 // +kubebuilder:rbac:groups="",resources=events,namespace=millrace-system,verbs=create;patch
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,namespace=millrace-system,verbs=get;create;update
 package rights

@@ -11,6 +11,7 @@ import (
 
 // TestAPIRefuses changes the walkthrough's specs in one place, and looks for the refusal that names the field.
 func TestAPIRefuses(t *testing.T) {
+	t.Parallel()
 	_, c := server(t)
 	raw, err := os.ReadFile("../../controller/objects/testdata/walkthrough.yaml")
 	must(t, err)

@@ -18,6 +18,7 @@ import (
 // TestAPIServerAway takes the API server away for a while, a minute where time is no matter, and changes a spec when it is back. The
 // controller runs on as the same process, and has changed nothing else.
 func TestAPIServerAway(t *testing.T) {
+	t.Parallel()
 	needKube(t)
 	s := kube.ForTest(t, kube.Options{})
 	c := withCRDs(t, s)
@@ -132,6 +133,7 @@ spec: {policyName: NS, validationActions: [Deny]}
 
 // TestQuotaExceeded has a quota that leaves no room for Services, until it is taken away.
 func TestQuotaExceeded(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	quota := &corev1.ResourceQuota{

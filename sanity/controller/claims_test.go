@@ -225,6 +225,7 @@ func TestClaims(t *testing.T) {
 
 // TestClaimsRefused gives claims and classes that cannot be served. Each is told why, once, and a class that is mended serves the claims that waited.
 func TestClaimsRefused(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)
@@ -276,6 +277,7 @@ func TestClaimsRefused(t *testing.T) {
 
 // TestClaimsWaitForFirstConsumer has a claim wait for a node, and for nothing else.
 func TestClaimsWaitForFirstConsumer(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)
@@ -296,6 +298,7 @@ func TestClaimsWaitForFirstConsumer(t *testing.T) {
 
 // TestClaimsFindVolumes has a volume that somebody made for the class: the claim takes that one, and none is made.
 func TestClaimsFindVolumes(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	class(t, c, ns, "{}")

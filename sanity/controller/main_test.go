@@ -2,6 +2,7 @@
 package controller_test
 
 import (
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,7 +25,16 @@ var shared = kube.Shared{Options: kube.Options{Controllers: kube.Usual}}
 
 func TestMain(m *testing.M) {
 	controller.SetLog(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	sideBySide()
 	os.Exit(inDirectory(m))
+}
+
+// sideBySide has more tests run at a time than there are processors, where nobody says otherwise: most of them wait for the API server.
+func sideBySide() {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8") // It is a number.
+	}
 }
 
 // work is a directory for all tests, which goes with them.
@@ -127,7 +137,8 @@ func namespace(t *testing.T, c client.Client) string {
 	return ns.GetName()
 }
 
-const patience = 60 * time.Second
+// patience bounds what is waited for. It is far longer than anything takes, for only a test that fails waits so long.
+const patience = 3 * time.Minute
 
 // eventually asks until the answer is "", and fails with the last answer when it takes too long.
 func eventually(t *testing.T, what string, ask func() string) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os/exec"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"millrace.io/millrace/sanity/kube"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // program builds the program once for all tests of the package.
@@ -49,9 +51,9 @@ func run(t *testing.T, s *kube.Server, ns string, flags ...string) *process {
 	t.Helper()
 	bin, err := program()
 	must(t, err)
-	config, err := s.Kubeconfig("controller-process", "system:masters")
-	must(t, err)
 	p := &process{health: free(t), metrics: free(t), ended: make(chan error, 1)}
+	config, err := s.Kubeconfig("controller-"+p.health, "system:masters")
+	must(t, err)
 	p.cmd = exec.Command(bin, append([]string{
 		"--kubeconfig", config, "--namespace", ns, "--watch-namespace", ns, "--health", p.health, "--metrics", p.metrics, "--log-format", "json",
 	}, flags...)...)
@@ -88,14 +90,14 @@ func (p *process) kill() {
 	select {
 	case err := <-p.ended:
 		p.ended <- err
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 	}
 }
 
-// free is an address that nobody listens on.
+// free is an address that nobody listens on. Its host is one that others have no reason to take a port of meanwhile.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
@@ -118,6 +120,7 @@ func get(t *testing.T, url string) (int, string) {
 
 // TestProcess runs the program: health, metrics, a log that programs read, an end at SIGTERM that changes nothing.
 func TestProcess(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	p := run(t, s, ns, "--leader-elect=false")
@@ -143,12 +146,10 @@ func TestProcess(t *testing.T) {
 		if err != nil {
 			t.Errorf("it ended with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it does not end at SIGTERM")
 	}
-	if took := time.Since(begun); took > 3*time.Second {
-		t.Errorf("it took %v to end", took)
-	}
+	pace.Within(t, "the end at SIGTERM", time.Since(begun), 3*time.Second)
 	if after := versions(t, c, ns); !maps.Equal(before, after) {
 		t.Errorf("its end changed objects: before\n%v\nafter\n%v", before, after)
 	}
@@ -188,6 +189,7 @@ func TestWrongUsage(t *testing.T) {
 
 // TestTakeOver kills the one of two controllers that works.
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	both := []*process{run(t, s, ns), run(t, s, ns)}

@@ -20,6 +20,7 @@ import (
 
 // TestRealAlluxio has a real cluster where pods would run, from the mounts to a load, through a failover, to its end.
 func TestRealAlluxio(t *testing.T) {
+	t.Parallel()
 	r := newActual(t)
 	for _, step := range []struct {
 		name string

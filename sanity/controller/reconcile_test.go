@@ -23,6 +23,7 @@ func mergePatch(v any) client.Patch {
 
 // TestWalkthroughBecomesObjects makes the walkthrough's objects, and looks at what is there and what is said.
 func TestWalkthroughBecomesObjects(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	stop := start(t, s, ns, nil)
@@ -86,6 +87,7 @@ func settled(t *testing.T, c client.Client, ns string) map[string]string {
 
 // TestDriftIsRepaired changes and deletes what the controller made.
 func TestDriftIsRepaired(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)
@@ -106,6 +108,7 @@ func TestDriftIsRepaired(t *testing.T) {
 
 // TestScale scales workers as kubectl does, and changes what is in the pods.
 func TestScale(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)
@@ -133,6 +136,7 @@ func TestScale(t *testing.T) {
 
 // TestProblemsEndInConditions gives specs that only the controller can judge; another Dataset goes on beside them.
 func TestProblemsEndInConditions(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)
@@ -164,6 +168,7 @@ func TestProblemsEndInConditions(t *testing.T) {
 
 // TestNameTaken has somebody else's volume, Service and claim where ours would be. They are named, and stay when the Dataset goes.
 func TestNameTaken(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	for _, kind := range []string{"PersistentVolume", "Service", "PersistentVolumeClaim"} {
 		t.Run(kind, func(t *testing.T) {
@@ -208,6 +213,7 @@ func TestNameTaken(t *testing.T) {
 
 // TestDeleteInAnyOrder takes Dataset and runtime down, and looks for what is left.
 func TestDeleteInAnyOrder(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	for name, order := range map[string][]string{"runtime first": {"AlluxioRuntime", "Dataset"}, "Dataset first": {"Dataset", "AlluxioRuntime"}, "Dataset only": {"Dataset"}} {
 		t.Run(name, func(t *testing.T) {
@@ -229,6 +235,7 @@ func TestDeleteInAnyOrder(t *testing.T) {
 
 // TestDeleteWaitsForPods deletes while a pod uses the claim.
 func TestDeleteWaitsForPods(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)
@@ -259,6 +266,7 @@ func TestDeleteWaitsForPods(t *testing.T) {
 
 // TestRuntimeOnlyIsDeleted leaves the Dataset, which can get another runtime.
 func TestRuntimeOnlyIsDeleted(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)

@@ -17,6 +17,7 @@ import (
 
 // TestRights runs a controller with the generated rights and no others, from election to deletion.
 func TestRights(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	grant(t, c, "controller", "role.yaml")
 	ns := namespace(t, c)

@@ -14,6 +14,7 @@ import (
 
 // TestNodesAreSwept has workers on nodes: when one leaves, and at the end, what is in the nodes' directories is removed.
 func TestNodesAreSwept(t *testing.T) {
+	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
 	start(t, s, ns, nil)

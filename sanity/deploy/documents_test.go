@@ -62,6 +62,7 @@ func TestRunbook(t *testing.T) {
 	}
 	known := words(t, "controller/reconcile", "controller/load", "controller/claims")
 	constants(t, "controller/api/v1alpha1/conditions.go", known)
+	constants(t, "controller/trouble/trouble.go", known)
 	for _, phase := range []v1alpha1.DatasetPhase{v1alpha1.NotBound, v1alpha1.Bound, v1alpha1.Updating, v1alpha1.FailedPhase} {
 		known[string(phase)] = "the phases of a Dataset"
 	}

@@ -229,7 +229,8 @@ func file(t *testing.T, content string) string {
 	return name
 }
 
-const patience = 60 * time.Second
+// patience bounds what is waited for; only a test that fails waits so long.
+const patience = 3 * time.Minute
 
 // eventually asks until the answer is "", and fails with the last answer when it takes too long.
 func eventually(t *testing.T, what string, ask func() string) {

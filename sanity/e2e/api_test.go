@@ -53,6 +53,7 @@ func testAPI(t *testing.T) {
 		{"Ephemeral", r.ephemeral},
 		{"StorageClass", r.storageClass},
 		{"S3", r.s3},
+		{"Trouble", r.trouble},
 		{"Deleted", r.deleted},
 	} {
 		t.Run(step.name, step.do)

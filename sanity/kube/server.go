@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/discovery"
@@ -31,7 +32,7 @@ var Usual = []string{
 	"persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "namespace-controller",
 }
 
-// Server is a running API. Its methods belong to one goroutine.
+// Server is a running API. Its methods belong to one goroutine, but for Config, Admin, Kubeconfig with a name of its own, and Kubectl.
 type Server struct {
 	options Options
 	bin     string
@@ -43,6 +44,8 @@ type Server struct {
 	authority          *pki.Authority
 	janitor            *janitor.Janitor
 	etcd, api, manager *process
+	// kubectlConfig writes the file that kubectl has, once.
+	kubectlConfig func() (string, error)
 }
 
 // startPatience bounds how long a server takes to answer; a machine that builds beside it is slow.
@@ -67,6 +70,7 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	s := &Server{options: options, bin: bin, dir: dir, janitor: j, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
+	s.kubectlConfig = sync.OnceValues(func() (string, error) { return s.Kubeconfig("kubectl", "system:masters") })
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
@@ -209,7 +213,7 @@ func (s *Server) KubectlPath() string { return filepath.Join(s.bin, kubectl) }
 
 // Kubectl runs kubectl as an administrator, and returns what it says on both outputs.
 func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
-	config, err := s.Kubeconfig("kubectl", "system:masters")
+	config, err := s.kubectlConfig()
 	if err != nil {
 		return "", err
 	}
