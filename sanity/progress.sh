@@ -66,11 +66,13 @@ run() {
   "$@" </dev/null &
   child=$!
   [ -z "$stopped" ] || kill "-$stopped" -- "-$child" 2>/dev/null || true
-  # A trap interrupts the wait, and the command may still have to clean up.
+  # A trap interrupts the wait, and the command may still have to clean up. What ended meanwhile can still be asked for.
+  local code ended
   while :; do
-    code=0
-    wait "$child" || code=$?
-    kill -0 "$child" 2>/dev/null || break
+    interrupted='' ended=0
+    wait "$child" 2>/dev/null || ended=$?
+    [ "$ended" = 127 ] && [ -n "${code:-}" ] || code=$ended
+    [ -n "$interrupted" ] || break
   done
   [ -z "$stopped" ] || kill -KILL -- "-$child" 2>/dev/null || true
   child=''
@@ -79,7 +81,7 @@ run() {
 
 # stop passes a signal on.
 stop() {
-  stopped=$1
+  stopped=$1 interrupted=yes
   [ -z "$child" ] || kill "-$1" -- "-$child" 2>/dev/null || true
 }
 
@@ -92,17 +94,17 @@ count_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
   # A list in a variable has no file to leave behind.
   local list
-  list=$("$go" list -deps "${packages[@]}")
+  list=$("$go" list -deps "${packages[@]}") || return
   printf 'packages in all: %d\n' "$(wc -l <<<"$list")" >&2
 }
 
 # build is the command of a `go build`, whose report goes to the watch.
 build() {
-  count_packages "$@"
+  count_packages "$@" || exit
   exec "$1" build -v "${@:3}"
 }
 
-child='' stopped='' code=0
+child='' stopped='' interrupted='' code=0
 set -m
 for signal in INT TERM HUP; do
   # shellcheck disable=SC2064 # the signal's name is wanted now
