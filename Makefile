@@ -223,6 +223,7 @@ alluxio: jars ## a real Alluxio cluster on loopback until Ctrl-C; ARGS=-check: s
 .PHONY: demo
 demo: ## mount a real web server, map a model, copy it out twice, kill the mount's process, compare every checksum; needs Go alone
 	@[ -e /dev/fuse ] || { echo 'demo: /dev/fuse is not there; as root: modprobe fuse' >&2; exit 1; }
+	@(: <>/dev/fuse) 2>/dev/null || { echo 'demo: /dev/fuse cannot be opened; as root: chmod 0666 /dev/fuse, and a container needs --device /dev/fuse' >&2; exit 1; }
 	@[ "$$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || \
 		{ echo 'demo: fusermount3, which mounts for users, is not there; as root: apt-get install fuse3' >&2; exit 1; }
 	@CGO_ENABLED=0 $(PROGRESS) 'building millrace' 'two minutes with nothing built before' -- \

@@ -104,7 +104,11 @@ func run(cfg settings) error {
 		return err
 	}
 	fmt.Printf("work directory    %s (%s), removed at the end\n", work, session.FileSystem(work))
-	source, err := makeSource(s, work, cfg.model)
+	var source tree
+	err = during("making the source", seconds, func() error {
+		source, err = makeSource(s, work, cfg.model)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -147,6 +151,7 @@ func mapIn(s *session.Session, server *serve.Server, m mounted, source tree, whi
 		got, err = mapInChild(s, filepath.Join(m.dir, modelName))
 		return err
 	})
+	got.cost = server.Stats().Sub(before)
 	if err == nil {
 		fmt.Printf("%-6s mapping    the model, by mmap, %s ... %s\n", which, cold, got.rate())
 	}
@@ -216,7 +221,7 @@ func copyOut(s *session.Session, server *serve.Server, m mounted, to string, sou
 	cold := forgetPages()
 	fmt.Printf("%-6s copy       cp -r of all, %s ...\n", name, cold)
 	before := server.Stats()
-	var kill <-chan error
+	var kill <-chan killing
 	if name == "second" {
 		kill = killServer(m)
 	}
@@ -228,6 +233,7 @@ func copyOut(s *session.Session, server *serve.Server, m mounted, to string, sou
 		return err
 	})
 	c.cost = server.Stats().Sub(before)
+	ended := time.Now()
 	if err != nil {
 		return c, err
 	}
@@ -235,14 +241,27 @@ func copyOut(s *session.Session, server *serve.Server, m mounted, to string, sou
 	if kill == nil {
 		return c, nil
 	}
-	if err := <-kill; err != nil {
-		return c, err
+	return c, checkKill(m, <-kill, ended.Add(-c.took), ended)
+}
+
+// checkKill reports whether the mount's process was killed while the copy went on, and another serves now.
+func checkKill(m mounted, k killing, began, ended time.Time) error {
+	if k.err != nil {
+		return k.err
 	}
-	if c.took < killAfter {
-		return c, fmt.Errorf("the copy took %v, and the process that serves the mount was to be killed %v into it", c.took, killAfter)
+	if !k.at.Before(ended) {
+		return errors.New("the copy had ended before the process that serves the mount was killed")
 	}
-	fmt.Printf("                  (the process that serves the mount was killed with -9 %v into it; cp saw nothing)\n", killAfter)
-	return c, nil
+	status, err := m.millrace.Status(m.dir)
+	if err != nil {
+		return err
+	}
+	if status.PID == k.pid {
+		return fmt.Errorf("process %d was killed and serves the mount", k.pid)
+	}
+	fmt.Printf("                  (process %d, which served the mount, was killed with -9 after %.1f s; %d serves it now, and cp saw nothing)\n",
+		k.pid, k.at.Sub(began).Seconds(), status.PID)
+	return nil
 }
 
 // countFiles counts the files below a directory, as far as it can be read while it grows.
@@ -256,19 +275,26 @@ func countFiles(dir string) (n int64) {
 	return n
 }
 
-// killAfter is how far into the second copy the process that serves the mount is killed.
+// killAfter is how far into the second copy the process that serves the mount is looked for, to be killed.
 const killAfter = 200 * time.Millisecond
 
+// killing is when which process was killed.
+type killing struct {
+	at  time.Time
+	pid int
+	err error
+}
+
 // killServer kills the process that serves the mount when its time has come; its keeper replaces it.
-func killServer(m mounted) <-chan error {
-	killed := make(chan error, 1)
+func killServer(m mounted) <-chan killing {
+	killed := make(chan killing, 1)
 	go func() {
 		time.Sleep(killAfter)
 		status, err := m.millrace.Status(m.dir)
 		if err == nil {
 			err = syscall.Kill(status.PID, syscall.SIGKILL)
 		}
-		killed <- err
+		killed <- killing{time.Now(), status.PID, err}
 	}()
 	return killed
 }
@@ -292,7 +318,7 @@ func finish(s *session.Session, source tree, m mounted, r results) error {
 	var verdicts []verdict
 	for _, c := range r.copies {
 		var v verdict
-		err := during("comparing", func(elapsed time.Duration) string { return fmt.Sprintf("%.0f s", elapsed.Seconds()) }, func() error {
+		err := during("comparing", seconds, func() error {
 			v, err = compare(s.Context(), source.dir, c.dir)
 			return err
 		})

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/sanity/serve"
 	"millrace.io/millrace/sanity/session"
 )
 
@@ -63,6 +64,8 @@ type mapped struct {
 	Took  time.Duration
 	Bytes int64
 	Sum   [sha256.Size]byte // of the whole file
+
+	cost serve.Stats // what it cost the source
 }
 
 // rate is how fast the pages came, for people.

@@ -41,3 +41,6 @@ func share(part, whole int64, unit func(int64) string, elapsed time.Duration) st
 	left := time.Duration(float64(elapsed) * float64(whole-part) / float64(part))
 	return fmt.Sprintf("%s, about %.0f s left", text, left.Seconds())
 }
+
+// seconds tells the time alone, of a step that does not know how far it is.
+func seconds(elapsed time.Duration) string { return fmt.Sprintf("%.0f s", elapsed.Seconds()) }
