@@ -10,6 +10,9 @@ import (
 )
 
 func TestACheckStartsProvesAndStops(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real Alluxio: make test")
+	}
 	var out bytes.Buffer
 	err := run(t.Context(), &out, []string{"-check", "-masters", "1", "-workers", "1"})
 	if errors.Is(err, cluster.ErrMissing) {

@@ -120,6 +120,9 @@ func TestAConfigThatCannotBeIsRefused(t *testing.T) {
 
 // Two processes, of which here each is a call with a lock of its own, resolve the jars once.
 func TestTwoAtOnceResolveTheJars(t *testing.T) {
+	if testing.Short() {
+		t.Skip("resolves Alluxio's jars by Maven: make test")
+	}
 	if _, err := exec.LookPath("mvn"); err != nil {
 		t.Skip("needs mvn")
 	}

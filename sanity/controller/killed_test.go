@@ -2,8 +2,8 @@ package controller_test
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -62,7 +62,7 @@ func TestKilledAtEachWrite(t *testing.T) {
 	}
 	const lanes = 2
 	for lane := range lanes {
-		t.Run(fmt.Sprint(lane), func(t *testing.T) {
+		t.Run(strconv.Itoa(lane), func(t *testing.T) {
 			t.Parallel()
 			writes := lane * step
 			for killedAt(t, s, c, writes) {

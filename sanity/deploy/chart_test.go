@@ -24,6 +24,7 @@ func TestLint(t *testing.T) {
 
 // TestRenderedIsCurrent compares the base and the overlay with what the chart is rendered to now.
 func TestRenderedIsCurrent(t *testing.T) {
+	needHelm(t)
 	if out, err := exec.CommandContext(t.Context(), root+"/deploy/render.sh", "-check").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,10 +28,27 @@ const (
 	base  = root + "/deploy/kustomize/base"
 )
 
+// helmPath is the pinned Helm, built where it is not yet.
+var helmPath = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "tool", "-modfile="+root+"/.tools/helm/go.mod", "-n", "helm").Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+// needHelm skips a test of the quick ring: Helm takes minutes to build.
+func needHelm(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs Helm, which is built once: make test")
+	}
+}
+
 // helm runs the pinned Helm, and returns both outputs.
 func helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"tool", "-modfile=" + root + "/.tools/helm/go.mod", "helm"}, args...)...)
+	needHelm(t)
+	program, err := helmPath()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	return string(out), err

@@ -21,18 +21,24 @@ func (r *rest) trouble(t *testing.T) {
 	}{
 		{
 			"absent", "alluxioVersion: {image: 127.0.0.1:1/alluxio/none, imageTag: none}",
-			"alluxio-master", `{.items[0].status.containerStatuses[?(@.name=="alluxio-master")].state.waiting.reason}`, []string{"ErrImagePull", "ImagePullBackOff"},
-			"MasterReady", "ImagePull", []string{"the pod absent-master-0 on the node node", "127.0.0.1:1/alluxio/none:none", "connection refused"},
+			"alluxio-master", `{.items[0].status.containerStatuses[?(@.name=="alluxio-master")].state.waiting.reason}`,
+			[]string{"ErrImagePull", "ImagePullBackOff"},
+			"MasterReady", "ImagePull",
+			[]string{"the pod absent-master-0 on the node node", "127.0.0.1:1/alluxio/none:none", "connection refused"},
 		},
 		{
 			"full", "worker: {resources: {requests: {memory: 1Ti}}}",
-			"alluxio-worker", `{.items[0].status.conditions[?(@.type=="PodScheduled")].reason}`, []string{"Unschedulable"},
-			"WorkersReady", "Unschedulable", []string{"the pod full-worker-0 cannot be scheduled", "Insufficient memory"},
+			"alluxio-worker", `{.items[0].status.conditions[?(@.type=="PodScheduled")].reason}`,
+			[]string{"Unschedulable"},
+			"WorkersReady", "Unschedulable",
+			[]string{"the pod full-worker-0 cannot be scheduled", "Insufficient memory"},
 		},
 		{
 			"crashes", "jvmOptions: ['-XX:+NoSuchOption']",
-			"alluxio-master", `{.items[0].status.containerStatuses[?(@.name=="alluxio-master")].lastState.terminated.reason}`, []string{"Error"},
-			"MasterReady", "Crash", []string{"the pod crashes-master-0 on the node node", "alluxio-master ended with exit code 1", "the last line of its log: Error: "},
+			"alluxio-master", `{.items[0].status.containerStatuses[?(@.name=="alluxio-master")].lastState.terminated.reason}`,
+			[]string{"Error"},
+			"MasterReady", "Crash",
+			[]string{"the pod crashes-master-0 on the node node", "alluxio-master ended with exit code 1", "the last line of its log: Error: "},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -45,7 +51,10 @@ func (r *rest) trouble(t *testing.T) {
 						return nil
 					}
 				}
-				return fmt.Errorf("%q, %v", out, err)
+				if err != nil {
+					return err
+				}
+				return fmt.Errorf("it says %q", out)
 			})
 			took := await(t, time.Minute, "Dataset and runtime say so", func() error { return r.tells(t, tc.name, tc.kind, tc.reason, tc.says) })
 			pace.Within(t, "telling "+tc.reason, took, 10*time.Second)
