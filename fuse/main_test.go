@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
@@ -48,11 +46,11 @@ func TestMain(m *testing.M) {
 
 // leftoverMounts unmounts and names what the tests left mounted.
 func leftoverMounts() []string {
-	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(mountsBelow))
+	mounts, _ := mountpoint.Below(mountsBelow)
 	var left []string
 	for _, m := range mounts {
-		left = append(left, m.Mountpoint)
-		_ = mountpoint.Unmount(m.Mountpoint, true)
+		left = append(left, m.MountPoint)
+		_ = mountpoint.Unmount(m.MountPoint, true)
 	}
 	return left
 }

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/sanity/session"
 )
@@ -75,11 +73,11 @@ func build() error {
 
 // leftoverMounts unmounts and names what is mounted below the directory of the tests.
 func leftoverMounts() []string {
-	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(base))
+	mounts, _ := mountpoint.Below(base)
 	var left []string
 	for _, m := range mounts {
-		left = append(left, m.Mountpoint)
-		_ = mountpoint.Detach(m.Mountpoint, mountpoint.Abruptly)
+		left = append(left, m.MountPoint)
+		_ = mountpoint.Detach(m.MountPoint, mountpoint.Abruptly)
 	}
 	return left
 }

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"github.com/moby/sys/mountinfo"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -113,10 +112,10 @@ func (n *node) close() {
 	if n.source != nil {
 		_ = n.source.Close()
 	}
-	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(n.dir))
+	mounts, _ := mountpoint.Below(n.dir)
 	for _, m := range mounts {
-		n.t.Errorf("still mounted: %s %s", m.Mountpoint, m.FSType)
-		_ = mountpoint.Detach(m.Mountpoint, mountpoint.Abruptly)
+		n.t.Errorf("still mounted: %s %s", m.MountPoint, m.FsType)
+		_ = mountpoint.Detach(m.MountPoint, mountpoint.Abruptly)
 	}
 	if n.t.Failed() {
 		n.t.Log(n.log.String())
@@ -334,7 +333,7 @@ func (n *node) logged(text string) func(context.Context) error {
 
 // layersAt is how many mounts lie on the path.
 func layersAt(path string) int {
-	mounts, _ := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	mounts, _ := mountpoint.Layers(path)
 	return len(mounts)
 }
 
