@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/rootstat"
 )
 
 // passing is what the names of files begin with that the resume tests' client gives as local files.
@@ -139,6 +140,7 @@ func TestSuccessor(t *testing.T) {
 		}
 	})
 	defer func() { _, _, _ = a.Close(), b.Close(), dir.Close() }()
+	roots := rootstat.Watch(t, k.dir)
 	for round := range 3 {
 		cmd := k.serve(t)
 		if round == 0 {
@@ -177,6 +179,7 @@ func TestSuccessor(t *testing.T) {
 	kill(cmd)
 	cmd = k.serve(t)
 	defer kill(cmd)
+	roots.End()
 	// With no handle left, a file may be opened in the other mode.
 	if err := os.Rename(filepath.Join(source, "copied"), filepath.Join(source, passing+"copied")); err != nil {
 		t.Fatal(err)
@@ -242,6 +245,7 @@ func TestKilledWhileReading(t *testing.T) {
 			return nil
 		}
 	}
+	roots := rootstat.Watch(t, k.dir)
 	cmd := k.serve(t)
 	for _, name := range []string{"copied", "copied", passing + "passed", passing + "passed"} {
 		use(name, big(name))
@@ -259,6 +263,7 @@ func TestKilledWhileReading(t *testing.T) {
 	kill(cmd)
 	cmd = k.serve(t)
 	defer kill(cmd)
+	roots.End()
 	t.Logf("killed %d times, longest step %s", kills, time.Duration(longest.Load()))
 }
 

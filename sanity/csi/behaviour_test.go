@@ -208,7 +208,7 @@ func TestStop(t *testing.T) {
 	n.must("asking the plugin to stop", syscall.Kill(n.plugin.Pid(), syscall.SIGTERM))
 	select {
 	case <-n.plugin.Ended():
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience()):
 		t.Fatal("the plugin does not stop")
 	}
 	n.must("reading", n.read(n.target("a", "pod")))

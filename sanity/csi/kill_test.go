@@ -19,6 +19,8 @@ import (
 
 	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
+	"millrace.io/millrace/sanity/rootstat"
 )
 
 // startBoth starts both halves and returns when volumes can be staged.
@@ -35,7 +37,7 @@ func (n *node) stopPlugin() { n.plugin.Kill() }
 // takeDown unpublishes and unstages, however often it takes.
 func (n *node) takeDown(id string, pods ...string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience())
 	defer cancel()
 	for _, pod := range pods {
 		n.must("unpublishing", insist(ctx, func(ctx context.Context) error { return n.unpublish(ctx, id, pod) }))
@@ -58,6 +60,7 @@ func TestPluginKilled(t *testing.T) {
 	n.must("opening", err)
 	defer func() { _ = open.Close() }()
 
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod"))
 	n.stopPlugin()
 	n.must("reading without a plugin", n.read(n.target("a", "pod")))
 	n.startPlugin()
@@ -76,6 +79,7 @@ func TestPluginKilled(t *testing.T) {
 		t.Error("an open file:", err)
 	}
 	_ = open.Close()
+	watcher.End()
 	n.takeDown("a", "pod", "pod-2")
 }
 
@@ -111,6 +115,8 @@ func TestBothKilled(t *testing.T) {
 	begin := time.Now()
 	n.startPlugin()
 	n.waitReady()
+	// With both gone nobody has the connections, and no mount can be well until the next two have made them anew.
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod-1"), n.target("b", "pod-2"))
 	for _, id := range volumes {
 		for _, pod := range []string{"pod-1", "pod-2"} {
 			if id == "c" && pod == "pod-2" {
@@ -126,6 +132,10 @@ func TestBothKilled(t *testing.T) {
 		}
 	}
 	t.Log("all read again after", time.Since(begin))
+	n.stopPlugin()
+	n.startPlugin()
+	n.waitReady()
+	watcher.End()
 	if _, err := os.Lstat(n.target("c", "pod-2")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a target that had gone is there again")
 	}
@@ -140,6 +150,7 @@ func TestAgentGoneForGood(t *testing.T) {
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
 	n.must("publishing", n.publish(t.Context(), "a", "pod"))
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod"))
 	n.serving.Kill()
 	n.eventually("the volume is abnormal", func(ctx context.Context) error { return n.abnormal(ctx, "a") })
 	resp, err := n.client().NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "a", VolumePath: n.target("a", "pod")})
@@ -147,12 +158,11 @@ func TestAgentGoneForGood(t *testing.T) {
 	if len(resp.GetUsage()) != 2 || len(resp.ProtoReflect().GetUnknown()) == 0 {
 		t.Errorf("stats without an agent: %v", resp)
 	}
+	watcher.End()
 	begin := time.Now()
 	n.must("unpublishing", n.unpublish(t.Context(), "a", "pod"))
 	n.must("unstaging", n.unstage(t.Context(), "a"))
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Error("taking a volume down without an agent took", took)
-	}
+	pace.Within(t, "taking a volume down without an agent", time.Since(begin), 5*time.Second)
 }
 
 // abnormal is an error while the driver says that all is well with the volume.
@@ -250,7 +260,7 @@ func TestPluginKilledUnderWork(t *testing.T) {
 	n := newNode(t)
 	n.startBoth()
 	total := soak(t, 4*time.Second)
-	ctx, cancel := context.WithTimeout(t.Context(), total+2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), total+2*patience())
 	defer cancel()
 	until := time.Now().Add(total)
 	var workers sync.WaitGroup

@@ -30,12 +30,13 @@ import (
 	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/fuse/socket"
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 	"millrace.io/millrace/sanity/session"
 )
 
 // patience bounds everything that a test waits for.
-const patience = 30 * time.Second
+func patience() time.Duration { return pace.Limit(30 * time.Second) }
 
 // node is a node with its kubelet: paths, a source, and the two halves of the program.
 type node struct {
@@ -208,7 +209,7 @@ func (n *node) waitReady() {
 // eventually tries until it works.
 func (n *node) eventually(what string, try func(context.Context) error) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience())
 	defer cancel()
 	if err := retry(ctx, try); err != nil {
 		n.t.Fatalf("%s: %v", what, err)
@@ -316,8 +317,8 @@ func (n *node) read(dir string) error {
 			return fmt.Errorf("%s: %d bytes that are not the source's", dir, len(r.data))
 		}
 		return r.err
-	case <-time.After(patience):
-		return fmt.Errorf("reading in %s takes more than %s", dir, patience)
+	case <-time.After(patience()):
+		return fmt.Errorf("reading in %s takes more than %s", dir, patience())
 	}
 }
 

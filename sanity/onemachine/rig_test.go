@@ -17,8 +17,8 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// commandLimit bounds each command that reads from a mount.
-const commandLimit = 2 * time.Minute
+// commandLimit bounds each command that reads from a mount, generously.
+const commandLimit = 5 * time.Minute
 
 // rig is a served and mounted tree.
 type rig struct {
