@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // childMode is the environment variable that makes the test binary serve a mount instead of
@@ -111,6 +112,14 @@ func needMount(tb testing.TB) {
 	}
 }
 
+// notShort skips a test that takes seconds, for those who want an answer soon.
+func notShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("takes more than two seconds: make test")
+	}
+}
+
 // mountPoint makes an empty directory to mount on.
 func mountPoint(tb testing.TB) string {
 	tb.Helper()
@@ -177,7 +186,7 @@ func pattern(n int) []byte {
 // run runs a command, which must end within a short time.
 func run(tb testing.TB, name string, args ...string) (string, error) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), pace.Limit(60*time.Second))
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
@@ -186,7 +195,7 @@ func run(tb testing.TB, name string, args ...string) (string, error) {
 // eventually waits until the condition holds.
 func eventually(tb testing.TB, what string, condition func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(30 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if condition() {
 			return
 		}

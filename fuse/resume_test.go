@@ -112,6 +112,7 @@ func kill(cmd *exec.Cmd) {
 // TestSuccessor: open handles in both modes, a listing half way, names and pages go on in another process, and in
 // a third one.
 func TestSuccessor(t *testing.T) {
+	notShort(t)
 	source := t.TempDir()
 	copied, passed := pattern(9<<20), pattern(5<<20+77)
 	write(t, source, "copied", copied)
@@ -192,7 +193,8 @@ func TestSuccessor(t *testing.T) {
 // TestKilledWhileReading kills the server with -9 again and again under readers of both modes, a walker and an
 // opener, who see pauses and no error. $MILLRACE_SOAK makes it longer.
 func TestKilledWhileReading(t *testing.T) {
-	length := 4 * time.Second
+	notShort(t)
+	length := 2 * time.Second
 	if text := os.Getenv("MILLRACE_SOAK"); text != "" {
 		var err error
 		if length, err = time.ParseDuration(text); err != nil {

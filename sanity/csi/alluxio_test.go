@@ -12,6 +12,7 @@ import (
 
 // TestAlluxioVolume stages a volume whose source is a real cluster, and takes away one after the other what serves it.
 func TestAlluxioVolume(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	old := time.Now().Add(-time.Hour)
 	for _, name := range []string{"source/file", "source/sub/other"} {

@@ -201,6 +201,7 @@ func TestSecretsStayHome(t *testing.T) {
 
 // TestStop: a plugin that is asked to stop leaves every mount in place, and ends.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))

@@ -51,6 +51,7 @@ func (n *node) takeDown(id string, pods ...string) {
 // TestPluginKilled: what was published reads on without a node plugin, and the next one takes it back, with open
 // files, and takes it down.
 func TestPluginKilled(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -86,6 +87,7 @@ func TestPluginKilled(t *testing.T) {
 // TestBothKilled: every published path that is still there reads again, in a single layer, and the others are
 // forgotten.
 func TestBothKilled(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	volumes := []string{"a", "b", "c"}
@@ -146,6 +148,7 @@ func TestBothKilled(t *testing.T) {
 
 // TestAgentGoneForGood: calls end in bounded time and right without an agent.
 func TestAgentGoneForGood(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -176,6 +179,7 @@ func (n *node) abnormal(ctx context.Context, id string) error {
 
 // TestOrphan: a session and a mount that no record knows are ended.
 func TestOrphan(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "kept"))
@@ -206,6 +210,7 @@ func TestOrphan(t *testing.T) {
 
 // TestAbortedConnection: a connection that somebody aborted is mounted anew, and published again.
 func TestAbortedConnection(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -221,6 +226,7 @@ func TestAbortedConnection(t *testing.T) {
 // TestStateOfAnotherBuild: a state that the next agent cannot read is refused, and the volume is mounted anew and published
 // again, as if both processes had gone.
 func TestStateOfAnotherBuild(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -256,10 +262,11 @@ func TestStateOfAnotherBuild(t *testing.T) {
 // TestPluginKilledUnderWork: the plugin is killed again and again while volumes come and go. Every call ends
 // right, and nothing is left.
 func TestPluginKilledUnderWork(t *testing.T) {
+	t.Parallel()
 	const volumes, period = 20, 200 * time.Millisecond
 	n := newNode(t)
 	n.startBoth()
-	total := soak(t, 4*time.Second)
+	total := soak(t, 2*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), total+2*patience())
 	defer cancel()
 	until := time.Now().Add(total)

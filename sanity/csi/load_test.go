@@ -199,10 +199,11 @@ func walk(root string, want int) error {
 // TestSoakAgentKilled: the agent is killed with -9 every 250 ms. Nobody sees an error or a wrong byte, and in the long
 // form nobody waits longer than half a second.
 func TestSoakAgentKilled(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	l := n.startLoad()
-	length := soak(t, 4*time.Second)
+	length := soak(t, 2*time.Second)
 	kills := 0
 	for until := time.Now().Add(length); time.Now().Before(until) && !t.Failed(); kills++ {
 		time.Sleep(250 * time.Millisecond)
@@ -221,10 +222,11 @@ func TestSoakAgentKilled(t *testing.T) {
 
 // TestSoakUpgrade: the agent is stopped as a rolling update does, and another build takes its place, and back.
 func TestSoakUpgrade(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	l := n.startLoad()
-	rounds := 4
+	rounds := 2
 	if soak(t, 0) > 0 {
 		rounds = 40
 	}

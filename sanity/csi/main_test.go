@@ -8,6 +8,7 @@ package csi_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,7 +26,8 @@ var base, bin, otherBin, sanityBin string
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
-	if !mountpoint.HasSysAdmin() {
+	flag.Parse()
+	if testing.Short() || !mountpoint.HasSysAdmin() {
 		return m.Run() // each test says why it is skipped
 	}
 	var err error

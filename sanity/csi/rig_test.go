@@ -66,6 +66,9 @@ func (n *node) csiSocket() string { return n.at("state/csi.sock") }
 // newNode makes a node on which nothing runs yet. At the end of the test it has to be clean.
 func newNode(t *testing.T) *node {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the program and mounts with it: make test")
+	}
 	if !mountpoint.HasSysAdmin() {
 		t.Skip("needs root: mount(2)")
 	}
