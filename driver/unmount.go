@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+	mount "k8s.io/mount-utils"
 
 	"millrace.io/millrace/fuse/mountpoint"
 )
@@ -58,8 +58,8 @@ func unmountAll(ctx context.Context, path string, busy mountpoint.Way) error {
 				// The caller has gone, and what is there now may be another's.
 				return ctx.Err()
 			}
-			if m.FSType != mountpoint.FSType {
-				return fmt.Errorf("unmounting %s: %w: %s", path, errForeign, m.FSType)
+			if m.FsType != mountpoint.FSType {
+				return fmt.Errorf("unmounting %s: %w: %s", path, errForeign, m.FsType)
 			}
 			// EINVAL is a mount that somebody else took away meanwhile.
 			if err := unmountOne(path, busy); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -83,14 +83,14 @@ func unmountOne(path string, busy mountpoint.Way) error {
 }
 
 // layers are our mounts at the path, the lowest first. An uppermost one that is not ours is an error.
-func layers(path string) ([]*mountinfo.Info, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+func layers(path string) ([]mount.MountInfo, error) {
+	mounts, err := mountpoint.Layers(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading mountinfo: %w", err)
+		return nil, err
 	}
 	for _, m := range mounts {
-		if m.FSType != mountpoint.FSType {
-			return nil, fmt.Errorf("%s: %w: %s", path, errForeign, m.FSType)
+		if m.FsType != mountpoint.FSType {
+			return nil, fmt.Errorf("%s: %w: %s", path, errForeign, m.FsType)
 		}
 	}
 	return mounts, nil
@@ -125,7 +125,7 @@ func isDead(ctx context.Context, path string) bool {
 // abort ends a connection that nothing else has ended, unless its device number is in use for a mount, which may
 // be another one by now.
 func abort(minor int) {
-	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Major != 0 || m.Minor != minor, false })
+	mounts, err := mountpoint.Table(func(m *mount.MountInfo) bool { return m.Major == 0 && m.Minor == minor })
 	if err == nil && len(mounts) == 0 && minor != 0 {
 		mountpoint.Abort(minor)
 	}

@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
-
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // childMode is the environment variable that makes the test binary serve a mount instead of
@@ -48,11 +47,11 @@ func TestMain(m *testing.M) {
 
 // leftoverMounts unmounts and names what the tests left mounted.
 func leftoverMounts() []string {
-	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(mountsBelow))
+	mounts, _ := mountpoint.Below(mountsBelow)
 	var left []string
 	for _, m := range mounts {
-		left = append(left, m.Mountpoint)
-		_ = mountpoint.Unmount(m.Mountpoint, true)
+		left = append(left, m.MountPoint)
+		_ = mountpoint.Unmount(m.MountPoint, true)
 	}
 	return left
 }
@@ -110,6 +109,14 @@ func needMount(tb testing.TB) {
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		tb.Skip("needs /dev/fuse:", err)
+	}
+}
+
+// notShort skips a test that takes seconds, for those who want an answer soon.
+func notShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("takes more than two seconds: make test")
 	}
 }
 
@@ -179,7 +186,7 @@ func pattern(n int) []byte {
 // run runs a command, which must end within a short time.
 func run(tb testing.TB, name string, args ...string) (string, error) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), pace.Limit(60*time.Second))
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
@@ -188,7 +195,7 @@ func run(tb testing.TB, name string, args ...string) (string, error) {
 // eventually waits until the condition holds.
 func eventually(tb testing.TB, what string, condition func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(30 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if condition() {
 			return
 		}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/rootstat"
 )
 
 // passing is what the names of files begin with that the resume tests' client gives as local files.
@@ -111,6 +112,7 @@ func kill(cmd *exec.Cmd) {
 // TestSuccessor: open handles in both modes, a listing half way, names and pages go on in another process, and in
 // a third one.
 func TestSuccessor(t *testing.T) {
+	notShort(t)
 	source := t.TempDir()
 	copied, passed := pattern(9<<20), pattern(5<<20+77)
 	write(t, source, "copied", copied)
@@ -139,6 +141,7 @@ func TestSuccessor(t *testing.T) {
 		}
 	})
 	defer func() { _, _, _ = a.Close(), b.Close(), dir.Close() }()
+	roots := rootstat.Watch(t, k.dir)
 	for round := range 3 {
 		cmd := k.serve(t)
 		if round == 0 {
@@ -177,6 +180,7 @@ func TestSuccessor(t *testing.T) {
 	kill(cmd)
 	cmd = k.serve(t)
 	defer kill(cmd)
+	roots.End()
 	// With no handle left, a file may be opened in the other mode.
 	if err := os.Rename(filepath.Join(source, "copied"), filepath.Join(source, passing+"copied")); err != nil {
 		t.Fatal(err)
@@ -189,7 +193,8 @@ func TestSuccessor(t *testing.T) {
 // TestKilledWhileReading kills the server with -9 again and again under readers of both modes, a walker and an
 // opener, who see pauses and no error. $MILLRACE_SOAK makes it longer.
 func TestKilledWhileReading(t *testing.T) {
-	length := 4 * time.Second
+	notShort(t)
+	length := 2 * time.Second
 	if text := os.Getenv("MILLRACE_SOAK"); text != "" {
 		var err error
 		if length, err = time.ParseDuration(text); err != nil {
@@ -242,6 +247,7 @@ func TestKilledWhileReading(t *testing.T) {
 			return nil
 		}
 	}
+	roots := rootstat.Watch(t, k.dir)
 	cmd := k.serve(t)
 	for _, name := range []string{"copied", "copied", passing + "passed", passing + "passed"} {
 		use(name, big(name))
@@ -259,6 +265,7 @@ func TestKilledWhileReading(t *testing.T) {
 	kill(cmd)
 	cmd = k.serve(t)
 	defer kill(cmd)
+	roots.End()
 	t.Logf("killed %d times, longest step %s", kills, time.Duration(longest.Load()))
 }
 

@@ -12,6 +12,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // mountCached mounts a directory through the real cache.
@@ -51,7 +52,7 @@ type heard struct {
 // await gives the first event that is as wanted, among those that came and those that come.
 func (h *heard) await(t *testing.T, what string, wanted func(Event) bool) Event {
 	t.Helper()
-	for end := time.After(20 * time.Second); ; {
+	for end := time.After(pace.Limit(30 * time.Second)); ; {
 		if i := slices.IndexFunc(h.all, wanted); i >= 0 {
 			return h.all[i]
 		}

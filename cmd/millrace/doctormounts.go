@@ -15,8 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sync/semaphore"
+	mount "k8s.io/mount-utils"
 
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/agent"
@@ -34,7 +34,7 @@ const (
 
 // checkMounts checks the mounts of this machine, and the processes that answer for them.
 func checkMounts(socket string) []finding {
-	table, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(mountpoint.FSType))
+	table, err := mountpoint.Table(func(m *mount.MountInfo) bool { return m.FsType == mountpoint.FSType })
 	if err != nil {
 		return []finding{bad("mounts", "ls -l /proc/self/mountinfo", "cannot be listed: %v", err)}
 	}
@@ -47,10 +47,10 @@ func checkMounts(socket string) []finding {
 }
 
 // connections are the mounts of the table, one of each connection: what is bound to other places is asked once.
-func connections(table []*mountinfo.Info) []*mountinfo.Info {
-	var out []*mountinfo.Info
+func connections(table []mount.MountInfo) []mount.MountInfo {
+	var out []mount.MountInfo
 	for _, m := range table {
-		if !slices.ContainsFunc(out, func(o *mountinfo.Info) bool { return o.Major == m.Major && o.Minor == m.Minor }) {
+		if !slices.ContainsFunc(out, func(o mount.MountInfo) bool { return o.Major == m.Major && o.Minor == m.Minor }) {
 			out = append(out, m)
 		}
 	}
@@ -69,21 +69,21 @@ type mountProbe struct {
 }
 
 // probeMounts asks every mount that no process has answered for.
-func probeMounts(mounts []*mountinfo.Info, served []string) []mountProbe {
+func probeMounts(mounts []mount.MountInfo, served []string) []mountProbe {
 	probes := make([]mountProbe, len(mounts))
 	room := semaphore.NewWeighted(mountProbes)
 	var asking sync.WaitGroup
 	for i, m := range mounts {
 		bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", m.Major, m.Minor)
-		probes[i] = mountProbe{dir: m.Mountpoint, bdi: bdi, readAhead: readNumber(bdi)}
-		if slices.Contains(served, m.Mountpoint) {
+		probes[i] = mountProbe{dir: m.MountPoint, bdi: bdi, readAhead: readNumber(bdi)}
+		if slices.Contains(served, m.MountPoint) {
 			continue
 		}
 		// Without an end of the context there is no error.
 		_ = room.Acquire(context.Background(), 1)
 		asking.Go(func() {
 			defer room.Release(1)
-			probes[i].stale, probes[i].err = askMount(m.Mountpoint)
+			probes[i].stale, probes[i].err = askMount(m.MountPoint)
 		})
 	}
 	asking.Wait()

@@ -194,7 +194,7 @@ func pagesFinding(limit int) finding {
 // isFusectl tells whether the control file system is mounted.
 func isFusectl() bool {
 	m, err := mountpoint.At("/sys/fs/fuse/connections")
-	return err == nil && m != nil && m.FSType == "fusectl"
+	return err == nil && m != nil && m.FsType == "fusectl"
 }
 
 func controlFinding(mounted bool) finding {

@@ -20,6 +20,7 @@ import (
 
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/sanity/pace"
+	"millrace.io/millrace/sanity/rootstat"
 )
 
 // fileServer serves the rig's source with Go's file server.
@@ -324,6 +325,7 @@ func TestServerDiesUnseen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = held.Close() }()
+	roots := rootstat.Watch(t, r.dir)
 	last := 0
 	for range 4 {
 		var pid int
@@ -350,6 +352,7 @@ func TestServerDiesUnseen(t *testing.T) {
 	if !strings.Contains(p.err.String(), "died and is replaced") {
 		t.Errorf("the log says nothing: %s", p.err)
 	}
+	roots.End()
 	_ = held.Close()
 	r.ok("unmount", r.dir)
 	if code := p.exit(); code != 0 {
@@ -412,6 +415,7 @@ func TestSourceGoesDownAndComesBack(t *testing.T) {
 	defer server.Close()
 	r.mountBackground(server.URL+"/", "--timeout", "1s")
 	r.same("cached", cached)
+	roots := rootstat.Watch(t, r.dir)
 	down.Store(true)
 	r.same("cached", cached)
 	begun := time.Now()
@@ -423,6 +427,7 @@ func TestSourceGoesDownAndComesBack(t *testing.T) {
 	}
 	down.Store(false)
 	r.same("other", other)
+	roots.End()
 	r.ok("unmount", r.dir)
 }
 

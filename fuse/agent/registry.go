@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/moby/sys/mountinfo"
+	mount "k8s.io/mount-utils"
 
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/fuse/socket"
@@ -233,13 +233,13 @@ func alive(pid int) bool {
 // mountedDirs are the directories with a millrace mount in this mount namespace, live or
 // not. It reads the kernel's table and asks no file system.
 func mountedDirs() (map[string]bool, error) {
-	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter(mountpoint.FSType))
+	infos, err := mountpoint.Table(func(m *mount.MountInfo) bool { return m.FsType == mountpoint.FSType })
 	if err != nil {
 		return nil, err
 	}
 	dirs := make(map[string]bool, len(infos))
 	for _, m := range infos {
-		dirs[m.Mountpoint] = true
+		dirs[m.MountPoint] = true
 	}
 	return dirs, nil
 }

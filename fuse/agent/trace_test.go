@@ -22,6 +22,7 @@ import (
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/fuse"
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // newMountedWorld is a world with a real mount.
@@ -71,7 +72,7 @@ func newMountedWorld(t *testing.T, files map[string]int) *world {
 // read has another process read a file.
 func read(t *testing.T, path string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(30*time.Second))
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "dd", "if="+path, "of=/dev/null", "bs=64K").CombinedOutput(); err != nil {
 		t.Fatalf("reading %s: %v: %s", path, err, out)
@@ -82,7 +83,7 @@ func read(t *testing.T, path string) {
 func TestCurlTraces(t *testing.T) {
 	w := newMountedWorld(t, map[string]int{"d/a b": 100_000, "other": 10})
 	path := filepath.Join(w.dir, "d/a b")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(30*time.Second))
 	defer cancel()
 	query := url.Values{"path": {filepath.Join(w.dir, "d")}, "op": {"open,read"}}
 	cmd := exec.CommandContext(ctx, "curl", "-sSN", "-D", "-", "--unix-socket", w.socket, "http://x/v1/trace?"+query.Encode())

@@ -39,7 +39,7 @@ func Unmount(dir string, force bool) error {
 	if !force || !errors.Is(err, ErrBusy) {
 		return err
 	}
-	if strings.HasPrefix(m.FSType, "fuse") {
+	if strings.HasPrefix(m.FsType, "fuse") {
 		Abort(m.Minor)
 	}
 	return Detach(abs, Abruptly)

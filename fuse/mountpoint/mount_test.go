@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestAttachAndDetach: a mount that nobody serves is found without asking it, is stale once its device is closed, and
@@ -131,7 +133,7 @@ func TestAbort(t *testing.T) {
 		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(pace.Limit(30 * time.Second)):
 		t.Error("the request still waits")
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+	mount "k8s.io/mount-utils"
 )
 
 // FSType is the type of the mounts in mountinfo; PRUNEFS of updatedb takes it too.
@@ -27,12 +27,12 @@ func Of(path string) (dir, fstype, source string, err error) {
 	if err != nil {
 		return "", "", "", err
 	}
-	mounts, err := mountinfo.GetMounts(nil)
+	mounts, err := Table(nil)
 	if err != nil {
-		return "", "", "", fmt.Errorf("reading mountinfo: %w", err)
+		return "", "", "", err
 	}
 	m := above(mounts, abs)
-	if m == nil || m.Mountpoint != abs {
+	if m == nil || m.MountPoint != abs {
 		resolved, err := filepath.EvalSymlinks(abs)
 		if err != nil {
 			return "", "", "", err
@@ -42,18 +42,19 @@ func Of(path string) (dir, fstype, source string, err error) {
 	if m == nil {
 		return "", "", "", fmt.Errorf("%s is in no mount", path)
 	}
-	return m.Mountpoint, m.FSType, m.Source, nil
+	return m.MountPoint, m.FsType, m.Source, nil
 }
 
 // above is the mount with the longest mount point that path is in or at; of several
 // at the same place the last, which covers the others.
-func above(mounts []*mountinfo.Info, path string) *mountinfo.Info {
-	var best *mountinfo.Info
-	for _, m := range mounts {
-		if !within(path, m.Mountpoint) {
+func above(mounts []mount.MountInfo, path string) *mount.MountInfo {
+	var best *mount.MountInfo
+	for i := range mounts {
+		m := &mounts[i]
+		if !within(path, m.MountPoint) {
 			continue
 		}
-		if best == nil || len(m.Mountpoint) >= len(best.Mountpoint) {
+		if best == nil || len(m.MountPoint) >= len(best.MountPoint) {
 			best = m
 		}
 	}
@@ -68,19 +69,26 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// At is the mount whose mount point is the directory, nil where there is none.
-func At(dir string) (*mountinfo.Info, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
-	if err != nil {
-		return nil, fmt.Errorf("reading mountinfo: %w", err)
-	}
-	if len(mounts) == 0 {
-		return nil, nil
-	}
-	return mounts[len(mounts)-1], nil
+// Layers are the mounts whose mount point is the directory, the lowest first.
+func Layers(dir string) ([]mount.MountInfo, error) {
+	return Table(func(m *mount.MountInfo) bool { return m.MountPoint == dir })
 }
 
-// IsStale tells whether the directory is a FUSE mount whose server is gone. It asks the server
+// Below are the mounts at the directory and below it.
+func Below(dir string) ([]mount.MountInfo, error) {
+	return Table(func(m *mount.MountInfo) bool { return within(m.MountPoint, dir) })
+}
+
+// At is the uppermost of the Layers of the directory, nil where there is none.
+func At(dir string) (*mount.MountInfo, error) {
+	mounts, err := Layers(dir)
+	if err != nil || len(mounts) == 0 {
+		return nil, err
+	}
+	return &mounts[len(mounts)-1], nil
+}
+
+// IsStale reports whether the directory is a FUSE mount whose server is gone, by what kubelet calls corrupted. It asks the server
 // past the kernel's caches, in a goroutine that stays behind where the server does not
 // answer within five seconds; that is an error.
 func IsStale(dir string) (bool, error) {
@@ -89,23 +97,39 @@ func IsStale(dir string) (bool, error) {
 		return false, err
 	}
 	m, err := At(abs)
-	if err != nil || m == nil || !strings.HasPrefix(m.FSType, "fuse") {
+	if err != nil || m == nil || !strings.HasPrefix(m.FsType, "fuse") {
 		return false, err
 	}
 	answer := make(chan error, 1)
 	go func() {
-		var st unix.Statx_t
-		answer <- unix.Statx(unix.AT_FDCWD, abs, unix.AT_STATX_FORCE_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
+		err := ask(abs)
+		if errors.Is(err, unix.ECONNABORTED) {
+			// The connection ended under the question.
+			err = ask(abs)
+		}
+		answer <- err
 	}()
 	select {
 	case err := <-answer:
-		if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) {
-			return true, nil
-		}
-		return false, err
+		return corrupted(err)
 	case <-time.After(probeTime):
 		return false, fmt.Errorf("%s does not answer within %s", dir, probeTime)
 	}
+}
+
+// ask asks the server of a mount for its root, past the kernel's caches.
+func ask(dir string) error {
+	var st unix.Statx_t
+	return unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
+}
+
+// corrupted judges what the root of a FUSE mount was answered with as kubelet does, but for EACCES: the kernel says that of
+// another user's mount, which may be well and must not be taken away.
+func corrupted(err error) (bool, error) {
+	if mount.IsCorruptedMnt(err) && !errors.Is(err, unix.EACCES) {
+		return true, nil
+	}
+	return false, err
 }
 
 // Path is the absolute path of a directory without symbolic links. The directory

@@ -3,15 +3,15 @@ package mountpoint
 import (
 	"testing"
 
-	"github.com/moby/sys/mountinfo"
+	mount "k8s.io/mount-utils"
 )
 
 func TestMountAbove(t *testing.T) {
-	mounts := []*mountinfo.Info{
-		{Mountpoint: "/", FSType: "ext4"},
-		{Mountpoint: "/data", FSType: "fuse.old"},
-		{Mountpoint: "/data", FSType: FSType},
-		{Mountpoint: "/data/sub", FSType: "tmpfs"},
+	mounts := []mount.MountInfo{
+		{MountPoint: "/", FsType: "ext4"},
+		{MountPoint: "/data", FsType: "fuse.old"},
+		{MountPoint: "/data", FsType: FSType},
+		{MountPoint: "/data/sub", FsType: "tmpfs"},
 	}
 	for path, want := range map[string]string{
 		"/":            "ext4",
@@ -22,7 +22,7 @@ func TestMountAbove(t *testing.T) {
 		"/data/sub/z":  "tmpfs",
 		"/data/subway": FSType,
 	} {
-		if m := above(mounts, path); m == nil || m.FSType != want {
+		if m := above(mounts, path); m == nil || m.FsType != want {
 			t.Errorf("%s: %+v, want %s", path, m, want)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/sanity/pace"
 )
 
 func listenOn(t *testing.T, path string) net.Listener {
@@ -116,7 +118,7 @@ func TestSocketPathsLongerThanSockaddr(t *testing.T) {
 				_ = c.Close()
 			}
 		}()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(30*time.Second))
 		c, err := Dial(ctx, path)
 		cancel()
 		if err != nil {

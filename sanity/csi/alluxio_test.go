@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/rootstat"
 )
 
 // TestAlluxioVolume stages a volume whose source is a real cluster, and takes away one after the other what serves it.
 func TestAlluxioVolume(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	old := time.Now().Add(-time.Hour)
 	for _, name := range []string{"source/file", "source/sub/other"} {
@@ -27,6 +29,7 @@ func TestAlluxioVolume(t *testing.T) {
 		n.must("read", n.read(n.target("a", pod)))
 	}
 
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod-1"), n.target("a", "pod-2"))
 	n.serving.Kill()
 	n.startAgent()
 	n.must("read after the agent was killed", n.read(n.target("a", "pod-1")))
@@ -38,6 +41,7 @@ func TestAlluxioVolume(t *testing.T) {
 	n.must("read without anybody of Alluxio", n.read(n.target("a", "pod-1")))
 	n.must("start the servers again", c.Restore(t.Context()))
 	n.must("read from the servers again", n.read(n.target("a", "pod-2")))
+	watcher.End()
 
 	for _, pod := range []string{"pod-1", "pod-2"} {
 		n.must("unpublish", n.unpublish(t.Context(), "a", pod))

@@ -201,6 +201,7 @@ func TestSecretsStayHome(t *testing.T) {
 
 // TestStop: a plugin that is asked to stop leaves every mount in place, and ends.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -208,7 +209,7 @@ func TestStop(t *testing.T) {
 	n.must("asking the plugin to stop", syscall.Kill(n.plugin.Pid(), syscall.SIGTERM))
 	select {
 	case <-n.plugin.Ended():
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience()):
 		t.Fatal("the plugin does not stop")
 	}
 	n.must("reading", n.read(n.target("a", "pod")))

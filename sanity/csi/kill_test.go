@@ -19,6 +19,8 @@ import (
 
 	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
+	"millrace.io/millrace/sanity/rootstat"
 )
 
 // startBoth starts both halves and returns when volumes can be staged.
@@ -35,7 +37,7 @@ func (n *node) stopPlugin() { n.plugin.Kill() }
 // takeDown unpublishes and unstages, however often it takes.
 func (n *node) takeDown(id string, pods ...string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience())
 	defer cancel()
 	for _, pod := range pods {
 		n.must("unpublishing", insist(ctx, func(ctx context.Context) error { return n.unpublish(ctx, id, pod) }))
@@ -49,6 +51,7 @@ func (n *node) takeDown(id string, pods ...string) {
 // TestPluginKilled: what was published reads on without a node plugin, and the next one takes it back, with open
 // files, and takes it down.
 func TestPluginKilled(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -58,6 +61,7 @@ func TestPluginKilled(t *testing.T) {
 	n.must("opening", err)
 	defer func() { _ = open.Close() }()
 
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod"))
 	n.stopPlugin()
 	n.must("reading without a plugin", n.read(n.target("a", "pod")))
 	n.startPlugin()
@@ -76,12 +80,14 @@ func TestPluginKilled(t *testing.T) {
 		t.Error("an open file:", err)
 	}
 	_ = open.Close()
+	watcher.End()
 	n.takeDown("a", "pod", "pod-2")
 }
 
 // TestBothKilled: every published path that is still there reads again, in a single layer, and the others are
 // forgotten.
 func TestBothKilled(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	volumes := []string{"a", "b", "c"}
@@ -111,6 +117,8 @@ func TestBothKilled(t *testing.T) {
 	begin := time.Now()
 	n.startPlugin()
 	n.waitReady()
+	// With both gone nobody has the connections, and no mount can be well until the next two have made them anew.
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod-1"), n.target("b", "pod-2"))
 	for _, id := range volumes {
 		for _, pod := range []string{"pod-1", "pod-2"} {
 			if id == "c" && pod == "pod-2" {
@@ -126,6 +134,10 @@ func TestBothKilled(t *testing.T) {
 		}
 	}
 	t.Log("all read again after", time.Since(begin))
+	n.stopPlugin()
+	n.startPlugin()
+	n.waitReady()
+	watcher.End()
 	if _, err := os.Lstat(n.target("c", "pod-2")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a target that had gone is there again")
 	}
@@ -136,10 +148,12 @@ func TestBothKilled(t *testing.T) {
 
 // TestAgentGoneForGood: calls end in bounded time and right without an agent.
 func TestAgentGoneForGood(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
 	n.must("publishing", n.publish(t.Context(), "a", "pod"))
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod"))
 	n.serving.Kill()
 	n.eventually("the volume is abnormal", func(ctx context.Context) error { return n.abnormal(ctx, "a") })
 	resp, err := n.client().NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "a", VolumePath: n.target("a", "pod")})
@@ -147,12 +161,11 @@ func TestAgentGoneForGood(t *testing.T) {
 	if len(resp.GetUsage()) != 2 || len(resp.ProtoReflect().GetUnknown()) == 0 {
 		t.Errorf("stats without an agent: %v", resp)
 	}
+	watcher.End()
 	begin := time.Now()
 	n.must("unpublishing", n.unpublish(t.Context(), "a", "pod"))
 	n.must("unstaging", n.unstage(t.Context(), "a"))
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Error("taking a volume down without an agent took", took)
-	}
+	pace.Within(t, "taking a volume down without an agent", time.Since(begin), 5*time.Second)
 }
 
 // abnormal is an error while the driver says that all is well with the volume.
@@ -166,6 +179,7 @@ func (n *node) abnormal(ctx context.Context, id string) error {
 
 // TestOrphan: a session and a mount that no record knows are ended.
 func TestOrphan(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "kept"))
@@ -196,6 +210,7 @@ func TestOrphan(t *testing.T) {
 
 // TestAbortedConnection: a connection that somebody aborted is mounted anew, and published again.
 func TestAbortedConnection(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -211,6 +226,7 @@ func TestAbortedConnection(t *testing.T) {
 // TestStateOfAnotherBuild: a state that the next agent cannot read is refused, and the volume is mounted anew and published
 // again, as if both processes had gone.
 func TestStateOfAnotherBuild(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startBoth()
 	n.must("staging", n.stage(t.Context(), "a"))
@@ -246,11 +262,12 @@ func TestStateOfAnotherBuild(t *testing.T) {
 // TestPluginKilledUnderWork: the plugin is killed again and again while volumes come and go. Every call ends
 // right, and nothing is left.
 func TestPluginKilledUnderWork(t *testing.T) {
+	t.Parallel()
 	const volumes, period = 20, 200 * time.Millisecond
 	n := newNode(t)
 	n.startBoth()
-	total := soak(t, 4*time.Second)
-	ctx, cancel := context.WithTimeout(t.Context(), total+2*patience)
+	total := soak(t, 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), total+2*patience())
 	defer cancel()
 	until := time.Now().Add(total)
 	var workers sync.WaitGroup

@@ -8,13 +8,12 @@ package csi_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/moby/sys/mountinfo"
 
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/sanity/session"
@@ -27,7 +26,8 @@ var base, bin, otherBin, sanityBin string
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
-	if !mountpoint.HasSysAdmin() {
+	flag.Parse()
+	if testing.Short() || !mountpoint.HasSysAdmin() {
 		return m.Run() // each test says why it is skipped
 	}
 	var err error
@@ -75,11 +75,11 @@ func build() error {
 
 // leftoverMounts unmounts and names what is mounted below the directory of the tests.
 func leftoverMounts() []string {
-	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(base))
+	mounts, _ := mountpoint.Below(base)
 	var left []string
 	for _, m := range mounts {
-		left = append(left, m.Mountpoint)
-		_ = mountpoint.Detach(m.Mountpoint, mountpoint.Abruptly)
+		left = append(left, m.MountPoint)
+		_ = mountpoint.Detach(m.MountPoint, mountpoint.Abruptly)
 	}
 	return left
 }

@@ -17,6 +17,7 @@ import (
 
 // TestRegistration does what kubelet's plugin watcher does with a socket that it finds.
 func TestRegistration(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startPlugin()
 	conn, err := grpc.NewClient("unix://"+n.at("registration/"+driver.Name+"-reg.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -41,6 +42,7 @@ func TestRegistration(t *testing.T) {
 
 // TestHealth: alive without an agent, ready with one.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.startPlugin()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

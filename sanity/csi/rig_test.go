@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"github.com/moby/sys/mountinfo"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -31,12 +30,13 @@ import (
 	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/fuse/socket"
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 	"millrace.io/millrace/sanity/session"
 )
 
 // patience bounds everything that a test waits for.
-const patience = 30 * time.Second
+func patience() time.Duration { return pace.Limit(30 * time.Second) }
 
 // node is a node with its kubelet: paths, a source, and the two halves of the program.
 type node struct {
@@ -66,6 +66,9 @@ func (n *node) csiSocket() string { return n.at("state/csi.sock") }
 // newNode makes a node on which nothing runs yet. At the end of the test it has to be clean.
 func newNode(t *testing.T) *node {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the program and mounts with it: make test")
+	}
 	if !mountpoint.HasSysAdmin() {
 		t.Skip("needs root: mount(2)")
 	}
@@ -113,10 +116,10 @@ func (n *node) close() {
 	if n.source != nil {
 		_ = n.source.Close()
 	}
-	mounts, _ := mountinfo.GetMounts(mountinfo.PrefixFilter(n.dir))
+	mounts, _ := mountpoint.Below(n.dir)
 	for _, m := range mounts {
-		n.t.Errorf("still mounted: %s %s", m.Mountpoint, m.FSType)
-		_ = mountpoint.Detach(m.Mountpoint, mountpoint.Abruptly)
+		n.t.Errorf("still mounted: %s %s", m.MountPoint, m.FsType)
+		_ = mountpoint.Detach(m.MountPoint, mountpoint.Abruptly)
 	}
 	if n.t.Failed() {
 		n.t.Log(n.log.String())
@@ -209,7 +212,7 @@ func (n *node) waitReady() {
 // eventually tries until it works.
 func (n *node) eventually(what string, try func(context.Context) error) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience())
 	defer cancel()
 	if err := retry(ctx, try); err != nil {
 		n.t.Fatalf("%s: %v", what, err)
@@ -317,8 +320,8 @@ func (n *node) read(dir string) error {
 			return fmt.Errorf("%s: %d bytes that are not the source's", dir, len(r.data))
 		}
 		return r.err
-	case <-time.After(patience):
-		return fmt.Errorf("reading in %s takes more than %s", dir, patience)
+	case <-time.After(patience()):
+		return fmt.Errorf("reading in %s takes more than %s", dir, patience())
 	}
 }
 
@@ -334,7 +337,7 @@ func (n *node) logged(text string) func(context.Context) error {
 
 // layersAt is how many mounts lie on the path.
 func layersAt(path string) int {
-	mounts, _ := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	mounts, _ := mountpoint.Layers(path)
 	return len(mounts)
 }
 

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // boot is the machine's first process.
@@ -43,13 +44,13 @@ func dropMounts(work string) error {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return err
 	}
-	mounts, err := mountinfo.GetMounts(nil)
+	mounts, err := mountpoint.Table(nil)
 	if err != nil {
 		return err
 	}
 	slices.Reverse(mounts)
 	for _, m := range mounts {
-		at := m.Mountpoint
+		at := m.MountPoint
 		if at == "/" || at == "/dev" || at == "/dev/pts" || strings.HasPrefix(work+"/", at+"/") {
 			continue
 		}

@@ -10,6 +10,7 @@ package onemachine_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,7 +29,8 @@ func TestMain(m *testing.M) {
 
 // buildAndRun builds the program as `make build` does, runs the tests and removes it.
 func buildAndRun(m *testing.M) int {
-	if why := session.CanMount(); why != "" {
+	flag.Parse()
+	if testing.Short() || session.CanMount() != "" {
 		return m.Run() // each test says why it is skipped
 	}
 	dir, err := os.MkdirTemp("", "millrace-onemachine-")

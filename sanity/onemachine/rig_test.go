@@ -17,8 +17,8 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// commandLimit bounds each command that reads from a mount.
-const commandLimit = 2 * time.Minute
+// commandLimit bounds each command that reads from a mount, generously.
+const commandLimit = 5 * time.Minute
 
 // rig is a served and mounted tree.
 type rig struct {
@@ -34,9 +34,7 @@ type rig struct {
 // newRig serves the source and mounts it; more flags are given to the program.
 func newRig(t *testing.T, source string, flags ...string) *rig {
 	t.Helper()
-	if why := session.CanMount(); why != "" {
-		t.Skip(why)
-	}
+	needsMount(t)
 	r := &rig{t: t, session: session.New(t.Context()), dir: filepath.Join(t.TempDir(), "mnt")}
 	t.Cleanup(r.session.Close)
 	var err error
@@ -94,6 +92,17 @@ func (r *rig) try(dir string, limit time.Duration, name string, args ...string) 
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	out, err := session.RunCmd(ctx, cmd)
 	return out.Stdout, err
+}
+
+// needsMount skips the test where the program is not built or cannot mount.
+func needsMount(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the program and mounts with it: make test")
+	}
+	if why := session.CanMount(); why != "" {
+		t.Skip(why)
+	}
 }
 
 // needs skips the test where the program is not installed.

@@ -13,6 +13,8 @@ import (
 
 // TestNames reads files and directories whose names mean something to a shell, a URL or HTML.
 func TestNames(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	source := t.TempDir()
 	names := []string{
 		"a b", " leading", "trailing ", "100%", "%41", "%2F", "%zz", "ünïcødé", "日本語.txt", "🦀", "e\u0301 and \u00e9",
@@ -49,6 +51,8 @@ func TestNames(t *testing.T) {
 
 // TestManyFiles lists a directory of 100,000 files.
 func TestManyFiles(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	const count = 100_000
 	source := memoryDir(t)
 	if err := os.Mkdir(filepath.Join(source, "many"), 0o755); err != nil {
@@ -113,6 +117,8 @@ func memoryDir(t *testing.T) string {
 // TestOverFourGiB reads both ends of a sparse file whose size needs more than 32 bits, without the
 // middle being asked for.
 func TestOverFourGiB(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	const size = 4<<30 + 5<<20 + 7
 	source := t.TempDir()
 	head, tail := random(1, 1<<20), random(2, 1<<20)
@@ -157,6 +163,8 @@ func TestOverFourGiB(t *testing.T) {
 
 // TestDeepTree reads a file below many directories.
 func TestDeepTree(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	source := t.TempDir()
 	deep := strings.Repeat("directory with a name/", 100) + "file"
 	write(t, source, deep, []byte("at the bottom"))

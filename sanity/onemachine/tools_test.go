@@ -30,6 +30,8 @@ func toolsTree(t *testing.T) string {
 // TestTools reads a mounted tree with each tool, once cold and once warm, and the second time without a
 // byte from the source.
 func TestTools(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	source := toolsTree(t)
 	for _, tool := range []struct {
 		name string
@@ -120,6 +122,8 @@ with open(sys.argv[1], "rb") as src, open(sys.argv[2], "wb") as dst:
 
 // TestMappedAndSent reads by mmap and by sendfile, cold and warm.
 func TestMappedAndSent(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	needs(t, "python3")
 	source := t.TempDir()
 	write(t, source, "map.bin", random(1, 17<<20+5))
@@ -147,9 +151,8 @@ func TestMappedAndSent(t *testing.T) {
 
 // TestRunFromTheMount runs programs that are in the mount.
 func TestRunFromTheMount(t *testing.T) {
-	if bin == "" {
-		newRig(t, t.TempDir()) // says why it cannot
-	}
+	needsMount(t)
+	t.Parallel()
 	source := t.TempDir()
 	content, err := os.ReadFile(bin)
 	if err != nil {
@@ -172,9 +175,7 @@ func TestRunFromTheMount(t *testing.T) {
 // TestGitClone clones a bare repository that is in the mount.
 func TestGitClone(t *testing.T) {
 	needs(t, "git")
-	if bin == "" {
-		newRig(t, t.TempDir()) // says why it cannot
-	}
+	needsMount(t)
 	for name, value := range map[string]string{
 		"GIT_CONFIG_GLOBAL": os.DevNull, "GIT_CONFIG_SYSTEM": os.DevNull,
 		"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.com",

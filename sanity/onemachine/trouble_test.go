@@ -10,12 +10,19 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/mountpoint"
+	"millrace.io/millrace/sanity/pace"
+	"millrace.io/millrace/sanity/rootstat"
 	"millrace.io/millrace/sanity/session"
 )
 
 // TestSourceGoesAndComesBack: what is cached reads on while the source is down, the rest fails in time, and
 // reads work again when it is back, all on one mount.
 func TestSourceGoesAndComesBack(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	const patience = 2 * time.Second
 	source := t.TempDir()
 	cached, fresh := random(1, 5<<20+1), random(2, 3<<20+1)
@@ -32,6 +39,7 @@ func TestSourceGoesAndComesBack(t *testing.T) {
 	if err := same("cached.bin", cached); err != nil {
 		t.Fatal(err)
 	}
+	roots := rootstat.Watch(t, r.dir)
 	if err := r.server.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,14 +51,12 @@ func TestSourceGoesAndComesBack(t *testing.T) {
 	if err := same("fresh.bin", fresh); !errors.Is(err, syscall.EIO) {
 		t.Errorf("not cached, the source down: %v, not EIO", err)
 	}
-	// The lookup and the read may each wait, and the machine may be busy.
-	if took := time.Since(begin); took > 2*patience+5*time.Second {
-		t.Errorf("the error took %v, the deadline is %v", took, patience)
-	}
+	// The lookup and the read may each wait.
+	pace.Within(t, "the error without a source", time.Since(begin), 2*patience+5*time.Second)
 	if _, err := r.server.Start(r.addr); err != nil {
 		t.Fatal(err)
 	}
-	end := time.Now().Add(15 * time.Second)
+	end := time.Now().Add(pace.Limit(15 * time.Second))
 	err := same("fresh.bin", fresh)
 	for err != nil && time.Now().Before(end) {
 		time.Sleep(100 * time.Millisecond)
@@ -62,12 +68,15 @@ func TestSourceGoesAndComesBack(t *testing.T) {
 	if err := same("cached.bin", cached); err != nil {
 		t.Errorf("cached, the source back: %v", err)
 	}
+	roots.End()
 	r.unmount()
 }
 
 // TestKilledAndMountedAgain: after kill -9 the stale mount is replaced, and what was cached is not asked
 // for again.
 func TestKilledAndMountedAgain(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	source := t.TempDir()
 	content := random(3, 20<<20+11)
 	write(t, source, "a.bin", content)
@@ -97,6 +106,8 @@ func TestKilledAndMountedAgain(t *testing.T) {
 
 // TestUnmountInUse is refused with a sentence, and done with --force.
 func TestUnmountInUse(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
 	source := t.TempDir()
 	write(t, source, "a.bin", random(4, 1<<20))
 	r := newRig(t, source)
@@ -122,4 +133,46 @@ func TestUnmountInUse(t *testing.T) {
 	if session.Mounted(r.dir) {
 		t.Error("still mounted after --force")
 	}
+}
+
+// TestTierFullAndUnwritable: with no room for another block, and where nothing may be written, files are read from the source
+// and the mount stays well.
+func TestTierFullAndUnwritable(t *testing.T) {
+	needsMount(t)
+	t.Parallel()
+	if !mountpoint.HasSysAdmin() {
+		t.Skip("needs root: it mounts a small file system for the tier")
+	}
+	source, tier := t.TempDir(), t.TempDir()
+	files := map[string][]byte{"a.bin": random(5, 6<<20), "b.bin": random(6, 24<<20+5), "c.bin": random(7, 6<<20+1)}
+	for name, content := range files {
+		write(t, source, name, content)
+	}
+	if err := unix.Mount("tier", tier, "tmpfs", 0, "size=16m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mountpoint.Detach(tier, mountpoint.Lazily) })
+	r := newRig(t, source, "--tier-dir", tier, "--quota", "12Mi")
+	// What else is on the file system leaves the tier no room to grow to its quota.
+	if err := os.WriteFile(filepath.Join(tier, "foreign"), random(8, 9<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	roots := rootstat.Watch(t, r.dir)
+	same := func(name string) {
+		t.Helper()
+		got, err := readFile(t, filepath.Join(r.dir, name))
+		if err != nil || !bytes.Equal(got, files[name]) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+	}
+	same("a.bin")
+	same("b.bin")
+	// Files that are open keep a tier from becoming read-only; its directory is one from here on.
+	if err := unix.Mount("unwritable", tier, "tmpfs", unix.MS_RDONLY, "size=4k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mountpoint.Detach(tier, mountpoint.Lazily) })
+	same("c.bin")
+	roots.End()
+	r.unmount()
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 )
 
@@ -162,9 +163,10 @@ func TestLimits(t *testing.T) {
 			wg.Wait()
 			took := time.Since(begin)
 			// Early is a broken limit; late is a busy machine, within reason.
-			if took < tc.want*9/10 || took > tc.want*3 {
+			if took < tc.want*9/10 {
 				t.Errorf("took %v, the limit makes it %v", took, tc.want)
 			}
+			pace.Within(t, "a transfer under a limit", took, tc.want*3)
 		})
 	}
 }
@@ -174,7 +176,7 @@ func TestStopAndStartOnTheSameAddress(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(30*time.Second))
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/f", http.NoBody)
 	if resp, err := http.DefaultClient.Do(req); err == nil {

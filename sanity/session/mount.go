@@ -10,8 +10,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // CanMount says why this process cannot mount a FUSE file system, "" when it can.
@@ -31,7 +32,7 @@ func CanMount() string {
 // Mounted says whether something is mounted on the directory itself. It asks mountinfo, not
 // the mount, which may hang.
 func Mounted(dir string) bool {
-	found, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
+	found, err := mountpoint.Layers(dir)
 	return err == nil && len(found) > 0
 }
 
@@ -96,18 +97,11 @@ func PidsWithArgument(arg string) []int {
 // FileSystem names the type of the file system that holds the path: "tmpfs", "ext4" and the
 // like.
 func FileSystem(path string) string {
-	above, err := mountinfo.GetMounts(mountinfo.ParentsFilter(path))
-	if err != nil || len(above) == 0 {
+	_, fstype, _, err := mountpoint.Of(path)
+	if err != nil {
 		return "an unknown file system"
 	}
-	// The longest mountpoint holds the path; of several on it, the last one.
-	best := above[0]
-	for _, m := range above[1:] {
-		if len(m.Mountpoint) >= len(best.Mountpoint) {
-			best = m
-		}
-	}
-	return best.FSType
+	return fstype
 }
 
 // DropPageCache has the kernel forget the file contents that it holds in memory, those of tmpfs
