@@ -1,4 +1,4 @@
-// Package deploy knows the images that an installation runs where nobody names others: those of the chart's defaults.
+// Package deploy knows the images that an installation runs where no others are named: those of the chart's defaults.
 package deploy
 
 import (

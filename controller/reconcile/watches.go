@@ -78,7 +78,7 @@ func slimPod(in any) (any, error) {
 	return slim, nil
 }
 
-// slimContainers keeps of containers what tells whether they run, and why not.
+// slimContainers keeps the fields of containers that say if they run, and why not.
 func slimContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	slim := make([]corev1.ContainerStatus, len(all))
 	for i := range all {

@@ -1,7 +1,7 @@
 // Package trouble says in a sentence why the pods of a StatefulSet do not run, in Kubernetes' own words.
 //
 // It looks at what others have written: the scheduler and kubelet into the status of pods, and, where a status says nothing, the
-// StatefulSet's controller and kubelet into Events. It asks nobody. What a sentence says does not change while the trouble is the same: it
+// StatefulSet's controller and kubelet into Events. It asks nothing. What a sentence says does not change while the trouble is the same: it
 // counts no restarts, and a pause before the next try says what the last try said.
 package trouble
 

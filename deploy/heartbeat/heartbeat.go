@@ -1,4 +1,4 @@
-// Package heartbeat has long steps say that they go on, so that nobody wonders whether they hang.
+// Package heartbeat has long steps say that they go on, instead of seeming to hang.
 package heartbeat
 
 import (
