@@ -32,7 +32,7 @@ build: ## bin/millrace, and millrace-controller and millrace-gateway beside it
 PROGRESS := sanity/progress.sh
 
 # What is prepared, by need. Each is quick where it was done before, and what a machine cannot have is said.
-.PHONY: packages-test packages-bench packages-alluxio jars control-plane helm runner
+.PHONY: packages-test packages-bench packages-alluxio jars control-plane helm runner python
 packages-test packages-bench packages-alluxio: packages-%:
 	@sanity/setup.sh $*
 jars: packages-alluxio
@@ -41,12 +41,18 @@ control-plane:
 	@$(PROGRESS) 'building etcd and a Kubernetes control plane, once' '6 min' -- $(GO) run ./sanity/apiserver -prepare
 helm:
 	@$(PROGRESS) 'building helm' '90 s' -- bash -c '$(HELM) version >/dev/null'
+# What the Python examples import, into the user's cache. Without it they are parsed and not run, which their test says.
+python: packages-test
+	@dir=$${XDG_CACHE_HOME:-$$HOME/.cache}/millrace/python; wanted=deploy/examples/safetensors/requirements.txt; \
+	cmp -s "$$wanted" "$$dir/requirements.txt" || { $(PROGRESS) 'installing what the Python examples import' '30 s' -- \
+		env PIP_ROOT_USER_ACTION=ignore python3 -m pip install -q --upgrade --disable-pip-version-check --target "$$dir" -r "$$wanted" && cp "$$wanted" "$$dir/"; } || \
+		echo 'setup: the safetensors example is parsed and not run'
 runner:
 	@$(PROGRESS) 'building the test runner' '20 s' -- $(GO) build -modfile=.tools/go.mod -o bin/ gotest.tools/gotestsum
 	@$(PROGRESS) 'building the ring' '5 s' -- $(GO) build -o bin/ ./sanity/ring
 
 .PHONY: setup
-setup: packages-test runner jars control-plane helm ## prepare all that make test uses: packages (root), jars, a control plane, helm
+setup: packages-test runner jars control-plane helm python ## prepare all that make test uses: packages (root), jars, a control plane, helm
 
 # RING runs tests by bin/gotestsum, never silent for long: $(call RING,target,needs,takes,flags) gotestsum's flags -- go test's.
 RING = bin/ring -name '$(1)' -needs '$(2)' -takes '$(3)' $(4) bin/gotestsum --jsonfile EVENTS
@@ -112,6 +118,26 @@ PLATFORMS ?= linux/amd64,linux/arm64
 image: ## the container image for PLATFORMS (linux/amd64,linux/arm64), without a daemon, into bin/image
 	@$(PROGRESS) 'building what builds the image' '20 s' -- $(GO) build -o bin/image-builder ./deploy/image
 	@bin/image-builder -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
+
+# What is released: make release VERSION=v0.2.0 SIGNING_KEY=key; ALLOW_DIRTY=1 tries it with changes that are not committed.
+VERSION ?=
+SIGNING_KEY ?=
+ALLOW_DIRTY ?=
+
+.PHONY: release
+release: ## VERSION's tarballs, images, chart, SBOMs, checksums, signed with SIGNING_KEY, into bin/release; no daemon
+	@$(PROGRESS) 'building what makes the release' '20 s' -- $(GO) build -o bin/releaser ./deploy/release
+	@bin/releaser -version '$(VERSION)' -signing-key '$(SIGNING_KEY)' $(if $(filter-out 0,$(ALLOW_DIRTY)),-allow-dirty) $(ARGS)
+
+.PHONY: release-check
+release-check: ## make VERSION's release in two other folders and compare them, bit for bit
+	@$(PROGRESS) 'building what makes the release' '20 s' -- $(GO) build -o bin/releaser ./deploy/release
+	@deploy/release/check.sh bin/releaser '$(or $(VERSION),v0.0.0)'
+
+.PHONY: vulncheck
+vulncheck: ## what the Go vulnerability database knows of the code that is reached; says NOT RUN where it cannot be asked
+	@$(PROGRESS) 'building govulncheck' '20 s' -- $(GO) build -modfile=.tools/release/go.mod -o bin/govulncheck golang.org/x/vuln/cmd/govulncheck
+	@$(PROGRESS) 'looking for known vulnerabilities' '2 min' -- deploy/release/vulncheck.sh bin/govulncheck ./...
 
 # How long `make soak` kills.
 SOAK ?= 60s
@@ -185,6 +211,7 @@ tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 	$(GO) -C .tools/protogen mod tidy -diff
 	$(GO) -C .tools/controllergen mod verify >/dev/null
 	$(GO) -C .tools/helm mod tidy -diff
+	$(GO) -C .tools/release mod tidy -diff
 
 .PHONY: check
 check: lint tidy-check ## lint, tidy-check and go vet

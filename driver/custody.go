@@ -26,6 +26,7 @@ const (
 
 // custody keeps the descriptors of the volumes' connections, so that they outlive the agent, and gives them to
 // the next agent.
+// D-034 says why.
 type custody struct {
 	agent *handover.Client
 	log   *slog.Logger

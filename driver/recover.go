@@ -54,6 +54,7 @@ func (d *Driver) keep(ctx context.Context) {
 
 // round gives the agent what this process holds and the agent does not serve, takes from the agent what the
 // records know and this process does not hold, makes anew what neither has, and ends what no record knows.
+// D-038 says why.
 func (d *Driver) round(ctx context.Context) error {
 	lost, err := d.custody.reattach(ctx)
 	errs := []error{err}

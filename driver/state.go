@@ -31,6 +31,7 @@ const (
 
 // record is all that is kept of a volume on this node. It is JSON in a file, so fields are added, and never
 // renamed or given another meaning.
+// D-040 says why.
 type record struct {
 	Phase phase `json:"phase"`
 	// Volume has the staging path in Dir, and the secrets.

@@ -43,4 +43,6 @@
 //
 // Errors become errno in one place, errno.go. The root's attributes and statfs are
 // answered from memory, whatever the source does.
+//
+// D-027, D-031, D-032 and D-033 say why.
 package fuse

@@ -19,6 +19,7 @@ const (
 // open in the other, and with EBUSY one that names another backing id. So the first open
 // chooses, the following ones take over its choice, and the mode changes only at zero. A
 // file that becomes wholly local while it is open in copy mode stays there until then.
+// D-028 says why.
 type ioState struct {
 	mode  ioMode
 	opens uint64

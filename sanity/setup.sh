@@ -17,6 +17,7 @@ test           | rsync      | rsync                | the rsync test
 test           | git        | git                  | the git clone test
 test           | jq         | jq                   | the examples that read JSON
 test bench     | python3    | python3              | the mmap and sendfile tests, the mmap case of make bench
+test           | pip3       | python3-pip          | running the safetensors example
 test bench     | nginx      | nginx                | the tests against nginx
 test e2e       | apache2    | apache2-bin          | the tests against Apache httpd
 test bench alluxio e2e | java | default-jre-headless | the tests and benchmarks against Alluxio

@@ -17,6 +17,7 @@ var errOther = errors.New("the source tells of the file differently than Alluxio
 // cold reads a span that no worker has: from the source, by this process and into a worker on the way; or by a worker
 // where this machine does not reach the source, or cannot tell that it has the version. Last come the workers that have it
 // and failed a moment ago. tried is what failed before.
+// D-053 says why.
 func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []error) (cacheclient.Data, error) {
 	f.c.count.misses.Add(1)
 	info, err := f.source(ctx)

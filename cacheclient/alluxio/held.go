@@ -25,6 +25,7 @@ const (
 var heldByAll atomic.Int64
 
 // held are the block files of this machine that are open, by block id.
+// D-049 says why.
 type held struct {
 	// mu guards the rest.
 	mu sync.Mutex

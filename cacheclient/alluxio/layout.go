@@ -16,6 +16,7 @@ import (
 // without a master.
 //
 // Alluxio gives a file that changed at the source a new id, so a block id never stands for two contents.
+// D-045 says why.
 type layout struct {
 	fileID, blockSize, size int64
 }

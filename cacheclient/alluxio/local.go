@@ -53,6 +53,7 @@ func (c *Client) localBlock(ctx context.Context, id, length int64) *blockFile {
 
 // localAt opens the block's file at one worker of this machine. A worker that does not answer may have died: its tier is
 // still there, and a file under the block's name is the block, because workers rename complete ones into place.
+// D-050 says why.
 func (c *Client) localAt(ctx context.Context, w *rpc.Worker, id, length int64) *blockFile {
 	dir := c.local.dir(w)
 	if w.Broken() && dir == "" {

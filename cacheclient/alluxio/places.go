@@ -155,7 +155,7 @@ func (c *Client) cachedAt(ctx context.Context, id int64) []*rpc.Worker {
 		}
 	}
 	workers := slices.Clone(known.workers)
-	rand.Shuffle(len(workers), func(i, j int) { workers[i], workers[j] = workers[j], workers[i] })
+	rand.Shuffle(len(workers), func(i, j int) { workers[i], workers[j] = workers[j], workers[i] }) //nolint:gosec // Load is spread.
 	slices.SortStableFunc(workers, func(a, b *rpc.Worker) int {
 		switch x, y := a.Broken(), b.Broken(); {
 		case x == y:

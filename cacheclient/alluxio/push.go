@@ -25,6 +25,7 @@ const (
 
 // push is a cold block on its way from the source to a worker of another machine, through this process. It reads what
 // readers of the block read, at their pace while they go through it, so that the source is read once.
+// D-046 says why.
 type push struct {
 	ended chan struct{}
 

@@ -11,6 +11,7 @@ const maxStreams = 4
 
 // streams are the reads from workers of one version that go on. All who have the version open share them: the kernel
 // sends the requests of several readers of one file, who share its pages, by any of their handles.
+// D-057 says why.
 type streams struct {
 	// users are who has the version open. It changes under Client.mu.
 	users atomic.Int32

@@ -1,4 +1,6 @@
 // Package backoff makes the pauses between attempts at what fails for a while: each is longer than the one before, up to a bound.
+//
+// D-010 says why.
 package backoff
 
 import (

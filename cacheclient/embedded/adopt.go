@@ -27,6 +27,7 @@ const (
 // adoption is the taking over of what an earlier process left on the tiers. It goes on in the background, so
 // that a process that starts can serve at once; an entry that is asked for meanwhile is looked for by its name. Until
 // it is over nothing is evicted, and what waits to be taken over counts by an estimate.
+// D-019 says why.
 type adoption struct {
 	// sized is closed when each level has its estimate, done when all is in the index.
 	sized, done chan struct{}

@@ -24,6 +24,7 @@ const (
 // attributes, about 40 MiB, and 16 MiB of listings.
 //
 // A Budget needs no closing: with its caches closed it holds nothing.
+// D-020 says why.
 type Budget struct {
 	// total is in blocks.
 	total int

@@ -33,4 +33,6 @@
 //
 // Locks: entry.admit, then Cache.mu, then entry.mu, then Budget.mu or Cache.gate. Nothing waits for the source
 // with a lock held.
+//
+// D-016, D-017 and D-023 say why.
 package embedded

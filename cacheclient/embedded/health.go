@@ -26,6 +26,7 @@ const (
 )
 
 // health is what the last requests told about the source.
+// D-024 says why.
 type health struct {
 	mu sync.Mutex
 	// The rest is guarded by mu.

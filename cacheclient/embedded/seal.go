@@ -18,6 +18,7 @@ import (
 //
 // It is 36 bytes behind the slots: the boot (16), the inode (8) and the time in nanoseconds (8), little
 // endian, and the CRC-32C of these and the header's CRC (4).
+// D-018 says why.
 const sealSize = 36
 
 // boot is the identity of the running kernel, zeros where it is not told, and then nothing is sealed.

@@ -22,6 +22,7 @@ const (
 // walks are those who go through a tree (ls -R, find, cp -r, tar): they list one directory after the other, and each
 // time wait for the source. Who lists a directory that comes next in a tree, below the last one or beside it, is on a
 // walk, and the directories that come next then are listed meanwhile.
+// D-026 says why.
 type walks struct {
 	// slots are the listings that nobody waits for yet.
 	slots *semaphore.Weighted

@@ -50,6 +50,7 @@ const (
 )
 
 // Gateway is an S3 server over one source. Its handlers may be called from many goroutines.
+// D-061 says why.
 type Gateway struct {
 	cfg        Config
 	source     *source

@@ -33,6 +33,7 @@ const (
 
 // stream is a range of one version on its way from the source to a client. It is used by one goroutine, beside which a
 // timer ends the source's body when the client takes nothing.
+// D-066 says why.
 type stream struct {
 	gateway *Gateway
 	ctx     context.Context //nolint:containedctx // of the request that this stream answers
@@ -173,7 +174,7 @@ func (s *stream) sendTo(w http.ResponseWriter) error {
 				deadline = now.Add(clientTimeout)
 				_ = control.SetWriteDeadline(deadline)
 			}
-			if _, err := w.Write((*buffer)[:n]); err != nil {
+			if _, err := w.Write((*buffer)[:n]); err != nil { //nolint:gosec // An object's bytes.
 				return fmt.Errorf("the client: %w", err)
 			}
 			s.gateway.metrics.sent.Add(float64(n))

@@ -36,6 +36,7 @@ type entry struct {
 
 // window is the entries of a directory in the order of keys, from a key on: all that follow, or as many as there is
 // memory for. It does not change.
+// D-064 says why.
 type window struct {
 	from    string
 	entries []entry

@@ -34,4 +34,6 @@
 // may come from another goroutine. Secrets come from the options file or the environment
 // (options.go), are sent to the source's own host only, and are in no error and no log line: a
 // URL is shown without its query and its user.
+//
+// D-014 says why.
 package ufs

@@ -19,7 +19,7 @@ var remoteKinds = []string{"sftp", "webdav"}
 
 // remoteRefused are the options of rclone's backends that are not for a source, and why. Who names a source may be
 // another than who runs the process, so that an option must not run a program.
-var remoteRefused = map[string]string{
+var remoteRefused = map[string]string{ //nolint:gosec // Names of options, no secrets.
 	"ssh": "it runs a program", "bearer_token_command": "it runs a program", "server_command": "it runs a program",
 	"ask_password": "nobody is there to ask",
 }

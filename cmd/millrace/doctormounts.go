@@ -113,7 +113,7 @@ func askMount(dir string) (stale bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	child := exec.Command(self, "doctor") //nolint:noctx // it may have to be left behind
+	child := exec.Command(self, "doctor") //nolint:noctx,gosec // It may have to be left behind, and is this program.
 	child.Env = append(os.Environ(), askVar+"="+dir)
 	child.Dir = "/"
 	child.Stdout = write

@@ -15,6 +15,8 @@
 // its claim's UID, so a controller that starts in the middle finds what an earlier one made.
 //
 // Claims and volumes go through one queue: a request without a namespace is a volume's.
+//
+// D-095 says why.
 package claims
 
 import (

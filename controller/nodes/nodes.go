@@ -9,6 +9,8 @@
 //
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=storage.k8s.io,resources=csinodes,verbs=list;watch
+//
+// D-103 says why.
 package nodes
 
 import (

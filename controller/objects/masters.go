@@ -47,7 +47,7 @@ func (b *builder) masterSet() Object {
 			{Weight: 100, PodAffinityTerm: apart(PodLabels(b.names.name, RoleMaster))},
 		},
 	}}
-	set := b.statefulSet(b.names.masters(), RoleMaster, int32(masterCount(b.spec)), //nolint:gosec // At most 9.
+	set := b.statefulSet(b.names.masters(), RoleMaster, int32(masterCount(b.spec)),
 		corev1.PodTemplateSpec{ObjectMeta: b.podMeta(RoleMaster, part, b.masterProperties()), Spec: spec})
 	b.addJournal(set)
 	return set

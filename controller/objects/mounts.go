@@ -48,6 +48,7 @@ func kindOf(mountPoint string) kind {
 
 // HashOption is the option of a mount by which the controller tells whether Alluxio has what the spec says, also where
 // a secret has changed. Alluxio keeps options that it does not know.
+// D-078 says why.
 const HashOption = "millrace.hash"
 
 // sourcesDir is where sources of the node and of claims are in Alluxio's containers.

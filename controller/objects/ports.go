@@ -42,6 +42,7 @@ func jobMaster(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return 
 func jobWorker(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return &s.JobWorker }
 
 // portNames are all ports. They are fixed: a pod has an address of its own, and on the node's network they can be changed.
+// D-073 says why.
 var portNames = []portName{
 	{"master", "rpc", "alluxio.master.rpc.port", 19998, func(p *ports) *int32 { return &p.masterRPC }, master},
 	{"master", "web", "alluxio.master.web.port", 19999, func(p *ports) *int32 { return &p.masterWeb }, master},
@@ -77,7 +78,7 @@ func resolvePorts(spec *v1alpha1.AlluxioRuntimeSpec) (ports, []Problem) {
 		if port < 1 || port > 65535 {
 			problems = append(problems, Problem{field, "is no port; accepted are 1 to 65535"})
 		}
-		*n.into(&p) = int32(port) //nolint:gosec // It is checked above.
+		*n.into(&p) = int32(port)
 	}
 	for _, field := range slices.Sorted(maps.Keys(known)) {
 		for _, n := range portNames {

@@ -36,6 +36,7 @@ func (e *taken) Error() string {
 }
 
 // apply sends the objects that differ from what there is to the API server.
+// D-072 says why.
 func (r *Reconciler) apply(ctx context.Context, key types.NamespacedName, wanted []objects.Object) error {
 	for _, o := range wanted {
 		kind := o.GetObjectKind().GroupVersionKind().Kind

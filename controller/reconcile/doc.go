@@ -19,4 +19,6 @@
 //
 // A Dataset is reconciled by one goroutine at a time. What goroutines share are the caches of client-go, [masters.Clusters],
 // the cache of Secrets and the warnings that were read last, each with a lock of its own.
+//
+// D-071 says why.
 package reconcile

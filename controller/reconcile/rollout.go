@@ -19,6 +19,7 @@ func ready(pod *corev1.Pod) bool {
 
 // roll deletes the next pod whose spec is old, when all others serve; the StatefulSet makes it anew. Standby masters go first,
 // then workers, and the leading master last, so that a rollout moves the leader once.
+// D-075 says why.
 func (r *Reconciler) roll(ctx context.Context, w *world, leader string) (string, error) {
 	if w.masters == nil || w.workers == nil {
 		return "", nil

@@ -15,6 +15,7 @@ import (
 )
 
 // secretCache remembers Secrets for a while. Watching them would need the right to list all Secrets there are.
+// D-080 says why.
 type secretCache struct {
 	mu sync.Mutex // guards what follows
 	// known are Secrets that were read, and those that were not there (nil).

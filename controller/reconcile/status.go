@@ -99,7 +99,7 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	if v.served {
 		s.HCFSStatus = &v1alpha1.HCFSStatus{Endpoint: "alluxio://" + out.plan.Masters[0]}
 		s.Runtimes = []v1alpha1.Runtime{{
-			Name: w.runtime.Name, Namespace: w.runtime.Namespace, Category: "Accelerate", Type: "alluxio", MasterReplicas: int32(len(out.plan.Masters)), //nolint:gosec // At most 9.
+			Name: w.runtime.Name, Namespace: w.runtime.Namespace, Category: "Accelerate", Type: "alluxio", MasterReplicas: int32(len(out.plan.Masters)),
 		}}
 	}
 	return s

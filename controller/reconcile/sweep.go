@@ -16,6 +16,7 @@ import (
 )
 
 // sweepPatience bounds how long a sweeper may take: a node that is gone for good holds no deletion up.
+// D-084 says why.
 const sweepPatience = 2 * time.Minute
 
 // tierNodes are the nodes that have or had workers, without those that are swept.

@@ -1,6 +1,6 @@
-// Command image builds millrace's container image, with no daemon: the static programs and the certificates of the public
-// authorities, for each processor architecture, as an OCI layout and as one docker-archive an architecture. The same source makes the same
-// image, bit for bit, wherever the certificates are the same.
+// Command image builds millrace's container image, with no daemon: the static programs, the licences of what is in them and the
+// certificates of the public authorities, for each processor architecture, as an OCI layout and as one docker-archive an architecture. The
+// same source and the same Go make the same image, bit for bit.
 package main
 
 import (
@@ -10,33 +10,22 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"millrace.io/millrace/deploy/heartbeat"
+	"millrace.io/millrace/deploy/image/build"
 	"millrace.io/millrace/deploy/image/layer"
+	"millrace.io/millrace/deploy/notices"
 )
 
 // defaultTag is the name of the image where none is given; it is that of the chart.
 const defaultTag = "millrace/millrace:0.1.0"
-
-// bundles are where systems keep the certificates of the public authorities.
-var bundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"}
-
-// programs are what the image has. The keeper of `millrace mount` is not among them: in a pod the driver keeps.
-var programs = []string{"millrace-controller", "millrace-gateway", "millrace"}
-
-// user is whom the program runs as where a pod says nothing.
-const user = "65532:65532"
 
 type config struct {
 	tag, out, roots, revision string
@@ -68,7 +57,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	for i, architecture := range c.architectures {
 		fmt.Fprintf(out, "building for linux/%s, up to 2 min where nothing is built yet\n", architecture)
 		stop := heartbeat.Start(out, heartbeat.Interval, func() string { return "building for linux/" + architecture })
-		images[i], err = build(ctx, c, architecture)
+		images[i], err = image(ctx, c, architecture)
 		stop()
 		if err != nil {
 			return fmt.Errorf("linux/%s: %w", architecture, err)
@@ -83,7 +72,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 		return nil
 	}
 	dir := filepath.Join(c.out, "oci")
-	index := indexOf(c.architectures, images)
+	index := build.Index(c.architectures, images)
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -101,7 +90,7 @@ func parse(args []string) (config, error) {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&c.tag, "tag", defaultTag, "`NAME:TAG` in the docker-archives")
 	flags.StringVar(&c.out, "out", "bin/image", "`DIR` for what is built")
-	flags.StringVar(&c.roots, "roots", "", "`FILE` with the certificates of the authorities to trust (default this machine's)")
+	flags.StringVar(&c.roots, "roots", "", "`FILE` with the certificates of the authorities to trust (default those of Mozilla, of the version in go.mod)")
 	flags.StringVar(&c.revision, "revision", "", "`ID` of the source, for a label")
 	flags.StringVar(&platforms, "platforms", "linux/amd64,linux/arm64", "`LIST` of platforms to build for")
 	flags.BoolVar(&c.layout, "oci", true, "write the OCI layout too")
@@ -117,78 +106,27 @@ func parse(args []string) (config, error) {
 		}
 		c.architectures = append(c.architectures, strings.TrimPrefix(p, "linux/"))
 	}
-	if c.roots == "" {
-		for _, b := range bundles {
-			if _, err := os.Stat(b); err == nil {
-				c.roots = b
-				return c, nil
-			}
-		}
-		return c, errors.New("this machine has no certificates of authorities: install ca-certificates, or name a file with -roots")
-	}
 	return c, nil
 }
 
-// build makes the image of one architecture.
-func build(ctx context.Context, c config, architecture string) (v1.Image, error) {
+// image makes the image of one architecture.
+func image(ctx context.Context, c config, architecture string) (v1.Image, error) {
 	dir, err := os.MkdirTemp("", "millrace-image-*")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	// What git says is a label, not a part of the programs: the same source is the same program in any checkout.
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/")
-	for _, program := range programs {
-		cmd.Args = append(cmd.Args, "millrace.io/millrace/cmd/"+program)
-	}
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build: %w: %s", err, strings.TrimSpace(string(text)))
-	}
-	// The programs are what changes, and come last.
-	roots, err := layer.New([]layer.File{
-		layer.Copy("/etc/ssl/certs/ca-certificates.crt", 0o644, c.roots),
-		layer.Text("/etc/passwd", 0o644, "root:x:0:0:root:/:/sbin/nologin\nmillrace:x:65532:65532:millrace:/:/sbin/nologin\n"),
-		layer.Text("/etc/group", 0o644, "root:x:0:\nmillrace:x:65532:\n"),
-		layer.Text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n"),
-		layer.Dir("/tmp", 0o777|os.ModeSticky),
-	})
-	if err != nil {
-		return nil, err
-	}
-	layers := []v1.Layer{roots}
-	for _, program := range programs {
-		l, err := layer.New([]layer.File{layer.Copy("/usr/bin/"+program, 0o755, filepath.Join(dir, program))})
-		if err != nil {
+	parts := build.Parts{Programs: dir, Tag: c.tag, Revision: c.revision}
+	if c.roots != "" {
+		if parts.Roots, err = os.ReadFile(c.roots); err != nil {
 			return nil, err
 		}
-		layers = append(layers, l)
 	}
-	labels := map[string]string{
-		"org.opencontainers.image.title":       "millrace",
-		"org.opencontainers.image.description": "Remote data at memory speed for pods: controller, CSI driver, node agent and gateway",
-		"org.opencontainers.image.licenses":    "Apache-2.0",
+	if err := build.Compile(ctx, dir, architecture, build.Stamp{Revision: c.revision}, build.Programs...); err != nil {
+		return nil, err
 	}
-	if _, version, found := strings.Cut(c.tag[strings.LastIndex(c.tag, "/")+1:], ":"); found {
-		labels["org.opencontainers.image.version"] = version
+	if parts.Licences, err = notices.Collect(ctx, architecture, build.Programs...); err != nil {
+		return nil, err
 	}
-	if c.revision != "" {
-		labels["org.opencontainers.image.revision"] = c.revision
-	}
-	return layer.Image(architecture, v1.Config{
-		Entrypoint: []string{"/usr/bin/millrace"}, User: user, WorkingDir: "/", Labels: labels,
-		Env: []string{"PATH=/usr/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
-	}, layers...)
-}
-
-// indexOf is what a registry shows for all architectures.
-func indexOf(architectures []string, images []v1.Image) v1.ImageIndex {
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for i, image := range images {
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add:        image,
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architectures[i]}},
-		})
-	}
-	return index
+	return build.Image(architecture, parts)
 }

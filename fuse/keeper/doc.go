@@ -7,4 +7,6 @@
 // The keeper has next to nothing to do, so it is a program of its own where that is installed, millrace-keeper, which starts in a few
 // milliseconds and takes a few megabytes; else millrace itself keeps. Either way it is started by an [Order] in its environment: what to
 // start, which it gets as an open file so that it starts the same program even when the file was replaced, and with which arguments.
+//
+// D-035 and D-036 say why.
 package keeper

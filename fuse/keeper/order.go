@@ -108,7 +108,7 @@ func (o *Order) Background(keeper string, log, ready *os.File) (*exec.Cmd, error
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(keeper, o.Args[1:]...) //nolint:noctx // It is to outlive us.
+	cmd := exec.Command(keeper, o.Args[1:]...) //nolint:noctx,gosec // It is to outlive us, and lies beside us.
 	cmd.Args[0] = o.Args[0]
 	cmd.Env = append(env, readyVar+"=3")
 	cmd.Stdout, cmd.Stderr = log, log
@@ -139,7 +139,7 @@ func (o *Order) Become(keeper string) error {
 
 // command is a child, to be started. passed is how many descriptors of the mount follow its socket.
 func (o *Order) command(passed int) *exec.Cmd {
-	//nolint:noctx // Its end is waited for; a deadline would end the mount.
+	//nolint:noctx,gosec // Its end is waited for; a deadline would end the mount. The program is the one that gave the order.
 	cmd := exec.Command("/proc/self/fd/"+strconv.Itoa(int(o.Program.Fd())), o.Args[1:]...)
 	cmd.Args[0] = o.Args[0]
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=3+%d+%s", childVar, passed, o.Started))

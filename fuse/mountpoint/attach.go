@@ -114,7 +114,7 @@ func attachUnprivileged(ctx context.Context, opts Options) (*os.File, error) {
 	theirs := os.NewFile(uintptr(pair[1]), "fusermount3's end")
 	ctx, cancel := context.WithTimeout(ctx, fusermountTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "-o", fusermountOptions(opts), "--", opts.Dir)
+	cmd := exec.CommandContext(ctx, bin, "-o", fusermountOptions(opts), "--", opts.Dir) //nolint:gosec // After "--" is no flag.
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3", "LC_ALL=C")
 	cmd.ExtraFiles = []*os.File{theirs}
 	out, err := cmd.CombinedOutput()

@@ -85,7 +85,7 @@ func detachUnprivileged(dir string, lazy bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), fusermountTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, flags, "--", dir)
+	cmd := exec.CommandContext(ctx, bin, flags, "--", dir) //nolint:gosec // After "--" is no flag.
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -125,6 +125,7 @@ func ask(dir string) error {
 
 // corrupted judges what the root of a FUSE mount was answered with as kubelet does, but for EACCES: the kernel says that of
 // another user's mount, which may be well and must not be taken away.
+// D-122 says why.
 func corrupted(err error) (bool, error) {
 	if mount.IsCorruptedMnt(err) && !errors.Is(err, unix.EACCES) {
 		return true, nil

@@ -32,7 +32,6 @@ func beVictim() {
 
 func TestAClusterGoesWithTheProcessThatIsKilled(t *testing.T) {
 	shared.Get(t) // skips, or fails, where no cluster can be
-	//nolint:gosec // it is this very program
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), victimVariable+"=1")
 	stdout, err := cmd.StdoutPipe()

@@ -20,7 +20,13 @@ var shared = kube.Shared{Options: kube.Options{Controllers: []string{
 	"deployment-controller", "replicaset-controller", "daemonset-controller", "resourcequota-controller", "namespace-controller", "garbage-collector-controller",
 }}}
 
-func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+func TestMain(m *testing.M) {
+	code := shared.Run(m)
+	if toRemove != "" {
+		_ = os.RemoveAll(toRemove)
+	}
+	os.Exit(code)
+}
 
 const (
 	root  = "../.."

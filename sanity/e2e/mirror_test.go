@@ -34,7 +34,7 @@ func (r *rig) startMirror() (*machines.Machine, error) {
 		return nil, err
 	}
 	// The server's processes are not root, and go through here.
-	if err := os.Chmod(r.cluster.Dir(), 0o711); err != nil { //nolint:gosec // The keys are in a directory of their own.
+	if err := os.Chmod(r.cluster.Dir(), 0o711); err != nil {
 		return nil, err
 	}
 	root := r.htdocs()

@@ -72,7 +72,7 @@ func testWalkthrough(t *testing.T) {
 		}
 	}
 	if page := os.Getenv("MILLRACE_E2E_PAGE"); page != "" {
-		if err := os.WriteFile(page, []byte(w.text.String()), 0o644); err != nil { //nolint:gosec // A page for everybody.
+		if err := os.WriteFile(page, []byte(w.text.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -217,7 +217,7 @@ func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, s.KubectlPath(), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...) //nolint:gosec // The program is ours.
+	cmd := exec.CommandContext(ctx, s.KubectlPath(), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -106,7 +106,7 @@ func (s *services) start(r request) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile("/var/log/"+r.Service+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644) //nolint:gosec // A log.
+	log, err := os.OpenFile("/var/log/"+r.Service+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}

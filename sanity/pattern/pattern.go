@@ -16,7 +16,7 @@ const Piece = 64 << 10
 
 // piece is the piece of that number of the file of that name.
 func piece(name string, number int64) []byte {
-	seed := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte(name), uint64(number))) //nolint:gosec // Not negative.
+	seed := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte(name), uint64(number)))
 	p := make([]byte, Piece)
 	_, _ = rand.NewChaCha8(seed).Read(p) // It never fails.
 	return p

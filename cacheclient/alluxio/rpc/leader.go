@@ -38,6 +38,7 @@ type term struct {
 
 // search is what is known of who leads. One goroutine for all callers asks the masters while there is no leader, or
 // while the one that is known is in doubt; those who wait hear of each outcome by news.
+// D-056 says why.
 type search struct {
 	// leader is the term of the master that is known to lead, nil when none is; last is the one known last.
 	leader, last *term
@@ -133,7 +134,7 @@ func (m *Masters) begin() {
 	delay := time.Duration(0)
 	if m.last != nil && m.leader == nil {
 		// All agents lost the leader at the same moment, and an election takes a while anyway.
-		delay = rand.N(firstPause)
+		delay = rand.N(firstPause) //nolint:gosec // No secret.
 	}
 	m.work.Go(func() { m.ask(delay) })
 }

@@ -160,7 +160,7 @@ func (m *Masters) judge(ctx context.Context, t *term, err error) error {
 var firstPauses = backoff.Pauses{First: firstPause, Longest: longestPause, Factor: 1.5, Spread: 0.5}
 
 // jitter cuts a time by up to a half, for the same reason.
-func jitter(pause time.Duration) time.Duration { return pause - rand.N(pause/2) }
+func jitter(pause time.Duration) time.Duration { return pause - rand.N(pause/2) } //nolint:gosec // No secret.
 
 // sleep waits unless the context ends first.
 func sleep(ctx context.Context, d time.Duration) bool {

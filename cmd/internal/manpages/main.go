@@ -58,7 +58,7 @@ func completion(ctx context.Context, dir string) error {
 	for _, script := range []struct{ shell, name string }{
 		{"bash", "millrace"}, {"zsh", "_millrace"}, {"fish", "millrace.fish"},
 	} {
-		text, err := exec.CommandContext(ctx, "go", "run", "millrace.io/millrace/cmd/millrace", "completion", script.shell).Output() //nolint:gosec // Its words are above.
+		text, err := exec.CommandContext(ctx, "go", "run", "millrace.io/millrace/cmd/millrace", "completion", script.shell).Output()
 		if err != nil {
 			return fmt.Errorf("completion for %s: %w", script.shell, err)
 		}
@@ -66,7 +66,7 @@ func completion(ctx context.Context, dir string) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, text, 0o644); err != nil { //nolint:gosec // It is for everybody to read.
+		if err := os.WriteFile(path, text, 0o644); err != nil {
 			return err
 		}
 	}

@@ -91,7 +91,7 @@ func Tree(from, to string, keep func(path string) bool) ([]File, error) {
 // counts.
 func New(files []File, options ...tarball.LayerOption) (v1.Layer, error) {
 	var buffer bytes.Buffer
-	if err := writeAll(&buffer, files); err != nil {
+	if err := Tar(&buffer, files, epoch); err != nil {
 		return nil, err
 	}
 	text := buffer.Bytes()
@@ -102,17 +102,17 @@ func New(files []File, options ...tarball.LayerOption) (v1.Layer, error) {
 // Sum is a checksum of what a layer with the files would contain, which costs less than to make it.
 func Sum(files []File) (string, error) {
 	h := sha256.New()
-	if err := writeAll(h, files); err != nil {
+	if err := Tar(h, files, epoch); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// writeAll writes the layer's tar.
-func writeAll(to io.Writer, files []File) error {
+// Tar writes a tar file with the files, as New has them, all of that time.
+func Tar(to io.Writer, files []File, at time.Time) error {
 	w := tar.NewWriter(to)
 	for _, f := range complete(files) {
-		if err := write(w, f); err != nil {
+		if err := write(w, f, at); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}
 	}
@@ -143,8 +143,8 @@ func complete(files []File) []File {
 	return all
 }
 
-func write(w *tar.Writer, f File) error {
-	h := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: int64(f.Mode.Perm()), ModTime: epoch, Format: tar.FormatPAX}
+func write(w *tar.Writer, f File, at time.Time) error {
+	h := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: int64(f.Mode.Perm()), ModTime: at, Format: tar.FormatPAX}
 	if f.Mode&fs.ModeSticky != 0 {
 		h.Mode |= 0o1000
 	}

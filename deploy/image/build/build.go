@@ -1,0 +1,127 @@
+// Package build compiles millrace's programs and makes container images of them. The same source, the same modules and the same Go make
+// the same programs and images, bit for bit, wherever and whenever they are built.
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"millrace.io/millrace/deploy/image/layer"
+	"millrace.io/millrace/deploy/notices"
+)
+
+// Module is the path of the module that the programs are of.
+const Module = "millrace.io/millrace"
+
+// Programs are what the image has. The keeper of `millrace mount` is not among them: in a pod the driver keeps.
+var Programs = []string{"millrace-controller", "millrace-gateway", "millrace"}
+
+// user runs the program where a pod says nothing.
+const user = "65532:65532"
+
+// Stamp is what the programs say that they are. An empty Version is that of no release, an empty Revision an unknown commit.
+type Stamp struct{ Version, Revision string }
+
+// Compile writes programs for Linux on a processor architecture into a directory. What git says is not read: the same source
+// with the same stamp is the same program in any checkout.
+func Compile(ctx context.Context, dir, architecture string, stamp Stamp, programs ...string) error {
+	flags := "-s -w"
+	if stamp.Version != "" {
+		flags += " -X " + Module + "/cmd/commandline.Version=" + stamp.Version
+	}
+	if stamp.Revision != "" {
+		flags += " -X " + Module + "/cmd/commandline.Revision=" + stamp.Revision
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + flags, "-o", dir + "/"}
+	for _, program := range programs {
+		args = append(args, Module+"/cmd/"+program)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GOFIPS140=off")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w: %s", err, strings.TrimSpace(string(text)))
+	}
+	return nil
+}
+
+// Parts are what an image is made of.
+type Parts struct {
+	// Programs is the directory with the compiled Programs.
+	Programs string
+	// Roots are the certificates of the authorities to trust, as PEM; where there are none, those of Mozilla.
+	Roots    []byte
+	Licences notices.Licences
+	// Tag is NAME:TAG, Revision the commit; both become labels.
+	Tag, Revision string
+}
+
+// Image makes the image of one architecture.
+func Image(architecture string, p Parts) (v1.Image, error) {
+	roots := p.Roots
+	if roots == nil {
+		roots = mozilla()
+	}
+	base, err := layer.New([]layer.File{
+		{Path: "/etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Content: roots},
+		layer.Text("/etc/passwd", 0o644, "root:x:0:0:root:/:/sbin/nologin\nmillrace:x:65532:65532:millrace:/:/sbin/nologin\n"),
+		layer.Text("/etc/group", 0o644, "root:x:0:\nmillrace:x:65532:\n"),
+		layer.Text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n"),
+		layer.Dir("/tmp", 0o777|os.ModeSticky),
+	})
+	if err != nil {
+		return nil, err
+	}
+	licences, err := layer.New(p.Licences.Files("/usr/share/doc/millrace"))
+	if err != nil {
+		return nil, err
+	}
+	// The programs are what changes, and come last.
+	layers := []v1.Layer{base, licences}
+	for _, program := range Programs {
+		l, err := layer.New([]layer.File{layer.Copy("/usr/bin/"+program, 0o755, filepath.Join(p.Programs, program))})
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, l)
+	}
+	return layer.Image(architecture, v1.Config{
+		Entrypoint: []string{"/usr/bin/millrace"}, User: user, WorkingDir: "/", Labels: labels(p.Tag, p.Revision),
+		Env: []string{"PATH=/usr/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
+	}, layers...)
+}
+
+func labels(tag, revision string) map[string]string {
+	labels := map[string]string{
+		"org.opencontainers.image.title":       "millrace",
+		"org.opencontainers.image.description": "Remote data at memory speed for pods: controller, CSI driver, node agent and gateway",
+		"org.opencontainers.image.licenses":    "Apache-2.0",
+	}
+	if _, version, found := strings.Cut(tag[strings.LastIndex(tag, "/")+1:], ":"); found {
+		labels["org.opencontainers.image.version"] = version
+	}
+	if revision != "" {
+		labels["org.opencontainers.image.revision"] = revision
+	}
+	return labels
+}
+
+// Index makes what a registry shows for all architectures.
+func Index(architectures []string, images []v1.Image) v1.ImageIndex {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for i, image := range images {
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add:        image,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architectures[i]}},
+		})
+	}
+	return index
+}
