@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestClosingWhileAllReads closes the client and files while many read, for as long as it takes to meet what is not
@@ -48,7 +49,7 @@ func TestClosingWhileAllReads(t *testing.T) {
 		if err := client.Close(); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(begin); took > 5*time.Second {
+		if took := time.Since(begin); took > pace.Limit(5*time.Second) {
 			t.Errorf("round %d: Close took %v", round, took)
 		}
 		go func() {
@@ -57,7 +58,7 @@ func TestClosingWhileAllReads(t *testing.T) {
 		}()
 		select {
 		case <-ended:
-		case <-time.After(5 * time.Second):
+		case <-time.After(pace.Limit(5 * time.Second)):
 			t.Fatal("readers go on after the client was closed")
 		}
 		if n := client.held.count(); n != 0 {

@@ -12,6 +12,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // tree puts n files of size bytes into a directory.
@@ -134,13 +135,13 @@ func TestTheLeaderIsKilled(t *testing.T) {
 	late := machine()
 	t.Logf("%d operations; the next master leads after %v, a new lookup is answered %v later; reads wait %v at most, opens %v, listings %v; the machine adds up to %v",
 		done.Load(), elected.Sub(killed), answered, reads.get(), opens.get(), lists.get(), late)
-	if reads.get() > 300*time.Millisecond+late {
+	if reads.get() > pace.Limit(300*time.Millisecond)+late {
 		t.Errorf("a read of a file that is known and cached waited %v", reads.get())
 	}
-	if opens.get() > 300*time.Millisecond+late {
+	if opens.get() > pace.Limit(300*time.Millisecond)+late {
 		t.Errorf("an open of a file that is known waited %v", opens.get())
 	}
-	if answered > time.Second+late {
+	if answered > pace.Limit(time.Second)+late {
 		t.Errorf("a new lookup was answered %v after the new leader", answered)
 	}
 }
@@ -211,10 +212,10 @@ func TestAWorkerIsKilled(t *testing.T) {
 			}
 			n := client.Counters()
 			t.Logf("the longest read took %v (the machine adds up to %v); %d MiB came from the source", slowest, machine(), n.BytesSource/mib)
-			limit := time.Second
+			limit := pace.Limit(time.Second)
 			if tc.harm == "paused" {
 				// One that hangs is known by its silence alone, at more than one place.
-				limit = 3 * time.Second
+				limit = pace.Limit(3 * time.Second)
 			}
 			if slowest > limit+machine() {
 				t.Errorf("a read waited %v", slowest)
@@ -272,7 +273,7 @@ func TestAllServersAreKilled(t *testing.T) {
 		v := version{path: fmt.Sprintf("more/%d", i), size: 1000}.put(t, dir).age(t, dir)
 		mustRead(t, open(t, client, v.path), v, mib)
 	}
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > pace.Limit(5*time.Second) {
 		t.Errorf("20 names that were not known took %v while nobody answered", took)
 	}
 
@@ -307,7 +308,7 @@ func contains(page cacheclient.Page, path string) bool {
 // upTo is a context that ends with the test or the limit.
 func upTo(t *testing.T, limit time.Duration) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(limit))
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -13,6 +13,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 )
 
@@ -350,7 +351,7 @@ func TestWhatIsNotCompleteIsNotCached(t *testing.T) {
 				d.Release()
 				t.Error("a megabyte came at once")
 			}
-			if took := time.Since(begin); took > 2*time.Second {
+			if took := time.Since(begin); took > pace.Limit(2*time.Second) {
 				t.Errorf("a read that was given up took %v", took)
 			}
 			// A reader who waits when the client closes.
@@ -365,7 +366,7 @@ func TestWhatIsNotCompleteIsNotCached(t *testing.T) {
 			if err := client.Close(); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(begin); took > 4*time.Second {
+			if took := time.Since(begin); took > pace.Limit(4*time.Second) {
 				t.Errorf("closing took %v", took)
 			}
 			select {
@@ -373,7 +374,7 @@ func TestWhatIsNotCompleteIsNotCached(t *testing.T) {
 				if err == nil {
 					t.Error("the reader got what had not come")
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(pace.Limit(5 * time.Second)):
 				t.Error("the reader waits after the client was closed")
 			}
 			if err := readPart(t.Context(), f, v, 0, 10); !errors.Is(err, cacheclient.ErrClosed) {

@@ -14,6 +14,7 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // shared is the cluster of all tests that harm no server for good.
@@ -44,7 +45,7 @@ func mountDir(t *testing.T, c *cluster.Cluster, dir string, blockSize int64) str
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(30*time.Second))
 	defer cancel()
 	path := fmt.Sprintf("/m%d", mounts.Add(1))
 	if err := conn.Mount(ctx, rpc.Mount{
@@ -54,7 +55,7 @@ func mountDir(t *testing.T, c *cluster.Cluster, dir string, blockSize int64) str
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), pace.Limit(30*time.Second))
 		defer cancel()
 		if err := conn.Unmount(ctx, path); err != nil {
 			t.Logf("unmount %s: %v", path, err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // shellLine is a line of the shell's ls without permissions: size, state, time, how much is cached, path.
@@ -98,7 +99,7 @@ func TestParity(t *testing.T) {
 // walkOurs lists what the client shows, with how much the masters say is cached of each file that has bytes.
 func walkOurs(t *testing.T, c *Client, dir string, into map[string]listed) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()
 	for from := uint64(0); ; {
 		page, err := c.List(ctx, dir, from, 1000, true)

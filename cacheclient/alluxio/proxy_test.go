@@ -8,6 +8,7 @@ import (
 
 	"millrace.io/millrace/sanity/cluster"
 	"millrace.io/millrace/sanity/faultproxy"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // wired is a cluster with a proxy before each server.
@@ -58,11 +59,11 @@ func TestBadWiresToWorkers(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if slowest > 2*time.Second+machine() {
+				if slowest > pace.Limit(2*time.Second)+machine() {
 					t.Errorf("a read waited %v", slowest)
 				}
 				begin = time.Now()
-				if err := client.Close(); err != nil || time.Since(begin) > 5*time.Second {
+				if err := client.Close(); err != nil || time.Since(begin) > pace.Limit(5*time.Second) {
 					t.Errorf("closed in %v: %v", time.Since(begin), err)
 				}
 			})
@@ -165,14 +166,14 @@ func TestBadWiresToMasters(t *testing.T) {
 			}
 			begin := time.Now()
 			mustRead(t, open(t, client, known.path), known, mib)
-			if took := time.Since(begin); took > 2*time.Second {
+			if took := time.Since(begin); took > pace.Limit(2*time.Second) {
 				t.Errorf("what is known was read in %v", took)
 			}
 			fresh := version{path: fmt.Sprintf("fresh %d", i), size: 1000}.put(t, dir).age(t, dir)
 			begin = time.Now()
 			mustRead(t, open(t, client, fresh.path), fresh, mib)
 			t.Logf("a new name was read after %v", time.Since(begin))
-			if took := time.Since(begin); took > 20*time.Second {
+			if took := time.Since(begin); took > pace.Limit(20*time.Second) {
 				t.Errorf("a new name was read after %v", took)
 			}
 		})
@@ -185,7 +186,7 @@ func calm(t *testing.T, c *cluster.Cluster) {
 	for _, s := range c.Servers() {
 		s.Proxy().Set(faultproxy.Faults{})
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()
 	if err := c.WaitReady(ctx); err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 const mib = 1 << 20
@@ -205,7 +206,7 @@ func workerOf(tb testing.TB, conn *rpc.Cluster, s *cluster.Server) *rpc.Worker {
 	tb.Helper()
 	var found *rpc.Worker
 	eventually(tb, 30*time.Second, "the masters know "+s.Name, func() bool {
-		ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(tb.Context(), pace.Limit(10*time.Second))
 		defer cancel()
 		infos, err := conn.WorkerInfos(ctx)
 		if err != nil {
@@ -230,7 +231,7 @@ func cacheAt(tb testing.TB, c *Client, path string, w *rpc.Worker) {
 }
 
 func tryCacheAt(ctx context.Context, c *Client, path string, w *rpc.Worker) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, pace.Limit(time.Minute))
 	defer cancel()
 	f, err := c.store.status(ctx, path)
 	if err != nil {
@@ -253,7 +254,7 @@ func blockPath(s *cluster.Server, id int64) string {
 // eventually waits until the condition holds.
 func eventually(tb testing.TB, limit time.Duration, what string, condition func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(limit)); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if condition() {
 			return
 		}
@@ -346,7 +347,7 @@ func noLeaks(tb testing.TB) {
 	before := blocksInUse()
 	tb.Cleanup(func() {
 		left := ""
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(pace.Limit(10 * time.Second)); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			if left = leaked(before); left == "" {
 				return
 			}

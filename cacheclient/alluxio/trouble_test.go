@@ -11,6 +11,7 @@ import (
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestABlockThatHasNoPlace reads a block that is larger than any tier, and one for which the tiers, full of what is pinned,
@@ -58,7 +59,7 @@ func TestABlockThatHasNoPlace(t *testing.T) {
 			cfg := config(t, c, full)
 			change(&cfg)
 			reader := newClient(t, cfg)
-			if slowest := mustRead(t, open(t, reader, late.path), late, mib); slowest > 5*time.Second {
+			if slowest := mustRead(t, open(t, reader, late.path), late, mib); slowest > pace.Limit(5*time.Second) {
 				t.Errorf("a read waited %v for room", slowest)
 			}
 		})
@@ -82,7 +83,7 @@ func restartWorkers(t *testing.T, c *cluster.Cluster) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()
 	if err := c.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -93,7 +94,7 @@ func restartWorkers(t *testing.T, c *cluster.Cluster) {
 // while one of them still has it open.
 func cacheWhenThereIsRoom(t *testing.T, c *Client, path string, w *rpc.Worker) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(20 * time.Second)); ; time.Sleep(100 * time.Millisecond) {
 		err := tryCacheAt(t.Context(), c, path, w)
 		if err == nil {
 			return

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // Backend makes clients for the suite.
@@ -53,7 +54,7 @@ func Run(t *testing.T, b Backend) {
 		"Kinds": (*suite).kinds, "Resumed": (*suite).resumed, "ResumedRemoved": (*suite).resumedRemoved,
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(2*time.Minute))
 			defer cancel()
 			s := &suite{T: t, b: b, dir: t.TempDir(), cache: t.TempDir(), ctx: ctx}
 			Write(t, s.dir)

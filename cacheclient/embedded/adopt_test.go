@@ -12,6 +12,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // leftOver is a tier as an earlier process may have left it.
@@ -108,7 +109,7 @@ func TestManyFilesAreThereAtOnce(t *testing.T) {
 	}
 	t.Logf("New took %v, 99 files were read after %v, all were taken over after %v", opened, read, time.Since(began))
 	// Far more than it takes, and far less than to look at each file takes.
-	if opened > 50*time.Millisecond {
+	if opened > pace.Limit(50*time.Millisecond) {
 		t.Errorf("New took %v", opened)
 	}
 	if used := c.Capacity().Used; used != n*each {
@@ -132,7 +133,7 @@ func TestEvictionAfterTheTakeover(t *testing.T) {
 	left := leave(t, n)
 	c := left.open(t, n*each/2)
 	checkContent(t, c, left.infos[n-1], n-1)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(10 * time.Second)); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
 		used, over := c.levels[0].used, c.left.over
 		c.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // wide is a web server with files of random bytes, so many bytes each, and its own cache over it.
@@ -110,7 +111,7 @@ func TestGreedyCacheStarvesNobody(t *testing.T) {
 	p99 := took[len(took)*99/100]
 	t.Logf("%d reads beside 50 streams: median %v, p99 %v, longest %v; at most %d MiB held of %d",
 		len(took), took[len(took)/2], p99, took[len(took)-1], budget.Most()>>20, total)
-	if p99 > 2*time.Second {
+	if p99 > pace.Limit(2*time.Second) {
 		t.Errorf("p99 of the modest reader is %v", p99)
 	}
 	if most := budget.Most(); most > (total+2*leastBlocks)*BlockSize {
@@ -121,7 +122,7 @@ func TestGreedyCacheStarvesNobody(t *testing.T) {
 // until waits for a condition.
 func until(t *testing.T, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(20 * time.Second)); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to pass")
 		}
@@ -170,7 +171,7 @@ func TestLoanedMemoryOutlivesItsCache(t *testing.T) {
 	}
 	d.Release()
 	// A read that had begun before Close and comes back to look again ends: the block has no memory any longer.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(10*time.Second))
 	defer cancel()
 	late := make(chan error, 1)
 	go func() {

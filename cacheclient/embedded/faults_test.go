@@ -14,6 +14,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestRightBytesWhateverTheSourceDoes reads at random while the source fails a third of the
@@ -125,7 +126,7 @@ func TestReadersDoNotWaitForBlocks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := open(t, src.client(t, cfg), "f")
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(5*time.Second))
 			defer cancel()
 			d, err := f.Read(ctx, 1000, 4096)
 			if err != nil || !bytes.Equal(slices.Concat(d.Parts...), want[1000:5096]) {
@@ -144,7 +145,7 @@ func TestSilentSourceFailsWithinTheTimeout(t *testing.T) {
 	src.setFault(func(*http.Request) fault { return stall(0) })
 	began := time.Now()
 	_, err := f.Read(t.Context(), 0, 10)
-	if took := time.Since(began); !errors.Is(err, cacheclient.ErrUnavailable) || took > 4*time.Second {
+	if took := time.Since(began); !errors.Is(err, cacheclient.ErrUnavailable) || took > pace.Limit(4*time.Second) {
 		t.Fatalf("a silent source: %v after %v", err, took)
 	}
 	src.setFault(nil)

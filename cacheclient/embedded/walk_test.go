@@ -14,6 +14,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // noted is a store that notes which directories are listed, and tells their entries in the order of their names, as web servers
@@ -44,7 +45,7 @@ func (n *noted) List(ctx context.Context, dir string, fn func(cacheclient.Info) 
 // after are the directories that were listed, once there are so many and no more come, in the order of their names.
 func (n *noted) after(t *testing.T, most int) []string {
 	t.Helper()
-	for begun := time.Now(); time.Since(begun) < 5*time.Second; time.Sleep(20 * time.Millisecond) {
+	for begun := time.Now(); time.Since(begun) < pace.Limit(5*time.Second); time.Sleep(20 * time.Millisecond) {
 		n.mu.Lock()
 		enough := len(n.listed) >= most
 		n.mu.Unlock()

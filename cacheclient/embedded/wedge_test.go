@@ -17,6 +17,7 @@ import (
 	"millrace.io/millrace/cacheclient/cachetest"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // behave is what a wedged server does with a connection until ctx ends.
@@ -122,7 +123,7 @@ func deferred(t *testing.T, scheme, address string, cfg embedded.Config) *embedd
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > pace.Limit(2*time.Second) {
 		t.Errorf("opening without asking the source took %v", took)
 	}
 	return c
@@ -169,7 +170,7 @@ func TestWedgedSourceFailsInTime(t *testing.T) {
 				all.Go(func() {
 					began := time.Now()
 					err := f()
-					if took := time.Since(began); took > 10*timeout {
+					if took := time.Since(began); took > pace.Limit(10*timeout) {
 						t.Errorf("%s took %v", what, took)
 					}
 					if !errors.Is(err, cacheclient.ErrUnavailable) {
@@ -179,7 +180,7 @@ func TestWedgedSourceFailsInTime(t *testing.T) {
 			}
 			all.Wait()
 			n := c.Counters()
-			if !n.SourceDown || time.Since(n.SourceDownSince) > time.Minute || n.LastSourceError == "" {
+			if !n.SourceDown || time.Since(n.SourceDownSince) > pace.Limit(time.Minute) || n.LastSourceError == "" {
 				t.Errorf("the counters tell %v since %v: %q", n.SourceDown, n.SourceDownSince, n.LastSourceError)
 			}
 		})
@@ -199,7 +200,7 @@ func TestWedgedSourceHeedsItsCaller(t *testing.T) {
 				all.Go(func() {
 					began := time.Now()
 					err := f()
-					if took := time.Since(began); took > 3*time.Second {
+					if took := time.Since(began); took > pace.Limit(3*time.Second) {
 						t.Errorf("%s took %v", what, took)
 					}
 					if err != nil && !errors.Is(err, context.DeadlineExceeded) && name != "http slow body" {
@@ -230,11 +231,11 @@ func TestCloseWhileTheSourceIsWedged(t *testing.T) {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(began); took > 2*time.Second {
+			if took := time.Since(began); took > pace.Limit(2*time.Second) {
 				t.Errorf("close took %v", took)
 			}
 			all.Wait()
-			if took := time.Since(began); took > 4*time.Second {
+			if took := time.Since(began); took > pace.Limit(4*time.Second) {
 				t.Errorf("the requests ended %v after close began", took)
 			}
 		})
@@ -244,7 +245,7 @@ func TestCloseWhileTheSourceIsWedged(t *testing.T) {
 // waitUntil waits for a condition.
 func waitUntil(t *testing.T, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(20 * time.Second)); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to pass")
 		}
@@ -282,7 +283,7 @@ func TestRestartWhileTheSourceIsDown(t *testing.T) {
 	if _, ok := f.Local(); !ok {
 		t.Error("a resumed file that is cached whole has no local file")
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > pace.Limit(time.Second) {
 		t.Errorf("what is cached took %v", took)
 	}
 	_ = f.Close()

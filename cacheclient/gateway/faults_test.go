@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 )
 
@@ -88,7 +89,7 @@ func TestSourceDown(t *testing.T) {
 		if status, code := codeOf(err); status != http.StatusServiceUnavailable || code != "SlowDown" {
 			t.Errorf("get %q: %d %s", key, status, code)
 		}
-		if took := time.Since(begun); took > 5*time.Second {
+		if took := time.Since(begun); took > pace.Limit(5*time.Second) {
 			t.Errorf("get %q failed after %v", key, took)
 		}
 	}
@@ -257,7 +258,7 @@ func TestPlaces(t *testing.T) {
 	if got, err := get(t, c, "file"); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if took := time.Since(begun); took < time.Second || took > 15*time.Second {
+	if took := time.Since(begun); took < time.Second || took > pace.Limit(15*time.Second) {
 		t.Errorf("it took %v until a stream was free", took)
 	}
 	if n := r.metric(t, "millrace_gateway_released_streams_total"); n < 1 {
@@ -347,7 +348,7 @@ func TestUnaskedBody(t *testing.T) {
 		begun := time.Now()
 		_ = conn.SetReadDeadline(begun.Add(20 * time.Second))
 		answer, err := io.ReadAll(conn)
-		if !bytes.Contains(answer, []byte("AccessDenied")) || err != nil || time.Since(begun) > 10*time.Second {
+		if !bytes.Contains(answer, []byte("AccessDenied")) || err != nil || time.Since(begun) > pace.Limit(10*time.Second) {
 			t.Errorf("signed %v: %q, %v after %v", signed, answer, err, time.Since(begun))
 		}
 	}

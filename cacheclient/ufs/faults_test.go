@@ -23,6 +23,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/cachetest"
+	"millrace.io/millrace/sanity/pace"
 )
 
 const index = `<html><head><title>Index of /</title></head><body><a href="file">file</a></body></html>`
@@ -302,7 +303,7 @@ func TestStall(t *testing.T) {
 		if retry, _ := Retryable(err); !retry || !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", stall, err)
 		}
-		if took < timeout || took > timeout+3*time.Second {
+		if took < timeout || took > pace.Limit(timeout+3*time.Second) {
 			t.Errorf("%s: %d bytes, ended after %v", stall, len(got), took)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/webdav"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // remoteOptions are those of a source behind a password.
@@ -246,7 +247,7 @@ func TestRemoteErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v, want %q", source, err, want)
 		}
-		if took := time.Since(begun); took > 5*time.Second {
+		if took := time.Since(begun); took > pace.Limit(5*time.Second) {
 			t.Errorf("%s took %v", source, took)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	_ "github.com/rclone/rclone/backend/local"
 
 	"millrace.io/millrace/cacheclient/cachetest"
+	"millrace.io/millrace/sanity/pace"
 )
 
 const manyFiles = 10000
@@ -247,7 +248,7 @@ func startServer(t *testing.T, dir string, command func(address string) *exec.Cm
 		_ = cmd.Process.Signal(os.Interrupt)
 		select {
 		case <-done:
-		case <-time.After(5 * time.Second):
+		case <-time.After(pace.Limit(5 * time.Second)):
 			_ = cmd.Process.Kill()
 			<-done
 		}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // tree is the directory that every kind of source serves: its files by path, and its directories.
@@ -176,7 +177,7 @@ type abilities struct {
 
 func testContext(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(tb.Context(), pace.Limit(2*time.Minute))
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -548,7 +549,7 @@ func testBig(t *testing.T, store Store) {
 	}
 	began := time.Now()
 	_ = body.Close()
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > pace.Limit(time.Second) {
 		t.Errorf("closing 5 GiB early took %v", took)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 	"millrace.io/millrace/sanity/cluster"
 	"millrace.io/millrace/sanity/faultproxy"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // throughProxies connects to masters behind proxies, of which the leader's is returned.
@@ -88,7 +89,7 @@ func TestListIsWholeOrAnError(t *testing.T) {
 		leader.Set(faultproxy.Faults{ResetAfter: part})
 		leader.Reset()
 		begin := time.Now()
-		if err := l.list(within(t, 2500*time.Millisecond), m, dir); !errors.Is(err, cacheclient.ErrUnavailable) {
+		if err := l.list(endingAfter(t, 2500*time.Millisecond), m, dir); !errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("a listing of which %d bytes come: %d entries, %v", part, len(l.names), err)
 		}
 		t.Logf("of %d bytes each time came %d entries, with %d restarts in %v", part, len(l.names), l.restarts, time.Since(begin).Round(time.Millisecond))
@@ -191,10 +192,10 @@ func TestHalfOpen(t *testing.T) {
 	for range 20 {
 		calls.Go(func() {
 			begin := time.Now()
-			if _, err := m.Status(within(t, 3*time.Second), "/", NeverSync); !errors.Is(err, cacheclient.ErrUnavailable) {
+			if _, err := m.Status(endingAfter(t, 3*time.Second), "/", NeverSync); !errors.Is(err, cacheclient.ErrUnavailable) {
 				t.Error(err)
 			}
-			if took := time.Since(begin); took > 4*time.Second {
+			if took := time.Since(begin); took > pace.Limit(4*time.Second) {
 				t.Errorf("a call with 3 s took %v", took)
 			}
 		})
@@ -206,7 +207,7 @@ func TestHalfOpen(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("bytes pass again, and %v later the next call is answered", time.Since(begin).Round(time.Millisecond))
-	if took := time.Since(begin); took > 2*time.Second {
+	if took := time.Since(begin); took > pace.Limit(2*time.Second) {
 		t.Errorf("the next call took %v", took)
 	}
 	// A connection that is cut is no failure of a call that comes later.

@@ -55,7 +55,7 @@ func TestLeaderAmongThree(t *testing.T) {
 		t.Logf("%d masters: the leader is known after %v", len(masters), time.Since(begin))
 		info, err := m.MasterInfo(within(t, 10*time.Second))
 		// A master that still joins, on a busy machine, is in no list yet.
-		for ctx := within(t, pace.Limit(time.Minute)); err == nil && len(info.Masters) < 3 && ctx.Err() == nil; {
+		for ctx := within(t, time.Minute); err == nil && len(info.Masters) < 3 && ctx.Err() == nil; {
 			sleep(ctx, 200*time.Millisecond)
 			info, err = m.MasterInfo(within(t, 10*time.Second))
 		}
@@ -72,7 +72,7 @@ func pause(tb testing.TB, c *cluster.Cluster, master *cluster.Server) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), pace.Limit(time.Minute))
 		defer cancel()
 		if err := c.Restore(ctx); err != nil {
 			tb.Error(err)
@@ -127,8 +127,8 @@ func (f found) prompt(t *testing.T, since, answered time.Time, allowance time.Du
 	t.Helper()
 	t.Logf("a new leader says so after %v; a first lookup is answered %v later to a client that does nothing else, and %v later to ours",
 		f.leads.Sub(since).Round(time.Millisecond), f.answers.Sub(f.leads).Round(time.Millisecond), answered.Sub(f.leads).Round(time.Millisecond))
-	if late := answered.Sub(f.answers); late > time.Second+allowance {
-		t.Errorf("the first call is answered %v after the new leader could, wanted within %v", late, time.Second+allowance)
+	if late := answered.Sub(f.answers); late > pace.Limit(time.Second)+allowance {
+		t.Errorf("the first call is answered %v after the new leader could, wanted within %v", late, pace.Limit(time.Second)+allowance)
 	}
 }
 
@@ -198,13 +198,13 @@ func TestOutage(t *testing.T) {
 		}
 	}
 	// One that comes at the beginning waits as long as it may: it could be an election.
-	ctx := within(t, 2*time.Second)
+	ctx := endingAfter(t, 2*time.Second)
 	_, err = m.Status(ctx, "/", NeverSync)
 	if ctx.Err() == nil || !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "have no master that leads: ") || !strings.Contains(err.Error(), "refuses the connection") {
 		t.Errorf("a call at the beginning of the outage, after %v: %v", time.Since(killed), err)
 	}
 	// So does a block that is to become known to the masters.
-	ctx = within(t, time.Second)
+	ctx = endingAfter(t, time.Second)
 	if err := block.Commit(ctx); !errors.Is(err, context.DeadlineExceeded) || ctx.Err() == nil {
 		t.Errorf("a commit while no master answers: %v", err)
 	}
@@ -216,7 +216,7 @@ func TestOutage(t *testing.T) {
 	for i := range 40 {
 		begin := time.Now()
 		_, err := m.Status(within(t, 10*time.Second), "/", NeverSync)
-		if took := time.Since(begin); took > 300*time.Millisecond+time.Duration(min(i, 1)-1)*-time.Second || !errors.Is(err, cacheclient.ErrUnavailable) {
+		if took := time.Since(begin); took > pace.Limit(300*time.Millisecond)+time.Duration(min(i, 1)-1)*-time.Second || !errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("call %d in the outage took %v: %v", i, took, err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -228,7 +228,7 @@ func TestOutage(t *testing.T) {
 	var calls sync.WaitGroup
 	calls.Go(func() {
 		for succeeded.Load() == 0 && polling.Err() == nil {
-			ctx, cancel := context.WithTimeout(polling, 10*time.Second)
+			ctx, cancel := context.WithTimeout(polling, pace.Limit(10*time.Second))
 			if _, err := m.Status(ctx, "/", NeverSync); err == nil {
 				succeeded.Store(time.Now().UnixNano())
 			}
@@ -272,7 +272,7 @@ func TestOneSearchForAll(t *testing.T) {
 	}
 	m := connect(t, masters...)
 	const patience = 3 * time.Second
-	ctx := within(t, patience)
+	ctx := endingAfter(t, patience)
 	var calls sync.WaitGroup
 	for range 200 {
 		calls.Go(func() {
@@ -313,7 +313,7 @@ func TestSuspicionIsShared(t *testing.T) {
 	}
 	before := slow.requests.Load()
 	pause(t, c, leader)
-	ctx := within(t, suspectAfter+time.Second)
+	ctx := endingAfter(t, suspectAfter+time.Second)
 	var calls sync.WaitGroup
 	for range 100 {
 		calls.Go(func() {

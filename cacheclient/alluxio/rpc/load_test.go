@@ -10,6 +10,7 @@ import (
 
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // load calls Status and List from many goroutines until stop, and keeps when calls began and ended.
@@ -33,7 +34,7 @@ func startLoad(t *testing.T, m *Cluster, dir string, goroutines int) *load {
 			for !l.stopped.Load() {
 				begin := time.Now()
 				// Longer than any election, so that none of them has a reason to fail.
-				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(60*time.Second))
 				var err error
 				if i%4 == 0 {
 					n := 0

@@ -18,6 +18,7 @@ import (
 
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // shared is the cluster of all tests that need none of their own. It has few block locks, so that a lock that is not given
@@ -58,8 +59,14 @@ func connectAs(tb testing.TB, s Security, masters ...string) *Cluster {
 	return c
 }
 
-// within is a context of the test with a deadline.
-func within(tb testing.TB, d time.Duration) context.Context {
+// within is a context of the test with a limit of time, stretched to the machine's pace.
+func within(tb testing.TB, limit time.Duration) context.Context {
+	tb.Helper()
+	return endingAfter(tb, pace.Limit(limit))
+}
+
+// endingAfter is a context of the test whose end is what is tested.
+func endingAfter(tb testing.TB, d time.Duration) context.Context {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), d)
 	tb.Cleanup(cancel)
@@ -98,7 +105,7 @@ func noMoreGoroutines(t *testing.T) {
 	t.Helper()
 	before := ours()
 	t.Cleanup(func() {
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(pace.Limit(5 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 			left := ours()
 			if len(left) <= len(before) {
 				return
@@ -136,7 +143,7 @@ func mountBlocks(tb testing.TB, masters *Cluster, blockSize int64) (dir, path st
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), pace.Limit(20*time.Second))
 		defer cancel()
 		if err := masters.Unmount(ctx, path); err != nil {
 			tb.Error(err)

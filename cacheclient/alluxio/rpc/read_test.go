@@ -17,6 +17,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/sanity/cluster"
 	"millrace.io/millrace/sanity/faultproxy"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // proxied is a worker behind a proxy that passes everything on until it is told otherwise.
@@ -239,7 +240,7 @@ func TestReadEndsEarly(t *testing.T) {
 	readers.Wait()
 	for _, s := range sources {
 		begin := time.Now()
-		if err := w.Remove(within(t, 20*time.Second), s.block(0)); err != nil || time.Since(begin) > 2*time.Second {
+		if err := w.Remove(within(t, 20*time.Second), s.block(0)); err != nil || time.Since(begin) > pace.Limit(2*time.Second) {
 			t.Errorf("the block cannot be removed after its reader is gone: %v after %v", err, time.Since(begin))
 		}
 	}
@@ -277,7 +278,7 @@ func TestAbort(t *testing.T) {
 		// All of it may have been here before the worker was stopped.
 		t.Errorf("a read that was aborted ends with %v", err)
 	}
-	if took := time.Since(<-aborted); took > time.Second {
+	if took := time.Since(<-aborted); took > pace.Limit(time.Second) {
 		t.Errorf("it ends %v after that", took)
 	}
 	r.Close()
@@ -318,7 +319,7 @@ func TestContextBoundsTheStartOnly(t *testing.T) {
 		"Cache":       func(ctx context.Context) error { return w.Cache(ctx, s.block(0), 8<<20, *s.under(0), false) },
 	} {
 		begin := time.Now()
-		if err := start(within(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > time.Second {
+		if err := start(endingAfter(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > pace.Limit(time.Second) {
 			t.Errorf("%s at a worker that does not answer: %v after %v", name, err, time.Since(begin))
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // idOf is the channel id that a call to the endpoint carries, if the call succeeds.
@@ -156,7 +157,7 @@ func TestForgottenInTheMiddle(t *testing.T) {
 	current().end()
 	r.Close()
 	begin := time.Now()
-	if err := x.w.Remove(within(t, 20*time.Second), x.s.block(0)); err != nil || time.Since(begin) > 3*time.Second {
+	if err := x.w.Remove(within(t, 20*time.Second), x.s.block(0)); err != nil || time.Since(begin) > pace.Limit(3*time.Second) {
 		t.Errorf("the block cannot be removed: %v after %v", err, time.Since(begin))
 	}
 }
@@ -180,7 +181,7 @@ func TestWorkerComesBack(t *testing.T) {
 			t.Errorf("a call to a dead worker: %v", err)
 		}
 	}
-	if took := time.Since(begin); took > 2*time.Second || !w.Broken() {
+	if took := time.Since(begin); took > pace.Limit(2*time.Second) || !w.Broken() {
 		t.Errorf("%d failures took %v, and then the worker counts as broken: %v", brokenAfter, took, w.Broken())
 	}
 	if err := c.Restore(within(t, time.Minute)); err != nil {

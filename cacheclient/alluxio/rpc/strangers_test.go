@@ -20,6 +20,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // listen is a listener that ends with the test.
@@ -159,14 +160,14 @@ func strange(t *testing.T, cfg Config, is error, says string) {
 	ctx := within(t, 5*time.Second)
 	begin := time.Now()
 	check := m.Check(ctx)
-	if took := time.Since(begin); took > 6*time.Second {
+	if took := time.Since(begin); took > pace.Limit(6*time.Second) {
 		t.Errorf("Check took %v", took)
 	}
 	errs := map[string]error{"Check": check}
 	if is != nil {
 		ctx := within(t, 5*time.Second)
 		_, errs["Status"] = m.Status(ctx, "/", NeverSync)
-		if took := time.Since(begin); took > 12*time.Second {
+		if took := time.Since(begin); took > pace.Limit(12*time.Second) {
 			t.Errorf("Check and Status took %v", took)
 		}
 	}

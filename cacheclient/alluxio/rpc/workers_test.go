@@ -16,6 +16,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/sanity/pace"
 )
 
 func TestLiveWorkers(t *testing.T) {
@@ -73,7 +74,7 @@ func TestNoWorkersToList(t *testing.T) {
 	for range 3 {
 		begin := time.Now()
 		live, err := m.Live(within(t, 10*time.Second))
-		if len(live) != 0 || !errors.Is(err, cacheclient.ErrUnavailable) || time.Since(begin) > listPatience+time.Second {
+		if len(live) != 0 || !errors.Is(err, cacheclient.ErrUnavailable) || time.Since(begin) > pace.Limit(listPatience+time.Second) {
 			t.Errorf("%v, %v after %v", live, err, time.Since(begin))
 		}
 	}
@@ -187,7 +188,7 @@ func TestReleaseWhileCallsRun(t *testing.T) {
 		for i := range 40 {
 			calls.Go(func() {
 				for err := error(nil); err == nil; {
-					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(10*time.Second))
 					err = someCall(ctx, m, w, s, i)
 					cancel()
 					if err != nil && !released.Load() || errors.Is(err, context.DeadlineExceeded) {
@@ -200,11 +201,11 @@ func TestReleaseWhileCallsRun(t *testing.T) {
 		released.Store(true)
 		begin := time.Now()
 		m.Release()
-		if took := time.Since(begin); took > 3*time.Second {
+		if took := time.Since(begin); took > pace.Limit(3*time.Second) {
 			t.Errorf("Release took %v", took)
 		}
 		calls.Wait()
-		if took := time.Since(begin); took > 5*time.Second {
+		if took := time.Since(begin); took > pace.Limit(5*time.Second) {
 			t.Errorf("the calls ended %v after Release", took)
 		}
 		if _, err := m.Status(within(t, time.Second), "/", NeverSync); !errors.Is(err, cacheclient.ErrClosed) {
@@ -281,7 +282,7 @@ func TestReleaseOfWhatHangs(t *testing.T) {
 	begin := time.Now()
 	m.Release()
 	calls.Wait()
-	if took := time.Since(begin); took > 8*time.Second {
+	if took := time.Since(begin); took > pace.Limit(8*time.Second) {
 		t.Errorf("Release took %v", took)
 	}
 	t.Logf("Release took %v", time.Since(begin).Round(time.Millisecond))

@@ -14,6 +14,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/sanity/cluster"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // writing is a worker and a block to write to it.
@@ -67,7 +68,7 @@ func (x *writing) dropped() {
 	if _, err := x.w.Locate(within(x.t, 20*time.Second), x.s.block(0)); !NotCached(err) {
 		x.t.Errorf("the block is there: %v", err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(pace.Limit(10 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		left, err := filepath.Glob(filepath.Join(x.server.TierDir, "alluxioworker", ".tmp_blocks", "*", "*-*"))
 		if err != nil {
 			x.t.Fatal(err)
@@ -209,7 +210,7 @@ func TestWorkerDiesInAWrite(t *testing.T) {
 	if err := local.Commit(within(t, 10*time.Second)); !errors.Is(err, cacheclient.ErrUnavailable) {
 		t.Errorf("a commit at a dead worker: %v", err)
 	}
-	if took := time.Since(begin); took > 2*time.Second {
+	if took := time.Since(begin); took > pace.Limit(2*time.Second) {
 		t.Errorf("that took %v", took)
 	}
 	remote.Abort()
@@ -232,7 +233,7 @@ func TestWorkerHangsInAWrite(t *testing.T) {
 	begin := time.Now()
 	remote.patience = time.Second
 	n, err := remote.Write(make([]byte, length))
-	if took := time.Since(begin); !errors.Is(err, cacheclient.ErrUnavailable) || took < remote.patience || took > remote.patience+3*time.Second || n == length {
+	if took := time.Since(begin); !errors.Is(err, cacheclient.ErrUnavailable) || took < remote.patience || took > pace.Limit(remote.patience+3*time.Second) || n == length {
 		t.Errorf("a worker that hangs took %d bytes: %v after %v", n, err, took)
 	}
 }
