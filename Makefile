@@ -20,16 +20,17 @@ VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
+# Says what takes long, and how long it may take, while it does.
+PROGRESS := sanity/progress.sh
+
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/millrace, and millrace-controller and millrace-gateway beside it
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/...
-
-# Says what takes long, and how long it may take, while it does.
-PROGRESS := sanity/progress.sh
+	@CGO_ENABLED=0 $(PROGRESS) 'building the programs' '3 min with nothing built before' -- \
+		$(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/...
 
 # What is prepared, by need. Each is quick where it was done before, and what a machine cannot have is said.
 .PHONY: packages-test packages-bench packages-alluxio jars control-plane helm runner python

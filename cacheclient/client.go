@@ -45,6 +45,8 @@ var (
 	ErrIsDir = errors.New("is a directory")
 	// ErrClosed says that the client or the file has been closed.
 	ErrClosed = errors.New("closed")
+	// ErrTooLarge says that the source claims a size which no file has (see border.MostBytes).
+	ErrTooLarge = errors.New("larger than any file can be")
 )
 
 // RootID is the identity of the root directory in every backend; FUSE asks for 1.
@@ -65,8 +67,9 @@ type Info struct {
 	Size int64
 	// ModTime is the source's modification time; zero where the source does not tell.
 	ModTime time.Time
-	// Mode has permission bits, 0 where the source does not tell.
-	Mode os.FileMode
+	// Mode has permission bits; meaningless where ModeKnown is false: the source does not tell.
+	Mode      os.FileMode
+	ModeKnown bool
 	// Version is the source's own mark of this version (an ETag), "" where it has none:
 	// then Size and ModTime tell versions apart.
 	Version string
@@ -108,7 +111,18 @@ func (i Info) Mark() string {
 	if i.Version != "" {
 		return strconv.FormatInt(i.Size, 10) + "\x00v" + i.Version
 	}
-	return strconv.FormatInt(i.Size, 10) + "\x00t" + strconv.FormatInt(i.ModTime.UnixNano(), 10)
+	return strconv.FormatInt(i.Size, 10) + "\x00t" + moment(i.ModTime)
+}
+
+// nanoseconds of these years fit an int64 (time.Time.UnixNano).
+const firstYear, lastYear = 1678, 2261
+
+// moment writes a time of any year so that no two times meet.
+func moment(t time.Time) string {
+	if y := t.UTC().Year(); y >= firstYear && y <= lastYear || t.IsZero() {
+		return strconv.FormatInt(t.UnixNano(), 10)
+	}
+	return strconv.FormatInt(t.Unix(), 10) + "." + strconv.Itoa(t.Nanosecond())
 }
 
 // Page is a part of a directory, in a stable order.

@@ -20,6 +20,7 @@ var errnoTable = []struct {
 	{cacheclient.ErrStale, syscall.ESTALE},
 	{cacheclient.ErrNotDir, syscall.ENOTDIR},
 	{cacheclient.ErrIsDir, syscall.EISDIR},
+	{cacheclient.ErrTooLarge, syscall.EFBIG},
 	{cacheclient.ErrUnavailable, syscall.EIO},
 	{context.DeadlineExceeded, syscall.EIO},
 	{fs.ErrNotExist, syscall.ENOENT},

@@ -39,6 +39,9 @@ var _ ufs.Store = (*masterStore)(nil)
 
 func (s *masterStore) String() string { return s.addr.String() }
 
+// Identity is the source alone so far.
+func (s *masterStore) Identity() string { return s.String() }
+
 // absolute is a path of the mount in Alluxio's name space.
 func (s *masterStore) absolute(p string) string { return path.Join(s.addr.Path, "/"+p) }
 

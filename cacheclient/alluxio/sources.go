@@ -76,6 +76,9 @@ const retrySource = 30 * time.Second
 
 func (s *sources) String() string { return s.addr.String() }
 
+// Identity is the source alone so far.
+func (s *sources) Identity() string { return s.String() }
+
 // open opens what the user gave.
 func (s *sources) open(ctx context.Context) error {
 	for _, g := range s.given {

@@ -42,6 +42,9 @@ func newHTTPStore(src source, values configmap.Simple, opts Options) (*httpStore
 // String is the URL of the root.
 func (s *httpStore) String() string { return s.src.show }
 
+// Identity is the source alone so far.
+func (s *httpStore) Identity() string { return s.String() }
+
 // greet opens a connection for files ahead of the first one, whose reader would otherwise wait for
 // the handshakes. That it fails does not matter.
 func (s *httpStore) greet() {

@@ -68,6 +68,9 @@ func newLocalStore(src source, values configmap.Simple, opts Options) (*localSto
 // String is the directory.
 func (s *localStore) String() string { return s.src.show }
 
+// Identity is the source alone so far.
+func (s *localStore) Identity() string { return s.String() }
+
 // Close does nothing: a directory has no connections.
 func (s *localStore) Close() error { return nil }
 

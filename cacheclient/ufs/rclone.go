@@ -129,6 +129,9 @@ func configureRclone(config *rclone.ConfigInfo, o tlsOptions, opts Options) erro
 // String is the source as given.
 func (s *s3Store) String() string { return s.src.show }
 
+// Identity is the source alone so far.
+func (s *s3Store) Identity() string { return s.String() }
+
 // Close ends idle connections.
 func (s *s3Store) Close() error {
 	s.client.close()

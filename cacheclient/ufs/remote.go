@@ -73,6 +73,9 @@ func newRemoteStore(ctx context.Context, src source, values configmap.Simple, op
 // String is the source as given.
 func (s *remoteStore) String() string { return s.src.show }
 
+// Identity is the source alone so far.
+func (s *remoteStore) Identity() string { return s.String() }
+
 // Close ends the backend's connections.
 func (s *remoteStore) Close() error {
 	if shutdown := s.remote.Features().Shutdown; shutdown != nil {

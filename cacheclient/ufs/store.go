@@ -11,8 +11,11 @@ import (
 // from many goroutines, end with their context, and make one attempt each; the
 // caller retries what Retryable says is worth it. Infos come without an ID.
 type Store interface {
-	// String is the source as the user gave it, without secrets.
+	// String is the source as the user gave it, without secrets, for people.
 	String() string
+	// Identity is everything that decides what is read: the source and each resolved option that is no pure tuning,
+	// secrets by their hash only. Two stores of one identity give the same bytes, so that they may share a cache.
+	Identity() string
 	// Stat describes the path, "" being the root. A path that is not there is
 	// fs.ErrNotExist.
 	Stat(ctx context.Context, path string) (cacheclient.Info, error)
@@ -35,4 +38,7 @@ type Body struct {
 	Start int64
 	// End is the offset after the last byte that will come.
 	End int64
+	// Confirm asks the source, after the bytes have come, whether they can only be those of the version. It is nil
+	// where the answer itself proves it (a strong validator). ErrStale says that they may be others'.
+	Confirm func(ctx context.Context) error
 }
