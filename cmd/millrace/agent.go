@@ -29,7 +29,7 @@ import (
 const agentAbout = `Serves the FUSE sessions of a node's volumes. "millrace node" mounts them and hands them over through
 --attach-socket; --socket answers millrace status, top, trace and blocks.
 
-An agent that is stopped, killed or replaced leaves every mount in place: the node plugin gives them to the next one,
+An agent that is stopped, killed or replaced leaves every mount in place: the driver gives them to the next one,
 and who reads meanwhile waits. It needs no privilege but access to the tier directories; with CAP_SYS_ADMIN cached
 files are read by the kernel itself.`
 
@@ -68,7 +68,7 @@ func agentCommand() *command.Command {
 func newAgent() (*command.Command, *agentConfig) {
 	c := &agentConfig{quota: defaultQuota, memory: defaultMemory, logLevel: "info", logFormat: "text"}
 	f := command.New("agent", "[flags]", "serve the volumes of a Kubernetes node", agentAbout)
-	f.Text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the node plugin hands volumes over (default attach.sock in the runtime directory)")
+	f.Text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the driver hands volumes over (default attach.sock in the runtime directory)")
 	f.Text(&c.socket, "socket", "`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
 	f.Define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default", defaultTierRoot(), absolutePath(&c.tierDirs))
 	command.Parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", commandline.SizeOver)

@@ -18,7 +18,7 @@ import (
 const nodeAbout = `The CSI driver of a node: it mounts volumes, hands them to "millrace agent", which serves them, and keeps them
 alive when the agent is stopped, killed or replaced. It needs CAP_SYS_ADMIN.
 
-A node plugin that is stopped, killed or replaced leaves every mount in place; the next one takes them back. The
+A driver that is stopped, killed or replaced leaves every mount in place; the next one takes them back. The
 state directory must be the same for both, on a mount that propagates to the host.`
 
 // nodeConfig is what the flags of node say.

@@ -177,7 +177,7 @@ func (s *Sessions) start(ctx context.Context, h *hosted, device, saved *os.File)
 }
 
 // errNotOurs answers those who ask the agent to unmount.
-var errNotOurs = errors.New("the mount belongs to the node plugin: delete the pods that use the volume")
+var errNotOurs = errors.New("the mount belongs to the driver: delete the pods that use the volume")
 
 // config is the session's, from the volume's description.
 func config(v handover.Volume, client cacheclient.Client, log *slog.Logger) fuse.Config {

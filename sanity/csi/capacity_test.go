@@ -109,7 +109,7 @@ func TestVolumesOfManySources(t *testing.T) {
 	}
 	memory, threads, files := memoryOf(t, n.serving.Pid())
 	held, _, heldFiles := memoryOf(t, n.plugin.Pid())
-	t.Logf("%d volumes staged in %s; agent %d MB, %d threads, %d descriptors; node plugin %d MB, %d descriptors",
+	t.Logf("%d volumes staged in %s; agent %d MB, %d threads, %d descriptors; driver %d MB, %d descriptors",
 		volumes, staged.Round(time.Millisecond), memory>>20, threads, files, held>>20, heldFiles)
 	pace.Within(t, "staging", staged, limit)
 	if memory > most {

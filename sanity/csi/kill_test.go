@@ -48,7 +48,7 @@ func (n *node) takeDown(id string, pods ...string) {
 	n.must("unstaging", insist(ctx, func(ctx context.Context) error { return n.unstage(ctx, id) }))
 }
 
-// TestPluginKilled: what was published reads on without a node plugin, and the next one takes it back, with open
+// TestPluginKilled: what was published reads on without a driver, and the next one takes it back, with open
 // files, and takes it down.
 func TestPluginKilled(t *testing.T) {
 	t.Parallel()
