@@ -10,8 +10,6 @@ GO ?= go
 FUZZTIME ?= 30s
 # Passed on to `make demo`, `make alluxio` and `make bench`: make bench ARGS='-rounds 1 -cases warm-seq,first-byte'.
 ARGS ?=
-# Of the test runner, for make test: .ci/run has it try again, once, what failed beside other work, and say so.
-RERUN ?=
 
 # The tools have a module of their own, so that the program's go.mod holds what the program needs.
 TOOL := $(GO) tool -modfile=.tools/go.mod
@@ -66,10 +64,10 @@ unit: runner ## the quick ring, with which a change is tried: no root, no Java, 
 test: setup build ## everything but clusters of nodes, under the race detector, the summary last; 20 min once set up
 	@[ -n '$(RACE)' ] || echo 'no C compiler: testing without the race detector'
 	@echo 'the FUSE tests on one processor:'
-	@GOMAXPROCS=1 $(call RING,test,/dev/fuse,a minute) --format pkgname $(RERUN) --packages ./fuse/... -- -timeout 10m
+	@GOMAXPROCS=1 $(call RING,test,/dev/fuse,a minute) --format pkgname --packages ./fuse/... -- -timeout 10m
 	@echo 'all tests:'
 	@# One package at a time: several start clusters of their own, and some measure.
-	@$(call RING,test,what was just set up; root for some,20 min) --format pkgname $(RERUN) --packages ./... -- $(RACE) -p 1 -timeout 30m
+	@$(call RING,test,what was just set up; root for some,20 min) --format pkgname --packages ./... -- $(RACE) -p 1 -timeout 30m
 
 .PHONY: sanity
 sanity: packages-test runner jars build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)
