@@ -10,6 +10,7 @@ import (
 	"millrace.io/millrace/cacheclient/cachetest"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestConformance runs the suite over each kind of source, with a tier and with none.
@@ -26,6 +27,7 @@ func TestConformance(t *testing.T) {
 		},
 		"s3": func(t *testing.T, dir string) (string, ufs.Options) {
 			t.Helper()
+			pace.Long(t)
 			return "s3://" + filepath.Base(dir), ufs.Options{Values: map[string]string{
 				"provider": "Rclone", "endpoint": cachetest.ServeS3(t, filepath.Dir(dir), "MD5", "0s"),
 				"access_key_id": "env:CONFORMANCE_KEY", "secret_access_key": "env:CONFORMANCE_SECRET",

@@ -20,6 +20,7 @@ import (
 // TestRightBytesWhateverTheSourceDoes reads at random while the source fails a third of the
 // requests in every way it can, and files are evicted all the time.
 func TestRightBytesWhateverTheSourceDoes(t *testing.T) {
+	pace.Long(t)
 	for name, cfg := range map[string]embedded.Config{
 		"tier":    {Levels: tier(t.TempDir(), 16<<20)},
 		"levels":  {Levels: append(tier(t.TempDir(), 12<<20), tier(t.TempDir(), 16<<20)...)},

@@ -45,6 +45,7 @@ func hung(t *testing.T) (dir string, end func()) {
 
 // TestHungFileSystem has a local source whose system calls do not return: callers and Close do.
 func TestHungFileSystem(t *testing.T) {
+	pace.Long(t)
 	dir, end := hung(t)
 	store, err := ufs.Open(t.Context(), filepath.Join(dir, "data"), ufs.Options{Deferred: true})
 	if err != nil {

@@ -10,11 +10,13 @@ import (
 
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestHugeList reads a directory of 300,000 entries in the pages that the kernel asks for, and
 // measures memory: a long listing is in a file, not on the heap.
 func TestHugeList(t *testing.T) {
+	pace.Long(t)
 	const entries, limit, most = 300_000, 1024, 16 << 20
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

@@ -9,6 +9,7 @@ import (
 
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // usage is what the process holds.
@@ -32,6 +33,7 @@ func measure(t *testing.T) usage {
 
 // TestIdleCachesHoldNextToNothing opens many caches, of each kind of source, and looks at what they cost.
 func TestIdleCachesHoldNextToNothing(t *testing.T) {
+	pace.Long(t)
 	const n, mostHeap = 200, 100 << 10
 	t.Setenv("IDLE_SECRET", "x")
 	local := t.TempDir()

@@ -71,6 +71,7 @@ func (m *mute) List(ctx context.Context, dir string, fn func(cacheclient.Info) e
 // TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory waits a moment
 // once, the next ones hardly, all long before the source is given up; and when it speaks again its word counts.
 func TestAMuteSource(t *testing.T) {
+	pace.Long(t)
 	dir := t.TempDir()
 	write := func(content string) {
 		t.Helper()

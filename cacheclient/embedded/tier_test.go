@@ -11,6 +11,7 @@ import (
 
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 const mib = 1 << 20
@@ -81,6 +82,7 @@ func TestNextLevelTakesWhatTheFirstEvicts(t *testing.T) {
 
 // TestFileLargerThanTheTier reads more than fits, cached and not, at any place.
 func TestFileLargerThanTheTier(t *testing.T) {
+	pace.Long(t)
 	src := newSource(t)
 	want := random(9, 40*mib+5)
 	src.write(t, "big", want)

@@ -156,6 +156,7 @@ func requests(ctx context.Context, c *embedded.Cache) map[string]func() error {
 
 // TestWedgedSourceFailsInTime makes every request to a source that takes connections and does not answer.
 func TestWedgedSourceFailsInTime(t *testing.T) {
+	pace.Long(t)
 	const timeout = 500 * time.Millisecond
 	for name, w := range wedges {
 		if name == "http slow body" {
@@ -189,6 +190,7 @@ func TestWedgedSourceFailsInTime(t *testing.T) {
 
 // TestWedgedSourceHeedsItsCaller does the same with a long timeout and a caller who has less patience.
 func TestWedgedSourceHeedsItsCaller(t *testing.T) {
+	pace.Long(t)
 	for name, w := range wedges {
 		t.Run(name, func(t *testing.T) {
 			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{Timeout: time.Minute, Levels: tier(t.TempDir(), 64<<20)})

@@ -8,6 +8,7 @@ import (
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/gateway"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 )
 
@@ -17,6 +18,7 @@ func TestConformance(t *testing.T) {
 	for name, source := range map[string]func(t *testing.T, dir string) string{
 		"http": func(t *testing.T, dir string) string {
 			t.Helper()
+			pace.Long(t)
 			_, address := httpSource(t, dir, serve.Options{})
 			return "http://" + address + "/"
 		},

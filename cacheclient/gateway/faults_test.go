@@ -70,6 +70,7 @@ func TestTraffic(t *testing.T) {
 
 // TestSourceDown asks of a source that is down, and sees it come back.
 func TestSourceDown(t *testing.T) {
+	pace.Long(t)
 	dir := t.TempDir()
 	makeFiles(t, dir, "file", "dir/file")
 	server, address := httpSource(t, dir, serve.Options{})
@@ -234,6 +235,7 @@ func TestChanged(t *testing.T) {
 // TestPlaces fills all places with clients that take nothing, and sees names looked up meanwhile, others wait, and the
 // source be given back.
 func TestPlaces(t *testing.T) {
+	pace.Long(t)
 	dir := t.TempDir()
 	want := randomFile(t, dir, "file", 32<<20)
 	_, address := httpSource(t, dir, serve.Options{})

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 )
 
@@ -140,6 +141,7 @@ func TestListVersion1(t *testing.T) {
 // TestListMany reads a directory of 10,000 files behind a web server: its index page once, and each file's head once, also
 // when the files are read soon after.
 func TestListMany(t *testing.T) {
+	pace.Long(t)
 	const files = 10_000
 	dir := t.TempDir()
 	names := make([]string, files)
@@ -176,6 +178,7 @@ func TestListMany(t *testing.T) {
 
 // TestListWindows reads a directory that no window has room for, in an order that is not that of keys.
 func TestListWindows(t *testing.T) {
+	pace.Long(t)
 	const files = 15_000
 	dir := t.TempDir()
 	names := make([]string, files)

@@ -468,6 +468,7 @@ func TestTLS(t *testing.T) {
 
 // TestHugeListing reads a million entries and measures memory.
 func TestHugeListing(t *testing.T) {
+	pace.Long(t)
 	const entries = 1_000_000
 	var pause atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -632,6 +633,7 @@ func TestLocalChange(t *testing.T) {
 
 // TestReadAllocates checks the data path: a large read is few calls and no allocation.
 func TestReadAllocates(t *testing.T) {
+	pace.Long(t)
 	f := newFaulty(t)
 	f.content = bytes.Repeat([]byte("x"), 64<<20)
 	httpStore, httpInfo := openFaulty(t, f, Options{})

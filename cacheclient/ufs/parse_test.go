@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"millrace.io/millrace/cacheclient/cachetest"
+	"millrace.io/millrace/sanity/pace"
 )
 
 func TestParseSource(t *testing.T) {
@@ -159,6 +160,7 @@ func TestOptionsFile(t *testing.T) {
 
 // TestNoRcloneConfig checks that neither rclone's configuration file nor its environment variables are read, and no file is written.
 func TestNoRcloneConfig(t *testing.T) {
+	pace.Long(t)
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))

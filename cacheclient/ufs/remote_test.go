@@ -124,6 +124,7 @@ func TestSFTP(t *testing.T) {
 }
 
 func TestWebDAV(t *testing.T) {
+	pace.Long(t)
 	tr := sharedTree(t)
 	runSuite(t, mustOpen(t, serveWebDAV(t, base)+"tree", remoteOptions()), tr, abilities{complete: true})
 }

@@ -58,6 +58,7 @@ func TestGoFileServer(t *testing.T) {
 }
 
 func TestPythonServer(t *testing.T) {
+	pace.Long(t)
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("needs python3")
@@ -71,6 +72,7 @@ func TestPythonServer(t *testing.T) {
 }
 
 func TestNginx(t *testing.T) {
+	pace.Long(t)
 	nginx := lookPath(t, "nginx")
 	for _, exact := range []string{"on", "off"} {
 		t.Run("autoindex_exact_size "+exact, func(t *testing.T) {
@@ -103,6 +105,7 @@ func nginxUser() string {
 }
 
 func TestApache(t *testing.T) {
+	pace.Long(t)
 	apache := lookPath(t, "apache2", "httpd")
 	modules := apacheModules(t)
 	for name, options := range map[string]string{
@@ -169,6 +172,7 @@ func apacheModules(t *testing.T) string {
 }
 
 func TestS3(t *testing.T) {
+	pace.Long(t)
 	tr := sharedTree(t)
 	opts := s3Options(t, cachetest.ServeS3(t, base, "MD5", "1h"))
 	runSuite(t, mustOpen(t, "s3://tree", opts), tr, abilities{complete: true, cached: true})

@@ -84,3 +84,11 @@ func work(x uint64) {
 	}
 	runtime.KeepAlive(x)
 }
+
+// Long skips a test that takes more than two seconds where an answer is wanted soon: go test -short.
+func Long(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("takes more than two seconds: make test")
+	}
+}

@@ -67,6 +67,7 @@ func TestLiveWorkers(t *testing.T) {
 }
 
 func TestNoWorkersToList(t *testing.T) {
+	pace.Long(t)
 	noMoreGoroutines(t)
 	unused := listen(t)
 	_ = unused.Close()
