@@ -30,6 +30,7 @@ type settings struct {
 	name, needs, takes string
 	reasons            bool
 	silence            time.Duration
+	patience           time.Duration // from the order to end until what is left is killed
 	command            []string
 }
 
@@ -40,6 +41,7 @@ func main() {
 	flag.StringVar(&s.takes, "takes", "", "how `long` it takes, for people")
 	flag.BoolVar(&s.reasons, "reasons", false, "count skipped tests by reason")
 	flag.DurationVar(&s.silence, "silence", 8*time.Second, "a line is printed after so much `time` without one")
+	flag.DurationVar(&s.patience, "patience", 30*time.Second, "what is left so long after the order to end is killed")
 	flag.Parse()
 	s.command = flag.Args()
 	if len(s.command) == 0 {
@@ -65,7 +67,7 @@ func run(s settings, out io.Writer) (int, error) {
 		return 1, err
 	}
 	fmt.Fprintf(out, "make %s: needs %s; takes %s\n%s\n", s.name, s.needs, s.takes, pace.String())
-	// A terminal's Ctrl-C reaches the tests as well, which end by themselves; a SIGTERM is passed on.
+	// The tests are a process group of their own, to all of which the end is told.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	r := &runner{settings: s, out: out, spoke: time.Now(), began: time.Now(), log: eventLog{path: events}}
@@ -84,9 +86,6 @@ type runner struct {
 	log   eventLog
 }
 
-// endLimit is how long a run that was told to end may take before it is killed.
-const endLimit = 30 * time.Second
-
 // run starts the command, watches the silence, and waits.
 func (r *runner) run(ctx context.Context, events string) (int, error) {
 	args := make([]string, len(r.command))
@@ -94,8 +93,9 @@ func (r *runner) run(ctx context.Context, events string) (int, error) {
 		args[i] = strings.ReplaceAll(a, "EVENTS", events)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = endLimit
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// gotestsum ends before go test and the tests do, which would go on without it.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	read, write, err := os.Pipe()
 	if err != nil {
 		return 1, err
@@ -107,14 +107,32 @@ func (r *runner) run(ctx context.Context, events string) (int, error) {
 		return 1, err
 	}
 	_ = write.Close()
+	// The output ends when the last process that has it does, one that does not heed its end too.
+	defer killAfter(ctx, cmd.Process.Pid, r.patience)()
 	watched, done := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { r.watch(watched) })
 	r.pass(read)
 	err = cmd.Wait()
+	if ctx.Err() != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	done()
 	watch.Wait()
 	return exitCode(err)
+}
+
+// killAfter kills a process group that is there so long after the context's end, unless it is stopped before.
+func killAfter(ctx context.Context, group int, patience time.Duration) (stop func()) {
+	done := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		select {
+		case <-done:
+		case <-time.After(patience):
+			_ = syscall.Kill(-group, syscall.SIGKILL)
+		}
+	})
+	return sync.OnceFunc(func() { close(done) })
 }
 
 // exitCode is that of a command that ended so.

@@ -2,9 +2,17 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"millrace.io/millrace/sanity/pace"
 )
 
 // runScript runs a shell script as the command of a ring and returns what was printed.
@@ -13,7 +21,7 @@ func runScript(t *testing.T, script string, reasons bool) (output string, code i
 	var out bytes.Buffer
 	code, err := run(settings{
 		name: "unit", needs: "Go", takes: "no time", reasons: reasons, silence: 500 * time.Millisecond,
-		command: []string{"sh", "-c", script},
+		patience: time.Second, command: []string{"sh", "-c", script},
 	}, &out)
 	if err != nil {
 		t.Error(err)
@@ -56,4 +64,47 @@ func TestReasons(t *testing.T) {
 	if want := "skipped, by reason:\n     2  needs root\n     1  no reason was given\nDONE 3 tests"; code != 0 || !strings.Contains(out, want) {
 		t.Errorf("exit code %d, %q is missing in:\n%s", code, want, out)
 	}
+}
+
+// TestOrderToEnd checks that nothing of a run is left when it was told to end, not even what heeds no signal.
+func TestOrderToEnd(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	ended := make(chan int, 1)
+	go func() {
+		code, _ := run(settings{name: "unit", silence: time.Second, patience: time.Second, command: []string{"sh", "-c", `
+			sh -c 'trap "" TERM; echo $$ >>` + pids + `; while :; do sleep 0.1; done' &
+			echo $$ >>` + pids + `
+			wait; sleep 60`}}, io.Discard)
+		ended <- code
+	}()
+	var wrote []string
+	for end := time.Now().Add(pace.Limit(10 * time.Second)); len(wrote) < 2; time.Sleep(10 * time.Millisecond) {
+		b, _ := os.ReadFile(pids)
+		wrote = strings.Fields(string(b))
+		if time.Now().After(end) {
+			t.Fatal("the command did not start")
+		}
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-ended; code == 0 {
+		t.Error("a run that was told to end has the exit code 0")
+	}
+	for _, pid := range wrote {
+		if n, err := strconv.Atoi(pid); err != nil || !gone(n) {
+			t.Errorf("process %s is left: %v", pid, err)
+		}
+	}
+}
+
+// gone reports whether a process has ended, waiting a moment for one that was just killed.
+func gone(pid int) bool {
+	for end := time.Now().Add(pace.Limit(5 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || bytes.Contains(b, []byte(") Z ")) {
+			return true
+		}
+	}
+	return false
 }
