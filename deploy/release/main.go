@@ -169,6 +169,10 @@ func show(out io.Writer, dir string) error {
 // output runs a command with variables added to the environment and gives what it prints; its error has what it said.
 func output(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
+	// The go command leaves what it runs behind when it is told to end alone.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = append(os.Environ(), env...)
 	var said strings.Builder
 	cmd.Stderr = &said
