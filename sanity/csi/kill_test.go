@@ -117,14 +117,14 @@ func TestBothKilled(t *testing.T) {
 	begin := time.Now()
 	n.startPlugin()
 	n.waitReady()
-	// With both gone nobody has the connections, and no mount can be well until the next two have made them anew.
-	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod-1"), n.target("b", "pod-2"))
+	// With both gone nobody has the connections, and no mount can be well until the next two have made them anew: the
+	// driver answers before that.
 	for _, id := range volumes {
 		for _, pod := range []string{"pod-1", "pod-2"} {
 			if id == "c" && pod == "pod-2" {
 				continue
 			}
-			n.must("reading again", n.read(n.target(id, pod)))
+			n.eventually("reading again", func(context.Context) error { return n.read(n.target(id, pod)) })
 			if layers := layersAt(n.target(id, pod)); layers != 1 {
 				t.Errorf("%d mounts at %s of %s", layers, pod, id)
 			}
@@ -134,6 +134,7 @@ func TestBothKilled(t *testing.T) {
 		}
 	}
 	t.Log("all read again after", time.Since(begin))
+	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod-1"), n.target("b", "pod-2"))
 	n.stopPlugin()
 	n.startPlugin()
 	n.waitReady()
