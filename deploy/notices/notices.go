@@ -1,5 +1,4 @@
-// Package notices collects the licences of what is linked into millrace's programs, which whoever passes the programs on has to pass on
-// with them.
+// Package notices collects the licences of what is linked into millrace's programs, which are passed on with the programs.
 package notices
 
 import (
