@@ -155,6 +155,16 @@ soak: packages-test runner jars build ## the long forms: an agent that is killed
 	@MILLRACE_SOAK=$(SOAK) $(call RING,soak,root,10 min) --format standard-verbose -- -count 1 -timeout 40m \
 		-run 'Killed|Many|Soak|Volumes|NeverAWrongByte' ./fuse ./fuse/agent ./sanity/csi ./cacheclient/alluxio
 
+# How long `make storm` draws seeds, and the one SEED that it replays.
+STORM ?= 10m
+SEED ?=
+
+.PHONY: storm
+storm: ## sources that lie by a seed, for $STORM (10m), every read judged by a model; SEED=n replays one; ARGS='-kinds http -go-on'
+	@CGO_ENABLED=0 $(PROGRESS) 'building millrace' 'two minutes with nothing built before' -- \
+		$(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/millrace ./cmd/millrace-keeper ./sanity/storm
+	@exec bin/storm -millrace bin/millrace $(if $(SEED),-seed $(SEED),-for $(STORM)) $(ARGS)
+
 .PHONY: race
 race: test ## the same as test, which runs under the race detector
 

@@ -125,10 +125,26 @@ func moment(t time.Time) string {
 	return strconv.FormatInt(t.Unix(), 10) + "." + strconv.Itoa(t.Nanosecond())
 }
 
-// Page is a part of a directory, in a stable order.
+// Cursor is a place in a directory; the zero value is before the first entry. It is of a version of the directory,
+// because a number means something else in another one.
+type Cursor struct {
+	// Version is the one in which Index counts, 0 for that of now.
+	Version uint64
+	// Index is how many entries stand before the place.
+	Index uint64
+	// After is the name of the entry before the place. Where the version is gone, the reading goes on behind this name,
+	// so that it neither skips nor repeats what was there throughout.
+	After string
+}
+
+// Page is a part of a directory, in the order of the names, each of which is there once.
 type Page struct {
-	// Entries follow one another: the k-th has the cursor from+k.
+	// Entries follow one another.
 	Entries []Info
+	// First is how many entries stand before them, and Count how many the directory has in this version.
+	First, Count uint64
+	// Next is the place behind the last one.
+	Next Cursor
 	// End says that no entry follows the last one.
 	End bool
 	// Version changes when the directory's entries change; never 0.
@@ -140,11 +156,11 @@ type Page struct {
 type Client interface {
 	// Stat describes the path.
 	Stat(ctx context.Context, path string) (Info, error)
-	// List returns at most limit entries of the directory, from the from-th on (0 is the
-	// first). With attrs each entry is complete, an entry that vanished meanwhile keeping
-	// ID 0; without, files may come as a name and a kind. A directory of any length costs the
-	// caller one page of memory.
-	List(ctx context.Context, dir string, from uint64, limit int, attrs bool) (Page, error)
+	// List returns at most limit entries of the directory behind a place, as told by Page.Next or the zero Cursor. It
+	// returns ErrStale where the place cannot be found any more. With attrs each entry is complete, an entry that
+	// vanished meanwhile keeping ID 0; without, files may come as a name and a kind. A directory of any length costs
+	// the caller one page of memory.
+	List(ctx context.Context, dir string, from Cursor, limit int, attrs bool) (Page, error)
 	// Open opens the version that info names, as returned by Stat or List. It returns
 	// ErrStale when the source is known to hold another.
 	Open(ctx context.Context, info Info) (File, error)
@@ -300,4 +316,6 @@ type Counters struct {
 	// LastSourceError is what the source, or the way to it, last failed with, in one sentence without secrets; it
 	// stays when the source answers again. What concerns one path only is not told.
 	LastSourceError string `json:"lastSourceError,omitempty"`
+	// SourceNotes are sentences about what the source does otherwise than it should, and what follows from that.
+	SourceNotes []string `json:"sourceNotes,omitempty"`
 }

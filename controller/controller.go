@@ -1,9 +1,9 @@
-// Package controller runs the controller: it makes Datasets and AlluxioRuntimes into highly available Alluxios, volumes and
-// claims, loads data for DataLoads, and gives claims of StorageClasses their volumes.
+// Package controller runs the controller: it makes Datasets and AlluxioRuntimes into highly available Alluxios, volumes
+// and claims, loads data for DataLoads, and gives claims of StorageClasses their volumes.
 //
-// The rooms, from the top: this file wires a manager (leader election, health, metrics); reconcile watches and acts; objects says
-// what there is to be; masters speaks to Alluxio; nodes takes the startup taint off nodes; claims makes volumes
-// of StorageClasses; api has the types that users write.
+// The rooms, from the top: this file wires a manager (leader election, health, metrics); reconcile watches and acts;
+// objects says what there is to be; masters speaks to Alluxio; nodes takes the startup taint off nodes; claims makes
+// volumes of StorageClasses; api has the types that users write.
 package controller
 
 import (
@@ -48,14 +48,15 @@ type Config struct {
 	Elect bool
 	// Taint is the key of the taint that nodes lose when the driver is ready there; nodes are not looked at if "".
 	Taint string
-	// CheckClass tells what the driver refuses of a StorageClass's parameters and mount options; claims of classes are not looked at if nil.
+	// CheckClass tells what the driver refuses of a StorageClass's parameters and mount options; claims of classes are not
+	// looked at if nil.
 	CheckClass func(parameters map[string]string, mountOptions []string) error
 	// Health and Metrics are host:port; none if "".
 	Health, Metrics string
 	Log             *slog.Logger
 
-	// Addresses of masters where they are not those planned, and Fast and Slow, which bound the pause between two questions to them,
-	// are for tests.
+	// Addresses of masters where they are not those planned, and Fast and Slow, which bound the pause between two
+	// questions to them, are for tests.
 	Addresses  func(key types.NamespacedName, planned []string) []string
 	Fast, Slow time.Duration
 	// SecretAge is how long a user's Secret is believed; two minutes if 0.
@@ -76,7 +77,8 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, errors.Join(clientgoscheme.AddToScheme(s), v1alpha1.AddToScheme(s))
 }
 
-// SetLog has the libraries write to a log. It is called once, before anything runs: they have one for the whole process.
+// SetLog has the libraries write to a log. It is called once, before anything runs: they have one for the whole
+// process.
 func SetLog(log *slog.Logger) {
 	klog.SetSlogLogger(log)
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))

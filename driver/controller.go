@@ -80,8 +80,8 @@ func newCreated(req *csi.CreateVolumeRequest) (created, error) {
 	return created{Capacity: required, Attributes: a.context()}, nil
 }
 
-// CheckClass tells what a node would refuse of a volume with these parameters and mount options of a StorageClass, in one
-// sentence that names the key, the value and what is accepted. What the operator of a node allows is checked there.
+// CheckClass tells what a node would refuse of a volume with these parameters and mount options of a StorageClass, in
+// one sentence that names the key, the value and what is accepted. What the operator of a node allows is checked there.
 func CheckClass(parameters map[string]string, mountOptions []string) error {
 	a, err := parseAttributes(parameters)
 	if err != nil {
@@ -129,7 +129,7 @@ func (d *Driver) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest)
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
-// ValidateVolumeCapabilities tells whether a volume can be used in these ways.
+// ValidateVolumeCapabilities reports whether a volume can be used in these ways.
 func (d *Driver) ValidateVolumeCapabilities(_ context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
 	id, capabilities := req.GetVolumeId(), req.GetVolumeCapabilities()
 	if id == "" || len(capabilities) == 0 {

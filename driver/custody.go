@@ -45,6 +45,7 @@ type custody struct {
 
 // held is one volume's connection.
 type held struct {
+	// volume's secrets are guarded by mu.
 	volume handover.Volume
 	// ctx ends with the volume's release.
 	ctx    context.Context
@@ -79,7 +80,20 @@ func (c *custody) add(v handover.Volume, device, state *os.File, generation int)
 	}
 }
 
-// holds tells whether the volume's connection is kept.
+// renew has the next agent be given the volume with its present secrets.
+func (c *custody) renew(v handover.Volume) {
+	c.mu.Lock()
+	h := c.held[v.ID]
+	c.mu.Unlock()
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.volume.Secrets = v.Secrets
+}
+
+// holds reports whether the volume's connection is kept.
 func (c *custody) holds(id string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,7 +146,7 @@ func (c *custody) poke() {
 	}
 }
 
-// present tells whether an agent is connected, and since when that is so.
+// present reports whether an agent is connected, and since when that is so.
 func (c *custody) present() (up bool, since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

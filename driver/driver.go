@@ -38,6 +38,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -137,6 +138,8 @@ type Driver struct {
 
 	// serving says that the CSI socket answers, adopted that all volumes were brought in order once.
 	serving, adopted atomic.Bool
+	// noControl has said that connections cannot be aborted.
+	noControl sync.Once
 }
 
 // New makes a driver. It touches nothing before Run.

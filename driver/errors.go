@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// lostAgent tells whether the error is a connection that could not be made, or ended without an answer.
+// lostAgent reports whether the error is a connection that could not be made, or ended without an answer.
 func lostAgent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)

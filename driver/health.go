@@ -95,8 +95,9 @@ func (d *Driver) unserved(err error) condition {
 func statsResponse(s handover.Stats, c condition) *csi.NodeGetVolumeStatsResponse {
 	resp := &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{
 		{Unit: csi.VolumeUsage_BYTES, Total: max(s.Capacity, 0), Used: max(s.Used, 0), Available: max(s.Capacity-s.Used, 0)},
-		{Unit: csi.VolumeUsage_INODES, Total: max(s.Files, 0), Used: max(s.Files, 0)},
 	}}
+	// Nothing is told of inodes: there is no bound to how many a volume has, and a total without free ones is what
+	// alerts on volumes that fill up look for.
 	resp.ProtoReflect().SetUnknown(volumeCondition(c))
 	return resp
 }

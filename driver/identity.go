@@ -22,7 +22,7 @@ func (d *Driver) GetPluginCapabilities(context.Context, *csi.GetPluginCapabiliti
 	}}}, nil
 }
 
-// Probe tells whether this process answers. A probe that demanded an agent would have kubelet kill the process that
+// Probe reports whether this process answers. A probe that demanded an agent would have kubelet kill the process that
 // holds the connections while there is none.
 func (d *Driver) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(d.alive() == nil)}, nil

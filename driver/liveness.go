@@ -18,7 +18,7 @@ import (
 // headerTimeout is how long a client of the health address may take to send a request's header.
 const headerTimeout = 5 * time.Second
 
-// checkHealthAddress tells whether the address is one that only this machine reaches.
+// checkHealthAddress reports whether the address is one that only this machine reaches.
 func checkHealthAddress(address string) error {
 	if address == "" || strings.HasPrefix(address, "unix:") {
 		if address == "" {
@@ -77,7 +77,7 @@ func (d *Driver) serveHealth(ctx context.Context, group *errgroup.Group, l net.L
 	})
 }
 
-// alive tells whether the CSI socket is served.
+// alive reports whether the CSI socket is served.
 func (d *Driver) alive() error {
 	if !d.serving.Load() {
 		return errors.New("the CSI socket is not served")
@@ -85,7 +85,7 @@ func (d *Driver) alive() error {
 	return nil
 }
 
-// ready tells whether volumes can be staged, and those that were are in order.
+// ready reports whether volumes can be staged, and those that were are in order.
 func (d *Driver) ready() error {
 	if err := d.alive(); err != nil {
 		return err

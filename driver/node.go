@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -129,10 +130,13 @@ func (d *Driver) staged(ctx context.Context, req *csi.NodePublishVolumeRequest, 
 	if err := sameMount(rec, req.GetVolumeCapability().GetMount()); err != nil {
 		return record{}, invalid(err)
 	}
+	if err := sameSource(rec, req.GetVolumeContext()); err != nil {
+		return record{}, err
+	}
 	return d.ensure(ctx, rec)
 }
 
-// sameMount tells whether mount options and a group, where they are given again with a publish, are those that the
+// sameMount reports whether mount options and a group, where they are given again with a publish, are those that the
 // volume was staged with: they belong to the mount, of which a publish only shows more.
 func sameMount(rec record, mount *csi.VolumeCapability_MountVolume) error {
 	m, err := parseMountOptions(mount.GetMountFlags(), mount.GetVolumeMountGroup())
@@ -143,6 +147,19 @@ func sameMount(rec record, mount *csi.VolumeCapability_MountVolume) error {
 		return errors.New("mount_flags or volume_mount_group are not those that the volume was staged with")
 	}
 	return nil
+}
+
+// sameSource reports whether attributes that are given again with a publish show what the volume was staged with. Two
+// PersistentVolumes that have one volumeHandle are one volume to the orchestrator, which stages the first alone: a pod
+// of the second would read the first one's source.
+func sameSource(rec record, values map[string]string) error {
+	a, err := parseAttributes(values)
+	if err != nil || a.Source == "" || a.Source == rec.Volume.Source && maps.Equal(a.Options, rec.Volume.Options) {
+		// Attributes that are not given are those of the stage, and those of a Dataset are the controller's.
+		return nil
+	}
+	return status.Errorf(codes.AlreadyExists, "volume %s shows the source %s on this node, and another source or option "+
+		"is asked for: two PersistentVolumes have the same volumeHandle, which must be unique", rec.Volume.ID, rec.Volume.Source)
 }
 
 // NodeUnpublishVolume takes the volume off the target path and removes it. It ends in bounded time, whatever
@@ -200,7 +217,7 @@ func (d *Driver) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolume
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: healthOf(id, c)}, nil
 }
 
-// NodeGetStorageHealth tells whether the agent is there, without which no volume of this node can be read.
+// NodeGetStorageHealth reports whether the agent is there, without which no volume of this node can be read.
 func (d *Driver) NodeGetStorageHealth(context.Context, *csi.NodeGetStorageHealthRequest) (*csi.NodeGetStorageHealthResponse, error) {
 	up, since := d.custody.present()
 	if up || time.Since(since) < awayTime {

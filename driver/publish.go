@@ -39,7 +39,7 @@ func (d *Driver) publish(ctx context.Context, rec record, t target) error {
 	return errors.Join(err, d.unpublish(context.WithoutCancel(ctx), id, t.Path))
 }
 
-// mayPublish tells whether the volume may be published at one place more, or once more at the same.
+// mayPublish reports whether the volume may be published at one place more, or once more at the same.
 func mayPublish(rec record, t target) error {
 	id := rec.Volume.ID
 	if old := rec.target(t.Path); old != nil {

@@ -146,7 +146,7 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 	return rec, nil
 }
 
-// restoreStaging tells whether the mount of the volume's session is where it was staged. A mount namespace that began
+// restoreStaging reports whether the mount of the volume's session is where it was staged. A mount namespace that began
 // after it sees only what was propagated, which may be the targets alone; then it is bound from there.
 func restoreStaging(rec record) (bool, error) {
 	mounts, err := layers(rec.Volume.Dir)

@@ -39,7 +39,11 @@ func (d *Driver) stage(ctx context.Context, rec record) (record, error) {
 				return old, err
 			}
 		}
-		return d.ensure(ctx, old)
+		old, err := d.ensure(ctx, old)
+		if err == nil {
+			d.renew(ctx, old.Volume)
+		}
+		return old, err
 	}
 	if ok {
 		if err := d.clear(ctx, old); err != nil {
@@ -74,6 +78,18 @@ func (d *Driver) stage(ctx context.Context, rec record) (record, error) {
 	return rec, nil
 }
 
+// renew has the agent go on with the volume's present secrets, and custody give them to the next agent. Those that the
+// source refuses leave the session as it is: readers of its cache read on.
+func (d *Driver) renew(ctx context.Context, v handover.Volume) {
+	if len(v.Secrets) == 0 {
+		return
+	}
+	d.custody.renew(v)
+	if err := d.agent.Renew(ctx, v); err != nil {
+		d.log.Warn("a volume goes on with the secrets that it had", "volume", v, "error", err)
+	}
+}
+
 // stagedAt is the volume that is staged at the path, "" where there is none.
 func (d *Driver) stagedAt(path string) string {
 	for _, id := range d.records.ids() {
@@ -84,7 +100,7 @@ func (d *Driver) stagedAt(path string) string {
 	return ""
 }
 
-// sameStage tells whether a volume that is staged is what is asked for now. Secrets do not count, as they are
+// sameStage reports whether a volume that is staged is what is asked for now. Secrets do not count, as they are
 // rotated while a volume is in use.
 func sameStage(old, asked record) error {
 	a, b := old.Volume, asked.Volume
@@ -135,6 +151,7 @@ func (d *Driver) serve(ctx context.Context, rec record) (_ record, err error) {
 	if rec.Minor, err = mountedDevice(v.Dir); err != nil {
 		return rec, err
 	}
+	rec.Connection = d.connection(rec.Minor)
 	if err = d.records.put(v.ID, rec); err != nil {
 		return rec, err
 	}
@@ -170,7 +187,7 @@ func (d *Driver) clear(ctx context.Context, rec record) error {
 		errs = append(errs, unmountAll(ctx, t.Path, mountpoint.Lazily))
 	}
 	errs = append(errs, unmountAll(ctx, rec.Volume.Dir, mountpoint.Abruptly))
-	d.endSession(ctx, id, rec.Minor)
+	d.endSession(ctx, id, rec.Connection)
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -184,7 +201,7 @@ func (d *Driver) clear(ctx context.Context, rec record) error {
 
 // endSession ends the session of a volume whose mounts are gone. An agent that does not do it is told by the
 // kernel: the connection is aborted, and ends for good with the agent's descriptors.
-func (d *Driver) endSession(ctx context.Context, id string, minor int) {
+func (d *Driver) endSession(ctx context.Context, id string, connection mountpoint.Connection) {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
 	// First, as this gives up an attach that the agent may be waiting in.
@@ -193,13 +210,13 @@ func (d *Driver) endSession(ctx context.Context, id string, minor int) {
 	if err == nil {
 		return
 	}
-	abort(minor)
+	aborted := connection.Abort()
 	if answered(err) || errors.Is(err, context.DeadlineExceeded) {
-		d.log.Warn("a session did not end and was aborted", "volume", id, "error", err)
+		d.log.Warn("a session did not end", "volume", id, "error", err, "connection", abortSentence(aborted))
 	}
 }
 
-// answered tells whether the error is the agent's answer, and not that there was none.
+// answered reports whether the error is the agent's answer, and not that there was none.
 func answered(err error) bool {
 	var e *handover.Error
 	return errors.As(err, &e)

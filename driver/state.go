@@ -16,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"millrace.io/millrace/fuse/handover"
+	"millrace.io/millrace/fuse/mountpoint"
 )
 
 // phase is how far a volume has come.
@@ -42,6 +43,9 @@ type record struct {
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Minor is the minor number of the mount's device, 0 where it is not known; the major is 0.
 	Minor int `json:"minor,omitempty"`
+	// Connection is what tells the mount's connection from a later one of the same minor number; zero where the kernel
+	// did not tell.
+	Connection mountpoint.Connection `json:"connection,omitzero"`
 	// Targets are where the volume is published, in the order of publishing.
 	Targets []target `json:"targets,omitempty"`
 }

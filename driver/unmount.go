@@ -105,7 +105,7 @@ func mountedDevice(path string) (int, error) {
 	return mounts[len(mounts)-1].Minor, nil
 }
 
-// isDead tells whether nothing is mounted at the path, or what is mounted has no connection any more. A mount that
+// isDead reports whether nothing is mounted at the path, or what is mounted has no connection any more. A mount that
 // waits for its server is not dead.
 func isDead(ctx context.Context, path string) bool {
 	if minor, err := mountedDevice(path); err != nil || minor == 0 {
@@ -122,13 +122,26 @@ func isDead(ctx context.Context, path string) bool {
 	return err == nil && dead
 }
 
-// abort ends a connection that nothing else has ended, unless its device number is in use for a mount, which may
-// be another one by now.
-func abort(minor int) {
-	mounts, err := mountpoint.Table(func(m *mount.MountInfo) bool { return m.Major == 0 && m.Minor == minor })
-	if err == nil && len(mounts) == 0 && minor != 0 {
-		mountpoint.Abort(minor)
+// connection is that of a new mount, the zero value where the kernel does not tell: then it is never aborted.
+func (d *Driver) connection(minor int) mountpoint.Connection {
+	c, err := mountpoint.ConnectionOf(minor)
+	if err != nil {
+		d.noControl.Do(func() {
+			d.log.Warn("connections cannot be aborted: a session that does not end, ends with the agent", "error", err)
+		})
 	}
+	return c
+}
+
+// abortSentence tells what became of an attempt to end a connection that nothing else has ended.
+func abortSentence(err error) string {
+	switch {
+	case err == nil:
+		return "aborted"
+	case errors.Is(err, fs.ErrNotExist):
+		return "gone"
+	}
+	return fmt.Sprintf("ends with the agent: %v", err)
 }
 
 // resolvePath makes a path that the orchestrator named absolute and free of symbolic links, as mountinfo shows it.
@@ -164,7 +177,7 @@ func makeDir(path string) error {
 	return err
 }
 
-// isDir tells whether the path, at which nothing is mounted, is a directory.
+// isDir reports whether the path, at which nothing is mounted, is a directory.
 func isDir(path string) bool {
 	st, err := os.Lstat(path)
 	return err == nil && st.IsDir()

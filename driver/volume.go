@@ -32,6 +32,7 @@ type attributes struct {
 	Timeout, Revalidate time.Duration
 	FileMode, DirMode   uint32
 	Passthrough         string
+	Inode32             string
 
 	Options map[string]string
 }
@@ -41,7 +42,7 @@ type attribute struct {
 	name string
 	// accepted ends the sentence about a value that is not.
 	accepted string
-	// set tells whether the value is accepted; show is the canonical text, "" where nothing was said.
+	// set reports whether the value is accepted; show is the canonical text, "" where nothing was said.
 	set  func(a *attributes, value string) bool
 	show func(a *attributes) string
 }
@@ -127,6 +128,11 @@ var table = []attribute{
 		"passthrough", "true or false",
 		func(a *attributes, s string) bool { a.Passthrough = s; return s == "true" || s == "false" },
 		func(a *attributes) string { return a.Passthrough },
+	},
+	{
+		"inode32", "true or false",
+		func(a *attributes, s string) bool { a.Inode32 = s; return s == "true" || s == "false" },
+		func(a *attributes) string { return a.Inode32 },
 	},
 	{
 		"fileMode", "octal permission bits from 0001 to 0777, such as 0444",
@@ -225,7 +231,7 @@ func (a *attributes) volume(id, dir string, m mountSettings, secrets map[string]
 		TierDir: a.TierDir, Quota: a.Quota, High: a.High, Low: a.Low,
 		Connections: a.Connections, Timeout: a.Timeout, Revalidate: a.Revalidate,
 		FileMode: firstOf(a.FileMode, m.fileMode), DirMode: firstOf(a.DirMode, m.dirMode),
-		UID: m.uid, GID: m.gid, NoPassthrough: a.Passthrough == "false",
+		UID: m.uid, GID: m.gid, NoPassthrough: a.Passthrough == "false", Inode32: a.Inode32 == "true",
 	}
 	return v, v.Check()
 }
@@ -264,7 +270,7 @@ func checkOption(name, value string) error {
 	return nil
 }
 
-// sourceFits tells whether the source can be shown to everybody, as mountinfo and logs do. Whether it is a source
+// sourceFits reports whether the source can be shown to everybody, as mountinfo and logs do. Whether it is a source
 // at all is checked by the policy, and by the agent.
 func sourceFits(s string) bool {
 	if s == "" || !printable(s) {
@@ -286,7 +292,7 @@ func sourceFits(s string) bool {
 	return err == nil && !strings.ContainsAny(s, "?#")
 }
 
-// printable tells whether the text has no control characters.
+// printable reports whether the text has no control characters.
 func printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 })
 }

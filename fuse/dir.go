@@ -1,6 +1,8 @@
 package fuse
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"syscall"
 
@@ -21,9 +23,8 @@ const (
 	maxPage = 1024
 )
 
-// dotEntries is the number of entries ("." and "..") that stand before the client's: the
-// entry at the client's cursor k is the directory's entry k+dotEntries, and the kernel's offset
-// of an entry is the number of entries up to and including it.
+// dotEntries is the number of entries ("." and "..") that stand before the client's. What the offsets behind those mean
+// is in dirhandles.go.
 const dotEntries = 2
 
 // OpenDir begins a listing. The kernel keeps the entries that it is given, and may use
@@ -33,21 +34,37 @@ func (fs *filesystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.
 	if n == nil {
 		return estale
 	}
-	ctx, cancel := fs.waiting(&in.InHeader)
+	ctx, cancel := fs.listening(&in.InHeader)
 	defer cancel()
-	page, err := fs.client.List(ctx, n.path(), 0, 1, false)
+	page, err := fs.client.List(ctx, n.path(), cacheclient.Cursor{}, 1, false)
 	if err != nil {
-		return fs.fail(opOpenDir, n.path(), err)
+		return fs.fail(opOpenDir, n.path(), silence(ctx, err))
 	}
 	out.OpenFlags = gofuse.FOPEN_CACHE_DIR
-	if fs.nodes.relist(n.id, page.Version) {
+	same := fs.nodes.relist(n.id, page.Version)
+	if same {
 		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
 	}
+	out.Fh = fs.dirs.open(n.id, same)
 	return gofuse.OK
 }
 
-// ReleaseDir ends a listing, of which nothing is kept here.
-func (*filesystem) ReleaseDir(*gofuse.ReleaseIn) {}
+// ReleaseDir ends a listing.
+func (fs *filesystem) ReleaseDir(in *gofuse.ReleaseIn) { fs.dirs.release(in.Fh) }
+
+// listening is the context of a request that lists: INTERRUPT, the session's end, and a silence as long as the deadline
+// end it, but not the time that a listing takes.
+func (fs *filesystem) listening(h *gofuse.InHeader) (context.Context, context.CancelFunc) {
+	return cacheclient.Patient(fs.inflight.context(h.Unique), fs.timeout)
+}
+
+// silence is the error of a listing, or that nothing came of it.
+func silence(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return err
+}
 
 // ReadDir lists names and kinds.
 func (fs *filesystem) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
@@ -87,60 +104,78 @@ func (fs *filesystem) list(in *gofuse.ReadIn, op uint32, emit func(*node, gofuse
 		return gofuse.ENOTDIR
 	}
 	for next := in.Offset; next < dotEntries; next++ {
-		if !emit(dir, dotEntry(dir, next), cacheclient.Info{}) {
+		if !emit(dir, fs.dotEntry(dir, next), cacheclient.Info{}) {
 			return gofuse.OK
 		}
 	}
-	ctx, cancel := fs.waiting(&in.InHeader)
+	ctx, cancel := fs.listening(&in.InHeader)
 	defer cancel()
-	from := max(in.Offset, dotEntries) - dotEntries
 	limit := pageLimit(op, int(in.Size))
 	path := dir.path()
+	from, err := fs.dirs.cursor(in.Fh, dir.id, in.Offset)
+	if err != nil {
+		return fs.fail(op, path, err)
+	}
+	last := max(in.Offset, dotEntries)
+	places, _ := dirPlaces{}.with(0, last, from.After)
+	// The state has the places before the kernel has the reply.
+	defer func() { fs.dirs.replied(in.Fh, places) }()
 	// One page fills the reply, but a reply without entries means the end to the kernel: where
 	// all of a page had to be passed over, the next one follows.
 	for emitted := false; !emitted; {
 		page, err := fs.client.List(ctx, path, from, limit, op == opReadDirPlus)
 		if err != nil {
-			return fs.fail(op, path, err)
+			return fs.fail(op, path, silence(ctx, err))
 		}
 		fs.nodes.mixed(dir.id, page.Version)
+		next := fs.dirs.first(dir.id, page)
 		for _, info := range page.Entries {
-			from++
+			next++
 			if !listable(info.Name()) {
 				fs.log.Warn("a name cannot be shown", "directory", path, "name", info.Name())
 				continue
 			}
-			if !emit(dir, direntOf(info, from+dotEntries), info) {
+			noted, room := places.with(last, next, info.Name())
+			if !room || !emit(dir, fs.direntOf(info, next), info) {
 				return gofuse.OK
 			}
-			emitted = true
+			places, last, emitted = noted, next, true
 		}
 		if page.End || len(page.Entries) == 0 {
 			return gofuse.OK
 		}
+		from = page.Next
 	}
 	return gofuse.OK
 }
 
 // dotEntry is "." at the offset 0 and ".." at 1.
-func dotEntry(dir *node, offset uint64) gofuse.DirEntry {
-	e := gofuse.DirEntry{Name: ".", Ino: dir.id, Mode: syscall.S_IFDIR, Off: offset + 1}
+func (fs *filesystem) dotEntry(dir *node, offset uint64) gofuse.DirEntry {
+	e := gofuse.DirEntry{Name: ".", Ino: fs.numbers.of(dir.id), Mode: syscall.S_IFDIR, Off: offset + 1}
 	if offset == 1 {
 		e.Name = ".."
 		if dir.parent != nil {
-			e.Ino = dir.parent.id
+			e.Ino = fs.numbers.of(dir.parent.id)
 		}
 	}
 	return e
 }
 
 // direntOf is an entry as the kernel sees it; next is the offset behind it.
-func direntOf(info cacheclient.Info, next uint64) gofuse.DirEntry {
-	e := gofuse.DirEntry{Name: info.Name(), Ino: info.ID, Mode: syscall.S_IFREG, Off: next}
-	if info.Dir {
-		e.Mode = syscall.S_IFDIR
+func (fs *filesystem) direntOf(info cacheclient.Info, next uint64) gofuse.DirEntry {
+	return gofuse.DirEntry{Name: info.Name(), Ino: fs.numbers.of(info.ID), Mode: kindOf(info), Off: next}
+}
+
+// kindOf is the kind of an entry as d_type has it, 0 for DT_UNKNOWN, after which programs stat it. What a page of links
+// shows without a slash may be a directory all the same: it is a file once its attributes are known.
+func kindOf(info cacheclient.Info) uint32 {
+	switch {
+	case info.Dir:
+		return syscall.S_IFDIR
+	case info.ID == 0:
+		return 0
 	}
-	return e
+	return syscall.S_IFREG
 }
 
 // pageLimit is the number of entries that a reply of size bytes has room for, by guess.
@@ -152,7 +187,7 @@ func pageLimit(op uint32, size int) int {
 	return min(max(size/each, 1), maxPage)
 }
 
-// listable tells whether the kernel takes the name; it answers a listing with one
+// listable reports whether the kernel takes the name; it answers a listing with one
 // bad name by EIO as a whole.
 func listable(name string) bool {
 	return name != "" && name != "." && name != ".." && len(name) <= maxNameLength &&

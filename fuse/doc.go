@@ -9,12 +9,11 @@
 // the kernel says that the file system is gone: workers end, contexts are cancelled, files
 // are given back to the client, and [Session.Wait] returns.
 //
-// The life of a request. worker.go reads it and looks at the header (wire.go). READ is
-// served by read.go, which lends bytes from the client and hands them to the kernel in one
-// writev(2), with no copy of our own. INTERRUPT cancels the context of the request that it
-// names (inflight.go). All others are decoded by go-fuse's ProtocolServer, which calls the
-// methods of filesystem: filesystem.go (names and attributes), dir.go (listings),
-// open.go (opening) and readonly.go (everything that is refused).
+// The life of a request. worker.go reads it and looks at the header (wire.go). READ is served by read.go, which lends
+// bytes from the client and hands them to the kernel in one writev(2), with no copy of our own. INTERRUPT cancels the
+// context of the request that it names where the caller is dying (inflight.go, caller.go). All others are decoded by
+// go-fuse's ProtocolServer, which calls the methods of filesystem: filesystem.go (names and attributes), dir.go
+// (listings), open.go (opening) and readonly.go (everything that is refused).
 //
 // A session outlives its process. The kernel keeps a connection for as long as any process has its device, so
 // another one, the holder, has a copy ([Session.Handles]) of that and of the state (state.go): a file in memory with
@@ -36,7 +35,8 @@
 // two modes while it is open: see iomode.go.
 //
 // What the kernel may keep. A node is one version of a file: its pages never
-// change and stay cached between opens, and its attributes are good for ever. A name is
+// change and stay cached between opens. Its attributes, which may change without another version, are believed as long
+// as its name, and come anew with it. A name is
 // believed for Config.NameTTL and the absence of one for Config.TTL; a file that
 // changed has another id, so the kernel drops the old inode by itself. An open of a version that the source no
 // longer has answers ESTALE, upon which the kernel looks the name up again.
@@ -44,5 +44,9 @@
 // Errors become errno in one place, errno.go. The root's attributes and statfs are
 // answered from memory, whatever the source does.
 //
-// D-027, D-031, D-032 and D-033 say why.
+// What may not end. A request that was in service when its process died is served alone by the next one, and answered
+// with EIO after two deaths (poison.go). A handler that hangs is left behind when its session ends (session.go). Files
+// of an earlier process are opened side by side, each with a deadline (reopen.go).
+//
+// D-027, D-031, D-032, D-033, D-170, D-173 and D-174 say why.
 package fuse

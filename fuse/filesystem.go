@@ -30,6 +30,8 @@ type filesystem struct {
 	client   cacheclient.Client
 	nodes    *nodeTable
 	opens    *openTable
+	dirs     *dirTable
+	numbers  *inodeNumbers
 	inflight *inflight
 	faults   *faultLog
 	stats    *counters
@@ -104,19 +106,33 @@ func (fs *filesystem) Lookup(_ <-chan struct{}, h *gofuse.InHeader, name string,
 
 // Forget takes back what lookups gave.
 func (fs *filesystem) Forget(id, count uint64) {
-	fs.nodes.forget(id, count)
+	if fs.nodes.forget(id, count) {
+		fs.dirs.forget(id)
+	}
 }
 
-// GetAttr is answered from memory: a node is one version, and the root must not depend on
-// the source.
+// GetAttr tells a node's attributes. The source is asked about directories alone, as those of a file come with each
+// lookup, and the root must not depend on the source. Where the source does not answer, those of before stand.
 func (fs *filesystem) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	n := fs.nodes.get(in.NodeId)
 	if n == nil {
 		return estale
 	}
+	if n.dir && n.id != rootID {
+		ctx, cancel := fs.waiting(&in.InHeader)
+		defer cancel()
+		if info, err := fs.client.Stat(ctx, n.path()); err == nil {
+			fs.nodes.update(n, info)
+		}
+	}
 	fs.attr(n, &out.Attr)
-	out.SetTimeout(immutable)
+	out.SetTimeout(fs.attrTTL(n))
 	return gofuse.OK
+}
+
+// forgetAttributes has the kernel ask for a node's attributes. It may not know the node any more.
+func (fs *filesystem) forgetAttributes(id uint64) {
+	_ = fs.backing.dev.write(invalidateAttributes(id))
 }
 
 // StatFs tells the cache's size and use, from memory.
@@ -134,28 +150,38 @@ func (fs *filesystem) StatFs(_ <-chan struct{}, _ *gofuse.InHeader, out *gofuse.
 	return gofuse.OK
 }
 
-// immutable is how long the attributes of a node are good: a node is one version.
+// immutable is how long the attributes of the root are good, of which no source tells.
 const immutable = 365 * 24 * time.Hour
+
+// attrTTL is how long the kernel may believe a node's attributes: as long as its name, with which they come anew. What
+// says which version it is stands for good, but permissions and times may change without another version.
+func (fs *filesystem) attrTTL(n *node) time.Duration {
+	if n.id == rootID {
+		return immutable
+	}
+	return fs.nameTTL
+}
 
 // entry fills in a reply that gives a node to the kernel.
 func (fs *filesystem) entry(n *node, out *gofuse.EntryOut) {
 	out.NodeId = n.id
 	out.SetEntryTimeout(fs.nameTTL)
-	out.SetAttrTimeout(immutable)
+	out.SetAttrTimeout(fs.attrTTL(n))
 	fs.attr(n, &out.Attr)
 }
 
 // attr fills in the attributes of a node.
 func (fs *filesystem) attr(n *node, out *gofuse.Attr) {
+	attrs := fs.nodes.attributes(n)
 	mode := syscall.S_IFREG | fs.fileMode
 	if n.dir {
 		mode = syscall.S_IFDIR | fs.dirMode
 	}
-	if n.perm != 0 {
-		mode = mode&^uint32(os.ModePerm) | uint32(n.perm)&^0o222
+	if attrs.permKnown {
+		mode = mode&^uint32(os.ModePerm) | uint32(attrs.perm)&^0o222
 	}
 	*out = gofuse.Attr{
-		Ino:    n.id,
+		Ino:    fs.numbers.of(n.id),
 		Size:   uint64(n.size),
 		Blocks: (uint64(n.size) + 511) / 512,
 		Mode:   mode,
@@ -164,7 +190,7 @@ func (fs *filesystem) attr(n *node, out *gofuse.Attr) {
 		Owner:   gofuse.Owner{Uid: fs.uid, Gid: fs.gid},
 		Blksize: blockSize,
 	}
-	t := n.modTime()
+	t := attrs.modTime()
 	if t.IsZero() {
 		t = fs.born
 	}

@@ -57,6 +57,33 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
+// TestModeZero: permissions of 0 are shown as 0, and the mount's where the source tells none.
+func TestModeZero(t *testing.T) {
+	source := t.TempDir()
+	write(t, source, "d/f", pattern(10))
+	write(t, source, "g", pattern(10))
+	for _, name := range []string{"d", "g"} {
+		if err := os.Chmod(filepath.Join(source, name), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, silent := range []bool{false, true} {
+		client := newLocalClient(source)
+		client.modeless = silent
+		_, dir := mountLocal(t, client, nil)
+		want := map[string]uint32{"d": unix.S_IFDIR, "g": unix.S_IFREG}
+		if silent {
+			want = map[string]uint32{"d": unix.S_IFDIR | defaultDirMode, "g": unix.S_IFREG | defaultFileMode}
+		}
+		for name, mode := range want {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(dir, name), &st); err != nil || st.Mode != mode {
+				t.Errorf("%s, modes told: %v: %o, want %o, %v", name, !silent, st.Mode, mode, err)
+			}
+		}
+	}
+}
+
 // TestRootWithoutSource: the root and statfs answer whatever the source does.
 func TestRootWithoutSource(t *testing.T) {
 	client := newLocalClient(filepath.Join(t.TempDir(), "missing"))

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +24,12 @@ type localClient struct {
 	local atomic.Bool
 	// localPrefix has the files whose names begin so be local always; set before the client is used.
 	localPrefix string
+	// modeless tells no permissions; set before the client is used.
+	modeless bool
+	// bare lists names alone, of files as of directories; set before the client is used.
+	bare bool
+	// onResume is called first by Resume, and its error is the answer; set before the client is used.
+	onResume func(ctx context.Context, path string) error
 	// whole lends each read in one part instead of two.
 	whole atomic.Bool
 	// stats, lists and opens count the calls.
@@ -43,7 +51,10 @@ func newLocalClient(root string) *localClient {
 }
 
 func (c *localClient) describe(path string, st fs.FileInfo) cacheclient.Info {
-	info := cacheclient.Info{Path: path, Dir: st.IsDir(), Mode: st.Mode().Perm(), ModTime: st.ModTime()}
+	info := cacheclient.Info{Path: path, Dir: st.IsDir(), Mode: st.Mode().Perm(), ModeKnown: true, ModTime: st.ModTime()}
+	if c.modeless {
+		info.Mode, info.ModeKnown = 0, false
+	}
 	if !info.Dir {
 		info.Size = st.Size()
 	}
@@ -72,7 +83,7 @@ func (c *localClient) Stat(ctx context.Context, path string) (cacheclient.Info, 
 	return c.describe(path, st), nil
 }
 
-func (c *localClient) List(_ context.Context, dir string, from uint64, limit int, _ bool) (cacheclient.Page, error) {
+func (c *localClient) List(_ context.Context, dir string, from cacheclient.Cursor, limit int, _ bool) (cacheclient.Page, error) {
 	c.lists.Add(1)
 	st, err := os.Lstat(filepath.Join(c.root, dir))
 	if err != nil {
@@ -86,15 +97,26 @@ func (c *localClient) List(_ context.Context, dir string, from uint64, limit int
 	if err != nil {
 		return cacheclient.Page{}, err
 	}
-	if from > uint64(len(all)) {
-		from = uint64(len(all))
+	at := int(min(from.Index, uint64(len(all))))
+	if from.Version != version && from.After != "" {
+		at = sort.Search(len(all), func(i int) bool { return all[i].Name() > from.After })
 	}
-	page := all[from:]
+	page := all[at:]
 	end := true
 	if len(page) > limit {
 		page, end = page[:limit], false
 	}
-	return cacheclient.Page{Entries: page, End: end, Version: version}, nil
+	if c.bare {
+		page = slices.Clone(page)
+		for i := range page {
+			page[i] = cacheclient.Info{Path: page[i].Path, Size: cacheclient.UnknownSize}
+		}
+	}
+	next := cacheclient.Cursor{Version: version, Index: uint64(at + len(page)), After: from.After}
+	if len(page) > 0 {
+		next.After = page[len(page)-1].Name()
+	}
+	return cacheclient.Page{Entries: page, First: uint64(at), Count: uint64(len(all)), Next: next, End: end, Version: version}, nil
 }
 
 func (c *localClient) listing(dir string, version uint64) ([]cacheclient.Info, error) {
@@ -151,6 +173,11 @@ func (c *localClient) Open(ctx context.Context, info cacheclient.Info) (cachecli
 }
 
 func (c *localClient) Resume(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	if c.onResume != nil {
+		if err := c.onResume(ctx, info.Path); err != nil {
+			return nil, err
+		}
+	}
 	return c.Open(ctx, info)
 }
 

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,19 +19,16 @@ const rootID = cacheclient.RootID
 // errCollision says that two paths have the same identity. It reaches applications as EIO.
 var errCollision = errors.New("two files have the same identity")
 
-// node is one version of a file, or a directory, that the kernel knows. All but lookups, children and
-// saved is immutable. A node keeps its parent, so that its path can be told even where the
-// parent's FORGET overtakes its own.
+// node is one version of a file, or a directory, that the kernel knows. What says which one it is never changes. A
+// node keeps its parent, so that its path can be told even where the parent's FORGET overtakes its own.
 type node struct {
 	parent  *node
 	name    string
 	version string
 	id      uint64
 	size    int64
-	sec     int64
-	nsec    uint32
-	perm    uint16
-	dir     bool
+	// attrs are guarded by nodeTable.mu.
+	attrs attributes
 	// lookups is how often the kernel was given this node since it last forgot it; guarded by
 	// nodeTable.mu.
 	lookups uint64
@@ -38,6 +37,30 @@ type node struct {
 	children int
 	saved    record
 	dropped  bool
+	dir      bool
+}
+
+// attributes are what a source may change of a node without making another version of it.
+type attributes struct {
+	// sec and nsec are the modification time, the zero time's where the source does not tell.
+	sec  int64
+	nsec uint32
+	// perm is meaningless where permKnown is false: the source tells no permissions.
+	perm      uint16
+	permKnown bool
+}
+
+// attributesOf are those that the client told.
+func attributesOf(info cacheclient.Info) attributes {
+	return attributes{
+		sec: info.ModTime.Unix(), nsec: uint32(info.ModTime.Nanosecond()),
+		perm: uint16(info.Mode.Perm()), permKnown: info.ModeKnown,
+	}
+}
+
+// modTime is the modification time, zero where the source does not tell.
+func (a attributes) modTime() time.Time {
+	return time.Unix(a.sec, int64(a.nsec))
 }
 
 // path is the node's path from the root, "" for the root itself.
@@ -53,21 +76,17 @@ func (n *node) child(name string) string {
 	return path.Join(n.path(), name)
 }
 
-// modTime is the modification time, zero where the source does not tell.
-func (n *node) modTime() time.Time {
-	return time.Unix(n.sec, int64(n.nsec))
-}
-
-// info is the node as the client described it.
+// info is the node as the client described it last; nodeTable.mu is held.
 func (n *node) info() cacheclient.Info {
 	return cacheclient.Info{
-		Path:    n.path(),
-		ID:      n.id,
-		Dir:     n.dir,
-		Size:    n.size,
-		ModTime: n.modTime(),
-		Mode:    fs.FileMode(n.perm),
-		Version: n.version,
+		Path:      n.path(),
+		ID:        n.id,
+		Dir:       n.dir,
+		Size:      n.size,
+		ModTime:   n.attrs.modTime(),
+		Mode:      fs.FileMode(n.attrs.perm),
+		ModeKnown: n.attrs.permKnown,
+		Version:   n.version,
 	}
 }
 
@@ -79,9 +98,7 @@ func newNode(parent *node, name string, info cacheclient.Info) *node {
 		version: info.Version,
 		id:      info.ID,
 		size:    max(info.Size, 0),
-		sec:     info.ModTime.Unix(),
-		nsec:    uint32(info.ModTime.Nanosecond()),
-		perm:    uint16(info.Mode.Perm()),
+		attrs:   attributesOf(info),
 		dir:     info.Dir,
 	}
 }
@@ -89,7 +106,7 @@ func newNode(parent *node, name string, info cacheclient.Info) *node {
 // nodeTable holds the nodes that the kernel knows, by id, and keeps them in the state.
 type nodeTable struct {
 	state *stateFile
-	// mu guards the maps, and the nodes' lookups, children and saved.
+	// mu guards the maps, and what of the nodes may change.
 	mu    sync.RWMutex
 	nodes map[uint64]*node
 	// listed is, for each directory whose entries the kernel may have cached, the version of
@@ -150,7 +167,7 @@ func (t *nodeTable) load() error {
 // deepest is how many directories deep a node of a saved state may be: PATH_MAX has no room for more.
 const deepest = 4096
 
-// rooted tells whether the node's parents lead to the root.
+// rooted reports whether the node's parents lead to the root.
 func (n *node) rooted() bool {
 	for range deepest {
 		if n.parent == nil {
@@ -179,8 +196,52 @@ func (t *nodeTable) get(id uint64) *node {
 	return t.nodes[id]
 }
 
+// info is the node as the client described it last.
+func (t *nodeTable) info(n *node) cacheclient.Info {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.info()
+}
+
+// attributes are the node's as the client told them last.
+func (t *nodeTable) attributes(n *node) attributes {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.attrs
+}
+
+// update gives the node the attributes that the client tells of it now, and reports whether they are others. An info
+// of another version, or of what else came to the path, changes nothing.
+func (t *nodeTable) update(n *node, info cacheclient.Info) bool {
+	if info.ID != n.id || info.Dir != n.dir {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.set(n, attributesOf(info))
+}
+
+// set changes a node's attributes and reports whether they are others; mu is held.
+func (t *nodeTable) set(n *node, attrs attributes) bool {
+	if n.attrs == attrs {
+		return false
+	}
+	n.attrs = attrs
+	t.state.saveAttributes(n)
+	return true
+}
+
+// pathOf is the path of a node, "" where the kernel is not known to have it.
+func (t *nodeTable) pathOf(id uint64) string {
+	if n := t.get(id); n != nil {
+		return n.path()
+	}
+	return ""
+}
+
 // add counts one lookup of the node that info names below parent, and makes the node
-// where it is new. It returns errCollision where the identity belongs to another path.
+// where it is new. One that is known gets the attributes that the source tells now. It returns errCollision where the
+// identity belongs to another path.
 func (t *nodeTable) add(parent *node, name string, info cacheclient.Info) (*node, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,28 +258,30 @@ func (t *nodeTable) add(parent *node, name string, info cacheclient.Info) (*node
 	}
 	n.lookups++
 	t.state.saveLookups(n)
+	t.set(n, attributesOf(info))
 	return n, nil
 }
 
-// forget takes count lookups back, and drops the node when none is left. The root stays.
-func (t *nodeTable) forget(id, count uint64) {
+// forget takes count lookups back, and drops the node when none is left, which it reports. The root stays.
+func (t *nodeTable) forget(id, count uint64) (dropped bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.nodes[id]
 	if n == nil || id == rootID {
-		return
+		return false
 	}
 	n.lookups -= min(count, n.lookups)
 	t.state.saveLookups(n)
 	if n.lookups > 0 {
-		return
+		return false
 	}
 	delete(t.nodes, id)
 	delete(t.listed, id)
 	t.drop(n)
+	return true
 }
 
-// relist notes that the directory is listed at this version, and tells whether what the kernel
+// relist notes that the directory is listed at this version, and reports whether what the kernel
 // has cached of it is of the same.
 func (t *nodeTable) relist(id, version uint64) (same bool) {
 	t.mu.Lock()
@@ -236,6 +299,13 @@ func (t *nodeTable) mixed(id, version uint64) {
 	if t.listed[id] != version {
 		t.listed[id] = 0
 	}
+}
+
+// ids are those of the nodes.
+func (t *nodeTable) ids() []uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Collect(maps.Keys(t.nodes))
 }
 
 // known is the number of nodes, the root included.

@@ -19,7 +19,7 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := cacheclient.Identify(cacheclient.Info{
-		Path: "a/b", Size: 5, ModTime: time.Unix(1700000000, 123456789), Mode: 0o640, Version: `"etag"`,
+		Path: "a/b", Size: 5, ModTime: time.Unix(1700000000, 123456789), Mode: 0o640, ModeKnown: true, Version: `"etag"`,
 	})
 	file, err := table.add(dir, "b", want)
 	if err != nil {
@@ -60,8 +60,8 @@ func TestNodeWithoutTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !n.modTime().IsZero() {
-		t.Errorf("time %v", n.modTime())
+	if !n.attrs.modTime().IsZero() {
+		t.Errorf("time %v", n.attrs.modTime())
 	}
 }
 

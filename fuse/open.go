@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"errors"
+	"fmt"
 	iofs "io/fs"
 	"sync"
 	"syscall"
@@ -65,6 +66,7 @@ func (t *openTable) open(ctx context.Context, id, unique uint64, start func() (c
 		f := t.files[id]
 		if h := t.resent[unique&^uniqueResent]; h != nil && unique&uniqueResent != 0 && h.node == id && f != nil {
 			defer t.mu.Unlock()
+			h.claimed = true
 			return opened{handle: h.number, io: f.io}, nil
 		}
 		if f == nil {
@@ -91,13 +93,15 @@ func (t *openTable) open(ctx context.Context, id, unique uint64, start func() (c
 	}
 }
 
-// lead makes the first open of a node and tells those who wait for it.
+// lead makes the first open of a node and tells its waiters.
 func (t *openTable) lead(f *openFile, id, unique uint64, start func() (cacheclient.File, int32, error)) (out opened, err error) {
 	var file cacheclient.File
 	var backing int32
 	err = errAbandoned
 	defer func() {
 		t.mu.Lock()
+		defer t.mu.Unlock()
+		defer close(f.ready)
 		if err == nil {
 			f.file = file
 			f.io = f.io.open(backing)
@@ -106,8 +110,6 @@ func (t *openTable) lead(f *openFile, id, unique uint64, start func() (cacheclie
 			f.err = err
 			delete(t.files, id)
 		}
-		close(f.ready)
-		t.mu.Unlock()
 	}()
 	file, backing, err = start()
 	return out, err
@@ -183,11 +185,26 @@ type released struct {
 func (t *openTable) release(number uint64) released {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.take(t.handles[number])
+}
+
+// releaseUnclaimed ends a handle that the kernel does not know of, unless its request has come again.
+func (t *openTable) releaseUnclaimed(number uint64) released {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	h := t.handles[number]
+	if h == nil || h.answered || h.claimed {
+		return released{}
+	}
+	return t.take(h)
+}
+
+// take takes a handle out, nil for none; mu is held.
+func (t *openTable) take(h *handle) released {
 	if h == nil {
 		return released{}
 	}
-	delete(t.handles, number)
+	delete(t.handles, h.number)
 	if t.resent[h.unique] == h {
 		delete(t.resent, h.unique)
 	}
@@ -210,28 +227,87 @@ func (t *openTable) release(number uint64) released {
 	return released{file: f.file, backing: backing, saved: h.saved}
 }
 
-// get is the file behind an open node. It waits for the file of an earlier process to be open again. Where the
-// node is not open, it returns ErrStale.
-func (t *openTable) get(ctx context.Context, id uint64) (cacheclient.File, error) {
+// find is what is open of a node, nil where it is not open.
+func (t *openTable) find(id uint64) *openFile {
 	t.mu.RLock()
-	f := t.files[id]
-	t.mu.RUnlock()
+	defer t.mu.RUnlock()
+	return t.files[id]
+}
+
+// ready is the file behind an open node, or why there is none; neither where an earlier process had it open and it is
+// not open again yet. Where the node is not open, it returns ErrStale.
+func (t *openTable) ready(id uint64) (cacheclient.File, error) {
+	f := t.find(id)
 	if f == nil {
 		return nil, cacheclient.ErrStale
 	}
 	select {
 	case <-f.ready:
+		return f.outcome()
 	default:
-		select {
-		case <-f.ready:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		return nil, nil
 	}
+}
+
+// get is the file behind an open node. It waits for the file of an earlier process to be open again.
+func (t *openTable) get(ctx context.Context, id uint64) (cacheclient.File, error) {
+	f := t.find(id)
+	if f == nil {
+		return nil, cacheclient.ErrStale
+	}
+	select {
+	case <-f.ready:
+		return f.outcome()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the file, which an earlier process had open, is not open again: %w", ctx.Err())
+	}
+}
+
+// outcome is the file, or why there is none; f is ready.
+func (f *openFile) outcome() (cacheclient.File, error) {
 	if f.file == nil {
 		return nil, f.err
 	}
 	return f.file, nil
+}
+
+// awaited reports whether an open node of an earlier process has neither a file yet nor an error.
+func (t *openTable) awaited(id uint64) bool {
+	f := t.find(id)
+	if f == nil {
+		return false
+	}
+	select {
+	case <-f.ready:
+		return false
+	default:
+		return true
+	}
+}
+
+// answering notes that the kernel is told of a handle, which it releases from then on. That is noted before the answer:
+// a process that dies between the two leaves a handle open, and not one released that is in use.
+func (t *openTable) answering(number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.handles[number]; h != nil && !h.answered {
+		h.answered = true
+		t.state.saveAnswered(h)
+	}
+}
+
+// unclaimed are the handles of an earlier process of which no caller was told, and whose request did not come again:
+// the caller was killed, and the kernel will not release them.
+func (t *openTable) unclaimed() []uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var numbers []uint64
+	for _, h := range t.resent {
+		if !h.answered && !h.claimed {
+			numbers = append(numbers, h.number)
+		}
+	}
+	return numbers
 }
 
 // drain takes out all open files, for the session's end.
@@ -268,7 +344,7 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	ctx, cancel := fs.waiting(&in.InHeader)
 	defer cancel()
 	o, err := fs.opens.open(ctx, n.id, in.Unique, func() (cacheclient.File, int32, error) {
-		file, err := fs.client.Open(ctx, n.info())
+		file, err := fs.client.Open(ctx, fs.nodes.info(n))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -282,6 +358,7 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	if err != nil {
 		return fs.fail(opOpen, n.path(), err)
 	}
+	fs.refresh(n)
 	out.Fh = o.handle
 	if o.io.mode == ioPassthrough {
 		fs.stats.passthroughOpens.Add(1)
@@ -295,11 +372,29 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	return gofuse.OK
 }
 
+// knower is a client that tells what it knows of a path, from memory.
+type knower interface {
+	// Known is what the client was told last of the path, however long ago.
+	Known(path string) (cacheclient.Info, bool)
+}
+
+// refresh has the kernel ask for a node's attributes again where the open found out that they are others: the source
+// was asked about the version, and told the permissions with it.
+func (fs *filesystem) refresh(n *node) {
+	k, ok := fs.client.(knower)
+	if !ok {
+		return
+	}
+	if info, known := k.Known(n.path()); known && fs.nodes.update(n, info) {
+		fs.forgetAttributes(n.id)
+	}
+}
+
 // stands asks the client whether a version that is open already is still the source's: an open must not
 // get an old version because somebody holds it, or because the kernel's RELEASE is still on
 // its way. Only a change is an error; what a source that fails says does not matter here.
 func (fs *filesystem) stands(ctx context.Context, n *node) error {
-	file, err := fs.client.Open(ctx, n.info())
+	file, err := fs.client.Open(ctx, fs.nodes.info(n))
 	if err == nil {
 		fs.closeFile(file)
 		return nil
@@ -329,29 +424,15 @@ func (fs *filesystem) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 }
 
 // release ends one handle of a node, and gives the file back at the last one.
-func (fs *filesystem) release(handle uint64) {
-	r := fs.opens.release(handle)
+func (fs *filesystem) release(handle uint64) { fs.giveBack(fs.opens.release(handle)) }
+
+// giveBack does what is left to do after a release.
+func (fs *filesystem) giveBack(r released) {
 	if r.backing != 0 {
 		fs.backing.unregister(r.backing)
 	}
 	fs.opens.state.release(r.saved)
 	fs.closeFile(r.file)
-}
-
-// reopen opens the files that an earlier process had open, in the background: a version that is cached needs no
-// source for that. READs of one wait for it.
-func (fs *filesystem) reopen(ctx context.Context, ids []uint64) {
-	for _, id := range ids {
-		var file cacheclient.File
-		err := cacheclient.ErrStale
-		if n := fs.nodes.get(id); n != nil {
-			file, err = fs.client.Resume(ctx, n.info())
-		}
-		if err != nil {
-			fs.log.Warn("an open file could not be taken over", "node", id, "error", err)
-		}
-		fs.closeFile(fs.opens.reopened(id, file, err))
-	}
 }
 
 // closeFile gives a file back to the client.

@@ -31,6 +31,7 @@ var errnos = [...]struct {
 	{syscall.ENOSYS, "ENOSYS"},
 	{syscall.ENOTDIR, "ENOTDIR"},
 	{syscall.EISDIR, "EISDIR"},
+	{syscall.EFBIG, "EFBIG"},
 	{syscall.EAGAIN, "EAGAIN"},
 	{syscall.EINVAL, "EINVAL"},
 }

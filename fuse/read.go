@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"context"
 	"fmt"
 	"syscall"
 	"unsafe"
@@ -23,31 +24,47 @@ func (w *worker) serveRead(h inHeader, msg []byte) {
 		w.replyError(h, syscall.EINVAL)
 		return
 	}
-	c := w.s.inflight.begin(h.op, h.unique)
-	file, err := w.s.fs.opens.get(c.ctx, h.node)
+	file, err := w.openFile(h)
 	if err != nil {
-		w.s.inflight.end(c, h.unique)
-		w.replyError(h, errnoOf(err))
+		w.replyFailure(h, w.s.fs.nodes.pathOf(h.node), err)
 		return
 	}
 	n := readLength(file.Info().Size, r)
 	if n == 0 {
-		w.s.inflight.end(c, h.unique)
 		w.replyError(h, 0)
 		return
 	}
-	data, err := file.Read(c.ctx, int64(r.offset), n)
-	w.s.inflight.end(c, h.unique)
+	data, err := file.Read(w.call.ctx, int64(r.offset), n)
 	if err == nil && data.Len() != n {
 		err = fmt.Errorf("the cache lent %d bytes where the file has %d", data.Len(), n)
 		data.Release()
 	}
 	if err != nil {
-		w.replyError(h, syscall.Errno(w.s.fs.fail(opRead, file.Info().Path, err)))
+		w.replyFailure(h, file.Info().Path, err)
 		return
 	}
 	defer data.Release()
 	w.replyData(h, data, n)
+}
+
+// openFile is the file behind an open node. One that an earlier process had open may still be on its way, and is waited
+// for as long as an operation on metadata may take.
+func (w *worker) openFile(h inHeader) (cacheclient.File, error) {
+	if file, err := w.s.fs.opens.ready(h.node); file != nil || err != nil {
+		return file, err
+	}
+	ctx, cancel := context.WithTimeout(w.call.ctx, w.s.fs.timeout)
+	defer cancel()
+	return w.s.fs.opens.get(ctx, h.node)
+}
+
+// replyFailure answers with the errno of an error.
+func (w *worker) replyFailure(h inHeader, path string, err error) {
+	errno := syscall.Errno(w.s.fs.fail(h.op, path, err))
+	if w.spurious(h, errno) {
+		errno = syscall.EIO
+	}
+	w.replyError(h, errno)
 }
 
 // readLength is the number of bytes that a file of this size has in the range.

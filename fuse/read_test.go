@@ -229,7 +229,7 @@ func blockReads(client *localClient) (entered chan struct{}, release func()) {
 }
 
 // TestInterruptedRead: a process that waits for a slow source ends at once when it is told
-// to, read past the page cache (the kernel waits for the reply) or through it.
+// to, read past the page cache (the kernel waits for the reply) or through it, and after a while where it handles that.
 func TestInterruptedRead(t *testing.T) {
 	source := t.TempDir()
 	write(t, source, "f", pattern(1<<20))
@@ -241,16 +241,18 @@ func TestInterruptedRead(t *testing.T) {
 		{"buffered, killed", false, syscall.SIGKILL},
 		{"buffered, interrupted", false, syscall.SIGINT},
 		{"direct, killed", true, syscall.SIGKILL},
+		{"direct, terminated", true, syscall.SIGTERM},
+		{"direct, told to quit", true, syscall.SIGQUIT},
+		// dd catches it to print its counts before it ends.
 		{"direct, interrupted", true, syscall.SIGINT},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client := newLocalClient(source)
-			_, dir := mountLocal(t, client, nil)
+			_, dir := mountLocal(t, client, func(c *Config) { c.interruptPatience = time.Second })
 			entered, release := blockReads(client)
 			defer release()
 			cmd := exec.Command("cat", filepath.Join(dir, "f"))
 			if c.direct {
-				// dd catches SIGINT to print its counts before it ends.
 				cmd = exec.Command("dd", "if="+filepath.Join(dir, "f"), "of=/dev/null", "bs=1M", "iflag=direct")
 			}
 			if err := cmd.Start(); err != nil {

@@ -28,11 +28,20 @@ import (
 // passing is what the names of files begin with that the resume tests' client gives as local files.
 const passing = "pass-"
 
+// deadly is the name of a file whose opening ends the resume tests' process.
+const deadly = "deadly"
+
 // resumeMain is a successor: it serves the device and the state that it inherited, until it is killed or the mount
 // is gone.
 func resumeMain(source string) int {
 	client := newLocalClient(source)
 	client.localPrefix = passing
+	client.onOpen = func(_ context.Context, path string) error {
+		if filepath.Base(path) == deadly {
+			os.Exit(3)
+		}
+		return nil
+	}
 	s, err := Serve(context.Background(), Config{
 		Client: client, Dir: "/nowhere", TTL: time.Hour, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, os.NewFile(3, "device"), os.NewFile(4, "state"))
@@ -87,10 +96,16 @@ func keep(t *testing.T, source string, first func(dir string)) *kept {
 // serve starts a successor in another process and returns when it serves.
 func (k *kept) serve(t *testing.T) *exec.Cmd {
 	t.Helper()
+	return k.start(t, os.Stderr)
+}
+
+// start starts a successor with a log and returns when it serves.
+func (k *kept) start(t *testing.T, log io.Writer) *exec.Cmd {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", k.source)
 	cmd.Env = append(os.Environ(), childMode+"=resume")
 	cmd.ExtraFiles = []*os.File{k.dev, k.state}
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -212,10 +227,23 @@ func TestKilledWhileReading(t *testing.T) {
 	defer cancel()
 	var longest atomic.Int64
 	var users sync.WaitGroup
+	// progress waits until each user has ended what it was at: a request that is in service at two deaths is answered
+	// with EIO.
+	var ends []*atomic.Int64
+	progress := func() {
+		for _, e := range ends {
+			for was := e.Load(); e.Load() == was && ctx.Err() == nil; {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
 	use := func(name string, step func(r *rand.Rand) error) {
+		ended := new(atomic.Int64)
+		ends = append(ends, ended)
 		users.Go(func() {
 			r, steps := rand.New(rand.NewPCG(1, uint64(len(name)))), 0
 			for ; ctx.Err() == nil; steps++ {
+				ended.Add(1)
 				start := time.Now()
 				if err := step(r); err != nil {
 					t.Errorf("%s: %v", name, err)
@@ -256,7 +284,8 @@ func TestKilledWhileReading(t *testing.T) {
 	use("opener", func(r *rand.Rand) error { return openOne(k.dir, source, r.IntN(400)) })
 	kills := 0
 	for ctx.Err() == nil {
-		time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond)
+		progress()
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
 		kill(cmd)
 		cmd = k.serve(t)
 		kills++

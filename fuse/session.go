@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/deaths"
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
@@ -32,6 +33,8 @@ type Config struct {
 	// FileMode and DirMode are the permissions where the source tells none; 0444 and 0555 by
 	// default. Nobody gets permission to write, whatever these or the source say.
 	FileMode, DirMode os.FileMode
+	// Inode32 gives inode numbers that fit 32 bits, for programs of 32 bits without large files.
+	Inode32 bool
 	// UID and GID own everything. Both 0 stand for the process's own.
 	UID, GID uint32
 	// TTL is how long the kernel may believe the absence of a name without asking, a minute by
@@ -43,8 +46,14 @@ type Config struct {
 	// ReadAheadKB is the kernel's read-ahead for this mount in KiB, 4096 by default. Only
 	// root can set it.
 	ReadAheadKB int
+	// PauseAfterDeaths has a session over whose requests many processes died within a minute begin to serve after a
+	// while, for processes that serve others too and are not paused by their starter.
+	PauseAfterDeaths bool
 	// Log takes what the session has to say; nothing is logged where it is nil.
 	Log *slog.Logger
+
+	// interruptPatience is for tests, 0 for the default.
+	interruptPatience time.Duration
 }
 
 const (
@@ -94,6 +103,7 @@ type Session struct {
 	state       *stateFile
 	fs          *filesystem
 	inflight    *inflight
+	quarantine  *quarantine
 	protocol    *gofuse.ProtocolServer
 	counters    counters
 	outcomes    outcomes
@@ -118,12 +128,17 @@ type Session struct {
 	// handles guards the device and the state against being closed while they are copied.
 	handles sync.Mutex
 
-	// endOnce guards err, why the session ended.
+	// endOnce guards err, why the session ended; over is closed then.
 	endOnce sync.Once
 	err     error
-	// done is closed when all is over.
+	over    chan struct{}
+	// hung says that a handler did not end; it is set before done is closed, which is when all is over.
+	hung error
 	done chan struct{}
 }
+
+// ErrHangs says that a session ended and a request to the cache does not.
+var ErrHangs = errors.New("a request to the cache does not end")
 
 // Mount mounts the client on a directory and serves it. It returns when the mount answers.
 // The context bounds Mount only; a session lives until it is unmounted.
@@ -140,7 +155,7 @@ func Mount(ctx context.Context, cfg Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := Serve(ctx, cfg, dev, nil)
+	s, err := serve(ctx, cfg, dev, nil, ownNamespace())
 	if err != nil {
 		_ = mountpoint.Detach(cfg.Dir, mountpoint.Lazily)
 		return nil, err
@@ -159,6 +174,11 @@ func Mount(ctx context.Context, cfg Config) (*Session, error) {
 // Both files are the session's from then on, also where Serve fails. An error of ErrState says that the
 // connection cannot be taken over. The context bounds Serve only.
 func Serve(ctx context.Context, cfg Config, dev, saved *os.File) (*Session, error) {
+	return serve(ctx, cfg, dev, saved, 0)
+}
+
+// serve is Serve for a mount that was made in this namespace of process ids, 0 where that is not known.
+func serve(ctx context.Context, cfg Config, dev, saved *os.File, space uint64) (*Session, error) {
 	if err := cfg.complete(); err != nil {
 		_ = dev.Close()
 		if saved != nil {
@@ -172,10 +192,12 @@ func Serve(ctx context.Context, cfg Config, dev, saved *os.File) (*Session, erro
 		return nil, err
 	}
 	s := newSession(ctx, &cfg, newDevice(dev), state)
+	var pause time.Duration
 	if saved == nil {
+		s.state.saveSpace(space)
 		err = s.initialize()
 	} else {
-		err = s.resume()
+		pause, err = s.resume(cfg.PauseAfterDeaths)
 	}
 	if err != nil {
 		s.cancel()
@@ -183,11 +205,28 @@ func Serve(ctx context.Context, cfg Config, dev, saved *os.File) (*Session, erro
 		s.state.close()
 		return nil, err
 	}
+	if own := ownNamespace(); own != 0 && own == s.state.space() {
+		// The kernel's numbers of callers are this process's own.
+		s.inflight.dying = callerDying
+	}
+	s.workers.Go(func() { s.startServing(pause) })
+	go s.finish()
+	return s, nil
+}
+
+// startServing starts the first workers, after a pause.
+func (s *Session) startServing(pause time.Duration) {
+	if pause > 0 {
+		s.log.Warn("the session waits before it serves: processes died over its requests again and again", "pause", pause)
+		select {
+		case <-time.After(pause):
+		case <-s.inflight.base.Done():
+			return
+		}
+	}
 	for range startWorkers {
 		s.startWorker()
 	}
-	go s.finish()
-	return s, nil
 }
 
 // settled keeps what Mount found out; the session may have ended by then.
@@ -218,9 +257,10 @@ func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile)
 		log:         cfg.Log.With("mount", cfg.Dir),
 		dev:         dev,
 		state:       state,
-		inflight:    &inflight{base: base, calls: make(map[uint64]*call)},
+		inflight:    newInflight(base, cfg.interruptPatience),
 		passthrough: !cfg.NoPassthrough && mountpoint.HasSysAdmin(),
 		cancel:      cancel,
+		over:        make(chan struct{}),
 		done:        make(chan struct{}),
 		devNumber:   state.device(),
 		resumes:     state.resumes(),
@@ -230,6 +270,7 @@ func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile)
 		client:   cfg.Client,
 		nodes:    newNodeTable(state),
 		opens:    newOpenTable(state),
+		dirs:     newDirTable(state),
 		inflight: s.inflight,
 		faults:   &faultLog{log: s.log},
 		stats:    &s.counters,
@@ -244,20 +285,38 @@ func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile)
 		born:     state.born(),
 		backing:  &backing{dev: dev, state: state, log: s.log},
 	}
+	s.quarantine = newQuarantine(state, s.log)
+	state.onFull = func() {
+		s.log.Error("the session's state is full: the next process answers ESTALE for what the kernel comes to know from now on",
+			"bytes", stateSize, "nodes", s.fs.nodes.known())
+	}
+	if cfg.Inode32 {
+		s.fs.numbers = newInodeNumbers(state)
+	}
 	s.fs.backing.off.Store(!s.passthrough)
 	s.protocol = newProtocol(s.fs, s.passthrough, s.log)
 	return s
 }
 
 // resume goes on where another process stopped: it learns from the state what the kernel knows, tells the
-// decoder what was agreed upon, and has the kernel send again what was not answered.
-func (s *Session) resume() error {
+// decoder what was agreed upon, and has the kernel send again what was not answered. It returns how long to wait before
+// that is served.
+func (s *Session) resume(pauses bool) (pause time.Duration, err error) {
 	if err := s.fs.nodes.load(); err != nil {
-		return err
+		return 0, err
+	}
+	if err := s.fs.numbers.load(s.fs.nodes); err != nil {
+		return 0, err
+	}
+	if pause, err = s.countDeaths(pauses); err != nil {
+		return 0, err
+	}
+	if err := s.fs.dirs.load(); err != nil {
+		return 0, err
 	}
 	open, left, used, err := s.fs.opens.load()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s.fs.backing.clean(left, used)
 	for _, h := range left {
@@ -267,17 +326,34 @@ func (s *Session) resume() error {
 	if agreed {
 		// The kernel has had an answer; this one only sets the decoder.
 		if _, err := s.negotiate(pagesLimit()); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if errno := s.dev.write(resendRequest()); errno == unix.EINVAL {
-		return fmt.Errorf("%w: the kernel does not send requests again (Linux 6.9 or later does)", ErrState)
+		return 0, fmt.Errorf("%w: the kernel does not send requests again (Linux 6.9 or later does)", ErrState)
 	}
 	if !agreed {
-		return s.initialize()
+		return pause, s.initialize()
 	}
 	s.workers.Go(func() { s.fs.reopen(s.inflight.base, open) })
-	return nil
+	s.workers.Go(func() { s.fs.releaseUnclaimed(s.inflight.base) })
+	return pause, nil
+}
+
+// countDeaths learns what was in service when the last process ended, and returns how long this one waits, where it is
+// to pause.
+func (s *Session) countDeaths(pauses bool) (time.Duration, error) {
+	now := time.Now()
+	inService, err := s.quarantine.load(s.state.tookOver(), now)
+	if err != nil || inService == 0 {
+		return 0, err
+	}
+	died := deaths.Recent(s.state.deaths(), now)
+	s.state.saveDeaths(died)
+	if !pauses || !deaths.Many(died, now) {
+		return 0, nil
+	}
+	return deaths.Pause(died, now), nil
 }
 
 // deviceEnded notes the end of the session: the file system is gone (ENODEV, or no
@@ -289,16 +365,33 @@ func (s *Session) deviceEnded(err error) {
 			s.log.Error("the device failed", "error", err)
 		}
 		s.cancel()
+		close(s.over)
 	})
 }
 
-// finish waits for the workers and gives everything back.
+// finish waits for the workers and gives everything back. Once the session is over, a worker whose handler does not end
+// is left behind: what it still does reaches neither the kernel nor the next process.
 func (s *Session) finish() {
-	s.workers.Wait()
-	s.deviceEnded(nil)
-	for _, file := range s.fs.opens.drain() {
-		s.fs.closeFile(file)
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		s.workers.Wait()
+		s.inflight.watching.Wait()
+		for _, file := range s.fs.opens.drain() {
+			s.fs.closeFile(file)
+		}
+	}()
+	select {
+	case <-idle:
+	case <-s.over:
+		select {
+		case <-idle:
+		case <-time.After(handlerGrace):
+			s.abandon()
+			return
+		}
 	}
+	s.deviceEnded(nil)
 	s.handles.Lock()
 	defer s.handles.Unlock()
 	s.dev.close()
@@ -306,11 +399,25 @@ func (s *Session) finish() {
 	close(s.done)
 }
 
+// abandon ends a session of which a handler hangs. Its descriptors stay open, as their numbers must not come to mean
+// others'.
+func (s *Session) abandon() {
+	s.hung = ErrHangs
+	s.handles.Lock()
+	defer s.handles.Unlock()
+	if err := errors.Join(s.dev.sever(), s.state.sever()); err != nil {
+		s.log.Error("a session whose handler hangs was not given up", "error", err)
+	}
+	_, op, age := s.inflight.oldest()
+	s.log.Warn("the session ended, and a request to the cache does not", "op", opName(op), "age", age)
+	close(s.done)
+}
+
 // Wait returns when the mount is gone, whoever unmounted it, and all workers have ended. The
-// error tells a failure of the device; the client is left open.
+// error tells a failure of the device, or is ErrHangs where a worker was left behind; the client is left open.
 func (s *Session) Wait() error {
 	<-s.done
-	return s.err
+	return errors.Join(s.err, s.hung)
 }
 
 // Handles gives copies of the device and the state, for another process to go on with when this one has
@@ -344,4 +451,13 @@ func dup(f *os.File) (*os.File, error) {
 
 // Leave stops serving without ending the mount, which lives on where another process holds the device. What was
 // being served is left unanswered, for that process. It returns when this one has stopped.
-func (s *Session) Leave() error { return s.giveUp() }
+func (s *Session) Leave() error {
+	s.handles.Lock()
+	select {
+	case <-s.done:
+	default:
+		s.state.leave()
+	}
+	s.handles.Unlock()
+	return s.giveUp()
+}

@@ -57,7 +57,7 @@ func (of *slowestOf) fastest() int {
 	return least
 }
 
-// enters tells whether a request that began then and took so long is one to keep.
+// enters reports whether a request that began then and took so long is one to keep.
 func (s *slowest) enters(began time.Time, took time.Duration) bool {
 	if took < slowFloor {
 		return false

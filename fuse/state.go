@@ -32,12 +32,17 @@ var ErrState = errors.New("the session's saved state cannot be taken over")
 //	60     1 once the mount was settled, uint32
 //	64     the mount's device number, 0 where it is not known
 //	72     INIT as the kernel sent it
+//	3840   the namespace of process ids in which the mount was made, 0 where it is not known
+//	3848   1 once the last process left, and did not die, uint32
+//	3856   when processes died over requests, Unix nanoseconds, the last eight
 //	4096   records, each a multiple of 64 bytes long
 //
 // A record begins with its kind and its size, uint32 each. All numbers are little endian.
 const (
 	stateMagic   = "MILLRACE"
-	stateVersion = 1
+	stateVersion = 2
+	// stateOldest is the first format that is still read; it becomes the present one.
+	stateOldest = 1
 
 	stateInitLen  = 16
 	stateBorn     = 24
@@ -48,8 +53,13 @@ const (
 	stateSettled  = 60
 	stateDevice   = 64
 	stateInit     = 72
+	stateSpace    = 3840
+	stateLeft     = 3848
+	stateDeaths   = 3856
 	stateRecords  = 4096
-	stateInitMost = stateRecords - stateInit
+	stateInitMost = stateSpace - stateInit
+	// deathsKept is how many deaths the state has.
+	deathsKept = 8
 
 	// stateSize bounds the state, in bytes; memory is used as records need it. A node takes 128 bytes
 	// as a rule.
@@ -71,6 +81,17 @@ const (
 	recordHandle recordKind = 2
 	// recordClosed is a handle that was the last of its file: its backing id is to be unregistered.
 	recordClosed recordKind = 3
+	// recordDir is a directory that is open.
+	recordDir recordKind = 4
+	// recordNumber is the inode number of an identity that does not have its own.
+	recordNumber recordKind = 5
+	// recordServing is a request that a worker serves, recordSuspect one that was in service when its process died, and
+	// recordPoison one that was so twice (poison.go).
+	recordServing recordKind = 6
+	recordSuspect recordKind = 7
+	recordPoison  recordKind = 8
+	// recordKinds is the number of kinds.
+	recordKinds recordKind = 9
 )
 
 // record is the offset of a record in the state, 0 for none.
@@ -82,6 +103,9 @@ type stateFile struct {
 	file *os.File
 	mem  []byte
 	free freeRecords
+	// onFull is called once, when there is no room for a record; nil where no owner wants to know.
+	onFull func()
+	full   atomic.Bool
 }
 
 // newStateFile makes an empty state.
@@ -134,8 +158,8 @@ func openStateFile(file *os.File) (*stateFile, error) {
 	switch {
 	case string(s.mem[:len(stateMagic)]) != stateMagic:
 		err = fmt.Errorf("%w: it is no state of millrace", ErrState)
-	case version != stateVersion:
-		err = fmt.Errorf("%w: its format is %d, and this build reads %d", ErrState, version, stateVersion)
+	case version < stateOldest || version > stateVersion:
+		err = fmt.Errorf("%w: its format is %d, and this build reads %d to %d", ErrState, version, stateOldest, stateVersion)
 	case s.u32(stateInitLen).Load() > stateInitMost:
 		err = fmt.Errorf("%w: its INIT is too long", ErrState)
 	default:
@@ -145,8 +169,28 @@ func openStateFile(file *os.File) (*stateFile, error) {
 		s.close()
 		return nil, err
 	}
+	s.modernize(version)
 	s.u64(stateResumes).Add(1)
 	return s, nil
+}
+
+// modernize makes records of an earlier format ones of the present format. A process that dies over it leaves the
+// earlier format's number, and the next one does it again.
+func (s *stateFile) modernize(version uint32) {
+	if version == stateVersion {
+		return
+	}
+	// Nothing here fails.
+	_ = s.each(recordNode, func(r record) error {
+		s.modernizeNode(r)
+		return nil
+	})
+	_ = s.each(recordHandle, func(r record) error {
+		// The first format does not tell which handles the kernel knows.
+		s.u32(uint64(r) + handleFlags).Store(handleAnswered)
+		return nil
+	})
+	s.u32(8).Store(stateVersion)
 }
 
 // mapState maps the file, which it owns from then on.
@@ -157,6 +201,17 @@ func mapState(file *os.File) (*stateFile, error) {
 		return nil, fmt.Errorf("mapping the session's state: %w", err)
 	}
 	return &stateFile{file: file, mem: mem}, nil
+}
+
+// sever has what this process still writes reach no other: the mapping becomes a copy of its own. It is for a process
+// that gives the session up while a handler of its own does not end, and hence may write when the next one serves.
+func (s *stateFile) sever() error {
+	_, err := unix.MmapPtr(int(s.file.Fd()), 0, unsafe.Pointer(&s.mem[0]), stateSize,
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("giving up the session's state: %w", err)
+	}
+	return nil
 }
 
 // close gives the state back; others may hold the file.
@@ -200,7 +255,7 @@ func (s *stateFile) born() time.Time {
 // resumes is how many processes took the session over.
 func (s *stateFile) resumes() int64 { return int64(s.u64(stateResumes).Load()) }
 
-// settled tells whether the mount was settled.
+// settled reports whether the mount was settled.
 func (s *stateFile) settled() bool { return s.u32(stateSettled).Load() != 0 }
 
 // settle notes that the mount was settled.
@@ -211,6 +266,41 @@ func (s *stateFile) device() uint64 { return s.u64(stateDevice).Load() }
 
 // saveDevice keeps the mount's device number.
 func (s *stateFile) saveDevice(dev uint64) { s.u64(stateDevice).Store(dev) }
+
+// space is the namespace of process ids in which the mount was made, 0 where it is not known.
+func (s *stateFile) space() uint64 { return s.u64(stateSpace).Load() }
+
+// saveSpace keeps the namespace of process ids in which the mount was made.
+func (s *stateFile) saveSpace(space uint64) { s.u64(stateSpace).Store(space) }
+
+// leave notes that this process stops to serve, and is not dying over what it serves.
+func (s *stateFile) leave() { s.u32(stateLeft).Store(1) }
+
+// tookOver reports whether the last process died, and not left; from now on it is about this one.
+func (s *stateFile) tookOver() (died bool) { return s.u32(stateLeft).Swap(0) == 0 }
+
+// deaths are when processes died over requests, the oldest first.
+func (s *stateFile) deaths() []time.Time {
+	var died []time.Time
+	for i := range uint64(deathsKept) {
+		if at := s.u64(stateDeaths + 8*i).Load(); at != 0 {
+			died = append(died, time.Unix(0, int64(at)))
+		}
+	}
+	return died
+}
+
+// saveDeaths keeps the last of the deaths.
+func (s *stateFile) saveDeaths(died []time.Time) {
+	died = died[max(0, len(died)-deathsKept):]
+	for i := range deathsKept {
+		at := uint64(0)
+		if i < len(died) {
+			at = uint64(died[i].UnixNano())
+		}
+		s.u64(stateDeaths + 8*uint64(i)).Store(at)
+	}
+}
 
 // nextHandle is a number that no handle of the session had before.
 func (s *stateFile) nextHandle() uint64 { return s.u64(stateHandle).Add(1) }
@@ -250,11 +340,10 @@ func (s *stateFile) check() error {
 		if size == 0 || size > recordMost || size%recordUnit != 0 || off+size > end {
 			return fmt.Errorf("%w: the record at %d has %d bytes", ErrState, off, size)
 		}
-		switch s.kind(r) {
-		case recordFree:
+		switch kind := s.kind(r); {
+		case kind == recordFree:
 			s.free.put(r, size)
-		case recordNode, recordHandle, recordClosed:
-		default:
+		case kind >= recordKinds:
 			return fmt.Errorf("%w: the record at %d is of the kind %d", ErrState, off, s.kind(r))
 		}
 		off += size

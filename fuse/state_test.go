@@ -64,7 +64,7 @@ func TestNodesOutliveTheirProcess(t *testing.T) {
 	dir := add(root, "dir", cacheclient.Info{Dir: true})
 	long := string(make([]byte, maxNameLength-1)) + "x"
 	file := add(dir, "file ☃", cacheclient.Info{
-		Size: 1 << 40, ModTime: time.Unix(-5, 999999999), Mode: 0o640, Version: `W/"etag"`,
+		Size: 1 << 40, ModTime: time.Unix(-5, 999999999), Mode: 0o640, ModeKnown: true, Version: `W/"etag"`,
 	})
 	add(dir, "file ☃", file.info())
 	odd := add(dir, long, cacheclient.Info{})
@@ -94,6 +94,35 @@ func TestNodesOutliveTheirProcess(t *testing.T) {
 	}
 	if err := last.state.each(recordNode, func(record) error { return errors.New("a record is left") }); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStateOfTheFirstFormat: permissions of 0 were those of a source that tells none.
+func TestStateOfTheFirstFormat(t *testing.T) {
+	state := testState(t)
+	table := newNodeTable(state)
+	for name, mode := range map[string]os.FileMode{"silent": 0, "telling": 0o600} {
+		n, err := table.add(table.get(rootID), name, cacheclient.Identify(cacheclient.Info{Path: name, Mode: mode}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		state.bytes(n.saved)[nodeFlags] = 0
+	}
+	state.u32(8).Store(1)
+	for round := range 2 {
+		next := newNodeTable(mustSucceed(t, state))
+		if err := next.load(); err != nil {
+			t.Fatal(err)
+		}
+		for name, known := range map[string]bool{"silent": false, "telling": true} {
+			n := next.get(cacheclient.Identify(cacheclient.Info{Path: name}).ID)
+			if n == nil || n.attrs.permKnown != known {
+				t.Errorf("round %d: %s: %+v, permissions known: want %v", round, name, n, known)
+			}
+		}
+	}
+	if got := state.u32(8).Load(); got != stateVersion {
+		t.Errorf("the format is %d after a process of this build", got)
 	}
 }
 
@@ -189,7 +218,7 @@ func TestStateRefused(t *testing.T) {
 	damages := map[string]func(s *stateFile){
 		"magic":          func(s *stateFile) { s.mem[0] = 'X' },
 		"version":        func(s *stateFile) { binary.LittleEndian.PutUint32(s.mem[8:], stateVersion+1) },
-		"older version":  func(s *stateFile) { binary.LittleEndian.PutUint32(s.mem[8:], stateVersion-1) },
+		"older version":  func(s *stateFile) { binary.LittleEndian.PutUint32(s.mem[8:], stateOldest-1) },
 		"INIT's length":  func(s *stateFile) { s.u32(stateInitLen).Store(1 << 31) },
 		"end":            func(s *stateFile) { s.u64(stateEnd).Store(1 << 60) },
 		"odd end":        func(s *stateFile) { s.u64(stateEnd).Store(stateRecords + 1) },

@@ -41,12 +41,20 @@ func (s *stateFile) alloc(n int) record {
 	}
 	end := s.u64(stateEnd).Load()
 	if end+size > stateSize {
+		s.tellFull()
 		return 0
 	}
 	// The size before the end: who walks the records must never meet one without.
 	s.u32(end + 4).Store(uint32(size))
 	s.u64(stateEnd).Store(end + size)
 	return record(end)
+}
+
+// tellFull says once that there is no room.
+func (s *stateFile) tellFull() {
+	if !s.full.Swap(true) && s.onFull != nil {
+		s.onFull()
+	}
 }
 
 // recordSize rounds up: small records to the unit, others to powers of two, so that few sizes exist and
@@ -78,10 +86,14 @@ const (
 	nodeSec     = 40
 	nodeNsec    = 48
 	nodePerm    = 52
-	nodeDir     = 54
+	nodeFlags   = 54
 	nodeNameLen = 56
 	nodeMarkLen = 58
 	nodeName    = 60
+
+	// The flags of a node: it is a directory; its source tells permissions.
+	nodeIsDir     = 1
+	nodePermKnown = 2
 )
 
 // saveNode keeps a node with its present lookups, and returns its record; 0 where there is no room, and
@@ -104,19 +116,36 @@ func (s *stateFile) saveNode(n *node) record {
 	le.PutUint64(b[nodeID:], n.id)
 	le.PutUint64(b[nodeLookups:], n.lookups)
 	le.PutUint64(b[nodeSize:], uint64(n.size))
-	le.PutUint64(b[nodeSec:], uint64(n.sec))
-	le.PutUint32(b[nodeNsec:], n.nsec)
-	le.PutUint16(b[nodePerm:], n.perm)
-	b[nodeDir] = 0
-	if n.dir {
-		b[nodeDir] = 1
-	}
+	putAttributes(b, n)
 	le.PutUint16(b[nodeNameLen:], uint16(len(n.name)))
 	le.PutUint16(b[nodeMarkLen:], uint16(len(n.version)))
 	copy(b[nodeName:], n.name)
 	copy(b[nodeName+len(n.name):], n.version)
 	s.commit(r, recordNode)
 	return r
+}
+
+// putAttributes writes what the source may change of a node.
+func putAttributes(b []byte, n *node) {
+	le := binary.LittleEndian
+	le.PutUint64(b[nodeSec:], uint64(n.attrs.sec))
+	le.PutUint32(b[nodeNsec:], n.attrs.nsec)
+	le.PutUint16(b[nodePerm:], n.attrs.perm)
+	b[nodeFlags] = 0
+	if n.dir {
+		b[nodeFlags] |= nodeIsDir
+	}
+	if n.attrs.permKnown {
+		b[nodeFlags] |= nodePermKnown
+	}
+}
+
+// saveAttributes keeps the attributes of a node that has a record. A process that dies over it leaves some of either,
+// until the node is looked up again.
+func (s *stateFile) saveAttributes(n *node) {
+	if n.saved != 0 {
+		putAttributes(s.bytes(n.saved), n)
+	}
 }
 
 // saveLookups keeps the number of lookups of a node that has a record.
@@ -135,15 +164,24 @@ func (s *stateFile) loadNode(r record) (n *node, parent record, err error) {
 		return nil, 0, fmt.Errorf("%w: the node at %d has a name of %d bytes", ErrState, r, nameLen)
 	}
 	n = newNode(nil, string(b[nodeName:nodeName+nameLen]), cacheclient.Info{
-		ID:      le.Uint64(b[nodeID:]),
-		Dir:     b[nodeDir] != 0,
-		Size:    int64(le.Uint64(b[nodeSize:])),
-		Mode:    fs.FileMode(le.Uint16(b[nodePerm:])),
-		Version: string(b[nodeName+nameLen : nodeName+nameLen+markLen]),
+		ID:        le.Uint64(b[nodeID:]),
+		Dir:       b[nodeFlags]&nodeIsDir != 0,
+		Size:      int64(le.Uint64(b[nodeSize:])),
+		Mode:      fs.FileMode(le.Uint16(b[nodePerm:])),
+		ModeKnown: b[nodeFlags]&nodePermKnown != 0,
+		Version:   string(b[nodeName+nameLen : nodeName+nameLen+markLen]),
 	})
-	n.sec, n.nsec = int64(le.Uint64(b[nodeSec:])), le.Uint32(b[nodeNsec:])
+	n.attrs.sec, n.attrs.nsec = int64(le.Uint64(b[nodeSec:])), le.Uint32(b[nodeNsec:])
 	n.lookups, n.saved = le.Uint64(b[nodeLookups:]), r
 	return n, record(le.Uint64(b[nodeParent:])), nil
+}
+
+// modernizeNode adds what the first format did not tell: it had permissions of 0 where the source tells none.
+func (s *stateFile) modernizeNode(r record) {
+	b := s.bytes(r)
+	if binary.LittleEndian.Uint16(b[nodePerm:]) != 0 {
+		b[nodeFlags] |= nodePermKnown
+	}
 }
 
 // Offsets in the record of a handle.
@@ -152,7 +190,11 @@ const (
 	handleNode    = 16
 	handleUnique  = 24
 	handleBacking = 32
+	handleFlags   = 36
 	handleSize    = 40
+
+	// handleAnswered is the flag of a handle that the kernel was told of.
+	handleAnswered = 1
 )
 
 // handle is one open of a file, as the state has it.
@@ -164,6 +206,9 @@ type handle struct {
 	// unique is the request that opened it. When the kernel sends it again, nobody has seen its answer.
 	unique  uint64
 	backing int32
+	// answered says that the kernel was told of it, claimed that its request came again to this process; both are
+	// guarded by openTable.mu.
+	answered, claimed bool
 }
 
 // saveHandle keeps a handle and returns its record, 0 where there is no room.
@@ -178,8 +223,16 @@ func (s *stateFile) saveHandle(h *handle) record {
 	le.PutUint64(b[handleNode:], h.node)
 	le.PutUint64(b[handleUnique:], h.unique)
 	le.PutUint32(b[handleBacking:], uint32(h.backing))
+	le.PutUint32(b[handleFlags:], 0)
 	s.commit(r, recordHandle)
 	return r
+}
+
+// saveAnswered notes that the kernel is told of a handle.
+func (s *stateFile) saveAnswered(h *handle) {
+	if h.saved != 0 {
+		s.u32(uint64(h.saved) + handleFlags).Store(handleAnswered)
+	}
 }
 
 func (s *stateFile) loadHandle(r record) *handle {
@@ -188,5 +241,6 @@ func (s *stateFile) loadHandle(r record) *handle {
 	return &handle{
 		saved: r, number: le.Uint64(b[handleNumber:]), node: le.Uint64(b[handleNode:]),
 		unique: le.Uint64(b[handleUnique:]), backing: int32(le.Uint32(b[handleBacking:])),
+		answered: le.Uint32(b[handleFlags:])&handleAnswered != 0,
 	}
 }

@@ -74,7 +74,7 @@ type KernelSettings struct {
 	// ReadAheadKB is the read-ahead in KiB, 0 where it could not be found out.
 	ReadAheadKB   int `json:"readAheadKB"`
 	MaxBackground int `json:"maxBackground"`
-	// Passthrough tells whether the kernel offers passthrough and it is wanted.
+	// Passthrough reports whether the kernel offers passthrough and it is wanted.
 	Passthrough bool `json:"passthrough"`
 }
 

@@ -92,7 +92,7 @@ func (t *tracer) remove(l *listener) {
 	t.listening.Add(-1)
 }
 
-// wants tells whether anybody wants to know of a request that took so long.
+// wants reports whether anybody wants to know of a request that took so long.
 func (t *tracer) wants(took time.Duration) bool {
 	return took >= slowFloor || t.listening.Load() > 0
 }
@@ -140,10 +140,9 @@ func (w *worker) event(h inHeader, errno syscall.Errno, took time.Duration) Even
 	if n == nil {
 		return e
 	}
-	path := n.path()
+	e.Path = w.pathOf(h, msg)
 	switch {
 	case h.op == opLookup:
-		path = n.child(parseName(msg))
 		if errno == 0 && entryNode(w.small[:]) == 0 {
 			// The absence of a name is told as an entry without a node, so that the kernel remembers it.
 			e.Errno = syscall.ENOENT
@@ -161,11 +160,23 @@ func (w *worker) event(h inHeader, errno syscall.Errno, took time.Duration) Even
 	case h.op == opOpen && errno == 0 && openFlags(w.small[:])&gofuse.FOPEN_PASSTHROUGH != 0:
 		e.Source = SourcePassthrough
 	}
-	e.Path = w.s.dir
-	if path != "" {
-		e.Path += "/" + path
-	}
 	return e
+}
+
+// pathOf is the file or directory that a request is about, as the machine sees it.
+func (w *worker) pathOf(h inHeader, msg []byte) string {
+	n := w.s.fs.nodes.get(h.node)
+	if n == nil {
+		return ""
+	}
+	path := n.path()
+	if h.op == opLookup {
+		path = n.child(parseName(msg))
+	}
+	if path == "" {
+		return w.s.dir
+	}
+	return w.s.dir + "/" + path
 }
 
 // openFlags are the flags in the reply to an OPEN (struct fuse_open_out).

@@ -230,8 +230,8 @@ func TestSlowRequestsAreRemembered(t *testing.T) {
 }
 
 func TestStalledRequests(t *testing.T) {
-	f := inflight{base: t.Context(), calls: make(map[uint64]*call)}
-	f.begin(opRead, 1)
+	f := newInflight(t.Context(), 0)
+	f.begin(inHeader{op: opRead, unique: 1})
 	if n := f.stalled(); n != 0 {
 		t.Errorf("%d stalled", n)
 	}

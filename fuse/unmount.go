@@ -13,9 +13,10 @@ import (
 const (
 	// forceGrace is how long readers of a session may go on after a forced unmount.
 	forceGrace = 2 * time.Second
-	// severGrace is how long workers may take to end once the device is given up, and
-	// wakeInterval the time between two attempts to tell them.
+	// severGrace is how long the session may take to end once the device is given up, handlerGrace how much of that the
+	// handlers have, and wakeInterval the time between two attempts to tell the workers.
 	severGrace   = 5 * time.Second
+	handlerGrace = 3 * time.Second
 	wakeInterval = 10 * time.Millisecond
 )
 
@@ -61,7 +62,7 @@ func (s *Session) awaitEnd(grace time.Duration, err error) error {
 	}
 }
 
-// mounted tells whether the directory still shows this session's mount.
+// mounted reports whether the directory still shows this session's mount.
 func (s *Session) mounted() (bool, error) {
 	m, err := mountpoint.At(s.dir)
 	if err != nil || m == nil {
@@ -71,11 +72,9 @@ func (s *Session) mounted() (bool, error) {
 }
 
 // Abort ends the session whether or not the mount has users: it gives up the device, whereupon the kernel fails
-// what is left once no other process holds it, and waits for the workers.
-func (s *Session) Abort() error {
-	s.cancel()
-	return s.giveUp()
-}
+// what is left once no other process holds it, and waits for the workers. What they wait for ends after that: the
+// answer to a request that was given up would be EINTR, which no caller asked for.
+func (s *Session) Abort() error { return s.giveUp() }
 
 // sever takes the device away, unless the session has ended: its number may be another file's by then.
 func (s *Session) sever() error {
@@ -95,12 +94,12 @@ func (s *Session) giveUp() error {
 	if err := s.sever(); err != nil {
 		return fmt.Errorf("giving up the device: %w", err)
 	}
-	s.cancel()
+	s.deviceEnded(nil)
 	for deadline := time.Now().Add(severGrace); time.Now().Before(deadline); {
 		wakeThreads()
 		if s.awaitEnd(wakeInterval, mountpoint.ErrBusy) == nil {
-			return nil
+			return s.hung
 		}
 	}
-	return errors.New("unmounted, but a request to the cache does not end")
+	return ErrHangs
 }

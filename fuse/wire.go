@@ -67,6 +67,8 @@ type inHeader struct {
 	op     uint32
 	unique uint64
 	node   uint64
+	// caller is the thread that asked, in the namespace of process ids of the process that mounted; 0 outside of it.
+	caller uint32
 }
 
 // parseHeader reads the header of a request; it fails where the message is shorter than a
@@ -79,6 +81,7 @@ func parseHeader(msg []byte) (inHeader, bool) {
 		op:     binary.LittleEndian.Uint32(msg[4:]),
 		unique: binary.LittleEndian.Uint64(msg[8:]),
 		node:   binary.LittleEndian.Uint64(msg[16:]),
+		caller: binary.LittleEndian.Uint32(msg[32:]),
 	}, true
 }
 
@@ -151,6 +154,20 @@ func resendRequest() []byte {
 	msg := make([]byte, outHeaderSize)
 	binary.LittleEndian.PutUint32(msg, outHeaderSize)
 	binary.LittleEndian.PutUint32(msg[4:], notifyResend)
+	return msg
+}
+
+// notifyInvalInode has the kernel forget what it knows of an inode (FUSE_NOTIFY_INVAL_INODE).
+const notifyInvalInode = 2
+
+// invalidateAttributes is the notification after which the kernel asks for a node's attributes; its pages stay.
+func invalidateAttributes(node uint64) []byte {
+	// struct fuse_notify_inval_inode_out: ino 8, off 8, len 8. A negative offset spares the pages.
+	msg := make([]byte, outHeaderSize+24)
+	binary.LittleEndian.PutUint32(msg, uint32(len(msg)))
+	binary.LittleEndian.PutUint32(msg[4:], notifyInvalInode)
+	binary.LittleEndian.PutUint64(msg[outHeaderSize:], node)
+	binary.LittleEndian.PutUint64(msg[outHeaderSize+8:], ^uint64(0))
 	return msg
 }
 

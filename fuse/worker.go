@@ -1,6 +1,8 @@
 package fuse
 
 import (
+	"context"
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -38,9 +40,16 @@ type worker struct {
 	iov    [][]byte
 	small  [fixedReplySize]byte
 
-	// start is when the present request was read.
+	// slot is the record of what this worker serves, 0 where the state has no room.
+	slot record
+
+	// start is when the present request was read, and call what may interrupt it, nil where it does not wait.
 	start time.Time
-	// answered tells whether the present request has had its reply.
+	call  *call
+	// suspect is the present request where it was in service when a process died; leaveLane then lets the next one in.
+	suspect   *suspect
+	leaveLane func()
+	// answered reports whether the present request has had its reply.
 	answered bool
 	// origin is which source served the last READ that had bytes.
 	origin cacheclient.Origin
@@ -57,7 +66,8 @@ func (s *Session) startWorker() {
 	s.workers.Add(1)
 	go func() {
 		defer s.workers.Done()
-		w := &worker{s: s, buf: resident(requestSize)}
+		w := &worker{s: s, buf: resident(requestSize), slot: s.state.saveRequest(&suspect{}, recordServing)}
+		defer s.state.release(w.slot)
 		w.run()
 	}()
 }
@@ -101,7 +111,8 @@ func (w *worker) serve(msg []byte) {
 		w.s.log.Error("a request from the kernel has a wrong length", "bytes", len(msg))
 		return
 	}
-	w.start, w.answered = time.Now(), false
+	w.begin(h)
+	defer w.end(h)
 	defer func() {
 		if r := recover(); r != nil {
 			w.s.fs.panicked(r)
@@ -110,6 +121,38 @@ func (w *worker) serve(msg []byte) {
 			}
 		}
 	}()
+	if w.admit(h, msg) {
+		w.dispatch(h, msg)
+	}
+}
+
+// begin notes that a request was read.
+func (w *worker) begin(h inHeader) {
+	w.start, w.answered = time.Now(), false
+	if mayWait(h.op) {
+		w.call = w.s.inflight.begin(h)
+	}
+}
+
+// end notes that a request needs the worker no more.
+func (w *worker) end(h inHeader) {
+	w.dismiss()
+	if w.call != nil {
+		w.s.inflight.end(w.call, h.unique)
+		w.call = nil
+	}
+}
+
+// context is that of the present request.
+func (w *worker) context() context.Context {
+	if w.call != nil {
+		return w.call.ctx
+	}
+	return w.s.inflight.base
+}
+
+// dispatch has the request served by what is there for its kind.
+func (w *worker) dispatch(h inHeader, msg []byte) {
 	switch {
 	case h.op == opRead:
 		w.serveRead(h, msg)
@@ -132,8 +175,21 @@ func (w *worker) serve(msg []byte) {
 	}
 }
 
-// serveInterrupt cancels the request that INTERRUPT names. One that is not known may be on
-// its way through another worker: EAGAIN has the kernel ask again while it is unanswered.
+// spurious reports whether a request failed as if its caller had interrupted it, and that did not: the client gave it
+// up for reasons of its own, which are no reason for EINTR.
+func (w *worker) spurious(h inHeader, errno syscall.Errno) bool {
+	if errno != syscall.EINTR || w.call == nil || w.s.inflight.gaveUp(w.call) || w.s.inflight.base.Err() != nil {
+		return false
+	}
+	w.s.fs.faults.report(opName(h.op), "", errGivenUp)
+	return true
+}
+
+// errGivenUp is a request that the client ended as if it had been interrupted.
+var errGivenUp = errors.New("the cache gave the request up, and its caller did not")
+
+// serveInterrupt notes that the caller of the request that INTERRUPT names was interrupted. One that is not known may
+// be on its way through another worker: EAGAIN has the kernel ask again while it is unanswered.
 func (w *worker) serveInterrupt(h inHeader, msg []byte) {
 	target, ok := parseInterrupt(msg)
 	if ok && !w.s.inflight.interrupt(target) {
@@ -157,10 +213,6 @@ func (w *worker) serveInit(h inHeader) {
 
 // serveProtocol has go-fuse decode the request and call the file system.
 func (w *worker) serveProtocol(h inHeader, msg []byte) {
-	if mayWait(h.op) {
-		c := w.s.inflight.begin(h.op, h.unique)
-		defer w.s.inflight.end(c, h.unique)
-	}
 	reply := w.small[:]
 	if room := replyRoom(h.op, msg); room > len(reply) {
 		if room > fixedReplySize+maxReply() {
@@ -177,6 +229,8 @@ func (w *worker) serveProtocol(h inHeader, msg []byte) {
 	}
 	n, status := w.s.protocol.HandleRequest([][]byte{msg}, [][]byte{reply})
 	switch {
+	case n > 0 && w.spurious(h, replyErrno(reply)):
+		w.replyError(h, syscall.EIO)
 	case n > 0:
 		w.reply(h, reply[:n])
 	case status != gofuse.OK:
@@ -189,6 +243,9 @@ func (w *worker) serveProtocol(h inHeader, msg []byte) {
 
 // reply sends a whole reply, and takes back what it gave if the kernel did not take it.
 func (w *worker) reply(h inHeader, reply []byte) {
+	if h.op == opOpen && replyErrno(reply) == 0 {
+		w.s.fs.opens.answering(openHandle(reply))
+	}
 	if w.replied(h, len(reply), replyErrno(reply), w.s.dev.write(reply)) {
 		return
 	}
@@ -209,7 +266,7 @@ func (w *worker) replyError(h inHeader, errno syscall.Errno) {
 	w.replied(h, outHeaderSize, errno, w.s.dev.write(w.header[:]))
 }
 
-// replied counts a reply and tells whether the kernel took it. One that it did not take for a
+// replied counts a reply and reports whether the kernel took it. One that it did not take for a
 // reason other than that nobody waits for it any more (ENOENT) is replaced by an error, so
 // that the application does not wait for ever.
 func (w *worker) replied(h inHeader, size int, errno, failure syscall.Errno) bool {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,16 +28,36 @@ type blockFile struct {
 	used atomic.Int64
 }
 
-// errDamaged says that a tier's file is not the block that it should be.
-var errDamaged = errors.New("the file in the tier is not the block")
+var (
+	// errDamaged says that a tier's file is not the block that it should be.
+	errDamaged = errors.New("the file in the tier is not the block")
+	// errMisnamed says that a worker names what is no block's file. It says nothing of the block.
+	errMisnamed = errors.New("the path is no block's")
+)
+
+// mostMapped is the largest block that is mapped or filled here, in bytes: what a fill knows of its pieces grows with
+// it.
+const mostMapped = 64 << 30
+
+// oursToBlame reports whether an error is of this process or machine, and says nothing of the file that was to be
+// opened.
+func oursToBlame(err error) bool {
+	for _, own := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EAGAIN} {
+		if errors.Is(err, own) {
+			return true
+		}
+	}
+	return false
+}
 
 // openBlockFile opens the file of a block, which must have the block's length. The path comes from a worker, so it is
 // believed only where it looks like a block's: nothing else is ever opened on its word.
 func openBlockFile(path string, id, length int64) (*blockFile, error) {
-	if !filepath.IsAbs(path) || filepath.Base(path) != strconv.FormatInt(id, 10) {
-		return nil, fmt.Errorf("%w: the worker names %q for block %d", errDamaged, path, id)
+	if !filepath.IsAbs(path) || strings.Contains(path, "\x00") || filepath.Base(path) != strconv.FormatInt(id, 10) {
+		return nil, fmt.Errorf("%w: the worker names %q for block %d", errMisnamed, path, id)
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	// What is no regular file must not hold up its opener.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +104,9 @@ func (b *blockFile) release() {
 // bytes lends a range.
 func (b *blockFile) bytes(off, n int64) []byte { return b.mapped[off : off+n : off+n] }
 
-// unlinked tells whether the worker has dropped the block, whose memory we alone hold now.
-func (b *blockFile) unlinked() bool {
+// spent reports whether the worker has dropped the block, whose memory we alone hold now, or the file has not the
+// block's length any more.
+func (b *blockFile) spent() bool {
 	var st unix.Stat_t
-	return unix.Fstat(int(b.file.Fd()), &st) == nil && st.Nlink == 0
+	return unix.Fstat(int(b.file.Fd()), &st) == nil && (st.Nlink == 0 || st.Size != int64(len(b.mapped)))
 }

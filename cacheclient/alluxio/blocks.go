@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
-	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
+
+// mostBlocksTold is how many blocks of a file are told at once.
+const mostBlocksTold = 1 << 18
 
 // Blocks implements cacheclient.Client: the workers that have each block, as the masters know it now.
 func (c *Client) Blocks(ctx context.Context, path string) ([]cacheclient.Block, error) {
@@ -22,15 +24,17 @@ func (c *Client) Blocks(ctx context.Context, path string) ([]cacheclient.Block, 
 	if err != nil {
 		return nil, err
 	}
-	l := layout{fileID: f.GetFileId(), blockSize: max(f.GetBlockSizeBytes(), 1), size: f.GetLength()}
-	blocks := make([]cacheclient.Block, 0, l.blocks())
+	l, ok := layoutOf(infoOf(f, path))
+	if !ok {
+		return nil, fmt.Errorf("blocks of %q: %w", path, cacheclient.ErrIsDir)
+	}
+	if l.blocks() > mostBlocksTold {
+		return nil, fmt.Errorf("blocks of %q: it has %d; %d are told: %w", path, l.blocks(), mostBlocksTold, cacheclient.ErrTooLarge)
+	}
+	blocks, places := []cacheclient.Block{}, l.told(f)
 	for k := range l.blocks() {
 		b := cacheclient.Block{Offset: int64(k) * l.blockSize, Length: l.length(k), Where: []string{}}
-		for _, loc := range locations(f, k) {
-			w, err := c.cluster.At(loc.GetWorkerAddress())
-			if err != nil {
-				continue
-			}
+		for _, w := range c.workersAt(places[k]) {
 			if c.local.is(w) {
 				b.Where = append([]string{w.Addr()}, b.Where...)
 			} else {
@@ -40,15 +44,6 @@ func (c *Client) Blocks(ctx context.Context, path string) ([]cacheclient.Block, 
 		blocks = append(blocks, b)
 	}
 	return blocks, nil
-}
-
-// locations are those of the k-th block.
-func locations(f *wire.FileInfo, k int) []*wire.BlockLocation {
-	infos := f.GetFileBlockInfos()
-	if k >= len(infos) {
-		return nil
-	}
-	return infos[k].GetBlockInfo().GetLocations()
 }
 
 // Capacity implements cacheclient.Client: the workers' tiers together, as the masters told lately.

@@ -70,7 +70,7 @@ func TestAFileThatIsRemoved(t *testing.T) {
 	if _, err := client.Stat(t.Context(), v.path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("stat of what is gone: %v", err)
 	}
-	if page, err := client.List(t.Context(), "d", 0, 10, true); err != nil || len(page.Entries) != 0 {
+	if page, err := client.List(t.Context(), "d", cacheclient.Cursor{}, 10, true); err != nil || len(page.Entries) != 0 {
 		t.Errorf("the directory lists %+v, %v", page.Entries, err)
 	}
 	if g, err := client.Open(t.Context(), f.Info()); err == nil {
@@ -91,7 +91,7 @@ func TestTheShellSeesWhatWeDo(t *testing.T) {
 	warm := version{path: "warm.bin", size: 3*mib + 1}.put(t, dir).age(t, dir)
 	cold := version{path: "cold.bin", size: 3 * mib}.put(t, dir).age(t, dir)
 	part := version{path: "part.bin", size: 4 * mib}.put(t, dir).age(t, dir)
-	if _, err := client.List(t.Context(), "", 0, 10, true); err != nil {
+	if _, err := client.List(t.Context(), "", cacheclient.Cursor{}, 10, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.Free(t.Context(), ""); err != nil {

@@ -98,16 +98,16 @@ type Client struct {
 	local   *localWorkers
 	held    *held
 	places  *places
-	// slots are the requests to the source for fills that may run at once, and bringing what may be on its way into workers
-	// at once.
+	// slots are the requests to the source for fills that may run at once, and bringing what may be on its way into
+	// workers at once.
 	slots, bringing *semaphore.Weighted
 	// flight has one goroutine do what several want at once.
 	flight singleflight.Group
 	// asked are the blocks that a worker was asked to cache lately, refused those that a worker had no room for, brought
 	// those that this process brought into one.
 	asked, refused, brought recently
-	// gone are the blocks that a worker dropped lately.
-	gone recently
+	// gone are the blocks that a worker dropped lately, bad those of which one has something else.
+	gone, bad recently
 	// silent are the sources that did not answer lately, by sources.key.
 	silent recently
 	count  counters
@@ -129,8 +129,6 @@ type Client struct {
 	streams map[layout]*streams
 	// open counts the handles by path: what is open is not freed.
 	open map[string]int
-	// bySource are the directories whose reading began at the source, while no master answered.
-	bySource map[string]bool
 	// capacity is what the masters told last.
 	capacity cacheclient.Capacity
 }
@@ -158,7 +156,7 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 			refused: make(map[string]time.Time),
 		},
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), bringing: semaphore.NewWeighted(bringing),
-		fills: make(map[int64]*fill), pushes: make(map[int64]*push), streams: make(map[layout]*streams), open: make(map[string]int), bySource: make(map[string]bool),
+		fills: make(map[int64]*fill), pushes: make(map[int64]*push), streams: make(map[layout]*streams), open: make(map[string]int),
 	}
 	c.store.told = c.notePlaces
 	c.life, c.end = context.WithCancel(context.Background())
@@ -289,17 +287,11 @@ func (c *Client) greet(workers []*rpc.Worker) {
 
 // Close implements cacheclient.Client.
 func (c *Client) Close() error {
-	c.mu.Lock()
-	again := c.closing
-	c.closing = true
-	c.mu.Unlock()
-	if again {
+	if !c.startClosing() {
 		return nil
 	}
 	c.settle()
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
+	c.noMore()
 	c.end()
 	c.work.Wait()
 	var err error
@@ -312,29 +304,49 @@ func (c *Client) Close() error {
 	return err
 }
 
+// startClosing reports whether the client is not being closed yet, and notes that it is.
+func (c *Client) startClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.closing
+	c.closing = true
+	return first
+}
+
+// noMore has no work begin any more.
+func (c *Client) noMore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+}
+
 // closePatience is how long Close waits for blocks that are nearly there: what was read from a source is worth keeping.
 const closePatience = time.Second
 
 // settle waits for the blocks that are on their way, for a while.
 func (c *Client) settle() {
-	c.mu.Lock()
-	var ends []<-chan struct{}
-	for _, fl := range c.fills {
-		ends = append(ends, fl.ended)
-	}
-	for _, p := range c.pushes {
-		ends = append(ends, p.ended)
-	}
-	c.mu.Unlock()
 	patience := time.NewTimer(closePatience)
 	defer patience.Stop()
-	for _, ended := range ends {
+	for _, ended := range c.onTheirWay() {
 		select {
 		case <-ended:
 		case <-patience.C:
 			return
 		}
 	}
+}
+
+// onTheirWay are the ends of the fills and pushes under way.
+func (c *Client) onTheirWay() (ends []<-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, fl := range c.fills {
+		ends = append(ends, fl.ended)
+	}
+	for _, p := range c.pushes {
+		ends = append(ends, p.ended)
+	}
+	return ends
 }
 
 // begin counts a goroutine that Close waits for; false when it is too late to start one.
@@ -348,7 +360,11 @@ func (c *Client) begin() bool {
 	return true
 }
 
-// Stat implements cacheclient.Client. While no master answers, what was known stands, and the rest comes from the source.
+// Known is what the masters told last of a path, however long ago.
+func (c *Client) Known(path string) (cacheclient.Info, bool) { return c.names.Known(path) }
+
+// Stat implements cacheclient.Client. While no master answers, what was known stands, and the rest comes from the
+// source.
 func (c *Client) Stat(ctx context.Context, path string) (cacheclient.Info, error) {
 	info, err := c.names.Stat(ctx, path)
 	if errors.Is(err, cacheclient.ErrUnavailable) && c.sourceFor(path) {
@@ -359,49 +375,18 @@ func (c *Client) Stat(ctx context.Context, path string) (cacheclient.Info, error
 	return info, err
 }
 
-// List implements cacheclient.Client. A directory whose reading began at the source is read on there: places in one list
-// mean nothing in another.
-func (c *Client) List(ctx context.Context, dir string, from uint64, limit int, attrs bool) (cacheclient.Page, error) {
-	if from > 0 && c.listedBySource(dir) {
-		return c.direct.List(ctx, dir, from, limit, attrs)
-	}
+// List implements cacheclient.Client. A place that one list does not know is found in another by its name.
+func (c *Client) List(ctx context.Context, dir string, from cacheclient.Cursor, limit int, attrs bool) (cacheclient.Page, error) {
 	page, err := c.names.List(ctx, dir, from, limit, attrs)
-	if from > 0 {
-		return page, err
-	}
-	bySource := false
 	if errors.Is(err, cacheclient.ErrUnavailable) && c.sourceFor(dir) {
 		if found, sourceErr := c.direct.List(ctx, dir, from, limit, attrs); !errors.Is(sourceErr, cacheclient.ErrUnavailable) {
-			page, err, bySource = found, sourceErr, true
+			return found, sourceErr
 		}
 	}
-	c.noteList(dir, bySource)
 	return page, err
 }
 
-// maxBySource bounds the directories that are remembered to be read at the source.
-const maxBySource = 4096
-
-// noteList notes where the reading of a directory has begun.
-func (c *Client) noteList(dir string, bySource bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case !bySource:
-		delete(c.bySource, dir)
-	case len(c.bySource) < maxBySource:
-		c.bySource[dir] = true
-	}
-}
-
-// listedBySource tells whether the reading of a directory began at the source.
-func (c *Client) listedBySource(dir string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.bySource[dir]
-}
-
-// sourceFor tells whether this machine can read the source of a path.
+// sourceFor reports whether this machine can read the source of a path.
 func (c *Client) sourceFor(path string) bool {
 	_, _, err := c.sources.find(path)
 	return err == nil || c.sources.above(path)
@@ -419,6 +404,7 @@ func (c *Client) Counters() cacheclient.Counters {
 		SourceErrors:   n.sourceErrors.Load() + direct.SourceErrors,
 		Changed:        known.Changed, Discarded: n.discarded.Load(),
 		SourceDown: known.SourceDown, SourceDownSince: known.SourceDownSince, LastSourceError: known.LastSourceError,
+		SourceNotes: direct.SourceNotes,
 	}
 }
 

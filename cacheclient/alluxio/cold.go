@@ -15,14 +15,13 @@ import (
 var errOther = errors.New("the source tells of the file differently than Alluxio does")
 
 // cold reads a span that no worker has: from the source, by this process and into a worker on the way; or by a worker
-// where this machine does not reach the source, or cannot tell that it has the version. Last come the workers that have it
-// and failed a moment ago. tried is what failed before.
-// D-053 says why.
+// where this machine does not reach the source, or cannot tell that it has the version. Last come the workers that have
+// it and failed a moment ago. tried is what failed before. D-053 says why.
 func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []error) (cacheclient.Data, error) {
 	f.c.count.misses.Add(1)
 	info, err := f.source(ctx)
 	if err == nil {
-		d, sourceErr := f.own(ctx, s, info)
+		d, sourceErr := f.ownTwice(ctx, s, info)
 		if sourceErr == nil || ctx.Err() != nil || errors.Is(sourceErr, cacheclient.ErrStale) {
 			return d, sourceErr
 		}
@@ -54,8 +53,8 @@ func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []err
 	return cacheclient.Data{}, fmt.Errorf("read %q: %w: %w", f.info.Path, cacheclient.ErrUnavailable, err)
 }
 
-// askSource asks the source for the version in the background: who opens a file that no worker has will read it, and then needs
-// that, and the connection.
+// askSource asks the source for the version in the background: who opens a file that no worker has will read it, and
+// then needs that, and the connection.
 func (f *file) askSource() {
 	c := f.c
 	if c.cfg.WorkersRead || !c.begin() {
@@ -81,8 +80,8 @@ func (f *file) source(ctx context.Context) (cacheclient.Info, error) {
 		return cacheclient.Info{}, err
 	}
 	info, err := c.direct.Stat(ctx, f.info.Path)
-	if same, _ := sameVersion(f.info, info); err == nil && !same {
-		// What was known of the source may be old.
+	if same, _ := sameVersion(f.info, info); isGone(err) || err == nil && !same {
+		// What was known of the source may be old, and one answer that it is gone may be of a server that lags behind.
 		c.direct.Forget(f.info.Path)
 		info, err = c.direct.Stat(ctx, f.info.Path)
 	}
@@ -103,10 +102,7 @@ func (f *file) source(ctx context.Context) (cacheclient.Info, error) {
 // confirm has the masters say whether a version of the source is this one, where the times leave that open: it is
 // if they see no change, and it is the source's version still after that. Without an answer it is taken for this one.
 func (f *file) confirm(ctx context.Context, info cacheclient.Info) error {
-	f.mu.Lock()
-	known := f.confirmed == info.ID
-	f.mu.Unlock()
-	if known {
+	if f.isConfirmed(info.ID) {
 		return nil
 	}
 	if err := f.compare(ctx, nil); !errors.Is(err, errOther) {
@@ -126,9 +122,15 @@ func (f *file) confirm(ctx context.Context, info cacheclient.Info) error {
 	return nil
 }
 
+func (f *file) isConfirmed(id uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.confirmed == id
+}
+
 // compare has the masters compare the file with the source. It returns ErrStale where they have another version after
-// that, errOther where they have the same, and otherwise what is known without them: then the path is looked for anew, at the source
-// if need be.
+// that, errOther where they have the same, and otherwise what is known without them: then the path is looked for anew,
+// at the source if need be.
 func (f *file) compare(ctx context.Context, otherwise error) error {
 	ctx, cancel := context.WithTimeout(ctx, f.c.cfg.Timeout)
 	defer cancel()
@@ -151,6 +153,26 @@ func (f *file) compare(ctx context.Context, otherwise error) error {
 func (f *file) outdated() {
 	f.c.store.suspect(f.info.Path)
 	f.c.names.Forget(f.info.Path)
+}
+
+// ownTwice is own, once more where the source says in the middle of the read that it has another version and then
+// that it has this one: one answer may be of a server that lags behind, or come in the middle of a rollout. When it
+// says so again the masters compare. D-182 says why.
+func (f *file) ownTwice(ctx context.Context, s span, info cacheclient.Info) (cacheclient.Data, error) {
+	d, err := f.own(ctx, s, info)
+	if !errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
+		return d, err
+	}
+	if info, err = f.source(ctx); err != nil {
+		return cacheclient.Data{}, err
+	}
+	if err = f.reopen(ctx, info); err == nil {
+		d, err = f.readDirect(ctx, s, info)
+	}
+	if errors.Is(err, cacheclient.ErrStale) {
+		return cacheclient.Data{}, f.compare(ctx, cacheclient.ErrStale)
+	}
+	return d, err
 }
 
 // own reads a span from the source by this process. The block goes into a worker on the way, if one has room for it.
@@ -178,29 +200,9 @@ func (f *file) sourceChanged(err error) error {
 
 // readDirect reads a span from the source, past all workers.
 func (f *file) readDirect(ctx context.Context, s span, info cacheclient.Info) (cacheclient.Data, error) {
-	f.mu.Lock()
-	direct := f.direct
-	f.mu.Unlock()
-	if direct == nil {
-		opened, err := f.c.direct.Open(ctx, info)
-		if err != nil {
-			return cacheclient.Data{}, err
-		}
-		f.mu.Lock()
-		switch {
-		case f.closed.Load():
-			f.mu.Unlock()
-			_ = opened.Close()
-			return cacheclient.Data{}, cacheclient.ErrClosed
-		case f.direct == nil:
-			f.direct = opened
-			direct = opened
-			f.mu.Unlock()
-		default:
-			direct = f.direct
-			f.mu.Unlock()
-			_ = opened.Close()
-		}
+	direct, err := f.inSource(ctx, info)
+	if err != nil {
+		return cacheclient.Data{}, err
 	}
 	d, err := direct.Read(ctx, int64(s.k)*f.l.blockSize+s.off, int(s.n))
 	if err == nil && int64(d.Len()) != s.n {
@@ -209,6 +211,70 @@ func (f *file) readDirect(ctx context.Context, s span, info cacheclient.Info) (c
 	}
 	d.Origin = cacheclient.OriginSource
 	return d, err
+}
+
+// inSource is the file as it is open in its source.
+func (f *file) inSource(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
+	if direct := f.opened(); direct != nil {
+		return direct, nil
+	}
+	opened, err := f.c.direct.Open(ctx, info)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := f.keepOpen(opened, false)
+	if kept != opened {
+		_ = opened.Close()
+	}
+	return kept, err
+}
+
+// opened is the file as it is open in its source, nil where it is not.
+func (f *file) opened() cacheclient.File {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.direct
+}
+
+// keepOpen keeps an open file, and returns the one that is kept: with anew in the place of another, which those who
+// read from it go on with.
+func (f *file) keepOpen(opened cacheclient.File, anew bool) (cacheclient.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed.Load():
+		return nil, cacheclient.ErrClosed
+	case f.direct == nil:
+		f.direct = opened
+	case anew:
+		f.former = append(f.former, f.direct)
+		f.direct = opened
+	}
+	return f.direct, nil
+}
+
+// mostFormer bounds how often one handle opens a version anew that its source has called another.
+const mostFormer = 8
+
+// reopen opens the version in its source anew, which the source has called another and then this one.
+func (f *file) reopen(ctx context.Context, info cacheclient.Info) error {
+	if f.reopened() >= mostFormer {
+		return errOther
+	}
+	opened, err := f.c.direct.Open(ctx, info)
+	if err != nil {
+		return err
+	}
+	if _, err = f.keepOpen(opened, true); err != nil {
+		_ = opened.Close()
+	}
+	return err
+}
+
+func (f *file) reopened() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.former)
 }
 
 // byWorker has a worker read a span from its under store. Nothing of it is shown before the masters, asked to compare,
@@ -260,8 +326,16 @@ func (f *file) check(ctx context.Context) error {
 // cacheAgain is how long a worker is not asked again to cache a block.
 const cacheAgain = 30 * time.Second
 
-// cacheLater has a worker cache the whole block of which a part was read, so that readers at random places warm it too. It
-// reads whatever is at the path: where the version has gone by the end, what it has is removed.
+// leastCached is how slowly a worker may read its under store, in bytes a second: it says nothing while it does.
+const leastCached = 1 << 20
+
+// cachePatience is how long a worker may take to cache a block.
+func cachePatience(length int64) time.Duration {
+	return cacheAgain + time.Duration(min(length, mostMapped)/leastCached)*time.Second
+}
+
+// cacheLater has a worker cache the whole block of which a part was read, so that readers at random places warm it too.
+// It reads whatever is at the path: where the version has gone by the end, what it has is removed.
 func (f *file) cacheLater(w *rpc.Worker, k int, under *rpc.UnderStore) {
 	id := f.l.block(k)
 	if f.c.gone.was(id) || !f.c.asked.first(id, cacheAgain) || !f.c.begin() {
@@ -269,7 +343,7 @@ func (f *file) cacheLater(w *rpc.Worker, k int, under *rpc.UnderStore) {
 	}
 	go func() {
 		defer f.c.work.Done()
-		ctx, cancel := context.WithTimeout(f.c.life, cacheAgain)
+		ctx, cancel := context.WithTimeout(f.c.life, cachePatience(f.l.length(k)))
 		defer cancel()
 		err := w.Cache(ctx, id, f.l.length(k), *under, false)
 		if err == nil {
@@ -317,5 +391,5 @@ func (c *Client) rank(ctx context.Context, id, length int64) ([]*rpc.Worker, err
 	return append(fit, broken...), nil
 }
 
-// isGone tells whether an error says that the file is not there.
+// isGone reports whether an error says that the file is not there.
 func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

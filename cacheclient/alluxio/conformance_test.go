@@ -8,8 +8,8 @@ import (
 	"millrace.io/millrace/cacheclient/cachetest"
 )
 
-// TestConformance runs the suite against a real cluster: files of one block and of many, read from the tiers of this machine and
-// over the network, brought from the source by this process and by workers.
+// TestConformance runs the suite against a real cluster: files of one block and of many, read from the tiers of this
+// machine and over the network, brought from the source by this process and by workers.
 func TestConformance(t *testing.T) {
 	for _, leg := range []struct {
 		name      string

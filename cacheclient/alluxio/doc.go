@@ -29,10 +29,11 @@
 //
 // # What guards what
 //
-// Client.mu guards what is open and what is being filled; file.mu what one open file knows; streams.mu the streams of one version,
-// which all share who have it open; stream.mu and fill.mu the bytes that are here. They are taken in the order file.mu or
-// streams.mu, then stream.mu or fill.mu, then Client.mu: who starts a request of a fill counts it with the client. Bytes on loan have references (blockFile, lentChunk): what is
-// lent stays valid whatever is closed, evicted or ended meanwhile.
+// Client.mu guards what is open and what is being filled; file.mu what one open file knows; streams.mu the streams of
+// one version, which all its openers share; stream.mu and fill.mu the bytes that are here. They are taken in the
+// order file.mu or streams.mu, then stream.mu or fill.mu, then Client.mu: who starts a request of a fill counts it with
+// the client. Bytes on loan have references (blockFile, lentChunk): what is lent stays valid whatever is closed,
+// evicted or ended meanwhile.
 //
 // D-044, D-048 and D-058 say why.
 package alluxio

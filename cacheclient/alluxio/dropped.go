@@ -7,10 +7,9 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 )
 
-// afterDrop is how long a block that a worker dropped is not brought into one again. The worker tells the masters with its next
-// heartbeat (alluxio.worker.block.heartbeat.interval, 1 s), and they take that for the copy which it has by then: it would have
-// the block, refuse to take it again, and no master would know (seen with 2.9.6).
-// D-051 says why.
+// afterDrop is how long a block that a worker dropped is not brought into one again. The worker tells the masters with
+// its next heartbeat (alluxio.worker.block.heartbeat.interval, 1 s), and they take that for the copy which it has by
+// then: it would have the block, refuse to take it again, and no master would know (seen with 2.9.6). D-051 says why.
 const afterDrop = 1500 * time.Millisecond
 
 // dropped notes that a worker, which the masters say has a block, has it no more.
@@ -19,7 +18,7 @@ func (c *Client) dropped(id int64, w *rpc.Worker) {
 	c.gone.first(id, afterDrop)
 }
 
-// mayTake tells whether a worker may be asked to take a block.
+// mayTake reports whether a worker may be asked to take a block.
 func (c *Client) mayTake(id int64) bool { return !c.refused.was(id) && !c.gone.was(id) }
 
 // awaitReported waits until masters have heard that a block was dropped, if one was.

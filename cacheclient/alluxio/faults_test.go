@@ -82,7 +82,7 @@ func TestTheLeaderIsKilled(t *testing.T) {
 		})
 	}
 	loop(&lists, func() error {
-		page, err := asking.List(ctx, "dir", 0, 100, true)
+		page, err := asking.List(ctx, "dir", cacheclient.Cursor{}, 100, true)
 		if err == nil && len(page.Entries) < len(files) {
 			err = fmt.Errorf("%d entries are listed", len(page.Entries))
 		}
@@ -262,7 +262,7 @@ func TestAllServersAreKilled(t *testing.T) {
 	told("open and read what is not known, after that", func() { mustRead(t, open(t, client, never.path), never, mib) })
 	late := version{path: "late.bin", size: 2 * mib}.put(t, dir).age(t, dir)
 	told("list", func() {
-		page, err := client.List(t.Context(), "", 0, 100, true)
+		page, err := client.List(t.Context(), "", cacheclient.Cursor{}, 100, true)
 		if err != nil || !contains(page, late.path) || !contains(page, "dir") {
 			t.Fatalf("the root lists %+v, %v", page, err)
 		}

@@ -36,8 +36,9 @@ type file struct {
 	trail trail
 	// copied are the blocks that the local worker was asked to copy.
 	copied map[int]bool
-	// direct is the file in its source, nil until it is needed.
+	// direct is the file in its source, nil until it is needed, and former those that were opened before it.
 	direct cacheclient.File
+	former []cacheclient.File
 	// confirmed is the version of the source that the masters took for this one, by its identity.
 	confirmed uint64
 }
@@ -94,11 +95,25 @@ func (c *Client) hold(ctx context.Context, info cacheclient.Info, l layout) (cac
 	case l.blocks() == 1:
 		f.askSource()
 	}
-	c.mu.Lock()
-	c.open[info.Path]++
-	f.streams = c.join(l)
-	c.mu.Unlock()
+	f.streams = c.opened(info.Path, l)
 	return f, nil
+}
+
+// opened counts a handle of a path, and returns the streams of its version.
+func (c *Client) opened(path string, l layout) *streams {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[path]++
+	return c.join(l)
+}
+
+// left counts a handle of a path less.
+func (c *Client) left(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[path]--; c.open[path] <= 0 {
+		delete(c.open, path)
+	}
 }
 
 // Info implements cacheclient.File.
@@ -127,13 +142,8 @@ func (f *file) Close() error {
 		return cacheclient.ErrClosed
 	}
 	f.end()
-	c := f.c
-	c.mu.Lock()
-	if c.open[f.info.Path]--; c.open[f.info.Path] <= 0 {
-		delete(c.open, f.info.Path)
-	}
-	c.mu.Unlock()
-	c.leave(f.l, f.streams)
+	f.c.left(f.info.Path)
+	f.c.leave(f.l, f.streams)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.whole != nil {
@@ -141,7 +151,10 @@ func (f *file) Close() error {
 		f.whole = nil
 	}
 	if f.direct != nil {
-		_ = f.direct.Close()
+		f.former = append(f.former, f.direct)
+	}
+	for _, direct := range f.former {
+		_ = direct.Close()
 	}
 	return nil
 }
@@ -224,7 +237,7 @@ func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
 	// Those that are left alone at the moment come last.
 	var well, broken []*rpc.Worker
 	for _, w := range where.workers {
-		if w.Broken() {
+		if w.Broken() || f.c.bad.was(id) {
 			broken = append(broken, w)
 		} else {
 			well = append(well, w)
@@ -264,13 +277,11 @@ type found struct {
 	unasked bool
 }
 
-// locate finds the block. What is known of one that is not on this machine is believed for a while: that nobody has it, until
-// it has been brought.
+// locate finds the block. What is known of one that is not on this machine is believed for a while: that nobody has it,
+// until it has been brought.
 func (f *file) locate(ctx context.Context, s span) (found, error) {
 	id := f.l.block(s.k)
-	f.mu.Lock()
-	known, ok := f.where[s.k]
-	f.mu.Unlock()
+	known, ok := f.knownWhere(s.k)
 	if ok && time.Since(known.at) < placeAge && (len(known.workers) > 0 || !f.c.brought.was(id)) {
 		return found{workers: known.workers}, nil
 	}
@@ -288,6 +299,14 @@ func (f *file) locate(ctx context.Context, s span) (found, error) {
 	defer f.mu.Unlock()
 	f.where[s.k] = located{workers: workers, at: time.Now()}
 	return found{workers: workers}, nil
+}
+
+// knownWhere is what is known of a block that is not on this machine.
+func (f *file) knownWhere(k int) (located, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known, ok := f.where[k]
+	return known, ok
 }
 
 // forget has the block be looked for again.

@@ -16,9 +16,9 @@ import (
 const (
 	// noRoomFor is how long a worker that refused a block is not asked to take it again.
 	noRoomFor = 10 * time.Second
-	// bringing is how much may be on its way into workers at once, in MiB, and at least and at most what one block counts for: a
-	// few large blocks or many small ones, whose commits take longer than they do. bringPatience is how long a reader waits for
-	// that; one who waited longer reads past the workers.
+	// bringing is how much may be on its way into workers at once, in MiB, and at least and at most what one block counts
+	// for: a few large blocks or many small ones, whose commits take longer than they do. bringPatience is how long a
+	// reader waits for that; one who waited longer reads past the workers.
 	bringing, leastBring, mostBring = 256, 4, 64
 	bringPatience                   = 2 * time.Second
 	// commitPatience bounds the worker's last step.
@@ -30,8 +30,8 @@ const (
 // what. When all is here the worker makes it a block; before that nobody else sees it, and should this process
 // die, the worker drops it.
 //
-// A worker takes some milliseconds to make the file. The first request to the source does not wait for that: its bytes go into
-// memory, and from there to whoever asked first, until there is a file.
+// A worker takes some milliseconds to make the file. The first request to the source does not wait for that: its bytes
+// go into memory, and from there to the first reader, until there is a file.
 type fill struct {
 	c      *Client
 	id     int64
@@ -50,13 +50,13 @@ type fill struct {
 
 	// mu guards the rest.
 	mu sync.Mutex
-	// file is the temporary block, mapped; a reference is the fill's until its end. head is the first request where that need not
-	// wait for the file, and early what it brought before there was one: nothing of that is ever overwritten.
+	// file is the temporary block, mapped; a reference is the fill's until its end. head is the first request where that
+	// need not wait for the file, and early what it brought before there was one: nothing of that is ever overwritten.
 	file  *blockFile
 	head  *run
 	early []byte
-	// hasty says that there may be a head: where a worker could have the block after all, or no room for it, its bytes would come
-	// in vain.
+	// hasty says that there may be a head: where a worker could have the block after all, or no room for it, its bytes
+	// would come in vain.
 	hasty bool
 	// changed is closed, and made anew, when anything below changes.
 	changed chan struct{}
@@ -85,9 +85,7 @@ func pieces(length int64) int { return int((length + pieceSize - 1) / pieceSize)
 
 // filled reads a span of a block that is being filled; false if it is not.
 func (c *Client) filled(ctx context.Context, id int64, s span) (cacheclient.Data, bool, error) {
-	c.mu.Lock()
-	fl := c.fills[id]
-	c.mu.Unlock()
+	fl := c.filling(id)
 	if fl == nil {
 		return cacheclient.Data{}, false, nil
 	}
@@ -97,6 +95,13 @@ func (c *Client) filled(ctx context.Context, id int64, s span) (cacheclient.Data
 		return d, false, nil
 	}
 	return d, true, err
+}
+
+// filling is the fill of a block, nil where there is none.
+func (c *Client) filling(id int64) *fill {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fills[id]
 }
 
 // fillFor begins to fill the block that the span is of, if there is a worker of this machine with room for it and
@@ -133,10 +138,7 @@ var (
 func (c *Client) fillOf(ctx context.Context, f *file, k int, info cacheclient.Info) (*fill, error) {
 	id := f.l.block(k)
 	fl, err, _ := c.flight.Do("fill "+strconv.FormatInt(id, 10), func() (any, error) {
-		c.mu.Lock()
-		fl := c.fills[id]
-		c.mu.Unlock()
-		if fl != nil {
+		if fl := c.filling(id); fl != nil {
 			return fl, nil
 		}
 		return c.startFill(ctx, f, k, info)
@@ -192,12 +194,12 @@ func (c *Client) mayBring(ctx context.Context, length int64) (int64, error) {
 	return weight, nil
 }
 
-// filler is the worker that is to have a block, if it is of this machine: the first that has room for it, as whoever reads a
-// block once reads it again; without room, the one that all clients agree on, so that the blocks of a full worker are not pushed out
-// while another one is empty. room says that the worker has room as far as is known.
+// filler is the worker that is to have a block, if it is of this machine: the first that has room for it, as whoever
+// reads a block once reads it again; without room, the one that all clients agree on, so that the blocks of a full
+// worker are not pushed out while another one is empty. room says that the worker has room as far as is known.
 func (c *Client) filler(ctx context.Context, id, length int64) (w *rpc.Worker, room bool, err error) {
 	here := c.local.all()
-	if len(here) == 0 || !c.mayTake(id) {
+	if len(here) == 0 || length > mostMapped || !c.mayTake(id) {
 		return nil, false, errNoFill
 	}
 	capacity := c.Capacity()
@@ -213,8 +215,8 @@ func (c *Client) filler(ctx context.Context, id, length int64) (w *rpc.Worker, r
 	return ranked[0], false, nil
 }
 
-// hasRoom tells whether a worker has room for so many bytes and a twentieth of its tier besides. Before the masters have told of
-// any, it has: a worker refuses what it cannot take.
+// hasRoom reports whether a worker has room for so many bytes and a twentieth of its tier besides. Before the masters
+// have told of any, it has: a worker refuses what it cannot take.
 func hasRoom(c cacheclient.Capacity, worker string, length int64) bool {
 	for _, l := range c.Levels {
 		if l.Where == worker {
@@ -254,18 +256,8 @@ func (fl *fill) run(w *rpc.Worker) {
 
 // finish ends the fill, and drops what did not become a block.
 func (fl *fill) finish(err error) {
-	fl.mu.Lock()
-	if fl.err == nil {
-		fl.err = err
-	}
-	fl.over = true
-	file := fl.file
-	close(fl.ended)
-	fl.wake()
-	fl.mu.Unlock()
-	fl.c.mu.Lock()
-	delete(fl.c.fills, fl.id)
-	fl.c.mu.Unlock()
+	file := fl.close(err)
+	fl.c.noFill(fl.id)
 	fl.end()
 	if fl.block != nil {
 		fl.block.Abort()
@@ -275,23 +267,39 @@ func (fl *fill) finish(err error) {
 	}
 }
 
+// close ends all reading from the fill, and returns its file, whose reference the caller has now.
+func (fl *fill) close(err error) *blockFile {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.err == nil {
+		fl.err = err
+	}
+	fl.over = true
+	close(fl.ended)
+	fl.wake()
+	return fl.file
+}
+
+// noFill forgets the fill of a block.
+func (c *Client) noFill(id int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.fills, id)
+}
+
 // arrived has all who take a block for one that nobody has look again: it has been brought.
 func (c *Client) arrived(id int64) {
 	c.places.forget(id)
+	c.bad.forget(id)
 	c.brought.first(id, placeAge)
 }
 
 // wait returns when all pieces are here, or with why they will not come.
 func (fl *fill) wait() error {
 	for {
-		fl.mu.Lock()
-		left, err, changed := fl.left, fl.err, fl.changed
-		fl.mu.Unlock()
-		switch {
-		case err != nil:
+		left, changed, err := fl.missing()
+		if err != nil || left == 0 {
 			return err
-		case left == 0:
-			return nil
 		}
 		select {
 		case <-changed:
@@ -299,6 +307,13 @@ func (fl *fill) wait() error {
 			return fl.ctx.Err()
 		}
 	}
+}
+
+// missing is how many pieces are not here, and what to wait for.
+func (fl *fill) missing() (left int, changed <-chan struct{}, err error) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return fl.left, fl.changed, fl.err
 }
 
 // wake tells all who wait; mu is held.
@@ -310,25 +325,15 @@ func (fl *fill) wake() {
 // read lends a span as soon as it is here, after asking for it.
 func (fl *fill) read(ctx context.Context, s span) (cacheclient.Data, error) {
 	for {
-		fl.mu.Lock()
-		if fl.has(s.off, s.off+s.n) {
-			d := fl.lend(s)
-			fl.mu.Unlock()
+		d, changed, err := fl.look(s)
+		switch {
+		case err != nil:
+			return d, err
+		case changed == nil:
 			// Now that somebody has what he waited for, the rest may come.
 			fl.goOn()
 			return d, nil
 		}
-		if fl.err != nil || fl.over {
-			err := fl.err
-			fl.mu.Unlock()
-			if err == nil {
-				return cacheclient.Data{}, errOver
-			}
-			return cacheclient.Data{}, fmt.Errorf("%w: %w", errNoFill, err)
-		}
-		fl.demand(s.off, s.off+s.n)
-		changed := fl.changed
-		fl.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -337,6 +342,22 @@ func (fl *fill) read(ctx context.Context, s span) (cacheclient.Data, error) {
 			return cacheclient.Data{}, fmt.Errorf("read %q: %w", fl.info.Path, ctx.Err())
 		}
 	}
+}
+
+// look lends a span if it is here, and else asks for it and tells what to wait for.
+func (fl *fill) look(s span) (d cacheclient.Data, changed <-chan struct{}, err error) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	switch {
+	case fl.has(s.off, s.off+s.n):
+		return fl.lend(s), nil, nil
+	case fl.err != nil:
+		return d, nil, fmt.Errorf("%w: %w", errNoFill, fl.err)
+	case fl.over:
+		return d, nil, errOver
+	}
+	fl.demand(s.off, s.off+s.n)
+	return d, fl.changed, nil
 }
 
 // lend lends a span that is here; mu is held.
@@ -349,8 +370,8 @@ func (fl *fill) lend(s span) cacheclient.Data {
 	return cacheclient.Data{Parts: [][]byte{file.bytes(s.off, s.n)}, Free: file.release, Origin: cacheclient.OriginSource}
 }
 
-// has tells whether the bytes [from, to) are here; mu is held. It is never true once the fill is over, when the file's
-// reference is given back.
+// has reports whether the bytes [from, to) are here; mu is held. It is never true once the fill is over, when the
+// file's reference is given back.
 func (fl *fill) has(from, to int64) bool {
 	if fl.over {
 		return false
@@ -361,7 +382,7 @@ func (fl *fill) has(from, to int64) bool {
 			return false
 		case coming:
 			r := fl.runOf(p)
-			if r == nil || r.at < min(to, int64(p+1)*pieceSize, fl.length) {
+			if r == nil || r.shown() < min(to, int64(p+1)*pieceSize, fl.length) {
 				return false
 			}
 		case here:

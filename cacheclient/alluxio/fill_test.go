@@ -78,7 +78,8 @@ func awaitCached(t *testing.T, c *Client, path string) {
 	})
 }
 
-// tiers checks what the workers' tiers have of a file: whole blocks with its bytes, or nothing. It returns how many blocks.
+// tiers checks what the workers' tiers have of a file: whole blocks with its bytes, or nothing. It returns how many
+// blocks.
 func tiers(t *testing.T, c *cluster.Cluster, l layout, v version) int {
 	t.Helper()
 	n := 0
@@ -102,7 +103,8 @@ func tiers(t *testing.T, c *cluster.Cluster, l layout, v version) int {
 // nobody is how a client with no worker on its machine is configured.
 func nobody(c *Config) { c.LocalHosts = []string{"another machine"} }
 
-// TestAColdFileCostsTheSourceOneRead reads files of many blocks, by one reader and by four at once, and finds them cached after that.
+// TestAColdFileCostsTheSourceOneRead reads files of many blocks, by one reader and by four at once, and finds them
+// cached after that.
 func TestAColdFileCostsTheSourceOneRead(t *testing.T) {
 	noLeaks(t)
 	c := shared.Get(t)
@@ -148,8 +150,8 @@ func TestAColdFileCostsTheSourceOneRead(t *testing.T) {
 	}
 }
 
-// TestAColdFileGoesToThisMachine reads a file whose blocks would belong to two workers by their ranks: all of them go to the one of this
-// machine, which has room, and the source sends it once.
+// TestAColdFileGoesToThisMachine reads a file whose blocks would belong to two workers by their ranks: all of them go
+// to the one of this machine, which has room, and the source sends it once.
 func TestAColdFileGoesToThisMachine(t *testing.T) {
 	noLeaks(t)
 	c := shared.Get(t)
@@ -237,7 +239,8 @@ func TestRandomReadersWarmWhatTheyTouch(t *testing.T) {
 			tiers(t, c, f.(*file).l, v)
 			cost := s.cost(v.size)
 			t.Logf("%.3f times the file from the source: %+v, %+v", cost, client.Counters(), s.server.Stats())
-			// Here all goes through the fills. What is given away is read in order, beside what readers ask for at random places.
+			// Here all goes through the fills. What is given away is read in order, beside what readers ask for at random
+			// places.
 			if limit := map[string]float64{"here": 1.02, "elsewhere": 2}[name]; cost > limit {
 				t.Errorf("the source sent %.3f times the file", cost)
 			}

@@ -31,8 +31,20 @@ type run struct {
 	first, last int
 	// at is the offset in the block up to which bytes are here.
 	at int64
+	// confirm asks the source whether they are the version's, nil where its answers prove that; until then they are
+	// neither shown nor committed. unproven says that there is something to confirm. D-183 says why.
+	confirm  func(context.Context) error
+	unproven bool
 	// file is a reference to the fill's, once the run needs it; it belongs to the goroutine that brings the run.
 	file *blockFile
+}
+
+// shown is the offset up to which readers may have the bytes; mu is held.
+func (r *run) shown() int64 {
+	if r.unproven {
+		return int64(r.first) * pieceSize
+	}
+	return r.at
 }
 
 // runOf is the request that brings a piece; mu is held.
@@ -102,8 +114,8 @@ func (fl *fill) startNext() {
 	}
 }
 
-// start begins a request for the pieces [first, last), after which next is called with mu held; mu is held. It returns nil
-// where it is too late for that.
+// start begins a request for the pieces [first, last), after which next is called with mu held; mu is held. It returns
+// nil where it is too late for that.
 func (fl *fill) start(first, last int, next func()) *run {
 	if fl.err != nil || !fl.c.begin() {
 		return nil
@@ -148,7 +160,8 @@ func (fl *fill) needFile(r *run) error {
 	return nil
 }
 
-// keepEarly takes the first request's bytes into memory while there is no file; false where there is one, or no room for them.
+// keepEarly takes the first request's bytes into memory while there is no file; false where there is one, or no room
+// for them.
 func (fl *fill) keepEarly(r *run, p []byte) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
@@ -176,7 +189,7 @@ func (fl *fill) settle(r *run, err error, next func()) {
 		}
 	}
 	for p := r.first; p < r.last; p++ {
-		if min(int64(p+1)*pieceSize, fl.length) <= r.at {
+		if min(int64(p+1)*pieceSize, fl.length) <= r.shown() {
 			fl.state[p] = here
 			fl.left--
 		} else {
@@ -192,8 +205,8 @@ func (fl *fill) settle(r *run, err error, next func()) {
 	fl.wake()
 }
 
-// errNoRanges says that a source sends the whole file whatever it is asked for: side by side, requests would bring it again
-// and again.
+// errNoRanges says that a source sends the whole file whatever it is asked for: side by side, requests would bring it
+// again and again.
 var errNoRanges = errors.New("the source has no ranges")
 
 // bring makes attempts until the run is here, the error is final, or nothing has come for as long as the client waits.
@@ -211,9 +224,13 @@ func (fl *fill) bring(r *run) error {
 	end := min(int64(r.last)*pieceSize, fl.length)
 	giveUp := time.Now().Add(c.cfg.Timeout)
 	pauses := backoff.Pauses{First: 20 * time.Millisecond, Longest: time.Second, Factor: 2}
+	gone := 0
 	for {
 		before := r.at
 		err := fl.attempt(r, end)
+		if err == nil {
+			err = fl.prove(r)
+		}
 		if err == nil {
 			return nil
 		}
@@ -224,11 +241,16 @@ func (fl *fill) bring(r *run) error {
 		again, after := ufs.Retryable(err)
 		wait := max(pauses.Next(), after)
 		if isGone(err) {
+			// One such answer may be of a server that lags behind.
+			gone++
+			again = gone < goneTwice
 			err = cacheclient.ErrStale
 		}
 		silent := errors.Is(err, errSilentSource)
 		if silent || again && (c.silent.was(fl.source) || time.Now().Add(wait).After(giveUp)) {
-			c.silent.first(fl.source, downFor)
+			if !answered(err) {
+				c.silent.first(fl.source, downFor)
+			}
 			return err
 		}
 		if fl.ctx.Err() != nil || !again {
@@ -241,10 +263,52 @@ func (fl *fill) bring(r *run) error {
 	}
 }
 
+// goneTwice is how often a source says that a file is gone before that is believed.
+const goneTwice = 2
+
+// answered reports whether an error is what the source says of this file: that it answers, others need not be told.
+func answered(err error) bool {
+	var status *ufs.StatusError
+	return errors.As(err, &status) || errors.Is(err, cacheclient.ErrStale)
+}
+
+// prove has the source say that the bytes of a run are of the version, where its answers do not. Who wrote into the
+// file while it was read would otherwise be cached half and half.
+func (fl *fill) prove(r *run) error {
+	if r.confirm == nil {
+		return nil
+	}
+	fl.c.count.sourceRequests.Add(1)
+	ctx, cancel := context.WithTimeout(fl.ctx, fl.c.cfg.Timeout)
+	defer cancel()
+	if err := r.confirm(ctx); err != nil {
+		return err
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	r.confirm, r.unproven = nil, false
+	fl.wake()
+	return nil
+}
+
+// expect has what comes not be shown before it is confirmed, if the source gives a way to.
+func (fl *fill) expect(r *run, body *ufs.Body) {
+	if body.Confirm == nil {
+		return
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	r.confirm, r.unproven = body.Confirm, true
+}
+
 var errSilentSource = fmt.Errorf("%w: it brought nothing", cacheclient.ErrUnavailable)
 
 // attempt makes one request for what is missing of a run.
 func (fl *fill) attempt(r *run, end int64) (err error) {
+	if r.at == end {
+		// Only the source's word is missing.
+		return nil
+	}
 	ctx, cancel := context.WithCancel(fl.ctx)
 	defer cancel()
 	fl.c.count.sourceRequests.Add(1)
@@ -269,6 +333,7 @@ func (fl *fill) attempt(r *run, end int64) (err error) {
 	if body.Start != from || body.End < fl.base+end {
 		return errNoRanges
 	}
+	fl.expect(r, body)
 	return fl.copy(body, r, end, silence, patience)
 }
 

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// freePatience is how long Free waits for workers to drop blocks; they do with their next heartbeats. One that has not after
-	// freeByHand is told so by us: a block that a worker has dropped once before may stay, because AsyncBlockRemover of
-	// Alluxio 2.9 can take it for one that it is removing for ever.
+	// freePatience is how long Free waits for workers to drop blocks; they do with their next heartbeats. One that has not
+	// after freeByHand is told so by us: a block that a worker has dropped once before may stay, because AsyncBlockRemover
+	// of Alluxio 2.9 can take it for one that it is removing for ever.
 	freePatience = 10 * time.Second
 	// freeEach is how much longer for each block.
 	freeEach   = 5 * time.Millisecond
@@ -24,8 +24,8 @@ const (
 	freeAgain  = 50 * time.Millisecond
 )
 
-// Free implements cacheclient.Client. The masters drop a whole tree in one call; where something of it is open here, what
-// is not is dropped file by file.
+// Free implements cacheclient.Client. The masters drop a whole tree in one call; where something of it is open here,
+// what is not is dropped file by file.
 func (c *Client) Free(ctx context.Context, path string) (int64, error) {
 	c.measure(ctx)
 	usedBefore := c.Capacity().Used
@@ -76,10 +76,14 @@ func (c *Client) cachedIn(ctx context.Context, path string) (map[string]cachedFi
 	found := make(map[string]cachedFile)
 	err := c.walk(ctx, path, func(p string, f *wire.FileInfo) {
 		var sum cachedFile
-		for _, b := range f.GetFileBlockInfos() {
-			if len(b.GetBlockInfo().GetLocations()) > 0 {
-				sum.bytes += b.GetBlockInfo().GetLength()
-				sum.blocks = append(sum.blocks, b.GetBlockInfo().GetBlockId())
+		l, ok := layoutOf(infoOf(f, p))
+		if !ok {
+			return
+		}
+		for k, at := range l.told(f) {
+			if len(at) > 0 {
+				sum.bytes += l.length(k)
+				sum.blocks = append(sum.blocks, l.block(k))
 			}
 		}
 		if sum.bytes > 0 {
@@ -89,7 +93,15 @@ func (c *Client) cachedIn(ctx context.Context, path string) (map[string]cachedFi
 	return found, err
 }
 
+const (
+	// longestPath is how deep a tree is walked, in bytes of a path, and mostWalked how many directories it has at
+	// most: one that holds itself has no end.
+	longestPath = 4096
+	mostWalked  = 1 << 20
+)
+
 // walk calls fn for the file, or each file of the tree, as the masters know it, without asking the source.
+// Directories that cannot be listed are left out, and named in the log.
 func (c *Client) walk(ctx context.Context, path string, fn func(string, *wire.FileInfo)) error {
 	f, err := c.cluster.Status(ctx, c.store.absolute(path), knownOnly)
 	if err != nil {
@@ -99,32 +111,46 @@ func (c *Client) walk(ctx context.Context, path string, fn func(string, *wire.Fi
 		fn(path, f)
 		return nil
 	}
-	var dirs []string
-	err = c.cluster.Names(ctx, c.store.absolute(path), knownOnly, func() error { return errRestarted }, func(f *wire.FileInfo) error {
-		p := join(path, f.GetName())
-		if f.GetFolder() {
-			dirs = append(dirs, p)
-		} else {
+	var leftOut []string
+	var why error
+	queue := []string{path}
+	for n := 0; len(queue) > 0 && n < mostWalked; n++ {
+		dir := queue[len(queue)-1]
+		below, err := c.walkDir(ctx, dir, fn)
+		queue = append(queue[:len(queue)-1], below...)
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist):
+			// It is empty, or gone since.
+		case ctx.Err() != nil, dir == path, errors.Is(err, cacheclient.ErrUnavailable):
+			return err
+		default:
+			leftOut, why = append(leftOut, dir), err
+		}
+	}
+	if len(leftOut) > 0 {
+		c.log.Warn("directories that cannot be listed are left out", "path", path, "directories", len(leftOut), "first", leftOut[0], "error", why)
+	}
+	return nil
+}
+
+// walkDir calls fn for each file of a directory, and returns the directories in it.
+func (c *Client) walkDir(ctx context.Context, dir string, fn func(string, *wire.FileInfo)) (below []string, err error) {
+	err = c.cluster.Names(ctx, c.store.absolute(dir), knownOnly, func() error { return errRestarted }, func(f *wire.FileInfo) error {
+		switch p := join(dir, f.GetName()); {
+		case !f.GetFolder():
 			fn(p, f)
+		case len(p) <= longestPath:
+			below = append(below, p)
 		}
 		return nil
 	})
-	for _, d := range dirs {
-		if err == nil {
-			err = c.walk(ctx, d, fn)
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		// Gone since.
-		return nil
-	}
-	return err
+	return below, err
 }
 
 // knownOnly has the masters answer from what they know.
 const knownOnly = rpc.NeverSync
 
-// isOpen tells whether somebody has the path open through this client.
+// isOpen reports whether the path is open through this client.
 func (c *Client) isOpen(path string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -175,18 +201,14 @@ func (c *Client) awaitFreed(ctx context.Context, path string, ids []int64) error
 func (c *Client) dropAt(ctx context.Context, id int64, at []*wire.BlockLocation) {
 	ctx, cancel := context.WithTimeout(ctx, freeByHand)
 	defer cancel()
-	for _, l := range at {
-		w, err := c.cluster.At(l.GetWorkerAddress())
-		if err == nil {
-			err = w.Remove(ctx, id)
-		}
-		if err != nil && !rpc.NotCached(err) {
+	for _, w := range c.workersAt(at) {
+		if err := w.Remove(ctx, id); err != nil && !rpc.NotCached(err) {
 			c.log.Debug("a worker does not drop a block", "block", id, "error", err)
 		}
 	}
 }
 
-// noSuchBlock tells whether an error of the masters says that they do not know a block: nobody has cached it.
+// noSuchBlock reports whether an error of the masters says that they do not know a block: none is cached.
 func noSuchBlock(err error) bool {
 	return err != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid))
 }

@@ -14,8 +14,8 @@ const (
 	// process: they are descriptors, and their pages are memory that a worker does not know of once it has evicted them.
 	maxHeld      = 256
 	maxHeldByAll = 512
-	// heldIdle is how long one is kept that nobody reads. A worker learns of a use when the file is asked for, so this is also
-	// how often a block that is read now and then is kept from looking idle to it.
+	// heldIdle is how long one is kept that nobody reads. A worker learns of a use when the file is asked for, so this is
+	// also how often a block that is read now and then is kept from looking idle to it.
 	heldIdle = 30 * time.Second
 	// sweepEvery is how often those are looked for, and those that a worker has dropped.
 	sweepEvery = 5 * time.Second
@@ -78,13 +78,14 @@ func (h *held) drop(id int64) {
 	h.lru.Remove(id)
 }
 
-// sweep lets go of what was not used for heldIdle, and at once of what the worker has dropped.
+// sweep lets go of what was not used for heldIdle, and at once of what the worker has dropped or another process has
+// cut.
 func (h *held) sweep(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, id := range h.lru.Keys() {
 		b, ok := h.lru.Peek(id)
-		if ok && (now.Sub(time.Unix(0, b.used.Load())) > heldIdle || b.unlinked()) {
+		if ok && (now.Sub(time.Unix(0, b.used.Load())) > heldIdle || b.spent()) {
 			h.lru.Remove(id)
 		}
 	}

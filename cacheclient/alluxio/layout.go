@@ -9,6 +9,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/cacheclient/border"
 )
 
 // layout is what a version of a file is made of. All of it follows from the file's id and block size, which are
@@ -40,8 +41,32 @@ func layoutOf(i cacheclient.Info) (layout, bool) {
 	var err, err2 error
 	l.fileID, err = strconv.ParseInt(id, 16, 64)
 	l.blockSize, err2 = strconv.ParseInt(size, 16, 64)
-	return l, err == nil && err2 == nil && l.blockSize > 0
+	return l, err == nil && err2 == nil && l.possible()
 }
+
+// possible reports whether a file can lie in blocks like this. A mark may come from another process's state.
+func (l layout) possible() bool {
+	return l.blockSize > 0 && l.blockSize <= border.MostBytes && border.Size(l.size) == nil && l.blocks() <= rpc.MostBlocks
+}
+
+// notOurs is a version that an under store tells, such that it is not taken for a mark of Alluxio's; asTold is what
+// the store told.
+func notOurs(version string) string {
+	if strings.HasPrefix(strings.TrimLeft(version, escape), markPrefix) {
+		return escape + version
+	}
+	return version
+}
+
+func asTold(version string) string {
+	if strings.HasPrefix(strings.TrimLeft(version, escape), markPrefix) {
+		return strings.TrimPrefix(version, escape)
+	}
+	return version
+}
+
+// escape stands before what an under store tells and looks like a mark.
+const escape = "~"
 
 // sequenceBits are the bits of a block's id below the container's; a file has the container's id with all of them
 // set (CC/master/block/BlockId.java).
@@ -53,6 +78,25 @@ func (l layout) blocks() int { return int((l.size + l.blockSize - 1) / l.blockSi
 // block is the id of the k-th block.
 func (l layout) block(k int) int64 { return l.fileID&^(1<<sequenceBits-1) | int64(k) }
 
+// number is which block of the file an id is; false where it is none of its blocks.
+func (l layout) number(id int64) (k int, ok bool) {
+	k = int(id & (1<<sequenceBits - 1))
+	return k, k < l.blocks() && id == l.block(k)
+}
+
+// told are the workers' addresses of blocks as the masters tell them with the file, by number. Of blocks that they do
+// not know they tell nothing, and what they tell of others than this file's is not believed.
+func (l layout) told(f *wire.FileInfo) map[int][]*wire.BlockLocation {
+	places := make(map[int][]*wire.BlockLocation)
+	for _, b := range f.GetFileBlockInfos() {
+		if k, ok := l.number(b.GetBlockInfo().GetBlockId()); ok {
+			at := b.GetBlockInfo().GetLocations()
+			places[k] = at[:min(len(at), rpc.MostLocations)]
+		}
+	}
+	return places
+}
+
 // length is that of the k-th block in bytes.
 func (l layout) length(k int) int64 {
 	return min(l.blockSize, l.size-int64(k)*l.blockSize)
@@ -61,13 +105,20 @@ func (l layout) length(k int) int64 {
 // infoOf is what Alluxio tells of a path, relative to the mount's root.
 func infoOf(f *wire.FileInfo, path string) cacheclient.Info {
 	i := cacheclient.Info{
-		Path: path, Dir: f.GetFolder(), Mode: os.FileMode(f.GetMode()) & os.ModePerm,
+		Path: path, Dir: f.GetFolder(), Mode: os.FileMode(f.GetMode()) & os.ModePerm, ModeKnown: f.Mode != nil,
 		ModTime: time.UnixMilli(f.GetLastModificationTimeMs()),
+	}
+	if f.LastModificationTimeMs == nil {
+		i.ModTime = time.Time{}
 	}
 	if i.Dir {
 		return i
 	}
-	i.Size = f.GetLength()
+	if i.Size = f.GetLength(); f.Length == nil {
+		// In a listing the numbers are missing where they cannot be.
+		i.Size = cacheclient.UnknownSize
+		return i
+	}
 	i.Version = layout{fileID: f.GetFileId(), blockSize: max(f.GetBlockSizeBytes(), 1), size: i.Size}.mark()
 	return i
 }

@@ -23,11 +23,14 @@ func TestALayoutComesBackFromItsInfo(t *testing.T) {
 		if got, ok := layoutOf(info); !ok || got != l {
 			t.Errorf("%+v came back as %+v (%v)", l, got, ok)
 		}
-		if info.Path != "a/b" || info.Mode != 0o644 || !info.ModTime.Equal(time.UnixMilli(1234)) || info.Dir {
+		if info.Path != "a/b" || info.Mode != 0o644 || !info.ModeKnown || !info.ModTime.Equal(time.UnixMilli(1234)) || info.Dir {
 			t.Errorf("the info is %+v", info)
 		}
 	}
 	dir := infoOf(&wire.FileInfo{Folder: proto.Bool(true), Length: proto.Int64(12), Mode: proto.Int32(0o755)}, "d")
+	if silent := infoOf(&wire.FileInfo{}, "f"); silent.ModeKnown {
+		t.Error("a mode that was not told is known")
+	}
 	if _, ok := layoutOf(dir); ok || !dir.Dir || dir.Size != 0 {
 		t.Errorf("a directory is %+v", dir)
 	}

@@ -1,6 +1,7 @@
 package alluxio
 
 import (
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -59,7 +60,7 @@ func ownNames() []string {
 	return names
 }
 
-// is tells whether the worker is on this machine, and its files may be opened.
+// is reports whether the worker is on this machine, and its files may be opened.
 func (l *localWorkers) is(w *rpc.Worker) bool {
 	if !l.enabled {
 		return false
@@ -90,6 +91,9 @@ func (l *localWorkers) follow(live []*rpc.Worker) (fresh []*rpc.Worker) {
 		}
 	}
 	l.workers = here
+	// What is known of those that are gone would be kept for as long as this process lives.
+	maps.DeleteFunc(l.dirs, func(w *rpc.Worker, _ string) bool { return !slices.Contains(here, w) })
+	maps.DeleteFunc(l.unseen, func(w *rpc.Worker, until time.Time) bool { return time.Now().After(until) || !slices.Contains(live, w) })
 	return fresh
 }
 
@@ -115,7 +119,7 @@ func (l *localWorkers) seen(w *rpc.Worker, dir string) {
 	l.dirs[w] = dir
 }
 
-// inTier tells whether a file of this name is where a worker of this machine has its blocks, as far as that is known.
+// inTier reports whether a file of this name is where a worker of this machine has its blocks, as far as that is known.
 func (l *localWorkers) inTier(id int64) bool {
 	for _, w := range l.all() {
 		if dir := l.dir(w); dir != "" {

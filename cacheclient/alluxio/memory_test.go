@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"millrace.io/millrace/cacheclient"
 )
 
 // blockFileFor is an open block of this content, with a reference for the caller.
@@ -45,15 +47,16 @@ func TestOnlyABlocksOwnFileIsOpened(t *testing.T) {
 		id, n  int64
 		damage bool
 	}{
-		"another block's":   {good, 8, 5, true},
+		"another block's":   {good, 8, 5, false},
 		"too short":         {good, 7, 6, true},
 		"too long":          {good, 7, 4, true},
-		"a relative path":   {"7", 7, 5, true},
-		"another file":      {write("passwd", "12345"), 7, 5, true},
+		"a relative path":   {"7", 7, 5, false},
+		"another file":      {write("passwd", "12345"), 7, 5, false},
+		"a NUL":             {dir + "\x00/7", 7, 5, false},
 		"a link":            {filepath.Join(dir, "8"), 8, 5, false},
 		"a directory":       {filepath.Join(dir, "9"), 9, 5, true},
 		"one that is gone":  {filepath.Join(dir, "10"), 10, 5, false},
-		"a name that looks": {write("07", "12345"), 7, 5, true},
+		"a name that looks": {write("07", "12345"), 7, 5, false},
 	} {
 		b, err := openBlockFile(tc.path, tc.id, tc.n)
 		if err == nil {
@@ -172,7 +175,7 @@ func TestPlaces(t *testing.T) {
 	if !p.mayAsk() {
 		t.Error("the masters are not asked before they failed")
 	}
-	p.told(errSilent)
+	p.told(cacheclient.ErrUnavailable)
 	if p.mayAsk() {
 		t.Error("the masters are asked at once after they failed")
 	}

@@ -3,7 +3,9 @@ package alluxio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/http"
 	"path"
 	"strings"
 	"sync"
@@ -20,8 +22,8 @@ import (
 const maxSuspects = 4096
 
 // masterStore is Alluxio's name space as an under store, so that what is known of names is remembered by the same
-// code as for one machine: bounded, with a time to live, negative entries, listings that spill, one question for all who ask.
-// It has no content: blocks are read by the client itself.
+// code as for one machine: bounded, with a time to live, negative entries, listings that spill, one question for all
+// who ask. It has no content: blocks are read by the client itself.
 type masterStore struct {
 	cluster *rpc.Cluster
 	addr    rpc.Address
@@ -39,7 +41,7 @@ var _ ufs.Store = (*masterStore)(nil)
 
 func (s *masterStore) String() string { return s.addr.String() }
 
-// Identity is the source alone so far.
+// Identity is the address: what is kept under it is in the memory of one client.
 func (s *masterStore) Identity() string { return s.String() }
 
 // absolute is a path of the mount in Alluxio's name space.
@@ -58,14 +60,28 @@ func (s *masterStore) Stat(ctx context.Context, p string) (cacheclient.Info, err
 // status asks the masters about a path.
 func (s *masterStore) status(ctx context.Context, p string) (*wire.FileInfo, error) {
 	maxAge := s.maxAge
-	s.mu.Lock()
-	if _, suspect := s.suspects[p]; suspect {
+	if s.suspected(p) {
 		maxAge = rpc.AlwaysSync
-		delete(s.suspects, p)
 	}
-	s.mu.Unlock()
 	f, err := s.cluster.Status(ctx, s.absolute(p), maxAge)
-	return f, notThere(err)
+	return f, ofPath(s.absolute(p), notThere(err))
+}
+
+// ofPath has what the masters say of one path be known for an answer, which says nothing of the others.
+func ofPath(path string, err error) error {
+	if !errors.Is(err, rpc.ErrRefused) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", &ufs.StatusError{Code: http.StatusServiceUnavailable, URL: path}, err)
+}
+
+// suspected reports whether the masters are to compare a path with the source, once.
+func (s *masterStore) suspected(p string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, suspect := s.suspects[p]
+	delete(s.suspects, p)
+	return suspect
 }
 
 // suspect has the next question about a path compare with the source.
@@ -92,7 +108,7 @@ func (s *masterStore) List(ctx context.Context, dir string, fn func(cacheclient.
 	if err == nil && notDir {
 		return cacheclient.ErrNotDir
 	}
-	return notThere(err)
+	return ofPath(abs, notThere(err))
 }
 
 // errRestarted ends a listing whose master failed half way: whoever reads it begins anew.

@@ -72,8 +72,8 @@ func yesNo(set func(*Config, bool)) func(*Config, string) error {
 	}
 }
 
-// Apply takes the options into the configuration. Those that begin with source_ are for the source behind the mount, and are
-// checked when that is opened. An error is one sentence and repeats no secret.
+// Apply takes the options into the configuration. Those that begin with source_ are for the source behind the mount,
+// and are checked when that is opened. An error is one sentence and repeats no secret.
 func (c *Config) Apply(ctx context.Context, g Given) error {
 	all := make(map[string]string)
 	fromFile := make(map[string]bool)
@@ -134,7 +134,7 @@ func (c *Config) set(name, value string) error {
 	return nil
 }
 
-// isSecret tells whether an option may be a secret; of those for the source it is not known here which are.
+// isSecret reports whether an option may be a secret; of those for the source it is not known here which are.
 func isSecret(name string) bool {
 	return options[name].secret || strings.HasPrefix(name, sourcePrefix)
 }

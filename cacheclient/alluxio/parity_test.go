@@ -101,7 +101,7 @@ func walkOurs(t *testing.T, c *Client, dir string, into map[string]listed) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()
-	for from := uint64(0); ; {
+	for from := (cacheclient.Cursor{}); ; {
 		page, err := c.List(ctx, dir, from, 1000, true)
 		if err != nil {
 			t.Fatal(err)
@@ -112,7 +112,7 @@ func walkOurs(t *testing.T, c *Client, dir string, into map[string]listed) {
 				walkOurs(t, c, e.Path, into)
 			}
 		}
-		if from += uint64(len(page.Entries)); page.End {
+		if from = page.Next; page.End {
 			return
 		}
 	}

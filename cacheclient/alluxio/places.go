@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
@@ -24,8 +25,8 @@ const (
 	placePatience = time.Second
 	// masterPause is how long the masters are not asked for places after they did not answer.
 	masterPause = 2 * time.Second
-	// nowhereAge is how long it is believed that no worker has a block, when the masters told that with all else of a file and
-	// nobody asked for it: as long as it takes to open a file and begin to read it.
+	// nowhereAge is how long it is believed that no worker has a block, when the masters told that with all else of a file
+	// and nobody asked for it: as long as it takes to open a file and begin to read it.
 	nowhereAge = 250 * time.Millisecond
 	// mostTold is how many blocks of a file are remembered from what the masters told of the file.
 	mostTold = 4
@@ -39,7 +40,7 @@ type place struct {
 	unasked bool
 }
 
-// fresh tells whether the place is believed.
+// fresh reports whether the place is believed.
 func (p place) fresh() bool {
 	age := placeAge
 	if p.unasked && len(p.workers) == 0 {
@@ -93,7 +94,8 @@ func (p *places) forget(id int64) {
 	p.lru.Remove(id)
 }
 
-// mayAsk tells whether the masters are worth asking, and told notes how that went.
+// mayAsk reports whether the masters are worth asking, and told notes how that went. What they say of one block, and
+// that one reader did not wait for it, says nothing of the others.
 func (p *places) mayAsk() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,7 +105,7 @@ func (p *places) mayAsk() bool {
 func (p *places) told(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
+	if errors.Is(err, cacheclient.ErrUnavailable) {
 		p.silent = time.Now().Add(masterPause)
 	}
 }
@@ -111,11 +113,12 @@ func (p *places) told(err error) {
 // notePlaces remembers where a file's blocks are, which the masters tell with all else of a file: whoever opens it next
 // need not ask.
 func (c *Client) notePlaces(f *wire.FileInfo) {
-	if len(f.GetFileBlockInfos()) > mostTold {
+	l, ok := layoutOf(infoOf(f, ""))
+	if !ok || l.blocks() > mostTold {
 		return
 	}
-	for k, b := range f.GetFileBlockInfos() {
-		c.places.put(b.GetBlockInfo().GetBlockId(), place{workers: c.workersAt(locations(f, k)), at: time.Now(), unasked: true})
+	for k, at := range l.told(f) {
+		c.places.put(l.block(k), place{workers: c.workersAt(at), at: time.Now(), unasked: true})
 	}
 }
 
@@ -123,26 +126,27 @@ func (c *Client) notePlaces(f *wire.FileInfo) {
 func (c *Client) workersAt(at []*wire.BlockLocation) []*rpc.Worker {
 	var workers []*rpc.Worker
 	for _, l := range at {
-		if w, err := c.cluster.At(l.GetWorkerAddress()); err == nil {
+		if w, err := c.cluster.At(l.GetWorkerAddress()); err == nil && !slices.Contains(workers, w) {
 			workers = append(workers, w)
 		}
 	}
 	return workers
 }
 
-// surelyCold tells whether the masters said a moment ago that no worker has a block, and this process did not bring it into one since.
+// surelyCold reports whether the masters said a moment ago that no worker has a block, and this process did not bring
+// it into one since.
 func (c *Client) surelyCold(id int64) bool {
 	known, ok := c.places.get(id)
 	return ok && len(known.workers) == 0 && time.Since(known.at) < nowhereAge && !c.brought.was(id)
 }
 
-// nowhere tells whether the workers of this machine need not be asked for a block that is cold. A new leader says so of everything until
-// the workers have registered with it: the block's file counts more.
+// nowhere reports whether the workers of this machine need not be asked for a block that is cold. A new leader says so
+// of everything until the workers have registered with it: the block's file counts more.
 func (c *Client) nowhere(id int64) bool { return c.surelyCold(id) && !c.local.inTier(id) }
 
 // cachedAt are the workers that have a block, those that work first and otherwise in an order of chance, so that
-// readers spread. What was known some time ago is told at once, and asked for anew beside that: masters that do not answer hold
-// up nobody who reads what is cached.
+// readers spread. What was known some time ago is told at once, and asked for anew beside that: masters that do not
+// answer hold up no reader of what is cached.
 func (c *Client) cachedAt(ctx context.Context, id int64) []*rpc.Worker {
 	known, ok := c.places.get(id)
 	switch {
@@ -188,11 +192,13 @@ func (c *Client) askPlace(ctx context.Context, id int64) ([]*rpc.Worker, error) 
 	if !c.places.mayAsk() {
 		return nil, errSilent
 	}
-	ctx, cancel := context.WithTimeout(ctx, placePatience)
+	ask, cancel := context.WithTimeout(ctx, placePatience)
 	defer cancel()
-	info, err := c.cluster.Block(ctx, id)
+	info, err := c.cluster.Block(ask, id)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !noSuchBlock(err) {
-		c.places.told(err)
+		if ctx.Err() == nil {
+			c.places.told(err)
+		}
 		return nil, err
 	}
 	workers := c.workersAt(info.GetLocations())

@@ -104,9 +104,9 @@ func TestColdReadsOverBadWires(t *testing.T) {
 	}
 }
 
-// TestTheFirstBytesDoNotWaitForTheWorker reads the middle of a cold block while the worker takes long to make the file for it. What
-// was read in the meantime is in the block at the end. A machine that is busy for longer than a block is cold for sure may have a reader wait all the
-// same, but not each of three.
+// TestTheFirstBytesDoNotWaitForTheWorker reads the middle of a cold block while the worker takes long to make the file
+// for it. What was read in the meantime is in the block at the end. A machine that is busy for longer than a block is
+// cold for sure may have a reader wait all the same, but not each of three.
 func TestTheFirstBytesDoNotWaitForTheWorker(t *testing.T) {
 	noLeaks(t)
 	c := wired.Get(t)

@@ -33,7 +33,8 @@ type push struct {
 	mu sync.Mutex
 	// changed is closed, and made anew, when anything below changes.
 	changed chan struct{}
-	// pushed is up to where the worker has the block, read up to where a reader has gone through it, in bytes, and readAt when.
+	// pushed is up to where the worker has the block, read up to where a reader has gone through it, in bytes, and readAt
+	// when.
 	pushed, read int64
 	readAt       time.Time
 	err          error
@@ -47,9 +48,7 @@ func (p *push) wake() {
 // pushFor begins to push a cold block, or joins the push that is under way; nil where there is none.
 func (c *Client) pushFor(ctx context.Context, f *file, k int, info cacheclient.Info) *push {
 	id := f.l.block(k)
-	c.mu.Lock()
-	p := c.pushes[id]
-	c.mu.Unlock()
+	p := c.pushing(id)
 	if p != nil || !c.mayTake(id) {
 		return p
 	}
@@ -74,16 +73,33 @@ func (c *Client) pushFor(ctx context.Context, f *file, k int, info cacheclient.I
 			c.refused.first(id, noRoomFor)
 			c.log.Info("a block was not cached", "path", info.Path, "block", id, "error", err)
 		}
-		c.mu.Lock()
-		delete(c.pushes, id)
-		c.mu.Unlock()
-		p.mu.Lock()
-		p.err = err
-		p.wake()
-		p.mu.Unlock()
-		close(p.ended)
+		c.noPush(id)
+		p.end(err)
 	}()
 	return p
+}
+
+// pushing is the push of a block, nil where there is none.
+func (c *Client) pushing(id int64) *push {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pushes[id]
+}
+
+// noPush forgets the push of a block.
+func (c *Client) noPush(id int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pushes, id)
+}
+
+// end tells all waiters how the push ended.
+func (p *push) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+	p.wake()
+	close(p.ended)
 }
 
 // push gives the block to the worker that should have it.
@@ -120,10 +136,7 @@ func (c *Client) push(p *push, l layout, k int, info cacheclient.Info) error {
 		if err := pushPart(c.life, from, to, int64(k)*l.blockSize+off, n); err != nil {
 			return fmt.Errorf("give block %d to %s: %w", id, workers[0].Addr(), err)
 		}
-		p.mu.Lock()
-		p.pushed = off + n
-		p.wake()
-		p.mu.Unlock()
+		p.advance(off + n)
 	}
 	commit, cancel := context.WithTimeout(c.life, commitPatience)
 	defer cancel()
@@ -131,6 +144,14 @@ func (c *Client) push(p *push, l layout, k int, info cacheclient.Info) error {
 		c.arrived(id)
 	}
 	return err
+}
+
+// advance notes up to where the worker has the block.
+func (p *push) advance(pushed int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pushed = pushed
+	p.wake()
 }
 
 // pushPart moves one part.
@@ -154,10 +175,7 @@ func pushPart(ctx context.Context, from cacheclient.File, to *rpc.BlockWriter, o
 // awaitReader waits while a reader that is at work is far behind off.
 func (p *push) awaitReader(ctx context.Context, off int64) error {
 	for {
-		p.mu.Lock()
-		idle := time.Until(p.readAt.Add(readerIdle))
-		near, changed := off < p.read+lead, p.changed
-		p.mu.Unlock()
+		near, idle, changed := p.reader(off)
 		if near || idle <= 0 {
 			return ctx.Err()
 		}
@@ -174,6 +192,44 @@ func (p *push) awaitReader(ctx context.Context, off int64) error {
 	}
 }
 
+// reader reports whether the reader is near off, and for how long to wait for it and for what.
+func (p *push) reader(off int64) (near bool, idle time.Duration, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return off < p.read+lead, time.Until(p.readAt.Add(readerIdle)), p.changed
+}
+
+// comes notes that a reader wants a span. It reports whether that need not wait, up to where the worker has the block,
+// and what to wait for.
+func (p *push) comes(s span) (goes bool, pushed int64, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.off > p.read+lead {
+		return true, p.pushed, nil
+	}
+	p.readAt = time.Now()
+	if s.off+s.n > p.read {
+		p.read = s.off + s.n
+		p.wake()
+	}
+	return s.off+s.n <= p.pushed+lead || p.err != nil, p.pushed, p.changed
+}
+
+// alone has the push wait for no reader: none reads at a pace of its own.
+func (p *push) alone() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.readAt = time.Time{}
+	p.wake()
+}
+
+// outcome is how the push ended.
+func (p *push) outcome() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
 // awaitPush has a reader that goes through the block in order wait while the push is far behind him. One that reads
 // here and there, or meets a push that makes no progress, waits for nothing.
 func (p *push) awaitPush(ctx context.Context, s span) {
@@ -181,23 +237,12 @@ func (p *push) awaitPush(ctx context.Context, s span) {
 	defer timer.Stop()
 	last := int64(-1)
 	for {
-		p.mu.Lock()
-		if s.off > p.read+lead {
-			p.mu.Unlock()
+		goes, pushed, changed := p.comes(s)
+		if goes {
 			return
 		}
-		p.readAt = time.Now()
-		if s.off+s.n > p.read {
-			p.read = s.off + s.n
-			p.wake()
-		}
-		near, changed, progress := s.off+s.n <= p.pushed+lead || p.err != nil, p.changed, p.pushed != last
-		last = p.pushed
-		p.mu.Unlock()
-		if near {
-			return
-		}
-		if progress {
+		if pushed != last {
+			last = pushed
 			timer.Reset(pushIdle)
 		}
 		select {
@@ -214,16 +259,10 @@ func (p *push) awaitPush(ctx context.Context, s span) {
 
 // awaitPushed waits for the end of a push.
 func (p *push) awaitPushed(ctx context.Context) error {
-	p.mu.Lock()
-	// Nobody reads at a pace of his own.
-	p.readAt = time.Time{}
-	p.wake()
-	p.mu.Unlock()
+	p.alone()
 	select {
 	case <-p.ended:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.err
+		return p.outcome()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

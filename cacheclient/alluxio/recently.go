@@ -15,7 +15,7 @@ type recently struct {
 	until map[int64]time.Time
 }
 
-// first tells whether the thing was not done within the pause, and notes that it is being done.
+// first reports whether the thing was not done within the pause, and notes that it is being done.
 func (r *recently) first(id int64, pause time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -30,6 +30,13 @@ func (r *recently) first(id int64, pause time.Duration) bool {
 	return true
 }
 
+// forget has the thing be done again at once.
+func (r *recently) forget(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.until, id)
+}
+
 // left is how much of its pause is left.
 func (r *recently) left(id int64) time.Duration {
 	r.mu.Lock()
@@ -37,7 +44,7 @@ func (r *recently) left(id int64) time.Duration {
 	return time.Until(r.until[id])
 }
 
-// was tells whether the thing was done within its pause.
+// was reports whether the thing was done within its pause.
 func (r *recently) was(id int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

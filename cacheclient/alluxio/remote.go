@@ -24,7 +24,7 @@ type trail struct {
 	next int
 }
 
-// follows tells whether a read of the file at off follows another, and notes where this one ends.
+// follows reports whether a read of the file at off follows another, and notes where this one ends.
 func (t *trail) follows(off, n int64) bool {
 	for i, end := range t.ends {
 		if (end > 0 || off == 0) && off >= end-slack && off <= end+slack {
@@ -37,7 +37,7 @@ func (t *trail) follows(off, n int64) bool {
 	return off == 0
 }
 
-// sequential tells whether a read by this handle follows another by it.
+// sequential reports whether a read by this handle follows another by it.
 func (f *file) sequential(off, n int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,14 +78,15 @@ func (f *file) streamed(ctx context.Context, s span) (cacheclient.Data, bool, er
 	}
 }
 
-// remote reads a span from one of the workers, the first that can. A read that follows others opens a stream that goes on
-// to the block's end; another asks for its range alone. under is set where the workers are to read their under store.
+// remote reads a span from one of the workers, the first that can. A read that follows others opens a stream that goes
+// on to the block's end; another asks for its range alone. under is set where the workers are to read their under
+// store.
 func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
 	at := int64(s.k)*f.l.blockSize + s.off
 	goesOn := f.sequential(at, s.n)
 	if under != nil {
-		// A worker caches what it reads of its source from the block's beginning, so that is where the stream begins; a range of
-		// its own costs the source the bytes once more.
+		// A worker caches what it reads of its source from the block's beginning, so that is where the stream begins; a range
+		// of its own costs the source the bytes once more.
 		goesOn = (f.streams.follows(at, s.n) || goesOn) && s.off <= slack
 		if d, ok, err := f.streamed(ctx, s); ok && err == nil {
 			return d, nil
@@ -137,6 +138,9 @@ func (f *file) blame(ctx context.Context, w *rpc.Worker, k int, err error) {
 		f.c.dropped(f.l.block(k), w)
 	case errors.Is(err, rpc.ErrShort):
 		f.c.damaged(ctx, w, f.l.block(k), err)
+	case rpc.Misled(err):
+		// It comes last for a while.
+		f.c.bad.first(f.l.block(k), badFor)
 	}
 }
 
@@ -190,10 +194,24 @@ func (f *file) openStream(ctx context.Context, w *rpc.Worker, s span, end int64,
 	}
 	r, err := w.ReadBlock(open, id, s.off, end-s.off, under)
 	if err != nil && open.Err() != nil && ctx.Err() == nil {
-		w.Stalled()
+		f.c.stalled(w, id)
 		return nil, &rpc.Unreachable{Addr: w.Addr(), Why: fmt.Sprintf("brought nothing for %v", patience)}
 	}
 	return r, err
+}
+
+// stalled leaves a worker alone that brought nothing of a block while a reader waited, until it answers something
+// else: then it is that block alone which it does not bring.
+func (c *Client) stalled(w *rpc.Worker, id int64) {
+	w.Stalled()
+	if !c.begin() {
+		return
+	}
+	go func() {
+		defer c.work.Done()
+		// An answer ends the row of failures. D-187 says why.
+		alive(c.life, w, id)
+	}()
 }
 
 // alive asks a worker something that it answers at once, whatever it does for others.
@@ -254,17 +272,22 @@ func (f *file) openNext(s span) {
 	f.streams.keep(f.c.newStream(life, w, f.l.block(s.k), s.k, r, f.l.length(s.k), nil))
 }
 
+// copyOnce reports whether the local worker was not asked yet to copy a block, and notes that it is.
+func (f *file) copyOnce(k int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first := !f.copied[k]
+	f.copied[k] = true
+	return first
+}
+
 // passive has the worker of this machine copy a block that is read from another, where that is wanted.
 func (f *file) passive(from *rpc.Worker, k int) {
 	here := f.c.local.all()
 	if !f.c.cfg.PassiveCache || len(here) == 0 || !f.c.begin() {
 		return
 	}
-	f.mu.Lock()
-	again := f.copied[k]
-	f.copied[k] = true
-	f.mu.Unlock()
-	if again {
+	if !f.copyOnce(k) {
 		f.c.work.Done()
 		return
 	}

@@ -149,7 +149,8 @@ func layoutNow(tb testing.TB, c *Client, path string) layout {
 	return l
 }
 
-// readAll reads a file in pieces of n bytes, checks each, and returns how long the slowest took. at is called before each.
+// readAll reads a file in pieces of n bytes, checks each, and returns how long the slowest took. at is called before
+// each.
 func readAll(ctx context.Context, f cacheclient.File, v version, n int64, at func(off int64)) (slowest time.Duration, err error) {
 	for off := int64(0); off < v.size; off += n {
 		if at != nil {
@@ -277,8 +278,8 @@ func soak(tb testing.TB, short time.Duration) time.Duration {
 }
 
 // busy measures how late this machine is at the moment with what is due, so that a test can tell a wait that the code
-// causes from one that the machine causes. The function that it returns tells the longest delay so far, several times over: servers
-// are late as well.
+// causes from one that the machine causes. The function that it returns tells the longest delay so far, several times
+// over: servers are late as well.
 func busy(tb testing.TB) func() time.Duration {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(tb.Context())
@@ -356,7 +357,8 @@ func noLeaks(tb testing.TB) {
 	})
 }
 
-// leaked describes what clients have left behind: their goroutines, and block files that are in use and were not before.
+// leaked describes what clients have left behind: their goroutines, and block files that are in use and were not
+// before.
 func leaked(before map[string]bool) string {
 	buf := make([]byte, 4*mib)
 	buf = buf[:runtime.Stack(buf, true)]

@@ -18,6 +18,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/cacheclient/border"
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
@@ -67,6 +68,7 @@ type sources struct {
 
 var (
 	_ ufs.Store = (*sources)(nil)
+	_ ufs.Noted = (*sources)(nil)
 	// errNoSource says that this machine does not read the source of a path by itself.
 	errNoSource = errors.New("the source is read by workers only")
 )
@@ -76,8 +78,21 @@ const retrySource = 30 * time.Second
 
 func (s *sources) String() string { return s.addr.String() }
 
-// Identity is the source alone so far.
+// Identity is the address: what is kept under it is in the memory of one client.
 func (s *sources) Identity() string { return s.String() }
+
+// Notes implements ufs.Noted: what was noticed of each source that this machine reads.
+func (s *sources) Notes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []string
+	for _, m := range s.mounts {
+		if noted, ok := m.store.(ufs.Noted); ok {
+			all = append(all, noted.Notes()...)
+		}
+	}
+	return all
+}
 
 // open opens what the user gave.
 func (s *sources) open(ctx context.Context) error {
@@ -107,6 +122,7 @@ func (s *sources) follow(ctx context.Context, table map[string]*wire.MountPointI
 	wanted := s.wanted(table)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.refused, func(_ string, until time.Time) bool { return time.Now().After(until) })
 	var kept []mounted
 	for _, m := range s.mounts {
 		if w, ok := wanted[m.at]; ok && w.url == m.url && w.below == m.below {
@@ -148,6 +164,9 @@ func (s *sources) tryStore(ctx context.Context, w mounted) ufs.Store {
 func (s *sources) wanted(table map[string]*wire.MountPointInfo) map[string]mounted {
 	wanted := make(map[string]mounted)
 	for at, info := range table {
+		if !isPath(at) {
+			continue
+		}
 		m := mounted{url: readable(info)}
 		switch {
 		case at == s.addr.Path:
@@ -166,8 +185,24 @@ func (s *sources) wanted(table map[string]*wire.MountPointInfo) map[string]mount
 	return wanted
 }
 
-// readable is the URL by which this machine may read an under store: the one that the mount names, an https server, or a
-// directory that is here; "" where there is none. Keys of object stores are not taken from the mount table.
+// isPath reports whether the table can mean a directory by this.
+func isPath(at string) bool {
+	if at == "/" {
+		return true
+	}
+	if !strings.HasPrefix(at, "/") {
+		return false
+	}
+	for name := range strings.SplitSeq(at[1:], "/") {
+		if !border.Name(name) {
+			return false
+		}
+	}
+	return true
+}
+
+// readable is the URL by which this machine may read an under store: the one that the mount names, an https server, or
+// a directory that is here; "" where there is none. Keys of object stores are not taken from the mount table.
 func readable(info *wire.MountPointInfo) string {
 	if url := info.GetProperties()[SourceProperty]; url != "" {
 		return url
@@ -187,7 +222,7 @@ func readable(info *wire.MountPointInfo) string {
 	return ""
 }
 
-// within tells whether the absolute path p is strictly below dir.
+// within reports whether the absolute path p is strictly below dir.
 func within(p, dir string) bool {
 	if dir == "/" {
 		return p != "/"
@@ -244,11 +279,11 @@ func (s *sources) Stat(ctx context.Context, p string) (cacheclient.Info, error) 
 		// A directory on the way to a mount need not be in any source.
 		return cacheclient.Info{Path: p, Dir: true}, nil
 	}
-	info.Path = p
+	info.Path, info.Version = p, notOurs(info.Version)
 	return info, err
 }
 
-// above tells whether a source is mounted below the path.
+// above reports whether a source is mounted below the path.
 func (s *sources) above(p string) bool { return len(s.below(p)) > 0 }
 
 // below are the names of the directory p on the way to sources that are mounted below it.
@@ -288,7 +323,7 @@ func (s *sources) List(ctx context.Context, dir string, fn func(cacheclient.Info
 		if slices.Contains(mounts, name) {
 			return nil
 		}
-		i.Path = join(dir, name)
+		i.Path, i.Version = join(dir, name), notOurs(i.Version)
 		return fn(i)
 	})
 	if errors.Is(err, fs.ErrNotExist) && len(mounts) > 0 {
@@ -303,7 +338,7 @@ func (s *sources) Open(ctx context.Context, info cacheclient.Info, off, length i
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cacheclient.ErrUnavailable, err)
 	}
-	info.Path = in
+	info.Path, info.Version = in, asTold(info.Version)
 	return store.Open(ctx, info, off, length)
 }
 
@@ -321,10 +356,10 @@ func (s *sources) Close() error {
 	return err
 }
 
-// sameVersion tells whether what a source says of a file is the version that Alluxio knows: the size and the time, which
-// Alluxio keeps in milliseconds and many a source tells in seconds. One that tells no time cannot be compared: two contents of one
-// size would be taken for each other. It is not sure where one of them tells whole seconds and the other more: that may
-// be how it tells times, or another moment of the same second.
+// sameVersion reports whether what a source says of a file is the version that Alluxio knows: the size and the time,
+// which Alluxio keeps in milliseconds and many a source tells in seconds. One that tells no time cannot be compared:
+// two contents of one size would be taken for each other. It is not sure where one of them tells whole seconds and the
+// other more: that may be how it tells times, or another moment of the same second.
 func sameVersion(known, source cacheclient.Info) (same, sure bool) {
 	if source.Dir || known.Size != source.Size || source.ModTime.IsZero() {
 		return false, true

@@ -18,8 +18,8 @@ import (
 	"millrace.io/millrace/sanity/cluster"
 )
 
-// small is a cluster whose tiers are smaller than the data, and whose masters delete what expires at once, also what clients
-// have loaded with a time to live.
+// small is a cluster whose tiers are smaller than the data, and whose masters delete what expires at once, also what
+// clients have loaded with a time to live.
 var small = cluster.Shared{Config: cluster.Config{
 	TierQuota: 20 * mib,
 	MasterProperties: map[string]string{
@@ -132,8 +132,8 @@ func (s *storm) read(ctx context.Context, c *Client, p *published) error {
 	return nil
 }
 
-// refusedFor passes over the error of one who has, or looked for, a version that was replaced. Who depends on workers and
-// masters has to do without while there are none.
+// refusedFor passes over the error of one who has, or looked for, a version that was replaced. Who depends on workers
+// and masters has to do without while there are none.
 func (s *storm) refusedFor(ctx context.Context, c *Client, p *published, number int, err error) error {
 	away := errors.Is(err, cacheclient.ErrUnavailable)
 	gone := (errors.Is(err, cacheclient.ErrStale) || away) && number != p.newest()
@@ -254,8 +254,8 @@ func (s *storm) rage() {
 	ctx, cancel := context.WithTimeout(s.t.Context(), soak(s.t, 12*time.Second))
 	defer cancel()
 	var readers, harm sync.WaitGroup
-	// What a worker reads from its under store when the version has gone is removed a moment later; until then nobody else may
-	// read it. So the client whose workers do has files of its own, and one reader.
+	// What a worker reads from its under store when the version has gone is removed a moment later; until then nobody else
+	// may read it. So the client whose workers do has files of its own, and one reader.
 	last := len(s.clients) - 1
 	ours, theirs := s.files[:24], s.files[24:]
 	for _, c := range s.clients[:last] {
@@ -323,7 +323,8 @@ func (s *storm) inspect() {
 	}
 }
 
-// TestWhatIsReadDoesNotExpire has masters that check every two seconds, and delete from the source, what has a time to live.
+// TestWhatIsReadDoesNotExpire has masters that check every two seconds, and delete from the source, what has a time to
+// live.
 func TestWhatIsReadDoesNotExpire(t *testing.T) {
 	c := small.Get(t)
 	dir := filepath.Join(c.UFS(), "lasting")
@@ -331,7 +332,7 @@ func TestWhatIsReadDoesNotExpire(t *testing.T) {
 	listed := version{path: "sub/listed.bin", size: 100_000}.put(t, dir)
 	expiring := version{path: "expiring.bin", size: 10}.put(t, dir)
 	client := newClient(t, config(t, c, "/lasting"))
-	if _, err := client.List(t.Context(), "sub", 0, 10, true); err != nil {
+	if _, err := client.List(t.Context(), "sub", cacheclient.Cursor{}, 10, true); err != nil {
 		t.Fatal(err)
 	}
 	mustRead(t, open(t, client, read.path), read, mib)

@@ -22,8 +22,8 @@ const (
 	firstAhead   = 2 << 20
 	largestAhead = 16 << 20
 	// behind is how much of what was asked for is kept, in bytes: the kernel sends the requests of its read-ahead side by
-	// side, and they arrive in any order. Of what a worker reads from its source more is kept, because what comes too late is read
-	// from there once more.
+	// side, and they arrive in any order. Of what a worker reads from its source more is kept, because what comes too late
+	// is read from there once more.
 	behind     = 2 << 20
 	behindCold = slack
 	// stallAfter is how long a worker may bring nothing while somebody waits before another is tried.
@@ -37,8 +37,8 @@ const windowBytes = 48 << 20
 var windows = semaphore.NewWeighted(windowBytes)
 
 // stream is a block on its way from a worker, from some offset to its end: a window of chunks in the order of the
-// block, ahead of its readers. A goroutine, which ends with the stream, receives; the transport's flow control has the worker
-// wait while the window is full.
+// block, ahead of its readers. A goroutine, which ends with the stream, receives; the transport's flow control has the
+// worker wait while the window is full.
 type stream struct {
 	c      *Client
 	worker *rpc.Worker
@@ -64,8 +64,10 @@ type stream struct {
 	want, ahead, began int64
 	// waiting are the offsets that reads under way begin at: these are kept for them.
 	waiting []int64
-	// reserved is what of the window memory the stream has, in bytes.
+	// reserved is what of the window memory the stream has, in bytes. It is given back when ended says that no more
+	// comes.
 	reserved int64
+	ended    bool
 	used     time.Time
 	err      error
 	closed   bool
@@ -131,41 +133,51 @@ func (s *stream) receive(ctx context.Context, r *rpc.BlockReader) {
 			return
 		}
 		c, err := r.Next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return
-		}
-		s.mu.Lock()
-		if err != nil {
-			s.fail(err)
-			s.mu.Unlock()
+		case err != nil:
+			s.failed(err)
 			s.judge(ctx, err)
 			return
 		}
-		if s.closed {
-			s.mu.Unlock()
+		s.c.count.bytesRemote.Add(int64(c.Len()))
+		if !s.take(c) {
 			c.Free()
 			return
 		}
-		l := &lentChunk{off: s.head, chunk: c, parts: c.Parts()}
-		l.refs.Store(1)
-		s.chunks = append(s.chunks, l)
-		s.head += int64(c.Len())
-		if !s.checked {
-			s.visible = s.head
-		}
-		s.wake()
-		s.mu.Unlock()
-		s.c.count.bytesRemote.Add(int64(c.Len()))
 	}
 }
 
-// received gives the memory for the window back when no more comes, and tells those who wait for a stream that was ended.
+// take keeps a chunk that has come; false where no reader wants it any more.
+func (s *stream) take(c *rpc.Chunk) bool {
+	l := &lentChunk{chunk: c, parts: c.Parts()}
+	l.refs.Store(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	l.off = s.head
+	s.chunks = append(s.chunks, l)
+	s.head += int64(c.Len())
+	if !s.checked {
+		s.visible = s.head
+	}
+	s.wake()
+	return true
+}
+
+// received gives the memory for the window back when no more comes, and tells those who wait for a stream that was
+// ended.
 func (s *stream) received(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ctx.Err() != nil {
 		s.fail(cacheclient.ErrClosed)
 	}
+	// What is asked for after this reserves nothing.
+	s.ended = true
 	windows.Release(s.reserved)
 	s.reserved = 0
 }
@@ -182,17 +194,10 @@ func (s *stream) judge(ctx context.Context, err error) {
 // room waits until the window has room for more; false when there is no more to do.
 func (s *stream) room(ctx context.Context) bool {
 	for {
-		s.mu.Lock()
-		if s.closed || s.head >= s.end {
-			s.mu.Unlock()
-			return false
+		more, changed := s.wants()
+		if changed == nil {
+			return more
 		}
-		if s.head < s.want+s.ahead {
-			s.mu.Unlock()
-			return true
-		}
-		changed := s.changed
-		s.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -201,43 +206,70 @@ func (s *stream) room(ctx context.Context) bool {
 	}
 }
 
+// wants reports whether to receive more, or what to wait for before that is known.
+func (s *stream) wants() (more bool, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed || s.head >= s.end:
+		return false, nil
+	case s.head < s.want+s.ahead:
+		return true, nil
+	}
+	return false, s.changed
+}
+
 // verify shows what was received when the source is known to have the version still, as often as something new is here.
 func (s *stream) verify(ctx context.Context, check func(context.Context) error) {
 	for {
-		s.mu.Lock()
-		upTo, changed, over := s.head, s.changed, s.closed || s.visible >= s.end
-		idle := s.head == s.visible
-		s.mu.Unlock()
-		if over {
+		upTo, changed, over := s.hidden()
+		switch {
+		case over:
 			return
-		}
-		if idle {
+		case changed != nil:
 			select {
 			case <-changed:
-				continue
 			case <-ctx.Done():
-				s.mu.Lock()
-				s.fail(cacheclient.ErrClosed)
-				s.mu.Unlock()
+				s.failed(cacheclient.ErrClosed)
 				return
 			}
+			continue
 		}
-		err := check(ctx)
-		s.mu.Lock()
-		if err != nil {
-			s.fail(err)
-		} else {
-			s.visible = upTo
-			s.wake()
-		}
-		s.mu.Unlock()
-		if err != nil {
+		if err := check(ctx); err != nil {
+			s.failed(err)
 			return
 		}
+		s.show(upTo)
 	}
 }
 
-// fail notes why no more comes; mu is held.
+// hidden is up to where there are bytes that are not shown yet; changed is what to wait for where there are none, and
+// over says that there will be none.
+func (s *stream) hidden() (upTo int64, changed <-chan struct{}, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.head == s.visible {
+		changed = s.changed
+	}
+	return s.head, changed, s.closed || s.visible >= s.end
+}
+
+// show has readers see what has come.
+func (s *stream) show(upTo int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.visible = upTo
+	s.wake()
+}
+
+// failed notes why no more comes.
+func (s *stream) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail(err)
+}
+
+// fail is failed with mu held.
 func (s *stream) fail(err error) {
 	if s.err == nil {
 		s.err = err
@@ -245,7 +277,7 @@ func (s *stream) fail(err error) {
 	s.wake()
 }
 
-// has tells whether the stream brings a span of its block soon, or has it.
+// has reports whether the stream brings a span of its block soon, or has it.
 func (s *stream) has(sp span) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,8 +285,9 @@ func (s *stream) has(sp span) bool {
 	return !s.closed && off >= s.from && off <= s.want+s.ahead && off+n <= s.end && (s.err == nil || off+n <= s.visible)
 }
 
-// read lends [off, off+n) of the block, waiting for it as long as the reader's file is open, which is its life. A worker that
-// brings nothing for stallAfter is an error; one that reads its under store may take longer while it shows that it lives.
+// read lends [off, off+n) of the block, waiting for it as long as the reader's file is open, which is its life. A
+// worker that brings nothing for stallAfter is an error; one that reads its under store may take longer while it shows
+// that it lives.
 func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data, error) {
 	stall := time.NewTimer(stallAfter)
 	defer stall.Stop()
@@ -262,27 +295,14 @@ func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data
 	defer s.awaited(off)
 	last, since := int64(-1), time.Now()
 	for {
-		s.mu.Lock()
-		s.ask(off + n)
-		switch {
-		case s.closed || off < s.from:
-			s.mu.Unlock()
-			return cacheclient.Data{}, errPassed
-		case off+n <= s.visible:
-			d := s.gather(off, n)
-			s.mu.Unlock()
-			return d, nil
-		case s.err != nil:
-			err := s.err
-			s.mu.Unlock()
-			return cacheclient.Data{}, err
+		d, visible, changed, err := s.look(off, n)
+		if changed == nil {
+			return d, err
 		}
-		if s.visible != last {
-			last, since = s.visible, time.Now()
+		if visible != last {
+			last, since = visible, time.Now()
 			stall.Reset(stallAfter)
 		}
-		changed := s.changed
-		s.mu.Unlock()
 		select {
 		case <-changed:
 		case <-stall.C:
@@ -290,7 +310,7 @@ func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data
 				stall.Reset(stallAfter)
 				continue
 			}
-			s.worker.Stalled()
+			s.c.stalled(s.worker, s.id)
 			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(), time.Since(since).Round(time.Millisecond), cacheclient.ErrUnavailable)
 		case <-ctx.Done():
 			return cacheclient.Data{}, ctx.Err()
@@ -298,6 +318,23 @@ func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data
 			return cacheclient.Data{}, cacheclient.ErrClosed
 		}
 	}
+}
+
+// look lends [off, off+n) if it is here, and tells otherwise why it will not come, or up to where there is something
+// and what to wait for.
+func (s *stream) look(off, n int64) (d cacheclient.Data, visible int64, changed <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ask(off + n)
+	switch {
+	case s.closed || off < s.from:
+		return cacheclient.Data{}, s.visible, nil, errPassed
+	case off+n <= s.visible:
+		return s.gather(off, n), s.visible, nil, nil
+	case s.err != nil:
+		return cacheclient.Data{}, s.visible, nil, s.err
+	}
+	return cacheclient.Data{}, s.visible, s.changed, nil
 }
 
 // await has the bytes from off on be kept for a read, until awaited.
@@ -324,7 +361,7 @@ func (s *stream) ask(until int64) {
 		return
 	}
 	s.want = until
-	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil && !s.closed {
+	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil && !s.closed && !s.ended {
 		if grown := min(2*s.ahead, largestAhead); windows.TryAcquire(grown - s.ahead) {
 			s.reserved += grown - s.ahead
 			s.ahead = grown
@@ -400,7 +437,8 @@ func cut(to, parts [][]byte, skip, n int64) [][]byte {
 	return to
 }
 
-// onEarlyEnd has early be called when the stream is closed before all of the block has come, and nothing is wrong with it.
+// onEarlyEnd has early be called when the stream is closed before all of the block has come, and nothing is wrong with
+// it.
 func (s *stream) onEarlyEnd(early func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,8 +29,8 @@ type streams struct {
 	trail trail
 }
 
-// follows tells whether a read follows another by any handle. The first of all does near the beginning of the file: what was
-// asked for before it may arrive after it.
+// follows reports whether a read follows another by any handle. The first of all does near the beginning of the file:
+// what was asked for before it may arrive after it.
 func (s *streams) follows(off, n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,13 +52,7 @@ func (c *Client) join(l layout) *streams {
 
 // leave ends the use of streams by one who closes the version, and the streams with the last.
 func (c *Client) leave(l layout, s *streams) {
-	c.mu.Lock()
-	last := s.users.Add(-1) == 0
-	if last {
-		delete(c.streams, l)
-	}
-	c.mu.Unlock()
-	if !last {
+	if !c.lastOf(l, s) {
 		return
 	}
 	s.end()
@@ -70,8 +64,19 @@ func (c *Client) leave(l layout, s *streams) {
 	s.list = nil
 }
 
-// of is the stream that brings a span soon, or has it, nil where there is none. opening is closed when a stream of the block
-// that somebody opens is there; nil when nobody does.
+// lastOf counts one user of streams less, and reports whether it was the last.
+func (c *Client) lastOf(l layout, s *streams) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.users.Add(-1) > 0 {
+		return false
+	}
+	delete(c.streams, l)
+	return true
+}
+
+// of is the stream that brings a span soon, or has it, nil where there is none. opening is closed when a stream of the
+// block that somebody opens is there; nil when nobody does.
 func (s *streams) of(sp span) (st *stream, opening <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

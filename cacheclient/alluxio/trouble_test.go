@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/sanity/cluster"
 	"millrace.io/millrace/sanity/pace"
 )
 
-// TestABlockThatHasNoPlace reads a block that is larger than any tier, and one for which the tiers, full of what is pinned,
-// have no room.
+// TestABlockThatHasNoPlace reads a block that is larger than any tier, and one for which the tiers, full of what is
+// pinned, have no room.
 func TestABlockThatHasNoPlace(t *testing.T) {
 	noLeaks(t)
 	c := small.Get(t)
@@ -44,7 +45,7 @@ func TestABlockThatHasNoPlace(t *testing.T) {
 	client := newClient(t, config(t, c, full))
 	conn := direct(t, c)
 	workers := []*rpc.Worker{workerOf(t, conn, c.Workers()[0]), workerOf(t, conn, c.Workers()[1])}
-	if _, err := client.List(t.Context(), "pinned", 0, 100, true); err != nil {
+	if _, err := client.List(t.Context(), "pinned", cacheclient.Cursor{}, 100, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.Pin(t.Context(), "pinned", true); err != nil {
@@ -74,8 +75,8 @@ func TestABlockThatHasNoPlace(t *testing.T) {
 	}
 }
 
-// restartWorkers has workers look at what is in their tiers: one whose files another test has removed counts them for ever, and
-// cannot evict them.
+// restartWorkers has workers look at what is in their tiers: one whose files another test has removed counts them for
+// ever, and cannot evict them.
 func restartWorkers(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	for _, w := range c.Workers() {
@@ -90,8 +91,8 @@ func restartWorkers(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// cacheWhenThereIsRoom has a worker cache a file in a tier that other tests have filled: what they left goes first, but not
-// while one of them still has it open.
+// cacheWhenThereIsRoom has a worker cache a file in a tier that other tests have filled: what they left goes first, but
+// not while one of them still has it open.
 func cacheWhenThereIsRoom(t *testing.T, c *Client, path string, w *rpc.Worker) {
 	t.Helper()
 	for deadline := time.Now().Add(pace.Limit(20 * time.Second)); ; time.Sleep(100 * time.Millisecond) {
@@ -105,8 +106,8 @@ func cacheWhenThereIsRoom(t *testing.T, c *Client, path string, w *rpc.Worker) {
 	}
 }
 
-// TestADamagedBlockIsRemoved has workers make blocks that are too short, as one does who is asked to cache with a wrong length,
-// and reads them.
+// TestADamagedBlockIsRemoved has workers make blocks that are too short, as one does who is asked to cache with a wrong
+// length, and reads them.
 func TestADamagedBlockIsRemoved(t *testing.T) {
 	noLeaks(t)
 	c := shared.Get(t)

@@ -79,8 +79,8 @@ func (c *Client) Warm(ctx context.Context, path string, progress func(int64)) er
 	return err
 }
 
-// warmTries is how often Warm brings a block that nobody has after that: a worker that has just come back may refuse it, or
-// have made room for another since. warmPause is between two of them.
+// warmTries is how often Warm brings a block that nobody has after that: a worker that has just come back may refuse
+// it, or have made room for another since. warmPause is between two of them.
 const (
 	warmTries = 3
 	warmPause = 500 * time.Millisecond
@@ -120,7 +120,7 @@ func (f *file) warm(ctx context.Context, k int) error {
 	}
 }
 
-// cached tells whether a worker has a block, as far as this machine and the masters know.
+// cached reports whether a worker has a block, as far as this machine and the masters know.
 func (f *file) cached(ctx context.Context, k int) (bool, error) {
 	if b := f.c.localBlock(ctx, f.l.block(k), f.l.length(k)); b != nil {
 		b.release()
@@ -166,9 +166,8 @@ func (fl *fill) await(ctx context.Context) error {
 	fl.goOn()
 	select {
 	case <-fl.ended:
-		fl.mu.Lock()
-		defer fl.mu.Unlock()
-		return fl.err
+		_, _, err := fl.missing()
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -192,6 +191,7 @@ func (f *file) haveCached(ctx context.Context, k int) error {
 	err = error(&rpc.Unreachable{Addr: c.cfg.Address.String(), Why: "has no worker that could hold the block"})
 	for _, w := range workers {
 		if err = w.Cache(ctx, f.l.block(k), f.l.length(k), *f.l.underStore(k, now), false); err == nil {
+			c.bad.forget(f.l.block(k))
 			return f.kept(ctx, w, k)
 		}
 	}

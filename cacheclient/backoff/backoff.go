@@ -1,4 +1,5 @@
-// Package backoff makes the pauses between attempts at what fails for a while: each is longer than the one before, up to a bound.
+// Package backoff makes the pauses between attempts at what fails for a while: each is longer than the one before, up
+// to a bound.
 //
 // D-010 says why.
 package backoff
@@ -9,14 +10,14 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Pauses are the pauses of one row of attempts. Their zero value is of no use: First, Longest and Factor are to be set. They are for
-// one goroutine, and cost nothing until the first attempt has failed.
+// Pauses are the pauses of one row of attempts. Their zero value is of no use: First, Longest and Factor are to be set.
+// They are for one goroutine, and cost nothing until the first attempt has failed.
 type Pauses struct {
 	// First is the first pause and Longest bounds all; each is Factor times the one before.
 	First, Longest time.Duration
 	Factor         float64
-	// Spread is the part of a pause, from 0 to 1, up to which it is cut by chance: what failed for many at once is then not tried
-	// again by all at once.
+	// Spread is the part of a pause, from 0 to 1, up to which it is cut by chance: what failed for many at once is then
+	// not tried again by all at once.
 	Spread float64
 
 	row *backoff.ExponentialBackOff

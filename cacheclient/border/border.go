@@ -26,11 +26,8 @@ const (
 
 // Size checks the size that is claimed for a file, in bytes.
 func Size(n int64) error {
-	switch {
-	case n < 0:
-		return fmt.Errorf("a size of %d bytes is told: %w", n, cacheclient.ErrUnavailable)
-	case n > MostBytes:
-		return fmt.Errorf("a size of %d bytes is told, %d are accepted: %w", n, int64(MostBytes), cacheclient.ErrTooLarge)
+	if n < 0 || n > MostBytes {
+		return fmt.Errorf("a size of %d bytes is told, accepted are 0 to %d: %w", n, int64(MostBytes), cacheclient.ErrTooLarge)
 	}
 	return nil
 }
@@ -47,4 +44,20 @@ func Version(v string) string {
 	}
 	sum := sha256.Sum256([]byte(v))
 	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+const (
+	// MostEntries is how many entries a directory may be told to have.
+	MostEntries = 1 << 24
+	// MostListed is how many bytes the names of a directory's entries may have together.
+	MostListed = 1 << 30
+)
+
+// Listing checks how much of a directory has been told so far: a listing that never ends is none.
+func Listing(entries, bytes int64) error {
+	if entries > MostEntries || bytes > MostListed {
+		return fmt.Errorf("a directory is told with more than %d entries or %d bytes of names: %w",
+			MostEntries, MostListed, cacheclient.ErrTooLarge)
+	}
+	return nil
 }

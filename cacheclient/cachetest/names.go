@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -38,19 +40,23 @@ func (s *suite) stat() {
 func (s *suite) listAll(dir string, limit int, attrs bool) []cacheclient.Info {
 	s.Helper()
 	var all []cacheclient.Info
-	for {
-		p, err := s.c.List(s.ctx, dir, uint64(len(all)), limit, attrs)
+	for from := (cacheclient.Cursor{}); ; {
+		p, err := s.c.List(s.ctx, dir, from, limit, attrs)
 		if err != nil {
-			s.Fatalf("list %q from %d: %v", dir, len(all), err)
+			s.Fatalf("list %q from %+v: %v", dir, from, err)
 		}
-		if len(p.Entries) > limit || p.Version == 0 || (len(p.Entries) == 0 && !p.End) {
-			s.Fatalf("list %q from %d: %d entries, limit %d, version %d, end %v",
-				dir, len(all), len(p.Entries), limit, p.Version, p.End)
+		if len(p.Entries) > limit || p.Version == 0 || (len(p.Entries) == 0 && !p.End) || p.First != uint64(len(all)) {
+			s.Fatalf("list %q from %+v: %d entries, limit %d, first %d, version %d, end %v",
+				dir, from, len(p.Entries), limit, p.First, p.Version, p.End)
 		}
 		all = append(all, p.Entries...)
 		if p.End {
+			if p.Count != uint64(len(all)) {
+				s.Errorf("list %q: %d entries, and %d are told", dir, len(all), p.Count)
+			}
 			return all
 		}
+		from = p.Next
 	}
 }
 
@@ -88,17 +94,16 @@ func (s *suite) pages() {
 	for _, e := range s.listAll("many", 7, false) {
 		names = append(names, e.Name())
 	}
-	slices.Sort(names)
-	if len(slices.Compact(names)) != n {
-		s.Errorf("%d different names in pages of 7, want %d", len(slices.Compact(names)), n)
+	if !slices.IsSorted(names) || len(slices.Compact(names)) != n {
+		s.Errorf("%d different names in pages of 7, want %d; in order: %v", len(slices.Compact(names)), n, slices.IsSorted(names))
 	}
-	p, err := s.c.List(s.ctx, "many", n, 10, true)
+	p, err := s.c.List(s.ctx, "many", cacheclient.Cursor{Index: n}, 10, true)
 	if err != nil || len(p.Entries) != 0 || !p.End {
 		s.Errorf("after the end: %d entries, end %v, %v", len(p.Entries), p.End, err)
 	}
 	v := p.Version
 	put(s.T, s.dir, "many/new", nil, time.Now())
-	if p, err = s.c.List(s.ctx, "many", 0, 10, false); err != nil || p.Version == v {
+	if p, err = s.c.List(s.ctx, "many", cacheclient.Cursor{}, 10, false); err != nil || p.Version == v {
 		s.Errorf("a directory with a new entry has the same version %d (%v)", v, err)
 	}
 }
@@ -121,5 +126,55 @@ func (s *suite) identities() {
 	}
 	if got := s.mustStat("dir"); got.ID != dir.ID {
 		s.Errorf("a directory is %x in a new process, was %x", got.ID, dir.ID)
+	}
+}
+
+// listChanging reads a directory in pages while entries come and go before the place, at it and behind it. What is
+// there throughout comes once, also where the version is gone and nothing but a name tells the place, and in a new
+// process.
+func (s *suite) listChanging() {
+	for dir, lose := range map[string]func(cacheclient.Cursor) cacheclient.Cursor{
+		"as it is":       func(c cacheclient.Cursor) cacheclient.Cursor { return c },
+		"by name":        func(c cacheclient.Cursor) cacheclient.Cursor { return cacheclient.Cursor{After: c.After} },
+		"in a successor": func(c cacheclient.Cursor) cacheclient.Cursor { s.reopen(); return c },
+	} {
+		s.readChanging(dir, lose)
+	}
+}
+
+func (s *suite) readChanging(dir string, lose func(cacheclient.Cursor) cacheclient.Cursor) {
+	const n, limit = 40, 7
+	for i := range n {
+		put(s.T, s.dir, fmt.Sprintf("%s/k%03d", dir, i), []byte("x"), time.Now().Add(-time.Hour))
+	}
+	seen, gone := make(map[string]int), make(map[string]bool)
+	for pages, from := 0, (cacheclient.Cursor{}); ; pages++ {
+		p, err := s.c.List(s.ctx, dir, from, limit, true)
+		if err != nil {
+			s.Fatalf("list %q from %+v: %v", dir, from, err)
+		}
+		for _, e := range p.Entries {
+			seen[e.Name()]++
+		}
+		if p.End {
+			break
+		}
+		last := p.Entries[len(p.Entries)-1].Name()
+		gone[last] = true
+		if err := os.Remove(filepath.Join(s.dir, dir, last)); err != nil {
+			s.Fatal(err)
+		}
+		put(s.T, s.dir, fmt.Sprintf("%s/a%03d", dir, pages), []byte("y"), time.Now())
+		put(s.T, s.dir, fmt.Sprintf("%s/%s-and", dir, last), []byte("y"), time.Now())
+		if _, err := s.c.List(s.ctx, dir, cacheclient.Cursor{}, 3, false); err != nil {
+			s.Fatal(err)
+		}
+		from = lose(p.Next)
+	}
+	for i := range n {
+		name := fmt.Sprintf("k%03d", i)
+		if got := seen[name]; got > 1 || got == 0 && !gone[name] {
+			s.Errorf("list %q while it changes: %s comes %d times", dir, name, got)
+		}
 	}
 }

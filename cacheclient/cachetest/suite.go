@@ -47,7 +47,7 @@ type suite struct {
 func Run(t *testing.T, b Backend) {
 	t.Helper()
 	for name, test := range map[string]func(*suite){
-		"Stat": (*suite).stat, "List": (*suite).list, "Pages": (*suite).pages,
+		"Stat": (*suite).stat, "List": (*suite).list, "Pages": (*suite).pages, "ListChanging": (*suite).listChanging,
 		"Read": (*suite).read, "Concurrent": (*suite).concurrent, "Identities": (*suite).identities,
 		"Warm": (*suite).warm, "Changed": (*suite).changed, "Removed": (*suite).removed,
 		"Restart": (*suite).restart, "Cancelled": (*suite).cancelled, "Closed": (*suite).closed,
@@ -147,10 +147,10 @@ func (s *suite) kinds() {
 	if _, err := s.c.Open(s.ctx, s.mustStat("dir")); !errors.Is(err, cacheclient.ErrIsDir) {
 		s.Errorf("open of a directory: %v", err)
 	}
-	if _, err := s.c.List(s.ctx, "a.txt", 0, 10, false); err == nil {
+	if _, err := s.c.List(s.ctx, "a.txt", cacheclient.Cursor{}, 10, false); err == nil {
 		s.Error("list of a file: no error")
 	}
-	if _, err := s.c.List(s.ctx, "no such", 0, 10, false); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.c.List(s.ctx, "no such", cacheclient.Cursor{}, 10, false); !errors.Is(err, fs.ErrNotExist) {
 		s.Errorf("list of nothing: %v", err)
 	}
 	if names := strings.TrimSpace(s.mustStat("odd").Name()); names != "odd" {

@@ -133,7 +133,8 @@ func (s *suite) beforeResume() {
 	s.awaitCached("big.bin")
 }
 
-// awaitCached waits until the first block of a path, which was read, is cached: what is read may get there a moment later.
+// awaitCached waits until the first block of a path, which was read, is cached: what is read may get there a moment
+// later.
 func (s *suite) awaitCached(path string) {
 	s.Helper()
 	for range 200 {

@@ -4,29 +4,21 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"millrace.io/millrace/cacheclient"
 )
 
 const (
 	// resumeGrace is how long versions that a newer one has replaced are kept after the start: readers whom the former
 	// process served may have them open, and come back by Resume.
 	resumeGrace = 30 * time.Second
-	// adoptAtOnce is how many entries are put into the index without letting go of Cache.mu.
+	// adoptAtOnce is how many cached files are put into the index, or taken off it, without letting go of Cache.mu.
 	adoptAtOnce = 256
 )
 
-// adoption is the taking over of what an earlier process left on the tiers. It goes on in the background, so
-// that a process that starts can serve at once; an entry that is asked for meanwhile is looked for by its name. Until
-// it is over nothing is evicted, and what waits to be taken over counts by an estimate.
+// adoption is the taking over of what an earlier process left on the tiers. It goes on in the background, so that a
+// process that starts can serve at once; a cached file that is asked for meanwhile is looked for by its name. Until it
+// is over nothing is evicted, and what waits to be taken over counts by an estimate.
 // D-019 says why.
 type adoption struct {
 	// sized is closed when each level has its estimate, done when all is in the index.
@@ -36,10 +28,10 @@ type adoption struct {
 
 	// over says that done is closed.
 	over bool
-	// touched has the entries that were asked for before the end: they are not for the background any more.
+	// touched has the files that were asked for before the end: they are not for the background any more.
 	touched map[uint64]struct{}
-	// replaced are idle versions that are not the latest of their path, until the grace ends.
-	replaced []*entry
+	// replaced are versions that are not the latest of their path, until the grace ends.
+	replaced []uint64
 	// graceEnds is when they go.
 	graceEnds time.Time
 }
@@ -48,241 +40,327 @@ func newAdoption() *adoption {
 	return &adoption{sized: make(chan struct{}), done: make(chan struct{}), touched: make(map[uint64]struct{})}
 }
 
-// found is a cached file that an earlier process left, and when it was used last.
+// found is a cached file that an earlier process left.
 type found struct {
-	e    *entry
+	stub
+
+	dir string
+	// used is when it was used last, in nanoseconds since 1970.
+	used int64
+}
+
+// remains is what an earlier process left on a level: the files that its snapshot tells, or only their names.
+type remains struct {
 	l    *level
-	used time.Time
+	told []found
+	ids  []uint64
+	// bytes is about what they take.
+	bytes int64
 }
 
-// junk is what does not hold on a level: a damaged state, or data without one.
-type junk struct {
-	l       *level
-	id      uint64
-	damaged bool
-}
-
-// adopt takes over what is on the levels.
+// adopt takes over what is on the levels. What cannot be read at present is tried again, for as long as it takes.
 func (c *Cache) adopt() {
 	defer c.work.Done()
-	names := make([][]uint64, len(c.levels))
-	for i, l := range c.levels {
-		var bytes int64
-		if l.lock != nil {
-			names[i], bytes = c.survey(l)
+	var all []remains
+	var unlisted []*level
+	for _, l := range c.levels {
+		r, err := c.survey(l)
+		if err != nil {
+			unlisted = append(unlisted, l)
 		}
-		c.mu.Lock()
-		l.left = max(0, bytes-l.used)
-		c.mu.Unlock()
+		all = append(all, r)
 	}
 	close(c.left.sized)
-	var all []found
-	var bad []junk
-	for i, l := range c.levels {
-		for _, id := range names[i] {
+	unread := c.takeOver(all)
+	c.endAdoption()
+	for len(unlisted)+len(unread) > 0 && sleep(c.ctx, retryTier) {
+		unlisted, unread = c.takeOverRest(unlisted, unread)
+	}
+}
+
+// takeOver puts what is left into the index, those first that were used last, and returns what could not be read.
+func (c *Cache) takeOver(all []remains) (unread []found) {
+	var whole []found
+	for _, r := range all {
+		whole = append(whole, r.told...)
+		for _, id := range r.ids {
 			if c.ctx.Err() != nil {
-				break
+				return nil
 			}
-			e, used, err := c.load(l, id)
+			f, err := load(r.l, id)
 			switch {
-			case err == nil:
-				all = append(all, found{e, l, used})
-			case !errors.Is(err, fs.ErrNotExist) || !used.IsZero():
-				bad = append(bad, junk{l, id, errors.Is(err, errBadState)})
+			case errors.Is(err, fs.ErrNotExist):
+				continue
+			case errors.Is(err, errBadState):
+				c.discard(r.l, id)
+				continue
 			}
+			whole = append(whole, f)
 		}
 	}
-	c.settleAll(all, bad)
+	slices.SortStableFunc(whole, func(a, b found) int {
+		switch {
+		case a.used > b.used:
+			return -1
+		case a.used < b.used:
+			return 1
+		}
+		return 0
+	})
+	for part := range slices.Chunk(whole, adoptAtOnce) {
+		c.sweep(c.shelveAll(part))
+	}
+	for _, t := range whole {
+		if t.path == 0 && t.id != 0 {
+			unread = append(unread, t)
+		}
+	}
+	return unread
+}
+
+// endAdoption lets eviction begin.
+func (c *Cache) endAdoption() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.levels {
+		l.left = 0
+	}
+	c.left.over, c.left.touched = true, nil
+	close(c.left.done)
 	select {
 	case c.evictor <- struct{}{}:
 	default:
 	}
 }
 
-// settleAll ends the adoption.
-func (c *Cache) settleAll(all []found, bad []junk) {
-	slices.SortFunc(all, func(a, b found) int { return b.used.Compare(a.used) })
-	for part := range slices.Chunk(all, adoptAtOnce) {
-		c.mu.Lock()
-		for _, f := range part {
-			c.settleOne(f)
+// takeOverRest tries again what could not be listed or read, and returns what still cannot.
+func (c *Cache) takeOverRest(unlisted []*level, unread []found) (stillUnlisted []*level, stillUnread []found) {
+	for _, f := range unread {
+		g, err := load(c.levels[f.level], f.id)
+		switch {
+		case errors.Is(err, errBadState):
+			c.discardUnread(f.id)
+		case err == nil:
+			c.nameUnread(g)
+		case !errors.Is(err, fs.ErrNotExist):
+			stillUnread = append(stillUnread, f)
 		}
-		c.mu.Unlock()
 	}
+	for _, l := range unlisted {
+		r, err := c.survey(l)
+		if err != nil {
+			stillUnlisted = append(stillUnlisted, l)
+			continue
+		}
+		stillUnread = append(stillUnread, c.takeOver([]remains{r})...)
+		c.listed(l)
+	}
+	return stillUnlisted, stillUnread
+}
+
+// discardUnread removes a cached file that was not read before and does not hold.
+func (c *Cache) discardUnread(id uint64) {
+	gone := func() []gone {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if t := c.shelf.get(id); t == nil || t.path != 0 {
+			return nil
+		}
+		return c.takeOff(nil, id)
+	}()
+	c.count.discarded.Add(int64(len(gone)))
+	c.sweep(gone)
+}
+
+// nameUnread fills in what was not known of a cached file.
+func (c *Cache) nameUnread(f found) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, j := range bad {
-		if _, live := c.left.touched[j.id]; !live && c.entries[j.id] == nil {
-			c.sweepAway(j)
-		}
-	}
-	for _, l := range c.levels {
-		l.left = 0
-	}
-	c.left.over, c.left.touched = true, nil
-	close(c.left.done)
-}
-
-// sweepAway removes what does not hold.
-func (c *Cache) sweepAway(j junk) {
-	if j.damaged {
-		c.count.discarded.Add(1)
-	}
-	removeFiles(j.l, j.id)
-}
-
-// settleOne puts an entry into the index as one that was used before all that are there. Of two copies of a
-// version, which a demotion that was cut off leaves, the one with more of it stays. c.mu is held.
-func (c *Cache) settleOne(f found) {
-	if _, live := c.left.touched[f.e.info.ID]; live {
+	t := c.shelf.get(f.id)
+	if t == nil || t.path != 0 {
 		return
 	}
-	if old := c.entries[f.e.info.ID]; old != nil {
-		if old.charged >= f.e.charged {
-			removeFiles(f.l, f.e.info.ID)
-			return
-		}
-		old.level.idle.Remove(old.idle)
-		old.idle = nil
-		c.drop(old)
-	}
-	c.index(f.e, f.l)
-	f.e.idle = f.l.idle.PushFront(f.e)
-	if c.byPath[f.e.info.Path] != f.e {
-		c.left.replaced = append(c.left.replaced, f.e)
+	c.levels[t.level].used += f.charged - t.charged
+	c.shelf.name(t, f)
+	if c.latest[f.path] == 0 {
+		c.latest[f.path] = f.id
 	}
 }
 
-// index makes a loaded entry known; c.mu is held.
-func (c *Cache) index(e *entry, l *level) {
-	e.level = l
-	l.used += e.charged
-	l.left = max(0, l.left-e.charged)
-	c.entries[e.info.ID] = e
-	if c.byPath[e.info.Path] == nil {
-		c.byPath[e.info.Path] = e
-	}
-	r := record{info: e.info, at: e.confirmed}
-	old, known := c.meta.get(e.info.Path)
-	if r.at.Before(time.Now()) && (!known || !old.missing && old.at.Before(r.at)) {
-		c.meta.put(e.info.Path, r)
-	}
-}
-
-// confirm notes for the next process that the source has this version now.
-func (c *Cache) confirm(info cacheclient.Info) {
+// listed lets a level take data again.
+func (c *Cache) listed(l *level) {
 	c.mu.Lock()
-	var data string
-	if e := c.entries[info.ID]; e != nil && e.level != nil {
-		data = e.level.path(info.ID, dataSuffix)
+	defer c.mu.Unlock()
+	l.left, l.problem = 0, nil
+}
+
+// discard removes what does not hold on a level, unless it was asked for meanwhile.
+func (c *Cache) discard(l *level, id uint64) {
+	if !c.claimUnknown(id) {
+		return
 	}
-	c.mu.Unlock()
-	if data != "" {
-		now := time.Now()
-		// On a tier that cannot be written to, the next process asks the source.
-		_ = os.Chtimes(data, now, now)
+	defer c.looked(id, found{})
+	c.count.discarded.Add(1)
+	c.remove(l, id)
+}
+
+// looked ends the claim to a cached file, and puts what was found of it into the index.
+func (c *Cache) looked(id uint64, f found) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.id != 0 {
+		c.index(f, true)
+	}
+	c.unclaim(id)
+}
+
+// claimUnknown has a claim to a cached file that is not in the index, if it was not asked for.
+func (c *Cache) claimUnknown(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, touched := c.left.touched[id]
+	_, claimed := c.claims[id]
+	if touched || claimed || c.entries[id] != nil || c.shelf.get(id) != nil {
+		return false
+	}
+	c.claim(id)
+	return true
+}
+
+// shelveAll puts cached files into the index as ones that were used before all that are there. Of two copies of a
+// version, which a demotion that was cut off leaves, the one with more of it stays; the other is to be swept.
+func (c *Cache) shelveAll(part []found) (extra []gone) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range part {
+		_, touched := c.left.touched[f.id]
+		_, claimed := c.claims[f.id]
+		if touched || claimed || c.entries[f.id] != nil {
+			c.levels[f.level].strays = c.levels[f.level].strays || c.left.over
+			continue
+		}
+		if old := c.shelf.get(f.id); old != nil {
+			extra = c.extra(extra, old, f)
+			continue
+		}
+		c.index(f, false)
+	}
+	return extra
+}
+
+// extra decides between two copies of a version, on two levels; c.mu is held.
+func (c *Cache) extra(all []gone, old *stub, f found) []gone {
+	if old.level == f.level {
+		return all
+	}
+	if old.path == 0 || f.path == 0 {
+		// What could not be read is not removed.
+		c.levels[f.level].strays = true
+		return all
+	}
+	// What goes is no longer the path's.
+	if old.charged < f.charged {
+		if all = c.takeOff(all, f.id); len(all) > 0 {
+			all[len(all)-1].path = 0
+		}
+		c.indexAt(f, false)
+		return all
+	}
+	c.claim(f.id)
+	return append(all, gone{stub: stub{id: f.id, level: f.level}, l: c.levels[f.level]})
+}
+
+// index puts a cached file into the index, as the one used last or before all others; c.mu is held.
+func (c *Cache) index(f found, last bool) {
+	c.indexAt(f, last)
+	switch {
+	case f.path == 0:
+	case c.latest[f.path] == 0:
+		c.latest[f.path] = f.id
+	case c.latest[f.path] != f.id:
+		c.left.replaced = append(c.left.replaced, f.id)
 	}
 }
 
-// find looks for a version that an earlier process may have left and the background has not come to; c.mu is
-// held, also while its state is read.
-func (c *Cache) find(id uint64) *entry {
+func (c *Cache) indexAt(f found, last bool) {
+	l := c.levels[f.level]
+	l.used += f.charged
+	l.left = max(0, l.left-f.charged)
+	c.shelf.put(f.stub, f.dir, last)
+}
+
+// recall looks for a version that an earlier process may have left and the background has not come to, or waits for
+// another call that does.
+func (c *Cache) recall(ctx context.Context, id uint64) error {
+	for {
+		wait, mine := c.claimUntouched(id)
+		if mine {
+			c.look(id)
+			return nil
+		}
+		if wait == nil {
+			return nil
+		}
+		if err := waitFor(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// claimUntouched has a claim to a cached file that is asked for the first time before the adoption is over. Where
+// another has, it returns what is closed when that ends.
+func (c *Cache) claimUntouched(id uint64) (wait <-chan struct{}, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if claim, ok := c.claims[id]; ok {
+		return claim, false
+	}
 	if c.left.over {
-		return nil
+		return nil, false
 	}
-	if _, again := c.left.touched[id]; again {
-		return nil
-	}
+	_, again := c.left.touched[id]
 	c.left.touched[id] = struct{}{}
-	var best *entry
-	var at *level
+	if again || c.entries[id] != nil || c.shelf.get(id) != nil {
+		return nil, false
+	}
+	c.claim(id)
+	return nil, true
+}
+
+// look puts what the levels have of a version into the index, the copy with the most of it, and ends the claim to it.
+func (c *Cache) look(id uint64) {
+	var best found
+	defer func() { c.looked(id, best) }()
 	for _, l := range c.levels {
 		if l.lock == nil {
 			continue
 		}
-		e, used, err := c.load(l, id)
+		f, err := load(l, id)
 		switch {
-		case errors.Is(err, fs.ErrNotExist) && used.IsZero():
-		case err != nil:
-			c.sweepAway(junk{l, id, errors.Is(err, errBadState)})
-		case best != nil && best.charged >= e.charged:
-			removeFiles(l, id)
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, errBadState):
+			c.count.discarded.Add(1)
+			c.remove(l, id)
+		case best.id == 0:
+			best = f
 		default:
-			if best != nil {
-				removeFiles(at, id)
-			}
-			best, at = e, l
+			best = c.better(best, f)
 		}
 	}
-	if best != nil {
-		c.index(best, at)
-		best.idle = at.idle.PushBack(best)
-	}
-	return best
 }
 
-// survey lists the cached files of a level by their identities, and says about how many bytes they take. Names that
-// can be no cached file's are removed.
-func (c *Cache) survey(l *level) (ids []uint64, bytes int64) {
-	dir, err := os.Open(l.dir)
-	if err != nil {
-		c.log.Warn("a tier cannot be read; what an earlier process left there stays unused", "tier", l.dir, "error", err)
-		return nil, 0
+// better keeps one of two copies of a version, the one with more of it, and removes the other. What could not be read
+// is not removed.
+func (c *Cache) better(a, b found) found {
+	if b.path != 0 && (a.path == 0 || a.charged < b.charged) {
+		a, b = b, a
 	}
-	defer func() { _ = dir.Close() }()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		c.log.Warn("a tier cannot be read to its end; some of what an earlier process left there stays unused", "tier", l.dir, "error", err)
+	if other := c.levels[b.level]; b.path == 0 {
+		c.stray(other)
+	} else {
+		c.remove(other, b.id)
 	}
-	for _, name := range names {
-		ext := filepath.Ext(name)
-		if ext != dataSuffix && ext != stateSuffix {
-			continue
-		}
-		id, err := strconv.ParseUint(strings.TrimSuffix(name, ext), 16, 64)
-		if err != nil || filepath.Base(l.path(id, ext)) != name {
-			_ = os.Remove(filepath.Join(l.dir, name))
-			continue
-		}
-		ids = append(ids, id)
-		var st unix.Stat_t
-		if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-			bytes += st.Blocks * 512
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids), bytes
-}
-
-// load reads one state and checks that its data is there. The error is fs.ErrNotExist where there is no
-// state; a time with it says that there is data nevertheless.
-func (c *Cache) load(l *level, id uint64) (*entry, time.Time, error) {
-	data, dataErr := os.Lstat(l.path(id, dataSuffix))
-	f, err := os.Open(l.path(id, stateSuffix))
-	if err != nil {
-		var used time.Time
-		if dataErr == nil {
-			used = data.ModTime()
-		}
-		return nil, used, err
-	}
-	defer func() { _ = f.Close() }()
-	_, h, slots, err := openState(f)
-	if err != nil || dataErr != nil || h.info().ID != id || data.Size() != h.Size || !data.Mode().IsRegular() {
-		return nil, time.Time{}, errBadState
-	}
-	e := newEntry(c, h.info())
-	// What was written came in answer to a request for this version, and confirm sets it since.
-	e.confirmed = data.ModTime()
-	e.charged = statePage
-	for b := range slots {
-		e.charged += run{b, b + 1}.charge(h.Size)
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, time.Time{}, errBadState
-	}
-	return e, st.ModTime(), nil
+	return a
 }
 
 // adopted waits until all that was left is in the index.
@@ -303,29 +381,40 @@ func waitFor(ctx context.Context, ch <-chan struct{}) error {
 	}
 }
 
-// replace takes an idle version off that another has replaced, when the grace ends; c.mu is held.
-func (c *Cache) replace(old *entry) {
-	if time.Now().Before(c.left.graceEnds) {
-		c.left.replaced = append(c.left.replaced, old)
-		return
+// endGrace drops the replaced versions that no reader came back for.
+func (c *Cache) endGrace() {
+	for c.dropReplaced() {
 	}
-	old.level.idle.Remove(old.idle)
-	old.idle = nil
-	c.detachIdle(old)
-	c.drop(old)
 }
 
-// endGrace drops the replaced versions that nobody came back for.
-func (c *Cache) endGrace() {
+// dropReplaced drops some of the replaced versions, and reports whether there may be more.
+func (c *Cache) dropReplaced() bool {
+	gone, more := c.replacedNow()
+	c.sweep(gone)
+	return more
+}
+
+// replacedNow takes some of the replaced versions off the index.
+func (c *Cache) replacedNow() (all []gone, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, e := range c.left.replaced {
-		if e.idle != nil && c.byPath[e.info.Path] != e && c.entries[e.info.ID] == e {
-			e.level.idle.Remove(e.idle)
-			e.idle = nil
-			c.detachIdle(e)
-			c.drop(e)
+	n := min(len(c.left.replaced), adoptAtOnce)
+	for _, id := range c.left.replaced[:n] {
+		if !c.isLatest(id) {
+			all = c.takeOff(all, id)
 		}
 	}
-	c.left.replaced = nil
+	if c.left.replaced = c.left.replaced[n:]; len(c.left.replaced) == 0 {
+		c.left.replaced = nil
+	}
+	return all, n > 0
+}
+
+// isLatest reports whether a version is the latest of its path; c.mu is held.
+func (c *Cache) isLatest(id uint64) bool {
+	if e := c.entries[id]; e != nil {
+		return c.latest[e.path] == id
+	}
+	t := c.shelf.get(id)
+	return t != nil && (t.path == 0 || c.latest[t.path] == id)
 }

@@ -25,7 +25,7 @@ type leftOver struct {
 func leave(t *testing.T, n int) *leftOver {
 	t.Helper()
 	left := &leftOver{source: t.TempDir(), tier: t.TempDir()}
-	dir := filepath.Join(left.tier, SourceDir(left.source, ""))
+	dir := left.dir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +53,11 @@ func leave(t *testing.T, n int) *leftOver {
 		left.infos = append(left.infos, info)
 	}
 	return left
+}
+
+// dir is where the source's files are on the tier.
+func (left *leftOver) dir() string {
+	return filepath.Join(left.tier, SourceDir("local\n"+left.source+"\nfollow=false\nwithin=", ""))
 }
 
 func content(i int) []byte {
@@ -93,6 +98,13 @@ func checkContent(t *testing.T, c *Cache, info cacheclient.Info, i int) {
 	}
 }
 
+// has reports whether a version is in the index.
+func (c *Cache) has(info cacheclient.Info) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entries[info.ID] != nil || c.shelf.get(info.ID) != nil
+}
+
 // TestManyFilesAreThereAtOnce starts over 10,000 cached files.
 func TestManyFilesAreThereAtOnce(t *testing.T) {
 	const n, each = 10_000, 4096 + statePage
@@ -115,8 +127,8 @@ func TestManyFilesAreThereAtOnce(t *testing.T) {
 	if used := c.Capacity().Used; used != n*each {
 		t.Errorf("%d bytes used, want %d", used, n*each)
 	}
-	if len(c.entries) != n || c.levels[0].idle.Len() != n {
-		t.Errorf("%d entries, %d of them idle", len(c.entries), c.levels[0].idle.Len())
+	if idle := c.idle.Len(); len(c.entries) != idle || c.shelf.len()+idle != n {
+		t.Errorf("%d entries, %d of them idle, and %d stubs", len(c.entries), idle, c.shelf.len())
 	}
 	checkContent(t, c, left.infos[17], 17)
 	if freed, err := c.Free(t.Context(), ""); err != nil || freed != n*each {
@@ -144,12 +156,10 @@ func TestEvictionAfterTheTakeover(t *testing.T) {
 			t.Fatalf("%d bytes used of %d after the takeover", used, c.levels[0].quota)
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.entries[left.infos[0].ID] == nil || c.entries[left.infos[n-1].ID] == nil {
+	if !c.has(left.infos[0]) || !c.has(left.infos[n-1]) {
 		t.Error("a file that was used last is gone")
 	}
-	if c.entries[left.infos[n-2].ID] != nil {
+	if c.has(left.infos[n-2]) {
 		t.Error("the file that was used longest ago is still there")
 	}
 }
@@ -161,7 +171,7 @@ func TestTwoVersionsOfOnePath(t *testing.T) {
 	before := now
 	before.ModTime = before.ModTime.Add(-time.Hour)
 	before = cacheclient.Identify(before)
-	l := &level{dir: filepath.Join(left.tier, SourceDir(left.source, ""))}
+	l := &level{dir: left.dir()}
 	for _, info := range []cacheclient.Info{before} {
 		s, err := createState(l.path(info.ID, stateSuffix), headerOf(info))
 		if err != nil {
@@ -184,7 +194,7 @@ func TestTwoVersionsOfOnePath(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.mu.Lock()
-	latest := c.byPath[now.Path].info.ID
+	latest := c.latest[pathKey(now.Path)]
 	c.mu.Unlock()
 	if latest != now.ID {
 		t.Error("the version that was used before is taken for the latest")
@@ -201,9 +211,7 @@ func TestTwoVersionsOfOnePath(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.entries[before.ID] != nil || c.entries[now.ID] == nil {
+	if c.has(before) || !c.has(now) {
 		t.Error("after its reader the version before is still there, or the latest is not")
 	}
 }
@@ -241,7 +249,7 @@ func TestSealedFileNeedsNoCheck(t *testing.T) {
 	if unverified, whole := state(); unverified || !whole {
 		t.Error("a sealed file is not trusted")
 	}
-	l := &level{dir: filepath.Join(left.tier, SourceDir(left.source, ""))}
+	l := &level{dir: left.dir()}
 	f, err := os.OpenFile(l.path(info.ID, dataSuffix), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -258,14 +266,14 @@ func TestSealedFileNeedsNoCheck(t *testing.T) {
 	}
 }
 
-// TestConfirmedBefore: what an earlier process had confirmed lately is believed as if this one had asked, and no longer.
+// TestConfirmedBefore: what an earlier process had confirmed lately is believed as if this one had asked, and no
+// longer.
 func TestConfirmedBefore(t *testing.T) {
 	left := leave(t, 3)
-	dir := filepath.Join(left.tier, SourceDir(left.source, ""))
+	dir := left.dir()
 	l := &level{dir: dir}
 	for i, ago := range []time.Duration{10 * time.Second, time.Hour, -time.Hour} {
-		at := time.Now().Add(-ago)
-		if err := os.Chtimes(l.path(left.infos[i].ID, dataSuffix), at, at); err != nil {
+		if err := confirmFile(l.path(left.infos[i].ID, stateSuffix), time.Now().Add(-ago)); err != nil {
 			t.Fatal(err)
 		}
 	}

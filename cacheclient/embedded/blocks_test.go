@@ -40,7 +40,7 @@ func TestMissing(t *testing.T) {
 }
 
 func TestBitmap(t *testing.T) {
-	m := newBitmap(200)
+	var m bitmap
 	for b := range int64(200) {
 		m.set(b)
 		m.set(b)
@@ -52,5 +52,45 @@ func TestBitmap(t *testing.T) {
 	m.clear(130)
 	if m.count != 199 || m.has(130) || m.hasAll(run{64, 192}) || !m.hasAll(run{0, 130}) || !m.hasAll(run{131, 200}) {
 		t.Error("clearing one block changed others or did not show")
+	}
+	if got, want := m.runs(), []run{{0, 130}, {131, 200}}; !slices.Equal(got, want) {
+		t.Errorf("runs %v, want %v", got, want)
+	}
+}
+
+// TestBitmapFollowsUse has a few blocks of files of any size, and counts them in runs of any length.
+func TestBitmapFollowsUse(t *testing.T) {
+	var m bitmap
+	blocks := []int64{0, 63, 64, 1<<30 - 1, 1 << 30, 1<<43 - 1}
+	for _, b := range blocks {
+		m.set(b)
+	}
+	for _, tt := range []struct {
+		r    run
+		want int64
+	}{
+		{run{0, 1 << 43}, 6}, {run{0, 64}, 2}, {run{1, 63}, 0}, {run{63, 65}, 2}, {run{64, 1 << 30}, 2},
+		{run{1 << 30, 1<<30 + 1}, 1}, {run{5, 5}, 0}, {run{1<<43 - 1, 1 << 43}, 1},
+	} {
+		if got := m.countIn(tt.r); got != tt.want {
+			t.Errorf("%d blocks in %v, want %d", got, tt.r, tt.want)
+		}
+	}
+	for _, b := range blocks {
+		m.clear(b)
+	}
+	if m.count != 0 || len(m.more) != 0 || m.first != 0 || m.runs() != nil {
+		t.Errorf("an empty set has %d blocks and %d words", m.count, len(m.more))
+	}
+}
+
+// TestSizesAtTheBorders has none of the arithmetic overflow.
+func TestSizesAtTheBorders(t *testing.T) {
+	for size, want := range map[int64]int64{
+		-1 << 63: 0, -1: 0, 0: 0, 1: 1, BlockSize: 1, BlockSize + 1: 2, 1 << 50: 1 << 30, 1<<63 - 1: 1 << 43,
+	} {
+		if got := blocksIn(size); got != want {
+			t.Errorf("%d bytes have %d blocks, want %d", size, got, want)
+		}
 	}
 }

@@ -2,8 +2,8 @@ package embedded
 
 import "sync/atomic"
 
-// bound is a limit to what several caches remember. It is never waited for: who adds something when there is too much of it
-// forgets something of its own, unless it has no more than its share.
+// bound is a limit to what several caches remember. It is never waited for: what is added when there is too much
+// of it forgets something of its own, unless it has no more than its share.
 type bound struct {
 	most          int64
 	used, holders atomic.Int64
@@ -28,7 +28,7 @@ func (p *part) add(n int64) {
 	}
 }
 
-// tooMuch tells whether this cache must forget something.
+// tooMuch reports whether this cache must forget something.
 func (p *part) tooMuch() bool {
 	return p.of.used.Load() > p.of.most && p.mine > p.of.most/max(1, p.of.holders.Load())
 }

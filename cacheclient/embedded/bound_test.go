@@ -1,7 +1,7 @@
 package embedded
 
 import (
-	"strconv"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,7 +10,8 @@ import (
 
 // TestNamesAreBoundedTogether has two caches remember names: the one that has more than its share makes room.
 func TestNamesAreBoundedTogether(t *testing.T) {
-	all := &bound{most: 100}
+	const each = recordBytes + 3
+	all := &bound{most: 100 * each}
 	one, err := newMetadata(time.Minute, time.Minute, all)
 	if err != nil {
 		t.Fatal(err)
@@ -21,11 +22,12 @@ func TestNamesAreBoundedTogether(t *testing.T) {
 	}
 	fill := func(m *metadata, n int) {
 		for i := range n {
-			m.put(strconv.Itoa(i), record{info: cacheclient.Info{Path: strconv.Itoa(i), Size: 1}, at: time.Now()})
+			name := fmt.Sprintf("%03d", i)
+			m.put(name, record{info: cacheclient.Info{Path: name, Size: 1}, at: time.Now()})
 		}
 	}
 	fill(one, 1000)
-	if one.lru.Len() != 100 || all.used.Load() != 100 {
+	if one.lru.Len() != 100 || all.used.Load() != 100*each {
 		t.Errorf("alone %d names, %d counted, want 100", one.lru.Len(), all.used.Load())
 	}
 	fill(other, 1000)
@@ -33,7 +35,7 @@ func TestNamesAreBoundedTogether(t *testing.T) {
 		t.Errorf("the second has %d names, want its share of 50", other.lru.Len())
 	}
 	fill(one, 200)
-	if one.lru.Len() != 50 || all.used.Load() != 100 {
+	if one.lru.Len() != 50 || all.used.Load() != 100*each {
 		t.Errorf("then the first has %d names, %d counted, want 50 and 100", one.lru.Len(), all.used.Load())
 	}
 	one.close()

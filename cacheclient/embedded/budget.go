@@ -20,8 +20,8 @@ const (
 // it keeps its share, which is the whole divided by the caches that hold or want memory. Two blocks (2 MiB)
 // each may have in any case, and only these may exceed the budget. What nobody uses for 10 seconds is given back.
 //
-// The caches that share a Budget share the bounds of what they remember too, beside it: 128 Ki names with
-// attributes, about 40 MiB, and 16 MiB of listings.
+// The caches that share a Budget share the bounds of what they remember too, beside it: 40 MiB of names with
+// attributes, some 128 Ki, and 16 MiB of listings.
 //
 // A Budget needs no closing: with its caches closed it holds nothing.
 // D-020 says why.
@@ -54,7 +54,7 @@ type Budget struct {
 func NewBudget(bytes int64) *Budget {
 	return &Budget{
 		total: int(max(bytes/BlockSize, leastBlocks)), idle: idleAfter,
-		names: bound{most: maxKnown}, listed: bound{most: maxListed},
+		names: bound{most: maxKnownBytes}, listed: bound{most: maxListed},
 		members: make(map[*staging]struct{}), changed: make(chan struct{}),
 	}
 }
@@ -79,7 +79,7 @@ func (b *Budget) Most() int64 {
 // share is how many blocks each member may keep when others want memory; mu is held.
 func (b *Budget) share() int { return max(leastBlocks, b.total/max(1, len(b.members))) }
 
-// wanted tells whether another member waits that has less than its share; mu is held.
+// wanted reports whether another member waits that has less than its share; mu is held.
 func (b *Budget) wanted(but *staging, share int) bool {
 	for m := range b.members {
 		if m != but && m.waiting > 0 && m.held < share {
@@ -89,7 +89,7 @@ func (b *Budget) wanted(but *staging, share int) bool {
 	return false
 }
 
-// full tells whether s has as many blocks filling as it may: half of its share is left for blocks that wait
+// full reports whether s has as many blocks filling as it may: half of its share is left for blocks that wait
 // for their readers, or each would displace the one before. mu is held.
 func (b *Budget) full(s *staging) bool { return s.filling >= max(1, b.share()/2) }
 
@@ -204,10 +204,19 @@ func (b *Budget) obtain(ctx context.Context, s *staging, filling bool) ([]byte, 
 
 // try claims memory for a block, or else says that s wants some, and returns what waits for a change.
 func (b *Budget) try(s *staging, filling bool) (buf []byte, wait func(context.Context) error) {
+	buf, displaced, wait := b.claimOrWait(s, filling)
+	if displaced != nil {
+		displaced.entry.dropStaged(displaced)
+	}
+	return buf, wait
+}
+
+// claimOrWait is try, and returns the block that the memory was taken from.
+func (b *Budget) claimOrWait(s *staging, filling bool) (buf []byte, displaced *stagedBlock, wait func(context.Context) error) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.members[s] = struct{}{}
 	hungry := !filling || !b.full(s)
-	var displaced *stagedBlock
 	if hungry {
 		buf, displaced = b.claim(s)
 	}
@@ -218,37 +227,35 @@ func (b *Budget) try(s *staging, filling bool) (buf []byte, wait func(context.Co
 		b.claimed = time.Now()
 		s.used = b.claimed
 		b.watch()
-		b.mu.Unlock()
-		if displaced != nil {
-			displaced.entry.dropStaged(displaced)
-		}
-		return buf, nil
+		return buf, displaced, nil
 	}
-	defer b.mu.Unlock()
 	b.waiters++
 	if hungry {
 		s.waiting++
 	}
 	changed := b.changed
-	return nil, func(ctx context.Context) error {
-		defer func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.waiters--
-			if hungry {
-				s.waiting--
-			}
-			b.retire(s)
-			if ctx.Err() != nil {
-				b.notify()
-			}
-		}()
+	return nil, displaced, func(ctx context.Context) error {
+		defer b.waited(ctx, s, hungry)
 		select {
 		case <-changed:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// waited ends a wait of s for memory.
+func (b *Budget) waited(ctx context.Context, s *staging, hungry bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiters--
+	if hungry {
+		s.waiting--
+	}
+	b.retire(s)
+	if ctx.Err() != nil {
+		b.notify()
 	}
 }
 
@@ -262,9 +269,16 @@ func (b *Budget) watch() {
 
 // sweep gives back what was not used for a while.
 func (b *Budget) sweep() {
+	for _, d := range b.idleNow() {
+		d.entry.dropStaged(d)
+	}
+}
+
+// idleNow takes the memory of what was not used for a while, and returns the blocks that lose theirs.
+func (b *Budget) idleNow() (dropped []*stagedBlock) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	now := time.Now()
-	var dropped []*stagedBlock
 	for m := range b.members {
 		if now.Sub(m.used) >= b.idle {
 			dropped = append(dropped, m.drain()...)
@@ -277,10 +291,7 @@ func (b *Budget) sweep() {
 	if b.used > 0 || len(b.spare) > 0 {
 		b.watch()
 	}
-	b.mu.Unlock()
-	for _, d := range dropped {
-		d.entry.dropStaged(d)
-	}
+	return dropped
 }
 
 // staging is one cache's part of a Budget: the blocks that no tier took, the last resort of reads when the tiers are
@@ -316,11 +327,28 @@ func (s *staging) take(ctx context.Context, e *entry, block int64) (*stagedBlock
 	if err != nil {
 		return nil, err
 	}
+	return s.hold(e, block, buf), nil
+}
+
+// takeNow is take where that does not have to wait, else nil.
+func (s *staging) takeNow(e *entry, block int64) *stagedBlock {
+	buf, wait := s.b.try(s, true)
+	if buf == nil {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = wait(ended)
+		return nil
+	}
+	return s.hold(e, block, buf)
+}
+
+// hold makes a block of a buffer that was obtained for it.
+func (s *staging) hold(e *entry, block int64, buf []byte) *stagedBlock {
 	sb := &stagedBlock{owner: s, entry: e, block: block, buf: buf, users: 1}
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
 	s.blocks = append(s.blocks, sb)
-	return sb, nil
+	return sb
 }
 
 // filled ends the use of a block by the fetch that filled it, or failed to.

@@ -52,7 +52,8 @@ func wide(t *testing.T, budget *Budget, files int, size int64, delay time.Durati
 	return c, data
 }
 
-// readThrough reads a file from its beginning in reads of 128 KiB until the end or the context's, and tells how long each took.
+// readThrough reads a file from its beginning in reads of 128 KiB until the end or the context's, and tells how long
+// each took.
 func readThrough(ctx context.Context, c *Cache, name string, want []byte) ([]time.Duration, error) {
 	info, err := c.Stat(ctx, name)
 	if err != nil {

@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path"
 	"sync"
@@ -23,6 +24,9 @@ type Config struct {
 	// Scope keeps what is cached of a source apart from what others, who may not see the same of it, have cached of
 	// it; "" by default.
 	Scope string
+	// Beside has a source that another process serves from the same tier be cached a second time, beside that. Without,
+	// New fails.
+	Beside bool
 	// TTL is the longest time that listings and the absence of names are believed, and files
 	// opened, without asking the source again, 1 minute by default. Less for files that
 	// changed lately: a tenth of their age, the heuristic freshness of RFC 9111, section 4.2.2.
@@ -84,23 +88,31 @@ type Cache struct {
 	staging      *staging
 	meta         *metadata
 	lists        *listings
+	listeners    listeners
 	walks        *walks
 	flight       singleflight.Group
 	count        counters
 	health       health
-	// questions are those under way about what somebody knows already.
+	// questions are those under way about what is known already.
 	questions atomic.Int64
 	// evictor wakes the background eviction.
 	evictor chan struct{}
 
-	// mu guards the index and the accounts of the levels. It is taken before entry.mu.
-	mu      sync.Mutex
-	levels  []*level
+	// unopened says that the last cached file could not be opened.
+	unopened atomic.Bool
+
+	// mu guards the index and the accounts of the levels. Nothing is read, written or removed with it held.
+	mu     sync.Mutex
+	levels []*level
+	// entries are the versions that are in use, and those that were a moment ago; shelf has the others.
 	entries map[uint64]*entry
-	// byPath has the latest version of each path.
-	byPath map[string]*entry
-	// attached are idle entries whose files are open, the oldest first.
-	attached queue
+	shelf   shelf
+	// latest has the identity of the latest version of each path, by its pathKey.
+	latest map[uint64]uint64
+	// claims are to cached files that are looked for, moved or removed just now: closed when that ends.
+	claims map[uint64]chan struct{}
+	// idle are entries without references, whose files are open, the one used longest ago first.
+	idle queue
 	// left is what an earlier process left.
 	left *adoption
 	// shut says that the tiers may be another's now: no file is removed any more.
@@ -130,8 +142,8 @@ type counters struct {
 
 var _ cacheclient.Client = (*Cache)(nil)
 
-// New opens the tiers; what an earlier process left in them is served at once and counted in the background. It
-// fails with one sentence when a level is not usable as configured; the store is closed by Close, or by New when it fails.
+// New opens the tiers; what an earlier process left in them is served at once and counted in the background. It fails
+// with one sentence when a level is not usable as configured; the store is closed by Close, or by New when it fails.
 func New(store ufs.Store, cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -141,7 +153,8 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 		ahead:   semaphore.NewWeighted(int64(cfg.Connections) * 3 / 4),
 		staging: &staging{b: cfg.Budget},
 		evictor: make(chan struct{}, 1),
-		entries: make(map[uint64]*entry), byPath: make(map[string]*entry), left: newAdoption(),
+		entries: make(map[uint64]*entry), latest: make(map[uint64]uint64), claims: make(map[uint64]chan struct{}),
+		left: newAdoption(),
 	}
 	var err error
 	if c.meta, err = newMetadata(c.cfg.TTL, c.cfg.NameTTL, &cfg.Budget.names); err != nil {
@@ -151,7 +164,7 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 		cancel()
 		return nil, err
 	}
-	if c.lists, err = newListings(&cfg.Budget.listed); err != nil {
+	if c.lists, err = newListings(&cfg.Budget.listed, mostSpilled(cfg.Levels)); err != nil {
 		return nil, err
 	}
 	if err := c.openLevels(); err != nil {
@@ -169,9 +182,8 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 
 // openLevels opens the tiers of the configuration.
 func (c *Cache) openLevels() error {
-	name := SourceDir(c.store.String(), c.cfg.Scope)
 	for i, lc := range c.cfg.Levels {
-		l, err := openLevel(i, lc, name)
+		l, err := c.openLevel(i, lc)
 		if err != nil {
 			return err
 		}
@@ -183,6 +195,32 @@ func (c *Cache) openLevels() error {
 	return nil
 }
 
+const (
+	// mostBeside is how many processes may cache one source side by side.
+	mostBeside = 16
+	// closingTries is how often a tier that is in use is tried for: its process may be closing it.
+	closingTries = 8
+)
+
+// openLevel opens the source's directory on a tier: its own, or with Beside the first that no other process has.
+func (c *Cache) openLevel(i int, cfg LevelConfig) (*level, error) {
+	identity := c.store.Identity()
+	l, err := openLevel(i, cfg, SourceDir(identity, c.cfg.Scope))
+	if !c.cfg.Beside {
+		return l, err
+	}
+	for try := 1; errors.Is(err, errInUse) && try < closingTries; try++ {
+		l, err = openLevel(i, cfg, SourceDir(identity, c.cfg.Scope))
+	}
+	for n := 2; errors.Is(err, errInUse) && n <= mostBeside; n++ {
+		l, err = openLevel(i, cfg, SourceDir(identity, fmt.Sprintf("%s\x00%d", c.cfg.Scope, n)))
+		if err == nil {
+			c.log.Info("another process caches this source on the tier; it is cached a second time", "tier", cfg.Dir)
+		}
+	}
+	return l, err
+}
+
 // closePatience is how long Close waits for work that does not heed its end, as a system call on a file
 // system that hangs.
 const closePatience = 1500 * time.Millisecond
@@ -190,11 +228,7 @@ const closePatience = 1500 * time.Millisecond
 // Close ends all work, waits for it at most 1.5 seconds, and leaves the tiers as they are for the next process.
 // What still hangs then in the source ends when that lets it, and touches the tiers no more.
 func (c *Cache) Close() error {
-	c.gate.Lock()
-	again := c.closed
-	c.closed = true
-	c.gate.Unlock()
-	if again {
+	if !c.endWork() {
 		return nil
 	}
 	c.cancel()
@@ -205,26 +239,48 @@ func (c *Cache) Close() error {
 	}()
 	patience := time.NewTimer(closePatience)
 	defer patience.Stop()
+	quiet := true
 	select {
 	case <-ended:
 	case <-patience.C:
+		quiet = false
 		c.log.Warn("the source hangs; its requests are left behind", "source", c.store.String())
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.shut = true
-	for e := c.attached.oldest(); e != nil; e = c.attached.oldest() {
-		c.detachIdle(e)
+	c.lists.close()
+	for _, e := range c.shutDown() {
 		e.detach()
 	}
-	c.lists.close()
 	c.meta.close()
 	c.staging.close()
+	if quiet {
+		c.writeSnapshots()
+	}
 	var err error
 	for _, l := range c.levels {
 		err = errors.Join(err, l.close())
 	}
 	return errors.Join(err, c.store.Close())
+}
+
+// endWork lets no more work begin, and reports whether that is news.
+func (c *Cache) endWork() bool {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	again := c.closed
+	c.closed = true
+	return !again
+}
+
+// shutDown leaves stubs of the idle entries, whose files the caller closes. What is released later is only closed.
+func (c *Cache) shutDown() []*entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shut = true
+	var idle []*entry
+	for e := c.idle.oldest(); e != nil; e = c.idle.oldest() {
+		idle = append(idle, c.shelve(e))
+	}
+	return idle
 }
 
 // Capacity implements cacheclient.Client.
@@ -258,23 +314,26 @@ func (c *Cache) Counters() cacheclient.Counters {
 		Changed: n.changed.Load(), Discarded: n.discarded.Load(),
 	}
 	c.health.tell(&counters)
+	if noted, ok := c.store.(ufs.Noted); ok {
+		counters.SourceNotes = noted.Notes()
+	}
 	return counters
 }
 
-// outdated forgets the listing that tells of a path's former version.
+// outdated notes that a listing tells of a path's former version.
 func (c *Cache) outdated(file string) {
 	dir := path.Dir(file)
 	if dir == "." {
 		dir = ""
 	}
-	c.lists.remove(dir)
+	c.lists.outdate(dir)
 }
 
 // changed notes that the source no longer has the entry's version.
 func (c *Cache) changed(e *entry) {
 	e.mu.Lock()
-	first := !e.stale
-	e.stale = true
+	first := e.staleAt.IsZero()
+	e.staleAt = time.Now()
 	e.mu.Unlock()
 	if first {
 		c.count.changed.Add(1)
@@ -284,7 +343,46 @@ func (c *Cache) changed(e *entry) {
 	c.outdated(e.info.Path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.byPath[e.info.Path] == e {
-		delete(c.byPath, e.info.Path)
+	if c.latest[e.path] == e.info.ID {
+		delete(c.latest, e.path)
 	}
+}
+
+// restore takes back that a version is gone, where the source has told of it since.
+func (c *Cache) restore(r record) {
+	if e := c.restored(r); e != nil {
+		c.log.Info("the source has a version again that was gone", "file", e.info.Path)
+	}
+}
+
+// restored is the entry that restore took it back of, nil where there was nothing to take back.
+func (c *Cache) restored(r record) *entry {
+	e := c.entryOf(r.info.ID)
+	if e == nil || !e.stands(r.at) {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.latest[e.path] == 0 {
+		c.latest[e.path] = e.info.ID
+	}
+	return e
+}
+
+// entryOf is the entry of a version, nil where there is none.
+func (c *Cache) entryOf(id uint64) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entries[id]
+}
+
+// stands takes back that the version is gone, if the source has told so before, and reports whether it did.
+func (e *entry) stands(told time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.staleAt.IsZero() || !told.After(e.staleAt) {
+		return false
+	}
+	e.staleAt = time.Time{}
+	return true
 }

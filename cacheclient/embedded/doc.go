@@ -5,8 +5,8 @@
 // sparse file with every byte at its own offset, so that a complete one can be passed through to the
 // kernel; and the state, which vouches for blocks of 1 MiB (state.go tells the format). The directory of a
 // source on a tier is locked by the process that serves it; Prune removes those that nobody serves. A process that
-// starts takes over what it finds in the background (adopt.go), and serves single entries of it meanwhile. It checks each
-// block against its checksum before the first use, unless the file was sealed in the same boot (seal.go).
+// starts takes over what it finds in the background (adopt.go), and serves single entries of it meanwhile. It checks
+// each block against its checksum before the first use, unless the file was sealed in the same boot (seal.go).
 //
 // The life of a read:
 //
@@ -25,14 +25,22 @@
 //  6. Past the high mark the evictor moves the least recently used idle files to the next level, or
 //     removes them, down to the low mark.
 //
-// Names are remembered as the source told them (metadata.go, listing.go), and a walk through a tree is listed ahead of (walk.go).
-// While the source is silent, who knows something goes on with that (health.go).
+// Names are remembered as the source told them (metadata.go, listing.go), and a walk through a tree is listed ahead of
+// (walk.go). While the source is silent, what is known serves on (health.go).
 //
 // A process that takes the place of another opens by Resume what the other had open: also a version that the source
-// has no more, of which a newer one may be cached too. Versions that were replaced stay for that a while after the start.
+// has no more, of which a newer one may be cached too. Versions that were replaced stay for that a while after the
+// start.
+//
+// The index (index.go) has an entry for each file that is in use or was a moment ago, and a stub for each other. What
+// is looked for, moved or removed is taken off it with a claim (reclaim.go), since no file is touched with Cache.mu
+// held; an opener waits for that. A process that ends leaves its index to the next (snapshot.go).
+//
+// Nothing that is there is believed for good: a damaged state, a cut data file, a block that cannot be read are fetched
+// again (loan.go), and only what is proven damaged is removed.
 //
 // Locks: entry.admit, then Cache.mu, then entry.mu, then Budget.mu or Cache.gate. Nothing waits for the source
 // with a lock held.
 //
-// D-016, D-017 and D-023 say why.
+// D-016, D-017, D-023 and D-130 to D-136 say why.
 package embedded

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +18,12 @@ var (
 	errNoRanges = errors.New("the source has no ranges")
 	// errTierWrite says that the tier refused bytes.
 	errTierWrite = errors.New("the tier refused a write")
+	// errDenied says that the source has a version and does not give it.
+	errDenied = errors.New("the source says that it has this version, and does not give it")
 )
+
+// mostDenials is how often a source may deny a version that it has, when asked, before a read fails.
+const mostDenials = 4
 
 // fetch brings one run of blocks from the source, in one request unless it breaks. It owns
 // a goroutine and a reference to its entry. Its blocks belong to it until it ends.
@@ -40,15 +44,29 @@ type fetch struct {
 	stall *time.Timer
 	// stalled says that the timer did.
 	stalled atomic.Bool
+	// heard says that the source began to answer the present attempt.
+	heard bool
+	// admitted says that the fetch has one of Cache.slots.
+	admitted bool
+	// idled is how long the present attempt has waited for readers.
+	idled time.Duration
+	// proof is what reports whether the bytes behind shown are the version's.
+	proof proof
 
 	// The rest is guarded by entry.mu.
 
-	// at is the offset up to which the bytes are here.
-	at int64
+	// at is the offset up to which the bytes are here, and shown that up to which readers may have them.
+	at, shown int64
+	// own has the blocks that the fetch writes to the tier itself, the current one too: the others were there.
+	own bitmap
+	// spoiled says that another process has changed the data file under it.
+	spoiled bool
 	// inTier says where they are: in the data file, or in staged blocks.
 	inTier bool
 	done   bool
 	err    error
+	// pass is set where the source has no ranges and no tier has room.
+	pass *pass
 }
 
 // start begins a fetch of r, which covers want, and calls done when it has ended; e.mu is held and the
@@ -59,7 +77,7 @@ func (e *entry) start(r, want run, done func()) {
 		return
 	}
 	ctx, cancel := context.WithCancel(e.c.ctx)
-	f := &fetch{e: e, run: r, want: want, cancel: cancel, at: r.first * BlockSize}
+	f := &fetch{e: e, run: r, want: want, cancel: cancel, at: r.first * BlockSize, shown: r.first * BlockSize}
 	e.fetches = append(e.fetches, f)
 	e.refs.Add(1)
 	go func() {
@@ -74,23 +92,49 @@ func (e *entry) start(r, want run, done func()) {
 // fetch waits for a slot, finds room, and brings the run.
 func (f *fetch) fetch(ctx context.Context) error {
 	c := f.e.c
-	if err := c.slots.Acquire(ctx, 1); err != nil {
+	if err := f.enter(ctx); err != nil {
 		return err
 	}
-	defer c.slots.Release(1)
+	defer f.leave()
 	tier := c.reserve(ctx, f.e, f.price())
-	f.e.mu.Lock()
-	f.inTier, f.e.bypass = tier, !tier
-	if !tier {
-		f.e.wake(0, f.e.info.Size)
-		f.run, f.at = f.want, f.want.first*BlockSize
+	if !f.place(tier) {
+		return errNoRanges
 	}
-	f.e.mu.Unlock()
 	err := f.bring(ctx)
 	if err != nil {
 		f.abandon(tier)
+	} else {
+		c.confirm(f.e.info)
 	}
 	return f.judge(err)
+}
+
+// place notes whether a tier takes what the fetch brings. It reports false where another pass of the file brings it.
+func (f *fetch) place(tier bool) bool {
+	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
+	f.inTier, f.e.bypass = tier, !tier
+	if tier {
+		return true
+	}
+	f.e.wake(0, f.e.info.Size)
+	f.run = f.want
+	f.at, f.shown = f.want.first*BlockSize, f.want.first*BlockSize
+	return !f.e.noRanges || f.becomePass()
+}
+
+// enter waits for one of the slots, and leave gives it back.
+func (f *fetch) enter(ctx context.Context) error {
+	err := f.e.c.slots.Acquire(ctx, 1)
+	f.admitted = err == nil
+	return err
+}
+
+func (f *fetch) leave() {
+	if f.admitted {
+		f.e.c.slots.Release(1)
+		f.admitted = false
+	}
 }
 
 // bring brings the run with the memory that it needs for that.
@@ -110,13 +154,16 @@ func (f *fetch) bring(ctx context.Context) error {
 // persist makes attempts until the run is here, the error is final, or nothing has come for
 // as long as the client waits.
 func (f *fetch) persist(ctx context.Context) error {
-	patience, retry := f.e.c.patience()
+	c, what := f.e.c, "read "+f.e.info.Path
+	patience, retry := c.patience(what)
 	giveUp := time.Now().Add(patience)
+	denials := 0
 	for pauses := firstPauses; ; {
 		before := f.at
 		err := f.attempt(ctx, time.Until(giveUp))
+		giveUp = giveUp.Add(f.idled)
 		if err == nil {
-			f.e.c.sourceUp()
+			c.served(what)
 			return nil
 		}
 		if f.at > before {
@@ -131,26 +178,58 @@ func (f *fetch) persist(ctx context.Context) error {
 			return ctx.Err()
 		}
 		again, after := ufs.Retryable(err)
-		wait := max(pauses.Next(), after)
+		if isDenial(err) {
+			f.rewind()
+			if err = f.denied(ctx, err); !errors.Is(err, errDenied) {
+				return err
+			}
+			denials++
+			again = denials < mostDenials
+		}
 		if !again && !f.stalled.Load() {
-			f.e.c.settled(err)
+			c.settled(err)
 			return err
 		}
-		f.e.c.count.sourceErrors.Add(1)
+		c.count.sourceErrors.Add(1)
+		wait := max(pauses.Next(), after)
 		if !retry || time.Now().Add(wait).After(giveUp) {
-			f.e.c.sourceDown(err)
-			return fmt.Errorf("read %q from %s: %w: %w", f.e.info.Path, f.e.c.store, cacheclient.ErrUnavailable, err)
+			c.failed(what, err, f.heard)
+			return fmt.Errorf("read %q from %s: %w: %w", f.e.info.Path, c.store, cacheclient.ErrUnavailable, err)
 		}
-		if !sleep(ctx, wait) {
-			return ctx.Err()
+		queued, err := f.pause(ctx, wait)
+		if err != nil {
+			return err
 		}
+		giveUp = giveUp.Add(queued)
 	}
+}
+
+// denied asks the source whether it has the version that an answer says it has not: a server may have a bad moment, or
+// one of its backends lag behind. It returns ErrStale where that is so, and errDenied where it is not.
+// D-142 says why.
+func (f *fetch) denied(ctx context.Context, answer error) error {
+	if err := f.e.c.stands(ctx, f.e.info); err != nil {
+		return err
+	}
+	return fmt.Errorf("read %q: %w: %s", f.e.info.Path, errDenied, answer.Error())
+}
+
+// pause waits, without the slot, which others may use meanwhile. It returns how long it then waited for one.
+func (f *fetch) pause(ctx context.Context, d time.Duration) (queued time.Duration, err error) {
+	f.leave()
+	if !sleep(ctx, d) {
+		return 0, ctx.Err()
+	}
+	begun := time.Now()
+	err = f.enter(ctx)
+	return time.Since(begun), err
 }
 
 // attempt makes one request for what is missing, which ends when nothing comes for patience.
 func (f *fetch) attempt(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	f.heard, f.idled = false, 0
 	f.stalled.Store(false)
 	f.stall = time.AfterFunc(patience, func() { f.stalled.Store(true); cancel() })
 	defer f.stall.Stop()
@@ -161,41 +240,59 @@ func (f *fetch) attempt(ctx context.Context, patience time.Duration) error {
 	return err
 }
 
+// request brings what is missing of the run, and has it proven.
 func (f *fetch) request(ctx context.Context, patience time.Duration) error {
+	if end := min(f.run.last*BlockSize, f.e.info.Size); f.at < end {
+		if err := f.receive(ctx, end, patience); err != nil {
+			return err
+		}
+	}
+	return f.prove(ctx, patience)
+}
+
+// receive asks for the bytes up to end, and puts them where they belong.
+func (f *fetch) receive(ctx context.Context, end int64, patience time.Duration) error {
 	e := f.e
-	end := min(f.run.last*BlockSize, e.info.Size)
 	e.c.count.sourceRequests.Add(1)
 	body, err := e.c.store.Open(ctx, e.info, f.at, end-f.at)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	if body.Start < f.at || body.End > end {
-		e.mu.Lock()
-		e.noRanges = true
-		e.mu.Unlock()
+	f.heard = true
+	f.trust(body)
+	if (body.Start < f.at || body.End > end) && !f.withoutRanges(body.Start) {
+		return errNoRanges
 	}
-	if body.Start < f.at {
-		if f.inTier && !f.whole() {
-			return errNoRanges
-		}
-		n, err := io.CopyN(io.Discard, body, f.at-body.Start)
-		e.c.count.bytesSource.Add(n)
-		if err != nil {
-			return shortBody(err)
-		}
+	if err := f.skip(body, f.at-body.Start, patience); err != nil {
+		return err
+	}
+	if f.pass != nil {
+		return f.passOn(ctx, body, patience)
 	}
 	if f.inTier {
-		return f.fill(body, end, patience)
+		return f.fill(ctx, body, end, patience)
 	}
 	return f.stage(ctx, body, end, patience)
 }
 
-// whole tells whether the fetch is of the whole file, as sources without ranges need.
+// withoutRanges notes that the source sends more than it was asked for, from the offset start on. It is false where the
+// fetch has no use for that.
+func (f *fetch) withoutRanges(start int64) bool {
+	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
+	f.e.noRanges = true
+	if f.inTier {
+		return start == f.at || f.whole()
+	}
+	return f.pass != nil || f.becomePass()
+}
+
+// whole reports whether the fetch is of the whole file, as sources without ranges need.
 func (f *fetch) whole() bool { return f.run == run{0, blocksIn(f.e.info.Size)} }
 
 // fill writes the body to the tier, block by block, telling readers of each piece.
-func (f *fetch) fill(body io.Reader, end int64, patience time.Duration) error {
+func (f *fetch) fill(ctx context.Context, body io.Reader, end int64, patience time.Duration) error {
 	e := f.e
 	for f.at < end {
 		b := f.at / BlockSize
@@ -216,6 +313,11 @@ func (f *fetch) fill(body io.Reader, end int64, patience time.Duration) error {
 		if err != nil && f.at < end {
 			return shortBody(err)
 		}
+		if f.at == blockEnd && f.doubtful() >= maxRun*BlockSize {
+			if err := f.prove(ctx, patience); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -223,11 +325,8 @@ func (f *fetch) fill(body io.Reader, end int64, patience time.Duration) error {
 // write puts p into the block b at f.at.
 func (f *fetch) write(p []byte, b, blockEnd int64) error {
 	e := f.e
-	e.mu.Lock()
-	have := e.have.has(b)
-	e.mu.Unlock()
 	at := f.at + int64(len(p))
-	if !have {
+	if f.writes(b) {
 		if _, err := e.data.WriteAt(p, f.at); err != nil {
 			return fmt.Errorf("%w: %w", errTierWrite, err)
 		}
@@ -236,19 +335,12 @@ func (f *fetch) write(p []byte, b, blockEnd int64) error {
 		}
 		f.sum = crc32.Update(f.sum, castagnoli, p)
 		if at == blockEnd {
-			if err := e.state.set(b, f.sum); err != nil {
-				return fmt.Errorf("%w: %w", errTierWrite, err)
+			if err := f.vouch(b); err != nil {
+				return err
 			}
 		}
 	}
-	e.mu.Lock()
-	if at == blockEnd && !have {
-		e.have.set(b)
-	}
-	f.at = at
-	e.wake(f.run.first*BlockSize, at)
-	e.mu.Unlock()
-	return nil
+	return f.advance(at)
 }
 
 // stage reads the body into blocks in memory, for want of room in the tiers. A block stays in use
@@ -264,19 +356,30 @@ func (f *fetch) stage(ctx context.Context, body io.Reader, end int64, patience t
 		if err := f.stageBlock(body, blockEnd, patience); err != nil {
 			return err
 		}
-		f.e.c.staging.filled(f.current)
-		f.current = nil
+		f.settleStaged()
+		if f.doubtful() >= maxRun*BlockSize {
+			if err := f.prove(ctx, patience); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// takeStaged waits for a place in memory for the block, which is not the source's fault.
+// takeStaged waits for a place in memory for the block, which is not the source's fault. What is not proven yet is
+// proven before that, because it keeps places which others may wait for.
 func (f *fetch) takeStaged(ctx context.Context, b int64, patience time.Duration) error {
-	f.stall.Stop()
-	defer f.stall.Reset(patience)
-	sb, err := f.e.c.staging.take(ctx, f.e, b)
-	if err != nil {
-		return err
+	sb := f.e.c.staging.takeNow(f.e, b)
+	if sb == nil {
+		if err := f.prove(ctx, patience); err != nil {
+			return err
+		}
+		f.stall.Stop()
+		defer f.stall.Reset(patience)
+		var err error
+		if sb, err = f.e.c.staging.take(ctx, f.e, b); err != nil {
+			return err
+		}
 	}
 	f.current = sb
 	f.e.mu.Lock()
@@ -289,16 +392,14 @@ func (f *fetch) takeStaged(ctx context.Context, b int64, patience time.Duration)
 }
 
 func (f *fetch) stageBlock(body io.Reader, blockEnd int64, patience time.Duration) error {
-	e, sb := f.e, f.current
+	sb := f.current
 	for f.at < blockEnd {
 		n, err := body.Read(sb.buf[f.at-sb.block*BlockSize : blockEnd-sb.block*BlockSize])
 		if n > 0 {
-			e.c.count.bytesSource.Add(int64(n))
-			e.mu.Lock()
-			f.at += int64(n)
-			sb.filled = f.at - sb.block*BlockSize
-			e.wake(f.run.first*BlockSize, f.at)
-			e.mu.Unlock()
+			f.e.c.count.bytesSource.Add(int64(n))
+			if err := f.advance(f.at + int64(n)); err != nil {
+				return err
+			}
 			f.stall.Reset(patience)
 		}
 		if err != nil && f.at < blockEnd {
@@ -312,28 +413,22 @@ func (f *fetch) stageBlock(body io.Reader, blockEnd int64, patience time.Duratio
 func (f *fetch) price() int64 {
 	f.e.mu.Lock()
 	defer f.e.mu.Unlock()
-	var n int64
-	for b := f.run.first; b < f.run.last; b++ {
-		if !f.e.have.has(b) {
-			n += run{b, b + 1}.charge(f.e.info.Size)
-		}
+	size, have := f.e.info.Size, &f.e.have
+	n := f.run.charge(size) - have.countIn(f.run)*BlockSize
+	if last := blocksIn(size) - 1; f.run.has(last) && have.has(last) {
+		n += BlockSize - run{last, last + 1}.charge(size)
 	}
 	return n
 }
 
-// abandon gives back what was reserved for blocks that did not come, and the block in memory
-// that is not full. The part of a block that came stays in the data file: a reader may have it on loan, and
-// whoever fetches the block again writes the same bytes.
+// abandon gives back what was reserved for blocks that did not come, and the blocks in memory
+// that are not to be read. The part of a block that came stays in the data file: a reader may have it on loan, and
+// a fetch that brings the block again writes the same bytes. What was not proven has no reader.
 func (f *fetch) abandon(tier bool) {
-	e := f.e
-	if f.current != nil {
-		e.dropStaged(f.current)
-		e.c.staging.filled(f.current)
+	f.rewind()
+	if tier {
+		f.e.c.uncharge(f.e, f.unspent())
 	}
-	if !tier {
-		return
-	}
-	e.c.uncharge(e, f.price())
 }
 
 // judge turns the outcome into what readers are told, and what the cache remembers.
@@ -342,8 +437,8 @@ func (f *fetch) judge(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, errTierWrite):
-		f.e.c.blockLevel(f.e, err)
-	case errors.Is(err, cacheclient.ErrStale), errors.Is(err, fs.ErrNotExist):
+		f.e.c.refused(f.e, err)
+	case isGone(err):
 		f.e.c.changed(f.e)
 		return fmt.Errorf("read %q: %w", f.e.info.Path, cacheclient.ErrStale)
 	}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/ufs"
@@ -23,10 +26,13 @@ const (
 	slowPatience  = 50 * time.Millisecond
 	// longestError bounds the sentence that is kept of an error, in bytes.
 	longestError = 400
+	// maxTroubled is how many requests that the source could not serve are remembered.
+	maxTroubled = 256
 )
 
-// health is what the last requests told about the source.
-// D-024 says why.
+// health is what the last requests told about the source. Only its silence counts against it; what it says about a path
+// counts against that path.
+// D-024 and D-144 say why.
 type health struct {
 	mu sync.Mutex
 	// The rest is guarded by mu.
@@ -34,29 +40,55 @@ type health struct {
 	// down says that the source did not answer the last time, and since when it has not.
 	down  bool
 	since time.Time
-	// slow says that somebody went on with what was known, and the source has told nothing since; answers counts what it told.
+	// slow says that a caller went on with what was known, and the source has told nothing since; answers counts what it
+	// told.
 	slow    bool
 	answers uint64
 	// last is the last error that says something about the source, and not about one path.
 	last string
+	// troubled are the requests ("read PATH") that the source answered and could not serve, the latest of them.
+	troubled *simplelru.LRU[string, struct{}]
 }
 
-// isDown tells whether the source did not answer the last time.
+// isTroubled reports whether the source could not serve the request the last time.
+func (h *health) isTroubled(what string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.troubled != nil && h.troubled.Contains(what)
+}
+
+// trouble notes whether the source could serve a request.
+func (h *health) trouble(what string, is bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case !is && h.troubled != nil:
+		h.troubled.Remove(what)
+	case is:
+		if h.troubled == nil {
+			// It fails for a size below 1 only.
+			h.troubled, _ = simplelru.NewLRU[string, struct{}](maxTroubled, nil)
+		}
+		h.troubled.Add(what, struct{}{})
+	}
+}
+
+// isDown reports whether the source did not answer the last time.
 func (h *health) isDown() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.down
 }
 
-// hearing tells whether the source is slow, and how much it has told so far.
+// hearing reports whether the source is slow, and how much it has told so far.
 func (h *health) hearing() (slow bool, answers uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.slow, h.answers
 }
 
-// hesitates notes that somebody went on without the source's word, unless it has told something since he began to wait: one long
-// answer beside others says nothing of the source.
+// hesitates notes that a caller went on without the source's word, unless it has told something since it began to wait:
+// one long answer beside others says nothing of the source.
 func (h *health) hesitates(answers uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,7 +115,7 @@ func (h *health) noteError(err error) {
 	h.last = sentence(err)
 }
 
-// turn sets the state, and tells whether it was another.
+// turn sets the state, and reports whether it was another.
 func (h *health) turn(down bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -117,16 +149,48 @@ func sentence(err error) string {
 	return s + "..."
 }
 
-// patience is how long to wait for the source, and whether a failure is worth another attempt.
-func (c *Cache) patience() (time.Duration, bool) {
-	if c.health.isDown() {
+// patience is how long to wait for the answer to a request, and whether a failure is worth another attempt. It is short
+// while the source is down, and for a request that it could not serve the last time; others do not pay for that one.
+func (c *Cache) patience(what string) (time.Duration, bool) {
+	if c.health.isDown() || c.health.isTroubled(what) {
 		return min(quickTimeout, c.cfg.Timeout), false
 	}
 	return c.cfg.Timeout, true
 }
 
-// orKnown asks the source what somebody knows already: its answer, or false where it does not answer at all or not soon. The question
-// goes on without him then, but not more of them than there are connections.
+// isAnswer reports whether an error is the source's word about what was asked for, and not its silence.
+func isAnswer(err error) bool {
+	var status *ufs.StatusError
+	if errors.As(err, &status) {
+		return true
+	}
+	for _, word := range []error{
+		fs.ErrNotExist, fs.ErrPermission, cacheclient.ErrStale, cacheclient.ErrNotDir, cacheclient.ErrIsDir, cacheclient.ErrTooLarge,
+		errDenied,
+	} {
+		if errors.Is(err, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// isGone reports whether an error says that the source does not have the version.
+func isGone(err error) bool {
+	return errors.Is(err, cacheclient.ErrStale) || errors.Is(err, fs.ErrNotExist)
+}
+
+// isDenial reports whether an answer to a request for content says, or means, that the version is not there.
+func isDenial(err error) bool {
+	var status *ufs.StatusError
+	if errors.As(err, &status) && (status.Code == http.StatusPreconditionFailed || status.Code == http.StatusRequestedRangeNotSatisfiable) {
+		return true
+	}
+	return isGone(err)
+}
+
+// orKnown asks the source what is known already: its answer, or false where it does not answer at all or not
+// soon. The question goes on without the caller then, but not more of them than there are connections.
 func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, error)) (answer T, answered bool, err error) {
 	patience := knownPatience
 	slow, answers := c.health.hearing()
@@ -167,16 +231,33 @@ func (c *Cache) sourceDown(err error) {
 	}
 }
 
+// served notes that the source has served a request.
+func (c *Cache) served(what string) {
+	c.health.trouble(what, false)
+	c.sourceUp()
+}
+
+// failed notes that no attempt at a request was any good. Where the source said something, heard or by the error, that
+// is the request's own trouble; only a source that says nothing is down.
+func (c *Cache) failed(what string, err error, heard bool) {
+	if !heard && !isAnswer(err) {
+		c.sourceDown(err)
+		return
+	}
+	c.health.trouble(what, true)
+	c.sourceUp()
+	c.health.noteError(err)
+}
+
 // settled is called with the error of a request that is not worth another attempt: either the source said
 // something clearly, or it cannot be reached.
 func (c *Cache) settled(err error) {
-	var status *ufs.StatusError
 	switch {
+	case isAnswer(err):
+		c.sourceUp()
 	case errors.Is(err, cacheclient.ErrUnavailable):
 		c.sourceDown(err)
 		return
-	case errors.As(err, &status), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, cacheclient.ErrStale):
-		c.sourceUp()
 	}
 	c.health.noteError(err)
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"testing"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/sanity/pace"
@@ -41,18 +42,18 @@ func TestHugeList(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	before, peak, from := heap(), uint64(0), uint64(0)
+	before, peak, from := heap(), uint64(0), cacheclient.Cursor{}
 	for pages := 0; ; pages++ {
 		page, err := c.List(t.Context(), "", from, limit, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, info := range page.Entries {
-			if want := fmt.Sprintf("a-rather-long-name-of-a-file-%08d.bin", from+uint64(i)); info.Path != want {
-				t.Fatalf("entry %d is %q", from+uint64(i), info.Path)
+			if want := fmt.Sprintf("a-rather-long-name-of-a-file-%08d.bin", from.Index+uint64(i)); info.Path != want {
+				t.Fatalf("entry %d is %q", from.Index+uint64(i), info.Path)
 			}
 		}
-		from += uint64(len(page.Entries))
+		from = page.Next
 		if pages%50 == 0 {
 			peak = max(peak, heap())
 		}
@@ -60,8 +61,8 @@ func TestHugeList(t *testing.T) {
 			break
 		}
 	}
-	if from != entries {
-		t.Errorf("%d entries", from)
+	if from.Index != entries {
+		t.Errorf("%d entries", from.Index)
 	}
 	t.Logf("live heap %d KiB before, %d KiB at most", before>>10, peak>>10)
 	if peak > before+most {

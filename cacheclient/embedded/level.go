@@ -68,7 +68,7 @@ const retryTier = 10 * time.Second
 
 // level is a tier directory in use. Its fields below lock are guarded by Cache.mu.
 type level struct {
-	index     int
+	index     uint8
 	dir       string
 	quota     int64
 	high, low int64
@@ -77,12 +77,15 @@ type level struct {
 	// used is what files and runs under way are charged for, in bytes; left about what an earlier process left that
 	// is not among them yet.
 	used, left int64
-	// idle holds the entries that nobody has open, the least recently used first.
-	idle queue
 	// problem says why the level takes no data until blockedUntil.
 	problem      error
 	blockedUntil time.Time
+	// strays says that files may be there which the index does not know.
+	strays bool
 }
+
+// never is after all that a process lives to see.
+var never = time.Unix(1<<40, 0)
 
 // openLevel makes and locks the directory of a source on a tier. A directory that cannot be
 // written to gives a level that takes nothing: slower, not wrong.
@@ -91,8 +94,11 @@ func openLevel(index int, cfg LevelConfig, source string) (*level, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	if index >= maxLevels {
+		return nil, fmt.Errorf("tier directory %s is one of more than %d: give fewer", cfg.Dir, maxLevels)
+	}
 	l := &level{
-		index: index, dir: filepath.Join(cfg.Dir, source), quota: cfg.Quota,
+		index: uint8(index), dir: filepath.Join(cfg.Dir, source), quota: cfg.Quota,
 		high: int64(float64(cfg.Quota) * cfg.High), low: int64(float64(cfg.Quota) * cfg.Low),
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil && !takesNothing(err) {
@@ -104,7 +110,7 @@ func openLevel(index int, cfg LevelConfig, source string) (*level, error) {
 	err := l.take()
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, fmt.Errorf("tier directory %s already serves this source%s: give another --tier-dir", cfg.Dir, l.holder())
+		return nil, fmt.Errorf("tier directory %s already serves this source%s: give another --tier-dir%w", cfg.Dir, l.holder(), errInUse)
 	case err != nil:
 		return l.refused(err, cfg.Dir)
 	}
@@ -117,6 +123,13 @@ const (
 	lockTries = 10
 	lockPause = 10 * time.Millisecond
 )
+
+// errInUse says that another process has the source's directory on a tier. It adds no words.
+var errInUse = inUse{}
+
+type inUse struct{}
+
+func (inUse) Error() string { return "" }
 
 // take makes the level's directory and locks it; EWOULDBLOCK when another has it.
 func (l *level) take() error {
@@ -142,7 +155,7 @@ func (l *level) take() error {
 	}
 }
 
-// isAt tells whether the open file is the one at the path, and not one that was there.
+// isAt reports whether the open file is the one at the path, and not one that was there.
 func isAt(f *os.File, path string) bool {
 	open, err := f.Stat()
 	if err != nil {
@@ -158,7 +171,7 @@ func (l *level) refused(err error, dir string) (*level, error) {
 	if !takesNothing(err) && !errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("tier directory %s cannot be used: %w", dir, err)
 	}
-	l.problem, l.blockedUntil = err, time.Unix(1<<40, 0)
+	l.problem, l.blockedUntil = err, never
 	return l, nil
 }
 
@@ -188,7 +201,7 @@ func checkQuota(cfg LevelConfig) error {
 	return nil
 }
 
-// open tells whether the level takes data now.
+// open reports whether the level takes data now.
 func (l *level) open(now time.Time) bool {
 	if l.problem != nil && now.After(l.blockedUntil) {
 		l.problem = nil
@@ -203,6 +216,82 @@ func (l *level) block(err error) {
 
 func (l *level) path(id uint64, suffix string) string {
 	return filepath.Join(l.dir, fmt.Sprintf("%016x%s", id, suffix))
+}
+
+// unfinished ends the names of files that a process is making: its own, so that those of an earlier one are told apart.
+var unfinished = fmt.Sprintf(".new-%x", time.Now().UnixNano())
+
+// blame says whose an error of a tier's files is, and so what is to be left alone because of it.
+type blame int
+
+const (
+	// ofTier is an error that the next file will meet as well.
+	ofTier blame = iota
+	// ofFile is an error of one file, such as a size that the file system does not know.
+	ofFile
+	// ofProcess is the lack of something that another moment may bring.
+	ofProcess
+)
+
+// blameOf tells whose the error is.
+func blameOf(err error) blame {
+	for _, own := range []error{
+		errNotKept, unix.EFBIG, unix.EINVAL, unix.ENAMETOOLONG, unix.EOVERFLOW, unix.EISDIR, unix.ENOTEMPTY, unix.EEXIST,
+	} {
+		if errors.Is(err, own) {
+			return ofFile
+		}
+	}
+	for _, lack := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.EINTR} {
+		if errors.Is(err, lack) {
+			return ofProcess
+		}
+	}
+	return ofTier
+}
+
+// removeFiles removes what the level has of a cached file: first the word for it.
+func removeFiles(l *level, id uint64) error {
+	var err error
+	for _, suffix := range []string{stateSuffix, dataSuffix} {
+		if e := os.Remove(l.path(id, suffix)); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// createFiles makes the files of a version, with no block in them. What has their names already is replaced and not
+// reused, since it may have readers: the state first, so that none vouches for data that is not there.
+func createFiles(l *level, id uint64, h header) (data *os.File, state *stateFile, err error) {
+	names := [2]string{l.path(id, stateSuffix), l.path(id, dataSuffix)}
+	defer func() {
+		if err != nil {
+			_, _ = os.Remove(names[0]+unfinished), os.Remove(names[1]+unfinished)
+			if data != nil {
+				_ = data.Close()
+			}
+			if state != nil {
+				_ = state.close()
+			}
+			data, state = nil, nil
+		}
+	}()
+	if state, err = createState(names[0]+unfinished, h); err != nil {
+		return nil, nil, err
+	}
+	if data, err = os.OpenFile(names[1]+unfinished, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return nil, state, err
+	}
+	if err = data.Truncate(h.Size); err != nil {
+		return data, state, err
+	}
+	for _, name := range names {
+		if err = os.Rename(name+unfinished, name); err != nil {
+			return data, state, err
+		}
+	}
+	return data, state, nil
 }
 
 func (l *level) close() error {

@@ -1,23 +1,16 @@
 package embedded
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"os"
-	"path"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
 )
@@ -27,110 +20,239 @@ const (
 	// are in memory, of all caches that share a Budget.
 	maxListings = 32 << 10
 	maxListed   = 16 << 20
-	// spillAt is the size in bytes at which a listing moves from memory to an unnamed file.
-	spillAt = 256 << 10
-	// indexEvery is how many entries lie between two whose places are remembered.
-	indexEvery = 256
+	// listedShare is which part of the quota long listings may take together, and leastSpilled what they may take in
+	// any case, in bytes.
+	listedShare  = 8
+	leastSpilled = 1 << 20
+	// spilledElsewhere is what they may take where there is no tier.
+	spilledElsewhere = 64 << 20
 )
 
-// listing is a directory as the source told it, encoded one entry after the other. It is
-// immutable once made.
-type listing struct {
-	at      time.Time
-	version uint64
-	count   uint64
-	// firstDir is where the first directory stands among the entries, count if there is none.
-	firstDir uint64
-	// index has the place of every indexEvery-th entry.
-	index []int64
-	size  int64
-	mem   []byte
-	// file holds a long listing; it has no name, and closes when the last reader is gone.
-	file *os.File
+// listed is what is remembered of a directory: its listing and the one before, for readers in the middle of it.
+type listed struct {
+	latest, before *listing
+	// outdated says that the directory has changed since.
+	outdated bool
 }
 
-// weight is what the listing takes of memory, in bytes, about.
-func (l *listing) weight() int64 {
-	n := int64(len(l.mem)) + int64(8*len(l.index)) + 256
-	if l.file != nil {
-		// A descriptor is dearer than memory.
-		n += spillAt / 4
-	}
-	return n
-}
-
-// listings remembers the directories that were read lately.
+// listings remembers the directories that were read lately. Long ones are in files (listingfile.go), whose bytes are
+// bounded and count against the quota (spill.go).
 type listings struct {
 	mu sync.Mutex
 	// The rest is guarded by mu.
 
-	lru  *simplelru.LRU[string, *listing]
+	lru  *simplelru.LRU[string, listed]
 	part part
+	// spilled is what is in files, in bytes, and mostSpilled bounds it.
+	spilled, mostSpilled int64
+	// newest is the directory that was put last: it is never forgotten for another.
+	newest string
+	// dropped are those to be closed once mu is free.
+	dropped []*listing
 }
 
-func newListings(most *bound) (*listings, error) {
-	ls := &listings{part: part{of: most}}
+func newListings(most *bound, mostSpilled int64) (*listings, error) {
+	ls := &listings{part: part{of: most}, mostSpilled: mostSpilled}
 	var err error
-	ls.lru, err = simplelru.NewLRU(maxListings, func(_ string, l *listing) { ls.part.add(-l.weight()) })
+	ls.lru, err = simplelru.NewLRU(maxListings, func(dir string, l listed) {
+		ls.account(dir, l.latest, -1)
+		ls.account(dir, l.before, -1)
+	})
 	return ls, err
 }
 
-func (ls *listings) get(dir string) (*listing, bool) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return ls.lru.Get(dir)
+// mostSpilled is how many bytes of listings may be in files beside these tiers.
+func mostSpilled(levels []LevelConfig) int64 {
+	if len(levels) == 0 {
+		return spilledElsewhere
+	}
+	return max(levels[0].Quota/listedShare, leastSpilled)
 }
 
-// put remembers a directory, and forgets others if they take too much memory.
-func (ls *listings) put(dir string, l *listing) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	ls.lru.Remove(dir)
-	ls.lru.Add(dir, l)
-	ls.part.add(l.weight())
-	for ls.part.tooMuch() && ls.lru.Len() > 1 {
-		ls.lru.RemoveOldest()
+// account adds a listing to the sums, or takes it off and has it closed; mu is held.
+func (ls *listings) account(dir string, l *listing, sign int64) {
+	if l == nil {
+		return
+	}
+	ls.part.add(sign * (l.weight() + int64(len(dir))))
+	if l.file != nil {
+		ls.spilled += sign * l.size
+	}
+	if sign < 0 {
+		ls.dropped = append(ls.dropped, l)
 	}
 }
 
-func (ls *listings) remove(dir string) {
+// unlock lets mu go, and closes what was dropped: that may take a while.
+func (ls *listings) unlock() {
+	dropped := ls.dropped
+	ls.dropped = nil
+	ls.mu.Unlock()
+	for _, l := range dropped {
+		l.close()
+	}
+}
+
+// get is the latest listing of a directory.
+func (ls *listings) get(dir string) (*listing, bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	ls.lru.Remove(dir)
+	l, ok := ls.lru.Get(dir)
+	return l.latest, ok && !l.outdated
+}
+
+// version is the listing of a directory in a version, nil where it is gone.
+func (ls *listings) version(dir string, version uint64) *listing {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l, ok := ls.lru.Get(dir)
+	switch {
+	case ok && l.latest.version == version:
+		return l.latest
+	case ok && l.before != nil && l.before.version == version:
+		return l.before
+	}
+	return nil
+}
+
+// put remembers a directory, and forgets others if they take too much.
+func (ls *listings) put(dir string, l *listing) {
+	ls.mu.Lock()
+	defer ls.unlock()
+	now := listed{latest: l}
+	if old, ok := ls.lru.Peek(dir); ok {
+		now.before = old.latest
+		if old.latest.version == l.version {
+			now.before = old.before
+			ls.account(dir, old.latest, -1)
+		} else {
+			ls.account(dir, old.before, -1)
+		}
+	}
+	// Add replaces what was there without the callback.
+	ls.lru.Add(dir, now)
+	ls.account(dir, l, 1)
+	ls.newest = dir
+	for ls.part.tooMuch() && ls.dropOldest(false) || ls.spilled > ls.mostSpilled && ls.dropOldest(true) {
+	}
+}
+
+// dropOldest forgets the directory that was read the longest ago, of those whose listing is in a file if spilled. The
+// last one loses what came before its listing only. It is false where nothing is left to forget; mu is held.
+func (ls *listings) dropOldest(spilled bool) bool {
+	oldest, l, _ := ls.lru.GetOldest()
+	if spilled {
+		for _, dir := range ls.lru.Keys() {
+			if oldest, l = dir, ls.peek(dir); l.spilled() {
+				break
+			}
+		}
+	}
+	newest := ls.newest == oldest
+	if !newest {
+		return ls.lru.Remove(oldest)
+	}
+	if l.before == nil {
+		return false
+	}
+	ls.account(oldest, l.before, -1)
+	l.before = nil
+	ls.lru.Add(oldest, l)
+	return true
+}
+
+func (ls *listings) peek(dir string) listed {
+	l, _ := ls.lru.Peek(dir)
+	return l
+}
+
+// spilled reports whether some of it is in a file.
+func (l listed) spilled() bool {
+	return l.latest.file != nil || l.before != nil && l.before.file != nil
+}
+
+// outdate has the next reader of a directory ask the source. One in the middle of it goes on.
+func (ls *listings) outdate(dir string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l, ok := ls.lru.Peek(dir); ok {
+		l.outdated = true
+		ls.lru.Add(dir, l)
+	}
 }
 
 func (ls *listings) close() {
 	ls.mu.Lock()
-	defer ls.mu.Unlock()
+	defer ls.unlock()
 	ls.lru.Purge()
 }
 
 // List implements cacheclient.Client.
-func (c *Cache) List(ctx context.Context, dir string, from uint64, limit int, attrs bool) (cacheclient.Page, error) {
-	l, err := c.listing(ctx, dir, from > 0)
-	if err != nil {
-		return cacheclient.Page{}, err
+func (c *Cache) List(ctx context.Context, dir string, from cacheclient.Cursor, limit int, attrs bool) (cacheclient.Page, error) {
+	var l *listing
+	var at uint64
+	var entries []cacheclient.Info
+	for begun := false; !begun; {
+		var err error
+		if l, at, err = c.place(ctx, dir, from); err == nil {
+			entries, err = l.page(dir, at, limit)
+		}
+		switch {
+		case err == nil:
+			begun = true
+		case !errors.Is(err, os.ErrClosed) || c.ctx.Err() != nil || ctx.Err() != nil:
+			return cacheclient.Page{}, fmt.Errorf("list %q: %w", dir, err)
+		}
+		// It made room for another while it was read.
 	}
-	if from == 0 {
+	if at == 0 {
 		c.walked(dir, l)
-	}
-	entries, err := l.page(dir, from, limit)
-	if err != nil {
-		return cacheclient.Page{}, fmt.Errorf("list %q: %w", dir, err)
 	}
 	if err := c.complete(ctx, entries, attrs, l.at); err != nil {
 		return cacheclient.Page{}, fmt.Errorf("list %q: %w", dir, err)
 	}
-	return cacheclient.Page{Entries: entries, End: from+uint64(len(entries)) >= l.count, Version: l.version}, nil
+	return page(l, at, from.After, entries), nil
 }
 
-// listing returns the directory from memory, or from the source when that is too old. Whoever
-// goes on reading a directory (resume) keeps the listing that it began with, if it is still there.
-func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing, error) {
+// page is the entries of a listing from the at-th on, behind the name after.
+func page(l *listing, at uint64, after string, entries []cacheclient.Info) cacheclient.Page {
+	next := at + uint64(len(entries))
+	if len(entries) > 0 {
+		after = entries[len(entries)-1].Name()
+	}
+	return cacheclient.Page{
+		Entries: entries, First: at, Count: l.count, End: next >= l.count, Version: l.version,
+		Next: cacheclient.Cursor{Version: l.version, Index: next, After: after},
+	}
+}
+
+// place finds a place in a directory: the listing to read on in, and how many of its entries stand before.
+func (c *Cache) place(ctx context.Context, dir string, from cacheclient.Cursor) (*listing, uint64, error) {
+	if from.Version != 0 {
+		if l := c.lists.version(dir, from.Version); l != nil {
+			return l, from.Index, nil
+		}
+	}
+	l, err := c.listing(ctx, dir)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case from.Version == l.version, from.Version == 0 && from.After == "", from.Index == 0 && from.After == "":
+		return l, from.Index, nil
+	case from.After != "":
+		at, err := l.after(from.After)
+		return l, at, err
+	}
+	return nil, 0, fmt.Errorf("the place behind %d entries of an earlier listing: %w", from.Index, cacheclient.ErrStale)
+}
+
+// listing returns the directory from memory, or from the source when that is too old.
+func (c *Cache) listing(ctx context.Context, dir string) (*listing, error) {
 	old, known := c.lists.get(dir)
-	if known && (resume || c.current(old)) {
+	if known && c.current(old) {
 		return old, nil
 	}
+	defer c.listeners.add(ctx, dir)()
 	question := func() (*listing, error) { return c.listDir(dir) }
 	if known {
 		if l, answered, err := orKnown(ctx, c, "list\x00"+dir, question); answered {
@@ -141,8 +263,8 @@ func (c *Cache) listing(ctx context.Context, dir string, resume bool) (*listing,
 	return once(ctx, c, "list\x00"+dir, question)
 }
 
-// current tells whether a listing need not be asked for again yet.
-func (c *Cache) current(l *listing) bool { return time.Since(l.at) < c.cfg.TTL }
+// current reports whether a listing need not be asked for again yet.
+func (c *Cache) current(l *listing) bool { return int64(time.Since(l.at)) < c.meta.ttl.Load() }
 
 // listDir lists a directory, unless somebody else has since the caller looked.
 func (c *Cache) listDir(dir string) (*listing, error) {
@@ -155,40 +277,41 @@ func (c *Cache) listDir(dir string) (*listing, error) {
 // readDir reads a directory from the source and remembers it.
 func (c *Cache) readDir(dir string) (*listing, error) {
 	var l *listing
+	left := 0
 	err := c.persistently("list "+dir, func(ctx context.Context, alive func()) error {
-		b := newListingBuilder(c.spillDirs())
+		b := newListingBuilder(c.spills())
+		defer b.discard()
 		err := c.store.List(ctx, dir, func(i cacheclient.Info) error {
-			if b.l.count%indexEvery == 0 {
-				alive()
-			}
+			// Each is a word of the source, however slowly they come.
+			alive()
+			c.listeners.heard(dir)
 			return b.add(i)
 		})
 		if err == nil {
 			l, err = b.finish()
 		}
+		left = b.left
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	if left > 0 {
+		c.log.Warn("a directory has entries whose names no file system can hold", "directory", dir, "left out", left)
+	}
 	c.lists.put(dir, l)
 	return l, nil
 }
 
-// spillDirs are where a long listing may go, best first.
-func (c *Cache) spillDirs() []string {
-	var dirs []string
-	for _, l := range c.levels {
-		dirs = append(dirs, l.dir)
-	}
-	return append(dirs, os.TempDir())
-}
+// mostTroubles is how many entries of a page may fail to be described before the rest is not asked for: each may take
+// as long as the client waits.
+const mostTroubles = 3
 
 // complete gives the entries their identities, asking the source for attributes where attrs says so.
 func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs bool, at time.Time) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.cfg.Connections)
-	var down atomic.Bool
+	var troubles atomic.Int32
 	for i := range entries {
 		e := &entries[i]
 		if e.Dir || e.Size != cacheclient.UnknownSize {
@@ -199,7 +322,7 @@ func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs 
 			*e = r.info
 			continue
 		}
-		if !attrs || down.Load() {
+		if !attrs || troubles.Load() >= mostTroubles || troubles.Load() > 0 && c.health.isDown() {
 			continue
 		}
 		g.Go(func() error {
@@ -207,183 +330,12 @@ func (c *Cache) complete(ctx context.Context, entries []cacheclient.Info, attrs 
 			switch {
 			case err == nil:
 				*e = info
+				cacheclient.Heard(ctx)
 			case errors.Is(err, cacheclient.ErrUnavailable):
-				// The rest would wait as long, one after the other.
-				down.Store(true)
+				troubles.Add(1)
 			}
 			return ctx.Err()
 		})
 	}
 	return g.Wait()
-}
-
-// page decodes at most limit entries from the from-th on.
-func (l *listing) page(dir string, from uint64, limit int) ([]cacheclient.Info, error) {
-	if from >= l.count || limit <= 0 {
-		return nil, nil
-	}
-	var src io.ReaderAt = bytes.NewReader(l.mem)
-	if l.file != nil {
-		src = l.file
-	}
-	start := l.index[from/indexEvery]
-	r := bufio.NewReader(io.NewSectionReader(src, start, l.size-start))
-	for range from % indexEvery {
-		if _, err := decodeEntry(r, dir); err != nil {
-			return nil, err
-		}
-	}
-	n := min(uint64(limit), l.count-from)
-	entries := make([]cacheclient.Info, 0, n)
-	for range n {
-		e, err := decodeEntry(r, dir)
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, e)
-	}
-	return entries, nil
-}
-
-// listingBuilder encodes entries as they come.
-type listingBuilder struct {
-	l    *listing
-	buf  []byte
-	dirs []string
-}
-
-func newListingBuilder(dirs []string) *listingBuilder {
-	return &listingBuilder{l: &listing{}, dirs: dirs}
-}
-
-func (b *listingBuilder) add(i cacheclient.Info) error {
-	if b.l.count%indexEvery == 0 {
-		b.l.index = append(b.l.index, b.l.size)
-	}
-	before := len(b.buf)
-	b.buf = encodeEntry(b.buf, i)
-	if !i.Dir && b.l.firstDir == b.l.count {
-		b.l.firstDir++
-	}
-	b.l.count++
-	b.l.size += int64(len(b.buf) - before)
-	h := fnv.New64a()
-	_, _ = h.Write(binary.LittleEndian.AppendUint64(nil, b.l.version))
-	_, _ = h.Write(b.buf[before:])
-	b.l.version = h.Sum64()
-	if len(b.buf) >= spillAt {
-		return b.spill()
-	}
-	return nil
-}
-
-// spill moves what is encoded to the file.
-func (b *listingBuilder) spill() error {
-	if b.l.file == nil {
-		f, err := unnamedFile(b.dirs)
-		if err != nil {
-			return fmt.Errorf("no place for a listing of more than %d bytes: %w", spillAt, err)
-		}
-		b.l.file = f
-	}
-	_, err := b.l.file.Write(b.buf)
-	b.buf = b.buf[:0]
-	return err
-}
-
-func (b *listingBuilder) finish() (*listing, error) {
-	if b.l.file != nil {
-		if err := b.spill(); err != nil {
-			return nil, err
-		}
-	} else {
-		b.l.mem = bytes.Clone(b.buf)
-	}
-	b.l.at = time.Now()
-	if b.l.version == 0 {
-		b.l.version = 1
-	}
-	return b.l, nil
-}
-
-func unnamedFile(dirs []string) (*os.File, error) {
-	var first error
-	for _, d := range dirs {
-		f, err := os.OpenFile(d, os.O_RDWR|unix.O_TMPFILE, 0o600)
-		if err == nil {
-			return f, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, first
-}
-
-const (
-	entryDir = 1 << iota
-	entryTime
-)
-
-func encodeEntry(buf []byte, i cacheclient.Info) []byte {
-	var flags byte
-	if i.Dir {
-		flags |= entryDir
-	}
-	if !i.ModTime.IsZero() {
-		flags |= entryTime
-	}
-	buf = append(buf, flags)
-	buf = appendString(buf, i.Name())
-	buf = binary.AppendVarint(buf, i.Size)
-	if flags&entryTime != 0 {
-		buf = binary.AppendVarint(buf, i.ModTime.UnixNano())
-	}
-	buf = binary.AppendUvarint(buf, uint64(i.Mode))
-	return appendString(buf, i.Version)
-}
-
-func appendString(buf []byte, s string) []byte {
-	return append(binary.AppendUvarint(buf, uint64(len(s))), s...)
-}
-
-func decodeEntry(r *bufio.Reader, dir string) (cacheclient.Info, error) {
-	flags, err := r.ReadByte()
-	if err != nil {
-		return cacheclient.Info{}, err
-	}
-	var i cacheclient.Info
-	i.Dir = flags&entryDir != 0
-	name, err := readString(r)
-	if err != nil {
-		return i, err
-	}
-	i.Path = path.Join(dir, name)
-	if i.Size, err = binary.ReadVarint(r); err != nil {
-		return i, err
-	}
-	if flags&entryTime != 0 {
-		ns, err := binary.ReadVarint(r)
-		if err != nil {
-			return i, err
-		}
-		i.ModTime = time.Unix(0, ns)
-	}
-	mode, err := binary.ReadUvarint(r)
-	if err != nil {
-		return i, err
-	}
-	i.Mode = os.FileMode(mode)
-	i.Version, err = readString(r)
-	return i, err
-}
-
-func readString(r *bufio.Reader) (string, error) {
-	n, err := binary.ReadUvarint(r)
-	if err != nil || n > maxHeader {
-		return "", fmt.Errorf("a listing entry of %d bytes: %w", n, errors.Join(err, errBadState))
-	}
-	b := make([]byte, n)
-	_, err = io.ReadFull(r, b)
-	return string(b), err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -15,12 +16,19 @@ import (
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
-// maxKnown bounds the attributes in memory, about 300 bytes each, of all caches that share a Budget.
-const maxKnown = 128 << 10
+const (
+	// maxKnown bounds the paths of which a cache has attributes in memory, and maxKnownBytes what they take, of all
+	// caches that share a Budget.
+	maxKnown      = 128 << 10
+	maxKnownBytes = 40 << 20
+	// recordBytes is about what a record takes beside its path and version.
+	recordBytes = 240
+)
 
 // metadata is what is known of paths, the most recently used of it.
 type metadata struct {
-	ttl, nameTTL time.Duration
+	// ttl and nameTTL are durations; Retune changes them.
+	ttl, nameTTL atomic.Int64
 
 	mu sync.Mutex
 	// The rest is guarded by mu.
@@ -39,15 +47,17 @@ type record struct {
 }
 
 func newMetadata(ttl, nameTTL time.Duration, most *bound) (*metadata, error) {
-	m := &metadata{ttl: ttl, nameTTL: nameTTL, part: part{of: most}}
+	m := &metadata{part: part{of: most}}
+	m.ttl.Store(int64(ttl))
+	m.nameTTL.Store(int64(nameTTL))
 	var err error
-	m.lru, err = simplelru.NewLRU(maxKnown, func(_ string, r record) { m.account(r, -1) })
+	m.lru, err = simplelru.NewLRU(maxKnown, func(path string, r record) { m.account(path, r, -1) })
 	return m, err
 }
 
 // account adds a record to the sums or takes it off; mu is held.
-func (m *metadata) account(r record, sign int64) {
-	m.part.add(sign)
+func (m *metadata) account(path string, r record, sign int64) {
+	m.part.add(sign * int64(recordBytes+len(path)+len(r.info.Version)))
 	if !r.missing && !r.info.Dir {
 		m.files += sign
 		m.bytes += sign * max(r.info.Size, 0)
@@ -65,7 +75,7 @@ func (m *metadata) put(path string, r record) {
 	defer m.mu.Unlock()
 	m.lru.Remove(path)
 	m.lru.Add(path, r)
-	m.account(r, 1)
+	m.account(path, r, 1)
 	for m.part.tooMuch() && m.lru.Len() > 1 {
 		m.lru.RemoveOldest()
 	}
@@ -107,17 +117,17 @@ func lifetime(r record, ttl time.Duration) time.Duration {
 	return min(max(r.at.Sub(r.info.ModTime)/10, 0), ttl)
 }
 
-// fresh tells whether a record is good enough to open the file by.
+// fresh reports whether a record is good enough to open the file by.
 func (m *metadata) fresh(r record) bool {
-	return time.Since(r.at) < lifetime(r, m.ttl)
+	return time.Since(r.at) < lifetime(r, time.Duration(m.ttl.Load()))
 }
 
-// good tells whether a record is good enough to list and describe the file by.
+// good reports whether a record is good enough to list and describe the file by.
 func (m *metadata) good(r record) bool {
 	if r.missing {
 		return m.fresh(r)
 	}
-	return time.Since(r.at) < m.nameTTL
+	return time.Since(r.at) < time.Duration(m.nameTTL.Load())
 }
 
 // Stat implements cacheclient.Client.
@@ -128,7 +138,7 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 	if c.ctx.Err() != nil {
 		return cacheclient.Info{}, fmt.Errorf("stat %q: %w", path, cacheclient.ErrClosed)
 	}
-	r, known := c.meta.get(path)
+	r, known := c.remember(path)
 	if !known || !c.meta.good(r) {
 		var err error
 		if r, err = c.ask(ctx, path, r, known); err != nil {
@@ -142,8 +152,8 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 }
 
 // ask asks the source about a path, once for all who want to know. When it does not
-// answer, what was known before stands; for one who knows something already that is so after a while, and the question goes on
-// without him.
+// answer, what was known before stands; for a caller that knows something already that is so after a while, and the
+// question goes on without it.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
 	question := func() (record, error) { return c.lookup(path) }
 	if known {
@@ -187,19 +197,6 @@ func once[T any](ctx context.Context, c *Cache, key string, f func() (T, error))
 	}
 }
 
-// cachedInfo is the version of a path that the tiers have.
-func (c *Cache) cachedInfo(ctx context.Context, path string) (cacheclient.Info, bool, error) {
-	if err := c.adopted(ctx); err != nil {
-		return cacheclient.Info{}, false, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.byPath[path]; e != nil {
-		return e.info, true, nil
-	}
-	return cacheclient.Info{}, false, nil
-}
-
 // lookup asks the source about a path and remembers the answer.
 func (c *Cache) lookup(path string) (record, error) {
 	var info cacheclient.Info
@@ -215,8 +212,11 @@ func (c *Cache) lookup(path string) (record, error) {
 		return record{}, err
 	}
 	c.meta.put(path, r)
-	if !r.missing && !r.info.Dir {
+	if r.missing || r.info.Dir {
+		c.unconfirm(path, 0)
+	} else {
 		c.confirm(r.info)
+		c.restore(r)
 	}
 	return r, nil
 }
@@ -224,19 +224,25 @@ func (c *Cache) lookup(path string) (record, error) {
 // firstPauses are those between the attempts at a request of the source, before the first.
 var firstPauses = backoff.Pauses{First: 20 * time.Millisecond, Longest: time.Second, Factor: 2}
 
-// persistently makes attempts at a metadata request until one succeeds, fails for good, or nothing
-// has come for as long as the client waits. try calls alive when something comes.
+// persistently makes attempts at a metadata request until one succeeds, fails for good, or nothing has come for as long
+// as the client waits. try calls alive when something comes. A pause that the source asks for is kept where it ends
+// within that time; else the request fails at once.
 func (c *Cache) persistently(what string, try func(ctx context.Context, alive func()) error) error {
-	patience, retry := c.patience()
+	patience, retry := c.patience(what)
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	silence := time.AfterFunc(patience, cancel)
 	defer silence.Stop()
+	giveUp := time.Now().Add(patience)
 	for pauses := firstPauses; ; {
+		heard := false
 		c.count.sourceRequests.Add(1)
-		err := try(ctx, func() { silence.Reset(patience) })
+		err := try(ctx, func() {
+			heard, giveUp = true, time.Now().Add(patience)
+			silence.Reset(patience)
+		})
 		if err == nil {
-			c.sourceUp()
+			c.served(what)
 			return nil
 		}
 		again, after := ufs.Retryable(err)
@@ -245,18 +251,39 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 			return err
 		}
 		c.count.sourceErrors.Add(1)
-		if !retry || !sleep(ctx, max(pauses.Next(), after)) {
-			if c.ctx.Err() != nil {
-				return cacheclient.ErrClosed
-			}
-			c.sourceDown(err)
-			return fmt.Errorf("%s: %w: %w", what, cacheclient.ErrUnavailable, err)
+		wait := max(pauses.Next(), after)
+		if retry && time.Now().Add(wait).Before(giveUp) && sleep(ctx, wait) {
+			continue
 		}
+		if c.ctx.Err() != nil {
+			return cacheclient.ErrClosed
+		}
+		c.failed(what, err, heard)
+		return fmt.Errorf("%s: %w: %w", what, cacheclient.ErrUnavailable, err)
 	}
 }
 
-// Revalidate returns ErrStale if the source is known to have another version than info, as Open does, and fs.ErrNotExist
-// if it has none.
+// stands asks the source anew whether it has the version, and returns ErrStale where it has another, or none.
+func (c *Cache) stands(ctx context.Context, info cacheclient.Info) error {
+	r, err := once(ctx, c, "stat\x00"+info.Path, func() (record, error) { return c.lookup(info.Path) })
+	switch {
+	case err != nil:
+		return err
+	case r.missing || r.info.ID != info.ID:
+		return fmt.Errorf("%q at %s: %w", info.Path, c.store, cacheclient.ErrStale)
+	}
+	return nil
+}
+
+// Known is what the source told last of a path, however long ago; false where it told nothing, or that nothing is
+// there.
+func (c *Cache) Known(path string) (cacheclient.Info, bool) {
+	r, ok := c.meta.get(path)
+	return r.info, ok && !r.missing
+}
+
+// Revalidate returns ErrStale if the source is known to have another version than info, as Open does, and
+// fs.ErrNotExist if it has none.
 func (c *Cache) Revalidate(ctx context.Context, info cacheclient.Info) error {
 	if c.ctx.Err() != nil {
 		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
@@ -267,13 +294,14 @@ func (c *Cache) Revalidate(ctx context.Context, info cacheclient.Info) error {
 // Forget has the next who wants to know of a path, or of its directory, ask the source: the path has changed.
 func (c *Cache) Forget(path string) {
 	c.meta.remove(path)
+	c.unconfirm(path, 0)
 	c.outdated(path)
 }
 
 // revalidate makes sure that the source still has the version, as far as it can be known: a
 // source that does not answer changes nothing.
 func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
-	r, known := c.meta.get(info.Path)
+	r, known := c.remember(info.Path)
 	if !known || !c.meta.fresh(r) {
 		var err error
 		r, err = c.ask(ctx, info.Path, record{info: info}, true)

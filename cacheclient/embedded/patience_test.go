@@ -68,8 +68,9 @@ func (m *mute) List(ctx context.Context, dir string, fn func(cacheclient.Info) e
 	return m.Store.List(ctx, dir, fn)
 }
 
-// TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory waits a moment
-// once, the next ones hardly, all long before the source is given up; and when it speaks again its word counts.
+// TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory
+// waits a moment once, the next ones hardly, all long before the source is given up; and when it speaks again its word
+// counts.
 func TestAMuteSource(t *testing.T) {
 	pace.Long(t)
 	dir := t.TempDir()
@@ -95,7 +96,7 @@ func TestAMuteSource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.List(t.Context(), "", 0, 10, false); err != nil {
+	if _, err := c.List(t.Context(), "", cacheclient.Cursor{}, 10, false); err != nil {
 		t.Fatal(err)
 	}
 	known := map[string]cacheclient.Info{}
@@ -114,7 +115,7 @@ func TestAMuteSource(t *testing.T) {
 		func() error { return c.Revalidate(t.Context(), info) },
 		func() error { return c.Revalidate(t.Context(), info) },
 		func() error { _, err := c.Stat(t.Context(), "file"); return err },
-		func() error { _, err := c.List(t.Context(), "", 0, 10, false); return err },
+		func() error { _, err := c.List(t.Context(), "", cacheclient.Cursor{}, 10, false); return err },
 	} {
 		most := time.Second
 		if i == 0 {

@@ -20,19 +20,19 @@ import (
 // prunedPrefix begins the name of a source's directory that is being removed.
 const prunedPrefix = ".pruned-"
 
-// SourceDir is the name of the directory below a tier in which a source's files are: of ufs.Store.String and of
+// SourceDir is the name of the directory below a tier in which a source's files are: of ufs.Store.Identity and of
 // Config.Scope.
-func SourceDir(source, scope string) string {
+func SourceDir(identity, scope string) string {
 	if scope != "" {
-		source += "\x00" + scope
+		identity += "\x00" + scope
 	}
-	sum := sha256.Sum256([]byte(source))
+	sum := sha256.Sum256([]byte(identity))
 	return hex.EncodeToString(sum[:sourceDirLen/2])
 }
 
 const sourceDirLen = 16
 
-// isSourceDir tells whether a name can be SourceDir's.
+// isSourceDir reports whether a name can be SourceDir's.
 func isSourceDir(name string) bool {
 	_, err := hex.DecodeString(name)
 	return err == nil && len(name) == sourceDirLen && name == strings.ToLower(name)
@@ -92,8 +92,8 @@ type tenant struct {
 	used  time.Time
 }
 
-// evict removes the directory if nobody has it open. It is moved away while its lock is held, so that who comes meanwhile
-// makes a new one.
+// evict removes the directory if no process has it open. It is moved away while its lock is held, so that what comes
+// meanwhile makes a new one.
 func (t tenant) evict() (bool, error) {
 	f, err := lockDir(t.path)
 	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {

@@ -21,7 +21,7 @@ func (s *source) scoped(t *testing.T, dir, scope string) *embedded.Cache {
 
 // dirOf is the directory of a scope on the tier.
 func (s *source) dirOf(dir, scope string) string {
-	return filepath.Join(dir, embedded.SourceDir("http://"+s.addr()+"/", scope))
+	return filepath.Join(dir, embedded.SourceDir("http\nhttp://"+s.addr()+"/", scope))
 }
 
 // used makes the time of a directory's last use.

@@ -18,6 +18,9 @@ const (
 	// checkPatience is how long an open waits for the check of a file that an earlier process cached and did not seal,
 	// so that it can be passed through from the first open: that of some hundred MiB.
 	checkPatience = 150 * time.Millisecond
+	// staleFor is how long it counts that the source did not have a version, as long as the source is not asked: then a
+	// reader that has it open still, and misses something, tries again.
+	staleFor = time.Second
 )
 
 // file is one open of an entry.
@@ -51,11 +54,26 @@ func (c *Cache) open(ctx context.Context, info cacheclient.Info) (*file, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := f.e.check(ctx, checkPatience); err != nil {
+	if err := errors.Join(c.recheck(ctx, f.e), f.e.check(ctx, checkPatience)); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// recheck returns ErrStale if the version was gone and the source, asked anew, does not have it. What is known of the
+// path may be older than that.
+func (c *Cache) recheck(ctx context.Context, e *entry) error {
+	e.mu.Lock()
+	gone := !e.staleAt.IsZero()
+	e.mu.Unlock()
+	if !gone {
+		return nil
+	}
+	if err := c.stands(ctx, e.info); errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	return nil
 }
 
 // Resume implements cacheclient.Client. It waits for no check: blocks are checked one by one when they are
@@ -71,9 +89,7 @@ func (c *Cache) Resume(ctx context.Context, info cacheclient.Info) (cacheclient.
 	if err != nil {
 		return nil, err
 	}
-	f.e.mu.Lock()
-	f.e.resumed = true
-	f.e.mu.Unlock()
+	f.e.resume()
 	return f, nil
 }
 
@@ -93,10 +109,10 @@ func (f *file) Info() cacheclient.Info { return f.e.info }
 // Local implements cacheclient.File. An entry that is open is never evicted, so the answer
 // stays true until Close.
 func (f *file) Local() (*os.File, bool) {
-	if f.closed.Load() || !f.e.complete() {
+	if f.closed.Load() {
 		return nil, false
 	}
-	return f.e.data, true
+	return f.e.local()
 }
 
 // Close implements cacheclient.File.
@@ -147,7 +163,7 @@ func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, er
 func (e *entry) ahead(off, n int64, want run, misses bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stale || (!misses && e.have.count == blocksIn(e.info.Size)) {
+	if !e.staleAt.IsZero() || (!misses && e.have.count == blocksIn(e.info.Size)) {
 		return
 	}
 	largest := int64(largestWindow)
@@ -172,9 +188,7 @@ func (e *entry) ahead(off, n int64, want run, misses bool) {
 // demand starts what is missing of want, and what soon adds; mu is held.
 func (e *entry) demand(want, soon run) {
 	if e.noRanges {
-		if len(e.fetches) == 0 {
-			e.start(run{0, blocksIn(e.info.Size)}, want, func() {})
-		}
+		e.demandWhole(want)
 		return
 	}
 	for _, r := range missing(want, maxRun, e.busy) {
@@ -226,18 +240,10 @@ func (e *entry) await(ctx context.Context, off, n int64, want run) (cacheclient.
 // under way. It may return early; the caller looks again.
 func (e *entry) awaitBytes(ctx context.Context, until int64, want run) error {
 	block := (until - 1) / BlockSize
-	e.mu.Lock()
-	f, err := e.fetchFor(block, until, want)
+	f, w, err := e.queue(block, until, want)
 	if f == nil {
-		e.mu.Unlock()
 		return err
 	}
-	w := &waiter{until: until, ready: make(chan struct{})}
-	if f.run.last <= block || f.run.first > block {
-		w.until = min(f.run.last*BlockSize, e.info.Size)
-	}
-	e.waiters = append(e.waiters, w)
-	e.mu.Unlock()
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
@@ -255,13 +261,29 @@ func (e *entry) awaitBytes(ctx context.Context, until int64, want run) error {
 	return nil
 }
 
+// queue makes the reader wait for a fetch, which is nil where there is nothing to wait for.
+func (e *entry) queue(block, until int64, want run) (*fetch, *waiter, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f, err := e.fetchFor(block, until, want)
+	if f == nil {
+		return nil, nil, err
+	}
+	w := &waiter{until: until, ready: make(chan struct{})}
+	if f.run.last <= block || f.run.first > block {
+		w.until = min(f.run.last*BlockSize, e.info.Size)
+	}
+	e.waiters = append(e.waiters, w)
+	return f, w, err
+}
+
 // fetchFor returns the fetch that brings a block, or one whose end allows another try; nil when
 // the bytes are here already, or cannot come. mu is held.
 func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 	if e.inTier(block, until) {
 		return nil, nil
 	}
-	if f := e.fetchOf(block); f != nil {
+	if f := e.fetchOf(block); f != nil && (f.pass == nil || e.partly(block)) {
 		return f, nil
 	}
 	switch {
@@ -270,7 +292,7 @@ func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 		return nil, cacheclient.ErrClosed
 	case e.have.has(block) || e.staged[block] != nil:
 		return nil, nil
-	case e.stale:
+	case !e.staleAt.IsZero() && time.Since(e.staleAt) < staleFor:
 		return nil, fmt.Errorf("read %q: %w", e.info.Path, cacheclient.ErrStale)
 	}
 	e.demand(run{block, max(want.last, block+1)}, run{})
@@ -280,10 +302,11 @@ func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 	if len(e.fetches) == 0 {
 		return nil, cacheclient.ErrClosed
 	}
-	return e.fetches[0], nil
+	// A fetch of other blocks has to end before one of all can begin.
+	return e.fetches[max(0, slices.IndexFunc(e.fetches, func(f *fetch) bool { return f.pass == nil }))], nil
 }
 
-// again tells whether a fetch failed in a way that another, started now, will not.
+// again reports whether a fetch failed in a way that another, started now, will not.
 func again(err error) bool {
 	return errors.Is(err, errTierWrite) || errors.Is(err, errNoRanges) || errors.Is(err, context.Canceled)
 }

@@ -34,37 +34,40 @@ var boot = sync.OnceValue(func() (id [16]byte) {
 	return id
 })
 
-// sealOf is the seal of the data file as it is now; false where none can be made.
-func (s *stateFile) sealOf(data *os.File) (seal [sealSize]byte, ok bool) {
+// sealOf is the seal of the data file as it is now, and the time of change in it; false where none can be made.
+func (s *stateFile) sealOf(data *os.File) (seal [sealSize]byte, changed int64, ok bool) {
 	id := boot()
 	var st unix.Stat_t
 	if id == [16]byte{} || unix.Fstat(int(data.Fd()), &st) != nil {
-		return seal, false
+		return seal, 0, false
 	}
+	changed = st.Ctim.Nano()
 	copy(seal[:], id[:])
 	binary.LittleEndian.PutUint64(seal[16:], st.Ino)
-	binary.LittleEndian.PutUint64(seal[24:], uint64(st.Ctim.Nano()))
+	binary.LittleEndian.PutUint64(seal[24:], uint64(changed))
 	sum := crc32.Update(s.sum, castagnoli, seal[:sealSize-4])
 	binary.LittleEndian.PutUint32(seal[sealSize-4:], sum)
-	return seal, true
+	return seal, changed, true
 }
 
-// seal vouches for all of a data file of so many blocks.
-func (s *stateFile) seal(data *os.File, blocks int64) error {
-	seal, ok := s.sealOf(data)
+// seal vouches for all of a data file of so many blocks, and returns its time of change, 0 where it cannot.
+func (s *stateFile) seal(data *os.File, blocks int64) (changed int64) {
+	seal, changed, ok := s.sealOf(data)
 	if !ok {
-		return nil
+		return 0
 	}
-	_, err := s.f.WriteAt(seal[:], s.slotsAt+blocks*slotSize)
-	return err
+	if _, err := s.f.WriteAt(seal[:], s.slotsAt+blocks*slotSize); err != nil {
+		return 0
+	}
+	return changed
 }
 
-// sealed tells whether the seal of a data file of so many blocks is unbroken.
-func (s *stateFile) sealed(data *os.File, blocks int64) bool {
-	want, ok := s.sealOf(data)
+// sealed returns the time of change of a data file of so many blocks whose seal is unbroken, else 0.
+func (s *stateFile) sealed(data *os.File, blocks int64) (changed int64) {
+	want, changed, ok := s.sealOf(data)
 	var got [sealSize]byte
-	if _, err := s.f.ReadAt(got[:], s.slotsAt+blocks*slotSize); err != nil {
-		return false
+	if _, err := s.f.ReadAt(got[:], s.slotsAt+blocks*slotSize); err != nil || !ok || got != want {
+		return 0
 	}
-	return ok && got == want
+	return changed
 }

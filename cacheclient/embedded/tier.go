@@ -7,36 +7,38 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/border"
 )
 
-// maxAttached is how many idle entries keep their files open and mapped, so that opening them
-// again costs nothing.
-const maxAttached = 128
+const (
+	// maxIdle is how many idle entries keep their files open and mapped, so that opening them
+	// again costs nothing.
+	maxIdle = 128
+	// sizedPatience is how long a fetch waits to hear how full the tiers are that an earlier process left.
+	sizedPatience = time.Second
+)
 
 // reserve charges e's level for n more bytes, finding a level, making room and the files first. It
 // returns false when the bytes must stay in memory.
 func (c *Cache) reserve(ctx context.Context, e *entry, n int64) bool {
-	if waitFor(ctx, c.left.sized) != nil {
-		return false
-	}
-	c.mu.Lock()
-	over := c.left.over
-	c.mu.Unlock()
-	if c.reserveNow(e, n) {
-		return true
-	}
-	// Nothing was evicted as long as something was to be taken over.
-	return !over && c.adopted(ctx) == nil && c.reserveNow(e, n)
+	ctx, cancel := context.WithTimeout(ctx, sizedPatience)
+	defer cancel()
+	return waitFor(ctx, c.left.sized) == nil && c.reserveNow(e, n)
 }
 
 func (c *Cache) reserveNow(e *entry, n int64) bool {
 	e.admit.Lock()
 	defer e.admit.Unlock()
+	if e.unkept || c.attachAdmitted(e) != nil {
+		return false
+	}
 	for range len(c.levels) {
-		l := c.charge(e, n)
+		l, lack := c.charge(e, n)
+		if lack.l != nil {
+			c.reclaim(lack.l, lack.bytes)
+			l, _ = c.charge(e, n)
+		}
 		if l == nil {
 			return false
 		}
@@ -44,31 +46,68 @@ func (c *Cache) reserveNow(e *entry, n int64) bool {
 		if err == nil {
 			return true
 		}
-		c.blockLevel(e, fmt.Errorf("%w: %w", errTierWrite, err))
+		err = fmt.Errorf("%w: %w", errTierWrite, err)
+		whose := blameOf(err)
+		switch whose {
+		case ofTier:
+			c.blockLevel(e, err)
+		case ofFile:
+			e.refuse(err)
+		}
 		c.leave(e)
+		if whose != ofTier {
+			return false
+		}
 	}
 	return false
 }
 
+// refuse notes that no tier can keep the file; admit is held.
+func (e *entry) refuse(err error) {
+	if !e.unkept {
+		e.c.log.Warn("a file is read past the tiers, which cannot keep it", "file", e.info.Path, "error", err)
+	}
+	e.unkept = true
+}
+
+// refused puts the blame for a write of e that a tier refused.
+func (c *Cache) refused(e *entry, err error) {
+	if blameOf(err) != ofFile {
+		c.blockLevel(e, err)
+		return
+	}
+	e.admit.Lock()
+	defer e.admit.Unlock()
+	e.refuse(err)
+}
+
+// lack is the room that a level does not have, in bytes; without a level there is none to be made.
+type lack struct {
+	l     *level
+	bytes int64
+}
+
 // charge finds the level for n more bytes of e and counts them; nil when none has room.
-func (c *Cache) charge(e *entry, n int64) *level {
+func (c *Cache) charge(e *entry, n int64) (*level, lack) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := e.level
 	if l == nil {
 		if l = c.choose(e.info.Size); l == nil {
-			return nil
+			return nil, lack{}
 		}
 		n += statePage
 	}
-	if !l.open(time.Now()) || e.charged+n > l.high {
-		return nil
+	// n may be as large as a source claims.
+	if !l.open(time.Now()) || n > l.high || e.charged+n > l.high {
+		return nil, lack{}
 	}
-	if l.used+n > l.quota && c.left.over {
-		c.reclaim(l, l.used+n-l.low)
-	}
-	if l.used+l.left+n > l.quota {
-		return nil
+	if used := l.used + l.left; used+n > l.quota {
+		if !c.left.over {
+			// Nothing is evicted as long as something is to be taken over.
+			return nil, lack{}
+		}
+		return nil, lack{l, used + n - l.low}
 	}
 	e.level = l
 	l.used += n
@@ -79,7 +118,7 @@ func (c *Cache) charge(e *entry, n int64) *level {
 		default:
 		}
 	}
-	return l
+	return l, lack{}
 }
 
 // choose picks the first level that could hold a file of that size whole, else the first that
@@ -105,8 +144,19 @@ func (c *Cache) uncharge(e *entry, n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.level != nil {
+		n = min(n, e.charged)
 		e.level.used -= n
 		e.charged -= n
+	}
+}
+
+// recount charges e for what its files have.
+func (c *Cache) recount(e *entry, charge int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.level != nil {
+		e.level.used += charge - e.charged
+		e.charged = charge
 	}
 }
 
@@ -122,146 +172,28 @@ func (c *Cache) leave(e *entry) {
 
 // blockLevel keeps data away from e's level for a while.
 func (c *Cache) blockLevel(e *entry, err error) {
-	c.mu.Lock()
-	l := e.level
-	news := l != nil && l.open(time.Now())
-	if news {
-		l.block(err)
-	}
-	c.mu.Unlock()
-	if news {
+	if l := c.block(e, err); l != nil {
 		c.log.Warn("a tier refused a write; reads go on without it", "tier", l.dir, "error", err)
 	}
 }
 
-// reclaim frees at least n bytes of the level, or all that is idle. c.mu is held, and let go while
-// files are moved or removed.
-func (c *Cache) reclaim(l *level, n int64) {
-	for n > 0 {
-		e := l.idle.oldest()
-		if e == nil {
-			return
-		}
-		l.idle.Remove(e.idle)
-		e.idle = nil
-		c.detachIdle(e)
-		e.moving = make(chan struct{})
-		n -= e.charged
-		c.mu.Unlock()
-		e.detach()
-		moved := c.demote(e, l)
-		if !moved {
-			removeFiles(l, e.info.ID)
-		}
-		c.mu.Lock()
-		c.settle(e, l, moved)
-	}
-}
-
-// settle ends the move of an entry; c.mu is held.
-func (c *Cache) settle(e *entry, from *level, moved bool) {
-	if !moved {
-		from.used -= e.charged
-		c.count.evictedFiles.Add(1)
-		c.count.evictedBytes.Add(e.charged)
-		c.forget(e)
-	}
-	close(e.moving)
-	e.moving = nil
-}
-
-// detachIdle takes an entry off the list of idle ones with open files; c.mu is held.
-func (c *Cache) detachIdle(e *entry) {
-	if e.attached != nil {
-		c.attached.Remove(e.attached)
-		e.attached = nil
-	}
-}
-
-// forget takes an entry out of the index; c.mu is held.
-func (c *Cache) forget(e *entry) {
-	if c.entries[e.info.ID] == e {
-		delete(c.entries, e.info.ID)
-	}
-	if c.byPath[e.info.Path] == e {
-		delete(c.byPath, e.info.Path)
-	}
-	e.level, e.charged = nil, 0
-}
-
-func removeFiles(l *level, id uint64) {
-	_ = os.Remove(l.path(id, stateSuffix))
-	_ = os.Remove(l.path(id, dataSuffix))
-}
-
-// demote moves the files of an entry that nobody uses to the next level; false when there is
-// none, or no room there.
-func (c *Cache) demote(e *entry, from *level) bool {
-	if from.index+1 >= len(c.levels) {
-		return false
-	}
-	to := c.levels[from.index+1]
-	c.mu.Lock()
-	n := e.charged
-	ok := to.open(time.Now()) && n <= to.high
-	if ok && to.used+n > to.high {
-		c.reclaim(to, to.used+n-to.low)
-	}
-	if ok = ok && to.used+n <= to.quota; ok {
-		to.used += n
-	}
-	c.mu.Unlock()
-	if !ok {
-		return false
-	}
-	err := copyEntry(e, from, to)
-	if err != nil {
-		removeFiles(to, e.info.ID)
-	} else {
-		removeFiles(from, e.info.ID)
-	}
+// block blocks e's level, and returns it unless that is no news.
+func (c *Cache) block(e *entry, err error) *level {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		to.used -= n
-		return false
+	l := e.level
+	if l == nil || !l.open(time.Now()) {
+		return nil
 	}
-	from.used -= n
-	e.level = to
-	e.idle = to.idle.PushBack(e)
-	return true
+	l.block(err)
+	return l
 }
 
-// copyEntry copies what from has of e to another level: the data, then the word for it.
-func copyEntry(e *entry, from, to *level) error {
-	src := newEntry(e.c, e.info)
-	if err := src.attach(from); err != nil {
-		return err
-	}
-	defer src.detach()
-	dst := newEntry(e.c, e.info)
-	if err := dst.create(to); err != nil {
-		return err
-	}
-	defer dst.detach()
-	buf := make([]byte, BlockSize)
-	slots, err := src.state.slots(blocksIn(e.info.Size))
-	if err != nil {
-		return err
-	}
-	for b, sum := range slots {
-		n := run{b, b + 1}.bytes(e.info.Size)
-		if _, err := src.data.ReadAt(buf[:n], b*BlockSize); err != nil {
-			return err
-		}
-		if _, err := dst.data.WriteAt(buf[:n], b*BlockSize); err != nil {
-			return err
-		}
-		if err := dst.state.set(b, sum); err != nil {
-			return err
-		}
-	}
-	return nil
+// levelOf is the level of an entry, nil where no tier has any of it.
+func (c *Cache) levelOf(e *entry) *level {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return e.level
 }
 
 // evict is the background that brings levels from the high mark to the low one, once all that an earlier process
@@ -282,111 +214,120 @@ func (c *Cache) evict() {
 			continue
 		case <-c.evictor:
 		}
-		c.mu.Lock()
 		for _, l := range c.levels {
-			if l.used > l.high {
-				c.reclaim(l, l.used-l.low)
+			if over, excess := c.excess(l); over {
+				c.reclaim(l, excess)
 			}
 		}
-		c.mu.Unlock()
 	}
+}
+
+// excess is what a level has above its low mark, once it is past the high one.
+func (c *Cache) excess(l *level) (over bool, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return l.used > l.high, l.used - l.low
 }
 
 // acquire returns the entry of a version with a reference, and its files open. latest says that it is the
 // version that the source has now, as far as is known.
 func (c *Cache) acquire(ctx context.Context, info cacheclient.Info, latest bool) (*entry, error) {
+	if err := border.Size(info.Size); err != nil {
+		return nil, fmt.Errorf("open %q: %w", info.Path, err)
+	}
 	for {
-		c.mu.Lock()
-		e := c.entries[info.ID]
-		if e != nil && e.moving != nil {
-			wait := e.moving
-			c.mu.Unlock()
-			if err := waitFor(ctx, wait); err != nil {
-				return nil, fmt.Errorf("open %q: %w", info.Path, err)
-			}
-			continue
-		}
-		e = c.known(e, info, latest)
-		e.refs.Add(1)
-		if e.idle != nil {
-			e.level.idle.Remove(e.idle)
-			e.idle = nil
-		}
-		c.detachIdle(e)
-		c.mu.Unlock()
-		err := c.attach(e)
-		if err == nil {
-			return e, nil
-		}
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
-			// The process lacks something; the files are as good as before.
-			c.release(e)
+		if err := c.recall(ctx, info.ID); err != nil {
 			return nil, fmt.Errorf("open %q: %w", info.Path, err)
 		}
-		c.discard(e, err)
+		e, wait, replaced := c.reference(info, latest)
+		c.sweep(replaced)
+		if e != nil {
+			c.attach(e)
+			return e, nil
+		}
+		if err := waitFor(ctx, wait); err != nil {
+			return nil, fmt.Errorf("open %q: %w", info.Path, err)
+		}
 	}
 }
 
-// known makes sure that the version is in the index, where e is what the index has of it; c.mu is held.
-func (c *Cache) known(e *entry, info cacheclient.Info, latest bool) *entry {
-	if e == nil {
-		e = c.find(info.ID)
-	} else if !c.left.over {
-		c.left.touched[info.ID] = struct{}{}
+// reference adds a reference to the entry of a version, which it makes if there is none. While there is a claim to
+// its files it returns what is closed when that ends instead. The versions that it replaces are to be swept.
+func (c *Cache) reference(info cacheclient.Info, latest bool) (e *entry, wait <-chan struct{}, replaced []gone) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if claim, ok := c.claims[info.ID]; ok {
+		return nil, claim, nil
 	}
+	e = c.entries[info.ID]
 	if e == nil {
 		e = newEntry(c, info)
+		if t, ok := c.shelf.take(info.ID); ok {
+			e.level, e.charged, e.confirmed = c.levels[t.level], t.charged, t.confirmed
+		}
 		c.entries[info.ID] = e
 	}
-	if latest || c.byPath[info.Path] == nil {
-		c.supersede(e)
+	e.refs.Add(1)
+	if e.idle != nil {
+		c.idle.Remove(e.idle)
+		e.idle = nil
 	}
-	return e
+	if latest || c.latest[e.path] == 0 {
+		replaced = c.supersede(e)
+	}
+	return e, nil, replaced
 }
 
-// attach opens the files of an entry that has some.
-func (c *Cache) attach(e *entry) error {
+// attach opens the files of an entry that has some. While they cannot be opened, though nothing is wrong with them, the
+// file is read past the tier.
+func (c *Cache) attach(e *entry) {
 	e.admit.Lock()
 	defer e.admit.Unlock()
-	c.mu.Lock()
-	l := e.level
-	c.mu.Unlock()
+	err := c.attachAdmitted(e)
+	if err == nil {
+		c.unopened.Store(false)
+		return
+	}
+	if c.unopened.CompareAndSwap(false, true) {
+		c.log.Warn("a cached file cannot be opened at present; it is read past the tier", "file", e.info.Path, "error", err)
+	}
+}
+
+// attachAdmitted opens the files of an entry that has some. Where they are proven not to hold, they are removed, and
+// the entry goes on as one that has none: it stays the only one of its version. e.admit is held.
+func (c *Cache) attachAdmitted(e *entry) error {
+	l := c.levelOf(e)
 	if l == nil {
 		return nil
 	}
-	return e.attach(l)
+	charge, err := e.attach(l)
+	switch {
+	case err == nil && charge > 0:
+		c.recount(e, charge)
+	case errors.Is(err, errBadState):
+		c.log.Warn("a cached file does not hold and is thrown away", "file", e.info.Path, "error", err)
+		c.count.discarded.Add(1)
+		e.empty()
+		c.remove(l, e.info.ID)
+		c.leave(e)
+		return nil
+	}
+	return err
 }
 
-// supersede makes e the version of its path, and drops the one before if nobody uses it;
+// supersede makes e the version of its path, and takes the one before off the index if it is not in use;
 // c.mu is held.
-func (c *Cache) supersede(e *entry) {
-	old := c.byPath[e.info.Path]
-	c.byPath[e.info.Path] = e
-	if old != nil && old != e && old.idle != nil {
-		c.replace(old)
+func (c *Cache) supersede(e *entry) []gone {
+	old := c.latest[e.path]
+	c.latest[e.path] = e.info.ID
+	if old == 0 || old == e.info.ID {
+		return nil
 	}
-}
-
-// drop removes an entry without references, files and all; c.mu is held.
-func (c *Cache) drop(e *entry) {
-	e.detach()
-	if l := e.level; l != nil {
-		l.used -= e.charged
-		if !c.shut {
-			removeFiles(l, e.info.ID)
-		}
+	if time.Now().Before(c.left.graceEnds) {
+		c.left.replaced = append(c.left.replaced, old)
+		return nil
 	}
-	c.forget(e)
-}
-
-// discard takes an entry whose files do not hold out of the index, with the caller's reference.
-func (c *Cache) discard(e *entry, why error) {
-	c.log.Warn("a cached file does not hold and is thrown away", "file", e.info.Path, "error", why)
-	c.count.discarded.Add(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e.refs.Add(-1)
-	c.drop(e)
+	return c.takeOff(nil, old)
 }
 
 // release gives a reference back; the last makes the entry idle.
@@ -394,31 +335,56 @@ func (c *Cache) release(e *entry) {
 	if e.refs.Add(-1) > 0 {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e.refs.Load() > 0 || e.idle != nil || e.moving != nil {
-		return
+	r := c.rest(e)
+	for _, d := range r.detach {
+		d.detach()
 	}
-	if c.shut {
-		e.detach()
-		return
-	}
-	if e.level == nil || c.byPath[e.info.Path] != e || e.charged <= statePage {
-		c.drop(e)
-		return
-	}
-	e.idle = e.level.idle.PushBack(e)
-	e.attached = c.attached.PushBack(e)
-	c.touch(e)
-	if c.attached.Len() > maxAttached || c.ctx.Err() != nil {
-		oldest := c.attached.oldest()
-		c.detachIdle(oldest)
-		oldest.detach()
+	c.sweep(r.gone)
+	if r.used != "" {
+		// For the order after a restart; a failure costs only that order.
+		now := time.Now()
+		_ = os.Chtimes(r.used, now, now)
 	}
 }
 
-// touch notes the use for the order after a restart; a failure costs only that order.
-func (c *Cache) touch(e *entry) {
-	now := time.Now()
-	_ = os.Chtimes(e.level.path(e.info.ID, stateSuffix), now, now)
+// rested is what is to be done when an entry came to rest, without the lock.
+type rested struct {
+	detach []*entry
+	gone   []gone
+	// used is the state file to be marked as used now.
+	used string
+}
+
+// rest makes an entry idle that has no reference any more.
+func (c *Cache) rest(e *entry) (r rested) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch id := e.info.ID; {
+	case e.refs.Load() > 0 || e.idle != nil:
+		return r
+	case c.shut:
+		return rested{detach: []*entry{e}}
+	case c.entries[id] != e:
+		return r
+	case e.level == nil || c.latest[e.path] != id || e.charged <= statePage:
+		e.idle = c.idle.PushBack(e)
+		return rested{gone: c.takeOff(nil, id)}
+	}
+	r.used = e.level.path(e.info.ID, stateSuffix)
+	e.idle = c.idle.PushBack(e)
+	if c.idle.Len() > maxIdle || c.ctx.Err() != nil {
+		r.detach = append(r.detach, c.shelve(c.idle.oldest()))
+	}
+	return r
+}
+
+// shelve leaves a stub of an idle entry, whose files the caller closes; c.mu is held.
+func (c *Cache) shelve(e *entry) *entry {
+	c.idle.Remove(e.idle)
+	e.idle = nil
+	delete(c.entries, e.info.ID)
+	c.shelf.put(stub{
+		id: e.info.ID, path: e.path, confirmed: e.confirmed, charged: e.charged, level: e.level.index,
+	}, parentOf(e.info.Path), true)
+	return e
 }

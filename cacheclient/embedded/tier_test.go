@@ -146,7 +146,7 @@ func damage(t *testing.T, dir string) {
 		}
 	}
 	flip(data[0], 500_000)
-	flip(states[1], 20)
+	flip(states[1], 40)
 	flip(states[2], 4096)
 	for _, err := range []error{
 		os.Truncate(data[3], 1000), os.Remove(data[4]), os.Truncate(states[5], 10),
@@ -164,6 +164,33 @@ func TestTwoProcessesDoNotShareATier(t *testing.T) {
 	dir := t.TempDir()
 	src.client(t, embedded.Config{Levels: tier(dir, mib)})
 	refuse(t, src, embedded.Config{Levels: tier(dir, mib)}, "already serves this source")
+}
+
+// TestBeside caches a source that another process has open a second time, and finds each again.
+func TestBeside(t *testing.T) {
+	src := newSource(t)
+	src.write(t, "f", random(1, mib))
+	dir := t.TempDir()
+	for round := range 2 {
+		var open []*embedded.Cache
+		for range 3 {
+			c := src.client(t, embedded.Config{Levels: tier(dir, 4*mib), Beside: true})
+			_ = readFile(t, c, "f")
+			if got := c.Counters().BytesSource; round == 1 && got != 0 {
+				t.Errorf("%d bytes came anew", got)
+			}
+			open = append(open, c)
+		}
+		for _, c := range open {
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil || len(names) != 3 {
+		t.Errorf("%d caches on the tier, %v", len(names), err)
+	}
 }
 
 func TestLevelsAreChecked(t *testing.T) {

@@ -38,7 +38,7 @@ func newWalks() (*walks, error) {
 
 // walked is called when somebody has begun to read a directory.
 func (c *Cache) walked(dir string, l *listing) {
-	if c.cfg.TTL <= 0 {
+	if c.meta.ttl.Load() <= 0 {
 		// Nobody would believe what was listed ahead.
 		return
 	}
@@ -50,8 +50,8 @@ func (c *Cache) walked(dir string, l *listing) {
 	}
 }
 
-// following are the directories that a walk lists after this one, as far as listings tell: those in it, those beside it, and
-// those beside the ones that it is in.
+// following are the directories that a walk lists after this one, as far as listings tell: those in it, those beside
+// it, and those beside the ones that it is in.
 func (c *Cache) following(dir string, l *listing) []string {
 	next := c.dirsFrom(dir, l, l.firstDir, walkAhead)
 	for range walkUp {

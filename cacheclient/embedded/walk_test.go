@@ -17,8 +17,8 @@ import (
 	"millrace.io/millrace/sanity/pace"
 )
 
-// noted is a store that notes which directories are listed, and tells their entries in the order of their names, as web servers
-// and Alluxio do.
+// noted is a store that notes which directories are listed, and tells their entries in the order of their names, as web
+// servers and Alluxio do.
 type noted struct {
 	ufs.Store
 	mu     sync.Mutex // guards listed
@@ -60,8 +60,8 @@ func (n *noted) after(t *testing.T, most int) []string {
 	return slices.Sorted(slices.Values(n.listed))
 }
 
-// TestWalk goes through a tree. The directories that come next are listed before they are asked for, each once; for one who
-// looks at a single directory nothing else is.
+// TestWalk goes through a tree. The directories that come next are listed before they are asked for, each once; for one
+// who looks at a single directory nothing else is.
 func TestWalk(t *testing.T) {
 	dir := t.TempDir()
 	for _, p := range []string{"a/1", "a/2", "a/3/deep", "b/1", "c", "d", "e"} {
@@ -96,7 +96,7 @@ func TestWalk(t *testing.T) {
 		{"a/3/deep", []string{"", "a", "a/1", "a/2", "a/3", "a/3/deep", "b", "c"}},
 		{"b", []string{"", "a", "a/1", "a/2", "a/3", "a/3/deep", "b", "b/1", "c"}},
 	} {
-		if _, err := c.List(t.Context(), step.list, 0, 10, false); err != nil {
+		if _, err := c.List(t.Context(), step.list, cacheclient.Cursor{}, 10, false); err != nil {
 			t.Fatal(err)
 		}
 		if got := store.after(t, len(step.want)); !slices.Equal(got, step.want) {
@@ -105,7 +105,7 @@ func TestWalk(t *testing.T) {
 	}
 	// The rest of the walk finds all of it, once.
 	for _, list := range []string{"b/1", "c", "d", "e"} {
-		if _, err := c.List(t.Context(), list, 0, 10, false); err != nil {
+		if _, err := c.List(t.Context(), list, cacheclient.Cursor{}, 10, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -60,9 +60,10 @@ func (e *entry) report(ctx context.Context, progress func(int64)) {
 
 // fetchAll brings every block into a tier.
 func (e *entry) fetchAll(ctx context.Context) error {
-	e.mu.Lock()
-	e.bypass = false
-	e.mu.Unlock()
+	if err := e.c.adopted(ctx); err != nil {
+		return fmt.Errorf("warm %q: %w", e.info.Path, err)
+	}
+	e.tryTiers()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(warmAhead)
 	n := blocksIn(e.info.Size)
@@ -73,20 +74,18 @@ func (e *entry) fetchAll(ctx context.Context) error {
 	return g.Wait()
 }
 
+// tryTiers forgets that the tiers had no room.
+func (e *entry) tryTiers() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.bypass = false
+}
+
 // bring waits until the blocks of r are in a tier.
 func (e *entry) bring(ctx context.Context, r run) error {
 	for {
 		e.verify(r)
-		e.mu.Lock()
-		have, bypass := e.have.hasAll(r), e.bypass
-		block := r.last - 1
-		for b := r.first; b < r.last && !have; b++ {
-			if !e.have.has(b) {
-				block = b
-				break
-			}
-		}
-		e.mu.Unlock()
+		block, have, bypass := e.lacks(r)
 		switch {
 		case have:
 			return nil
@@ -97,6 +96,19 @@ func (e *entry) bring(ctx context.Context, r run) error {
 			return err
 		}
 	}
+}
+
+// lacks is the first block of r that the tier does not have, unless it has all, and whether the last fetch found no
+// room.
+func (e *entry) lacks(r run) (block int64, have, bypass bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for b := r.first; b < r.last; b++ {
+		if !e.have.has(b) {
+			return b, false, e.bypass
+		}
+	}
+	return r.last - 1, true, e.bypass
 }
 
 // cached is how many bytes of the file the tiers have.
@@ -132,28 +144,52 @@ const (
 	freePause    = 5 * time.Millisecond
 )
 
-// freeIdle drops the idle entries below the path, and tells whether there are others that nobody has open.
+// freeIdle drops what is cached below the path and not in use, and reports whether there is more that has no handle.
 func (c *Cache) freeIdle(path string) (freed int64, busy bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range c.entries {
-		if !below(path, e.info.Path) {
-			continue
+	taken, busy := c.takeIdle(path)
+	for chunk := 0; ; chunk++ {
+		for _, g := range taken {
+			freed += g.charged
 		}
-		if e.idle == nil {
-			busy = busy || e.level != nil && e.handles.Load() == 0
-			continue
+		c.sweep(taken)
+		var more bool
+		if taken, more = c.takeShelved(path, chunk); !more {
+			return freed, busy
 		}
-		freed += e.charged
-		e.level.idle.Remove(e.idle)
-		e.idle = nil
-		c.detachIdle(e)
-		c.drop(e)
 	}
-	return freed, busy
 }
 
-// below tells whether p is the path or in the tree below it.
+// takeIdle takes the idle entries below the path off the index, and reports whether there are others without a handle.
+func (c *Cache) takeIdle(path string) (taken []gone, busy bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, e := range c.entries {
+		switch {
+		case !below(path, e.info.Path):
+		case e.idle != nil:
+			taken = c.takeOff(taken, id)
+		default:
+			busy = busy || e.level != nil && e.handles.Load() == 0
+		}
+	}
+	return taken, busy || len(c.claims) > len(taken)
+}
+
+// takeShelved takes those of one chunk of the shelf off the index that are below the path, and reports whether there is
+// such a chunk.
+func (c *Cache) takeShelved(path string, chunk int) (taken []gone, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if chunk >= len(c.shelf.chunks) {
+		return nil, false
+	}
+	for _, id := range c.shelf.below(path, chunk) {
+		taken = c.takeOff(taken, id)
+	}
+	return taken, true
+}
+
+// below reports whether p is the path or in the tree below it.
 func below(path, p string) bool {
 	return path == "" || p == path || strings.HasPrefix(p, path+"/")
 }
@@ -172,28 +208,29 @@ func (c *Cache) Blocks(ctx context.Context, path string) ([]cacheclient.Block, e
 		return nil, err
 	}
 	defer c.release(e)
-	c.mu.Lock()
 	where := []string{}
-	if e.level != nil {
-		where = append(where, e.level.dir)
+	if l := c.levelOf(e); l != nil {
+		where = append(where, l.dir)
 	}
-	c.mu.Unlock()
+	return e.places(where), nil
+}
+
+// places tells which parts of the file are where the tier is. It takes as long as what is cached is, not as the file.
+func (e *entry) places(where []string) []cacheclient.Block {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	blocks := []cacheclient.Block{}
-	last := false
-	for b := range blocksIn(info.Size) {
-		r := run{b, b + 1}
-		have := e.have.has(b)
-		if n := len(blocks); n > 0 && have == last {
-			blocks[n-1].Length += r.bytes(info.Size)
-			continue
+	add := func(r run, where []string) {
+		if r.len() > 0 {
+			blocks = append(blocks, cacheclient.Block{Offset: r.first * BlockSize, Length: r.bytes(e.info.Size), Where: where})
 		}
-		block := cacheclient.Block{Offset: b * BlockSize, Length: r.bytes(info.Size), Where: []string{}}
-		if have {
-			block.Where = where
-		}
-		blocks, last = append(blocks, block), have
 	}
-	return blocks, nil
+	next := int64(0)
+	for _, r := range e.have.runs() {
+		add(run{next, r.first}, []string{})
+		add(r, where)
+		next = r.last
+	}
+	add(run{next, e.blocks()}, []string{})
+	return blocks
 }

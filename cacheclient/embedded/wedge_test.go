@@ -146,7 +146,7 @@ func requests(ctx context.Context, c *embedded.Cache) map[string]func() error {
 	}
 	return map[string]func() error{
 		"stat":   func() error { _, err := c.Stat(ctx, "some/path"); return err },
-		"list":   func() error { _, err := c.List(ctx, "", 0, 10, true); return err },
+		"list":   func() error { _, err := c.List(ctx, "", cacheclient.Cursor{}, 10, true); return err },
 		"read":   func() error { return read(c.Open) },
 		"resume": func() error { return read(c.Resume) },
 		"warm":   func() error { return c.Warm(ctx, "f", nil) },
@@ -315,7 +315,7 @@ func TestErrorsOfTheSourceAreTold(t *testing.T) {
 	address := cachetest.FreeAddress(t)
 	c := deferred(t, "http", address, embedded.Config{Timeout: 200 * time.Millisecond})
 	defer func() { _ = c.Close() }()
-	if _, err := c.List(t.Context(), "", 0, 1, false); !errors.Is(err, cacheclient.ErrUnavailable) {
+	if _, err := c.List(t.Context(), "", cacheclient.Cursor{}, 1, false); !errors.Is(err, cacheclient.ErrUnavailable) {
 		t.Errorf("list: %v", err)
 	}
 	if n := c.Counters(); !n.SourceDown {

@@ -41,7 +41,7 @@ func (g *Gateway) AdminHandler() http.Handler {
 	return mux
 }
 
-// Ready tells whether the source answers, by what it answered last or by the beginning of its root.
+// Ready reports whether the source answers, by what it answered last or by the beginning of its root.
 func (g *Gateway) Ready(ctx context.Context) error {
 	if time.Since(time.Unix(0, g.source.answered.Load())) < readyLife {
 		return nil
@@ -56,7 +56,8 @@ func (g *Gateway) Ready(ctx context.Context) error {
 	defer cancel()
 	err := g.source.store.List(ctx, "", func(cacheclient.Info) error { return errEnough })
 	g.source.note("list", err)
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errEnough) || isBusy(err) {
+		// One that has too much to do answers, and would have no less to do without this gateway.
 		err = nil
 	}
 	g.ready.at, g.ready.err = time.Now(), err

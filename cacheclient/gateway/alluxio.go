@@ -1,7 +1,7 @@
 package gateway
 
-// SourceOption is the mount option by which a client of Alluxio learns what is behind a mount: the source as it was given
-// to the gateway. Alluxio keeps options that it does not know.
+// SourceOption is the mount option by which a client of Alluxio learns what is behind a mount: the source as it was
+// given to the gateway. Alluxio keeps options that it does not know.
 const SourceOption = "millrace.source"
 
 // AlluxioURI is what Alluxio is to mount.

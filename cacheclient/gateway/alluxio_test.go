@@ -78,7 +78,8 @@ type alluxioMount struct {
 	server *serve.Server
 }
 
-// mountInAlluxio mounts a source through a gateway of its own, which has its own bucket: Alluxio mounts no address twice.
+// mountInAlluxio mounts a source through a gateway of its own, which has its own bucket: Alluxio mounts no address
+// twice.
 func mountInAlluxio(t *testing.T, c *cluster.Cluster, name, source, dir string) *alluxioMount {
 	t.Helper()
 	r := start(t, open(t, source), func(cfg *gateway.Config) { cfg.Bucket = name })
@@ -102,10 +103,11 @@ func (m *alluxioMount) shell(t *testing.T, args ...string) string {
 	return out
 }
 
-// listedLine is a line of ls: the size, the state, the time, how much is cached or that it is a directory, and the path.
+// listedLine is a line of ls: the size, the state, the time, how much is cached or that it is a directory, and the
+// path.
 var listedLine = regexp.MustCompile(`(?m)^ *(\d+) +PERSISTED (\S+ \S+) +(\d+%|DIR) (/.*)$`)
 
-// unnamed tells whether Alluxio has no name for it: it leaves out what has a question mark, and its log says so.
+// unnamed reports whether Alluxio has no name for it: it leaves out what has a question mark, and its log says so.
 func unnamed(path string) bool { return strings.Contains(path, "?") }
 
 func (m *alluxioMount) listing(t *testing.T) {
@@ -163,8 +165,9 @@ func (m *alluxioMount) traffic(t *testing.T) {
 	}
 }
 
-// together has four readers of one mount read the file by our own client, whose workers read the source. Each reads by its own
-// handle what comes next, at most four MiB ahead: so the kernel asks by any handle for the pages that all readers share.
+// together has four readers of one mount read the file by our own client, whose workers read the source. Each reads by
+// its own handle what comes next, at most four MiB ahead: so the kernel asks by any handle for the pages that all
+// readers share.
 func (m *alluxioMount) together(t *testing.T) {
 	m.shell(t, "free", m.at+"/large.bin")
 	address, err := rpc.ParseAddress(strings.TrimSuffix(m.cluster.Address(), "/") + m.at)

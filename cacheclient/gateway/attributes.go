@@ -72,7 +72,8 @@ func (a *attributes) ask(ctx context.Context, path string) (cacheclient.Info, er
 }
 
 // complete asks for the attributes that the infos lack, several files at a time. Those of a file that cannot be
-// described, such as one that has gone, stay unknown; when the source does not answer, that is the error.
+// described, such as one that has gone or that the server fails on, stay unknown; when the source does not answer,
+// that is the error.
 func (a *attributes) complete(ctx context.Context, infos []*cacheclient.Info) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(a.parallel)
@@ -85,7 +86,7 @@ func (a *attributes) complete(ctx context.Context, infos []*cacheclient.Info) er
 			switch {
 			case err == nil:
 				*info = full
-			case ctx.Err() != nil || transient(err):
+			case ctx.Err() != nil || ofAll(err):
 				return err
 			}
 			return nil
@@ -99,19 +100,21 @@ func (a *attributes) complete(ctx context.Context, infos []*cacheclient.Info) er
 var unknownTime = time.Unix(0, 0).UTC()
 
 // modified is the time of a file in whole seconds, for a header has no more, and a listing must not tell another.
+// Neither has room for a year of more than four digits: a client that cannot read one would lose the whole page.
 func modified(info cacheclient.Info) time.Time {
-	if info.ModTime.IsZero() {
+	t := info.ModTime.UTC()
+	if info.ModTime.IsZero() || t.Year() < 1 || t.Year() > 9999 {
 		return unknownTime
 	}
-	return info.ModTime.UTC().Truncate(time.Second)
+	return t.Truncate(time.Second)
 }
 
 // directoryETag is the ETag of the empty objects that mark directories, the MD5 of nothing.
 const directoryETag = `"d41d8cd98f00b204e9800998ecf8427e"`
 
-// etag names a version of a file, the same in a listing as in a response. It is made of the source's own ETag, or of size
-// and time, and ends as those of objects uploaded in parts do: any other is taken for the content's MD5 by S3 clients, and
-// Alluxio's compares.
+// etag names a version of a file, the same in a listing as in a response. It is made of the source's own ETag, or of
+// size and time, and ends as those of objects uploaded in parts do: any other is taken for the content's MD5 by S3
+// clients, and Alluxio's compares.
 func etag(info cacheclient.Info) string {
 	if info.Dir {
 		return directoryETag

@@ -12,8 +12,8 @@ import (
 	"millrace.io/millrace/sanity/serve"
 )
 
-// TestConformance runs the suite of all backends with the embedded cache over s3://, which is a gateway over a web server
-// and over a directory: names, attributes, ranges, changes and restarts come through as they are.
+// TestConformance runs the suite of all backends with the embedded cache over s3://, which is a gateway over a web
+// server and over a directory: names, attributes, ranges, changes and restarts come through as they are.
 func TestConformance(t *testing.T) {
 	for name, source := range map[string]func(t *testing.T, dir string) string{
 		"http": func(t *testing.T, dir string) string {

@@ -19,11 +19,12 @@
 //
 // # What guards what
 //
-// Memory is bounded by places, not by clients: a buffer for each stream, a few listings at a time, caches of windows and
-// attributes with a limit, and a limit of connections (serve.go). The source sees at most Config.Connections requests at
-// a time, of which one is kept from streams, so that a name is looked up while all others read.
+// Memory is bounded by places, not by clients: a buffer for each stream, a few listings at a time, caches of windows
+// and attributes with a limit, and a limit of connections (serve.go). The source sees at most Config.Connections
+// requests at a time, of which one is kept from streams, so that a name is looked up while all others read.
 //
-// Keys (keys.go) are made here and kept in a file that only its owner reads. The secret is in no log, error or argument.
+// Keys (keys.go) are made here and kept in a file that only its owner reads. The secret is in no log, error or
+// argument.
 //
 // Health and metrics have a listener of their own (admin.go), because a bucket's address space has no place for them.
 package gateway

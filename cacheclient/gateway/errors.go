@@ -32,6 +32,7 @@ var (
 	errNoRange         = &s3Error{status: http.StatusRequestedRangeNotSatisfiable, code: "InvalidRange", message: "The requested range is not satisfiable."}
 	errPrecondition    = &s3Error{status: http.StatusPreconditionFailed, code: "PreconditionFailed", message: "At least one of the preconditions you specified did not hold."}
 	errNotModified     = &s3Error{status: http.StatusNotModified, code: "NotModified", message: "Not modified."}
+	errTooLarge        = &s3Error{status: http.StatusBadRequest, code: "EntityTooLarge", message: "The source tells of a size that no file has."}
 	errUnknownResource = &s3Error{status: http.StatusNotImplemented, code: "NotImplemented", message: "This gateway lists and reads only."}
 )
 
@@ -57,6 +58,8 @@ func asS3(err error) *s3Error {
 		return slowDown("Please reduce your request rate.", 0)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cacheclient.ErrNotDir), errors.Is(err, cacheclient.ErrIsDir):
 		return errNoSuchKey
+	case errors.Is(err, cacheclient.ErrTooLarge):
+		return errTooLarge
 	case errors.Is(err, fs.ErrPermission):
 		return &s3Error{status: http.StatusForbidden, code: "AccessDenied", message: "The source refuses access."}
 	case errors.Is(err, cacheclient.ErrStale):
@@ -67,6 +70,26 @@ func asS3(err error) *s3Error {
 		return &s3Error{status: http.StatusBadGateway, code: "InternalError", message: "The source answers " + strconv.Itoa(status.Code) + "."}
 	}
 	return &s3Error{status: http.StatusInternalServerError, code: "InternalError", message: "The source cannot be read; the gateway's log says why."}
+}
+
+// ofAll reports whether an error concerns all paths of the source: it does not answer, or not now. What it answers
+// clearly of one path says nothing of the others. D-185 says why.
+func ofAll(err error) bool {
+	var status *ufs.StatusError
+	if !errors.As(err, &status) {
+		return transient(err)
+	}
+	switch status.Code {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// isBusy reports whether an error is the source's word that it has too much to do.
+func isBusy(err error) bool {
+	var status *ufs.StatusError
+	return errors.As(err, &status) && (status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable)
 }
 
 // errorBody is the body of an error response.

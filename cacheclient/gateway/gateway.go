@@ -31,8 +31,8 @@ type Config struct {
 	// GET always proves its version at the source.
 	Revalidate time.Duration
 	// BlockSize is the block size of Alluxio in bytes, or a part of it; 64 MiB, which is Alluxio's default, if 0. A read
-	// without an end pauses once, where it comes to a multiple, for Alluxio to end it: its worker asks for a block by a read
-	// that goes on to the end of the file. Negative is no pause.
+	// without an end pauses once, where it comes to a multiple, for Alluxio to end it: its worker asks for a block by a
+	// read that goes on to the end of the file. Negative is no pause.
 	BlockSize int64
 	// Log gets what goes wrong, and at debug level each request; nil discards.
 	Log *slog.Logger
@@ -63,6 +63,8 @@ type Gateway struct {
 	// buffers are for the bytes of streams, at most one for each place in use.
 	buffers sync.Pool
 	ready   readiness
+	// told are the paths whose absence from listings was logged.
+	told noted
 }
 
 // New makes a gateway. An error is one sentence that names the field.
@@ -115,7 +117,8 @@ func (c Config) defaults() Config {
 
 var bucketPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
 
-// CheckBucket tells whether every client can address a bucket of this name. Its error is the second half of a sentence.
+// CheckBucket reports whether every client can address a bucket of this name. Its error is the second half of a
+// sentence.
 func CheckBucket(name string) error {
 	if !bucketPattern.MatchString(name) {
 		return errors.New("not a bucket's name: accepted are 3 to 63 of a-z, 0-9 and -, with neither end a -")

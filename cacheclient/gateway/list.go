@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,9 +79,11 @@ func (g *Gateway) listObjects(w http.ResponseWriter, r *http.Request, _ string) 
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), metadataTimeout, errBusy)
 	defer cancel()
-	page := &walker{windows: g.windows, log: g.log, prefix: l.prefix, delimiter: l.delimiter, after: l.after(), most: l.most}
+	page := &walker{windows: g.windows, prefix: l.prefix, delimiter: l.delimiter, after: l.after(), most: l.most, plain: !l.urlEncoded}
 	if l.most > 0 {
-		if err := page.walk(ctx); err != nil {
+		err := page.walk(ctx)
+		g.tellLeftOut(page)
+		if err != nil {
 			return err
 		}
 	}
@@ -96,8 +99,8 @@ func (g *Gateway) listObjects(w http.ResponseWriter, r *http.Request, _ string) 
 	return nil
 }
 
-// complete adds what the source's own listing lacks. A file that cannot be described, for one because it has gone, is left
-// out, but not where the source does not answer.
+// complete adds what the source's own listing lacks. A file that cannot be described, for one because it has gone, is
+// left out, but not where the source does not answer.
 func (g *Gateway) complete(ctx context.Context, items []item) ([]item, error) {
 	infos := make([]*cacheclient.Info, 0, len(items))
 	for i := range items {
@@ -109,19 +112,43 @@ func (g *Gateway) complete(ctx context.Context, items []item) ([]item, error) {
 		return nil, err
 	}
 	kept := items[:0]
-	left := 0
+	left, first := 0, ""
 	for _, i := range items {
 		switch {
 		case i.common, i.info.Dir == strings.HasSuffix(i.key, "/") && i.info.Size >= 0:
 			kept = append(kept, i)
 		default:
-			left++
+			if left++; first == "" {
+				first = i.key
+			}
 		}
 	}
-	if left > 0 {
-		g.log.Warn("files that cannot be described are left out of a listing", "files", left)
+	g.metrics.leftOut.WithLabelValues("file").Add(float64(left))
+	if left > 0 && g.told.first(first) {
+		g.log.Warn("files that cannot be described are left out of a listing", "files", left, "first", first)
 	}
 	return kept, nil
+}
+
+// tellLeftOut names at the end what a page lacks, each directory once.
+func (g *Gateway) tellLeftOut(page *walker) {
+	g.metrics.leftOut.WithLabelValues("directory").Add(float64(len(page.leftOut)))
+	g.metrics.leftOut.WithLabelValues("name").Add(float64(page.unshown))
+	fresh := slices.DeleteFunc(slices.Clone(page.leftOut), func(d leftOut) bool { return !g.told.first(d.path + "/") })
+	if len(fresh) > 0 {
+		g.log.Warn("directories that cannot be listed are left out of a listing", "directories", len(fresh), "first", fresh[0].path, "error", fresh[0].err)
+	}
+	if page.unshown > 0 && g.told.first("//"+page.prefix) {
+		g.log.Warn("keys that a listing cannot show are left out; those of a client that asks for encoding-type=url are not",
+			"prefix", page.prefix, "keys", page.unshown)
+	}
+}
+
+// inXML reports whether a document can show a key: it has no word for most controls (XML 1.0, section 2.2).
+func inXML(key string) bool {
+	return !strings.ContainsFunc(key, func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff
+	})
 }
 
 // commonPrefix, object and owner are parts of a listing's document.

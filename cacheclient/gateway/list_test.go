@@ -138,8 +138,8 @@ func TestListVersion1(t *testing.T) {
 	})
 }
 
-// TestListMany reads a directory of 10,000 files behind a web server: its index page once, and each file's head once, also
-// when the files are read soon after.
+// TestListMany reads a directory of 10,000 files behind a web server: its index page once, and each file's head once,
+// also when the files are read soon after.
 func TestListMany(t *testing.T) {
 	pace.Long(t)
 	const files = 10_000

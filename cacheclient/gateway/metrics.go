@@ -13,8 +13,8 @@ type metrics struct {
 	// requests are those of clients, by operation and status; a response that ended early has the status "cut", or
 	// "gone" where the client ended it.
 	requests *prometheus.CounterVec
-	// asked are requests to the source, by operation and result.
-	asked                             *prometheus.CounterVec
+	// asked are requests to the source, by operation and result, and leftOut what listings do not show, by what it is.
+	asked, leftOut                    *prometheus.CounterVec
 	received, sent, resumed, released prometheus.Counter
 	serving, streams                  prometheus.Gauge
 }
@@ -34,6 +34,9 @@ func newMetrics() *metrics {
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_gateway_source_requests_total", Help: "Requests to the source, by operation and result.",
 		}, []string{"operation", "result"}),
+		leftOut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_gateway_left_out_total", Help: "What listings do not show, at each listing: a directory that cannot be listed, a file that cannot be described, a name that no key can be.",
+		}, []string{"what"}),
 		received: counter("source_received_bytes_total", "Bytes of files received from the source."),
 		sent:     counter("sent_bytes_total", "Bytes of files sent to clients."),
 		resumed:  counter("resumed_streams_total", "Bodies of the source that broke off and were asked for again."),
@@ -42,9 +45,12 @@ func newMetrics() *metrics {
 		streams:  gauge("source_streams", "Bodies of the source that are open."),
 	}
 	m.registry.MustRegister(
-		m.requests, m.asked, m.received, m.sent, m.resumed, m.released, m.serving, m.streams,
+		m.requests, m.asked, m.leftOut, m.received, m.sent, m.resumed, m.released, m.serving, m.streams,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	for _, what := range []string{"directory", "file", "name"} {
+		m.leftOut.WithLabelValues(what)
+	}
 	for _, operation := range []string{"list", "open", "stat"} {
 		for _, result := range []string{"ok", "error"} {
 			m.asked.WithLabelValues(operation, result)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/border"
 )
 
 // metadataTimeout bounds the requests that send no bytes of files. Alluxio's S3 client waits for a minute.
@@ -34,6 +35,9 @@ func (g *Gateway) headObject(w http.ResponseWriter, r *http.Request, key string)
 // describe is what a key names: a file, or with a slash at its end a directory.
 func (g *Gateway) describe(ctx context.Context, r *http.Request, key string) (cacheclient.Info, error) {
 	path, wantDir := strings.CutSuffix(key, "/")
+	if !isPath(path) {
+		return cacheclient.Info{}, errNoSuchKey
+	}
 	ask := g.attributes.stat
 	if conditional(r.Header) {
 		ask = g.attributes.ask
@@ -48,6 +52,17 @@ func (g *Gateway) describe(ctx context.Context, r *http.Request, key string) (ca
 		info.Size = 0
 	}
 	return info, nil
+}
+
+// isPath reports whether a key, without the slash of a directory, is the path of something: a source would read
+// "a//b" as "a/b", which is another key.
+func isPath(key string) bool {
+	for name := range strings.SplitSeq(key, "/") {
+		if !border.Name(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // getObject sends a file, or a range of it.
@@ -195,13 +210,13 @@ func checkConditions(h http.Header, info cacheclient.Info) error {
 	return nil
 }
 
-// changedSince tells whether the file is younger than a date, if both are known.
+// changedSince reports whether the file is younger than a date, if both are known.
 func changedSince(date string, info cacheclient.Info) (changed, ok bool) {
 	t, err := http.ParseTime(date)
 	return info.ModTime.Truncate(time.Second).After(t), err == nil && !info.ModTime.IsZero()
 }
 
-// matches tells whether a list of ETags has the tag. Clients of S3 leave the quotes out at times.
+// matches reports whether a list of ETags has the tag. Clients of S3 leave the quotes out at times.
 func matches(list, tag string) bool {
 	for t := range strings.SplitSeq(list, ",") {
 		t = strings.TrimPrefix(strings.TrimSpace(t), "W/")

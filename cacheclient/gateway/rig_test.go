@@ -207,7 +207,7 @@ func overSources(t *testing.T, test func(*subject)) {
 	}
 }
 
-// is tells whether an error of the SDK has this status.
+// is reports whether an error of the SDK has this status.
 func is(err error, status int) bool {
 	got, _ := codeOf(err)
 	return got == status

@@ -32,8 +32,9 @@ const (
 	farewell = 5 * time.Second
 )
 
-// Serve answers S3 requests on one listener and health and metrics on another, which may be nil, until the
-// context ends; then responses may go on for a few seconds. It closes both. An error says that a listener broke.
+// Serve answers S3 requests on one listener and health and metrics on another, which may be nil, until the context
+// ends; then responses may go on for a few seconds. It closes both, and asks the source nothing any more when it
+// returns. An error says that a listener broke.
 func (g *Gateway) Serve(ctx context.Context, s3, admin net.Listener) error {
 	failed := make(chan error, 2)
 	servers := []*http.Server{g.start(failed, netutil.LimitListener(sized{s3}, maxConnections), g)}
@@ -57,6 +58,7 @@ func (g *Gateway) Serve(ctx context.Context, s3, admin net.Listener) error {
 	for range running {
 		err = errors.Join(err, <-failed)
 	}
+	g.windows.rest()
 	return err
 }
 

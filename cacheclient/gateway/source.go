@@ -10,6 +10,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/backoff"
+	"millrace.io/millrace/cacheclient/border"
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
@@ -17,7 +18,8 @@ const (
 	// attempts is how often the source is asked before a request fails. They are few, since S3 clients
 	// ask again themselves.
 	attempts = 3
-	// firstPause is waited at most before the second attempt, and four times as long, up to longestPause, before the third.
+	// firstPause is waited at most before the second attempt, and four times as long, up to longestPause, before the
+	// third.
 	firstPause   = 150 * time.Millisecond
 	longestPause = 10 * time.Second
 )
@@ -77,7 +79,10 @@ func (s *source) stat(ctx context.Context, path string) (info cacheclient.Info, 
 		info, err = s.store.Stat(ctx, path)
 		return err
 	})
-	return info, err
+	if err != nil || info.Dir {
+		return info, err
+	}
+	return info, border.Size(info.Size)
 }
 
 // list reads a directory. Each attempt begins with a call of restart.
@@ -109,7 +114,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// transient tells whether an error says that the source does not answer now, rather than what it answered.
+// transient reports whether an error says that the source does not answer now, rather than what it answered.
 func transient(err error) bool {
 	again, _ := ufs.Retryable(err)
 	return again || errors.Is(err, errBusy) || errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)

@@ -56,6 +56,8 @@ type stream struct {
 	body *ufs.Body
 	// whole says that the body began before the range, because the source has no ranges.
 	whole bool
+	// confirm asks the source whether what its body brought is the version's, nil where its answer proves that.
+	confirm func(context.Context) error
 	// reading says that the body is being read; since is when that last ended.
 	reading bool
 	since   time.Time
@@ -85,20 +87,53 @@ func (s *stream) open() error {
 	if err := acquire(s.ctx, src.streams); err != nil {
 		return err
 	}
+	kept := false
+	defer func() {
+		if !kept {
+			<-src.streams
+		}
+	}()
 	body, err := src.open(s.ctx, s.info, s.at, s.stop-s.at)
 	if err != nil {
-		<-src.streams
 		return err
 	}
-	s.gateway.metrics.streams.Inc()
-	s.mu.Lock()
-	s.body, s.whole, s.since = body, body.Start != s.at, time.Now()
-	s.mu.Unlock()
+	kept = true
+	s.receive(body)
 	if err := s.skip(body, s.at-body.Start); err != nil {
 		s.drop()
 		return err
 	}
 	return nil
+}
+
+// receive keeps a body, whose token the stream has.
+func (s *stream) receive(body *ufs.Body) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gateway.metrics.streams.Inc()
+	s.body, s.whole, s.since = body, body.Start != s.at, time.Now()
+	if body.Confirm != nil {
+		s.confirm = body.Confirm
+	}
+}
+
+// prove has the source say that what it brought is the version's, where its answers do not: before the last bytes are
+// sent, without which the client has nothing.
+func (s *stream) prove() error {
+	confirm := s.confirmation()
+	if confirm == nil {
+		return nil
+	}
+	src := s.gateway.source
+	ctx, cancel := context.WithTimeout(s.ctx, src.timeout)
+	defer cancel()
+	return src.try(ctx, "stat", confirm)
+}
+
+func (s *stream) confirmation() func(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.confirm
 }
 
 // skip reads and forgets.
@@ -160,8 +195,7 @@ func (s *stream) sendTo(w http.ResponseWriter) error {
 	buffer := s.gateway.buffer()
 	defer s.gateway.buffers.Put(buffer)
 	s.watch()
-	control := http.NewResponseController(w)
-	var deadline time.Time
+	client := &patient{w: w, control: http.NewResponseController(w)}
 	for s.at < s.end {
 		if s.at == s.stop {
 			if err := s.pass(); err != nil {
@@ -170,15 +204,9 @@ func (s *stream) sendTo(w http.ResponseWriter) error {
 		}
 		n, err := s.read((*buffer)[:min(s.stop-s.at, bufferSize)])
 		if n > 0 {
-			if now := time.Now(); deadline.Sub(now) < clientTimeout-deadlineStep {
-				deadline = now.Add(clientTimeout)
-				_ = control.SetWriteDeadline(deadline)
+			if err := s.forward(client, (*buffer)[:n]); err != nil {
+				return err
 			}
-			if _, err := w.Write((*buffer)[:n]); err != nil { //nolint:gosec // An object's bytes.
-				return fmt.Errorf("the client: %w", err)
-			}
-			s.gateway.metrics.sent.Add(float64(n))
-			s.at += int64(n)
 		}
 		if err == nil || s.at == s.stop {
 			continue
@@ -190,21 +218,61 @@ func (s *stream) sendTo(w http.ResponseWriter) error {
 	return nil
 }
 
+// forward sends what the source has brought.
+func (s *stream) forward(client *patient, p []byte) error {
+	if s.at+int64(len(p)) == s.stop {
+		if err := s.prove(); err != nil {
+			return err
+		}
+	}
+	if _, err := client.Write(p); err != nil {
+		return fmt.Errorf("the client: %w", err)
+	}
+	s.gateway.metrics.sent.Add(float64(len(p)))
+	s.at += int64(len(p))
+	return nil
+}
+
+// patient writes to a client that may take clientTimeout for each buffer.
+type patient struct {
+	w        http.ResponseWriter
+	control  *http.ResponseController
+	deadline time.Time
+}
+
+// Write implements io.Writer.
+func (c *patient) Write(p []byte) (int, error) {
+	if now := time.Now(); c.deadline.Sub(now) < clientTimeout-deadlineStep {
+		c.deadline = now.Add(clientTimeout)
+		_ = c.control.SetWriteDeadline(c.deadline)
+	}
+	return c.w.Write(p) //nolint:gosec // An object's bytes.
+}
+
 // read reads some of the body, after asking for it again where the timer ended it.
 func (s *stream) read(p []byte) (int, error) {
-	s.mu.Lock()
-	body := s.body
-	s.reading = body != nil
-	s.mu.Unlock()
+	body := s.begin()
 	if body == nil {
 		return 0, s.open()
 	}
 	n, err := body.Read(p)
 	s.gateway.metrics.received.Add(float64(n))
-	s.mu.Lock()
-	s.reading, s.since = false, time.Now()
-	s.mu.Unlock()
+	s.paused()
 	return n, noEnd(err)
+}
+
+// begin is the body, which is being read from then on, and paused notes that it is not any more.
+func (s *stream) begin() *ufs.Body {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading = s.body != nil
+	return s.body
+}
+
+func (s *stream) paused() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading, s.since = false, time.Now()
 }
 
 // noEnd makes an end of the source's body, before the end of the range, an error that is worth another attempt.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"strings"
 
 	"millrace.io/millrace/cacheclient"
@@ -22,16 +21,26 @@ type item struct {
 // directory while it is in one below, but comes back to it by its key; windows remember.
 type walker struct {
 	windows *windows
-	log     *slog.Logger
 	// prefix and delimiter are the request's.
 	prefix, delimiter string
 	// after is the key that the page begins after, "" for the first.
 	after string
 	// most is how many items the page may have.
-	most  int
+	most int
+	// plain says that keys are written as they are, so that those are left out which XML cannot show.
+	plain bool
 	items []item
 	// more says that another item follows.
 	more bool
+	// leftOut are the directories that could not be listed, and unshown counts the keys that are left out.
+	leftOut []leftOut
+	unshown int
+}
+
+// leftOut is a directory that could not be listed, and why.
+type leftOut struct {
+	path string
+	err  error
 }
 
 // errFull ends a walk.
@@ -42,8 +51,8 @@ func (w *walker) walk(ctx context.Context) error {
 	dir := ""
 	if slash := strings.LastIndexByte(w.prefix, '/'); slash >= 0 {
 		dir = w.prefix[:slash]
-		if dir == "" {
-			// No key begins with a slash.
+		if !isPath(dir) {
+			// No key begins with a slash, or has two in a row.
 			return nil
 		}
 	}
@@ -102,8 +111,8 @@ func (w *walker) from(base string) string {
 	return from
 }
 
-// entries adds entries of one window. It stops after it went into a directory, whose key it returns, since the window may
-// have to make room meanwhile.
+// entries adds entries of one window. It stops after it went into a directory, whose key it returns, since the window
+// may have to make room meanwhile.
 func (w *walker) entries(ctx context.Context, base string, entries []entry) (next string, err error) {
 	for _, e := range entries {
 		key := base + e.key
@@ -132,16 +141,32 @@ func (w *walker) entries(ctx context.Context, base string, entries []entry) (nex
 	return "", nil
 }
 
-// below adds what a directory further down holds. One that has gone, that the source does not show or that is no
-// index page is empty; when the source does not answer, the listing fails.
+// below adds what a directory further down holds. One that has gone is empty. Of one that the source does not show,
+// that it fails on or that is no index page, there is the mark alone, and it is told at the end; when the source does
+// not answer, the listing fails.
 func (w *walker) below(ctx context.Context, dir string) error {
-	err := w.directory(ctx, dir)
-	if err == nil || errors.Is(err, errFull) || ctx.Err() != nil || transient(err) {
-		return err
+	if len(dir) >= maxKeyBytes {
+		// No client has keys of such a length, and a tree that holds itself would have no end.
+		w.unshown++
+		return nil
 	}
-	w.log.Warn("a directory is left out of a listing", "path", dir, "error", err)
+	before := len(w.items)
+	err := w.directory(ctx, dir)
+	switch {
+	case err == nil, errors.Is(err, errFull), ctx.Err() != nil, ofAll(err):
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	w.leftOut = append(w.leftOut, leftOut{dir, err})
+	if mark := dir + "/"; len(w.items) == before && strings.HasPrefix(mark, w.prefix) {
+		return w.object(mark, cacheclient.Info{Path: dir, Dir: true})
+	}
 	return nil
 }
+
+// maxKeyBytes is the longest key that S3 knows.
+const maxKeyBytes = 1024
 
 // commonPrefix is what a key is rolled up into, if it has the delimiter after the prefix.
 func (w *walker) commonPrefix(key string) (string, bool) {
@@ -172,6 +197,10 @@ func (w *walker) object(key string, info cacheclient.Info) error {
 
 func (w *walker) add(i item) error {
 	if w.after != "" && i.key <= w.after {
+		return nil
+	}
+	if w.plain && !inXML(i.key) {
+		w.unshown++
 		return nil
 	}
 	if len(w.items) == w.most {

@@ -48,7 +48,7 @@ func (s *localStore) enter(ctx context.Context, path string) (*root, error) {
 	return t, nil
 }
 
-// allowed tells whether the open directory is where the source may be. It is the directory itself that is asked
+// allowed reports whether the open directory is where the source may be. It is the directory itself that is asked
 // for its place, so that a link in its path cannot be another than a moment before.
 func (s *localStore) allowed(fd int) error {
 	if len(s.within) == 0 {

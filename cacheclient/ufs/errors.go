@@ -3,15 +3,19 @@ package ufs
 import (
 	"context"
 	"crypto/tls"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,6 +31,8 @@ const maxRetryAfter = 30 * time.Second
 type StatusError struct {
 	// Code is the HTTP status.
 	Code int
+	// Reason is the code that an object store gives beside the status, "" elsewhere.
+	Reason string
 	// RetryAfter is how long the server asks to wait, 0 where it does not; at most 30 seconds.
 	RetryAfter time.Duration
 	// URL is what was asked for, without user and query.
@@ -39,11 +45,30 @@ func (e *StatusError) Error() string {
 	if text != "" {
 		text = " " + text
 	}
-	return e.URL + " answers " + strconv.Itoa(e.Code) + text
+	sentence := e.URL + " answers " + strconv.Itoa(e.Code) + text
+	if e.Reason != "" {
+		sentence += " (" + e.Reason + ")"
+	}
+	if e.Reason == archived {
+		sentence += ": the object is archived and must be restored before it can be read"
+	}
+	return sentence
+}
+
+// archived is the code for an object that is there, in a storage class that does not give it out.
+const archived = "InvalidObjectState"
+
+// Busy reports whether the server answers, and asks to come back later: it is not down.
+func (e *StatusError) Busy() bool {
+	return e.Code == http.StatusTooManyRequests || e.Code == http.StatusServiceUnavailable
 }
 
 // Unwrap is what the status means to a file system, if anything.
 func (e *StatusError) Unwrap() error {
+	if e.Reason == archived {
+		// No caller is refused.
+		return nil
+	}
 	switch e.Code {
 	case http.StatusNotFound, http.StatusGone:
 		return fs.ErrNotExist
@@ -60,17 +85,44 @@ func (e *StatusError) Unwrap() error {
 
 // newStatusError takes the status of a response; show is its URL without secrets.
 func newStatusError(resp *http.Response, show string) *StatusError {
-	return &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now()), URL: show}
+	return &StatusError{Code: resp.StatusCode, Reason: s3Reason(resp), RetryAfter: retryAfter(resp.Header, time.Now()), URL: show}
 }
+
+// maxReason bounds what is read of the document that explains a status.
+const maxReason = 8 << 10
+
+// s3Reason is the code in the document by which an object store explains a status, "" where there is none.
+func s3Reason(resp *http.Response) string {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if resp.Body == nil || kind != "application/xml" && kind != "text/xml" {
+		return ""
+	}
+	slow := time.AfterFunc(time.Second, func() { _ = resp.Body.Close() })
+	defer slow.Stop()
+	var document struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string
+	}
+	err := xml.NewDecoder(io.LimitReader(resp.Body, maxReason)).Decode(&document)
+	if err != nil || !reasonCode.MatchString(document.Code) {
+		return ""
+	}
+	return document.Code
+}
+
+// reasonCode is what codes of errors look like.
+var reasonCode = regexp.MustCompile(`^[A-Za-z0-9.]{1,64}$`)
 
 // retryAfter reads the header Retry-After, which is seconds or a date (RFC 9110, section
 // 10.2.3). A date counts from the server's own clock where it tells it.
 func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := h.Get("Retry-After")
+	value := strings.TrimSpace(h.Get("Retry-After"))
 	if value == "" {
 		return 0
 	}
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+	// Some write fractions.
+	whole, _, _ := strings.Cut(value, ".")
+	if seconds, err := strconv.ParseUint(whole, 10, 31); err == nil {
 		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	} else if errors.Is(err, strconv.ErrRange) {
 		return maxRetryAfter
@@ -108,6 +160,9 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout() || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
+// badLength is how net/http says that a Content-Length has too many digits for it.
+var badLength = regexp.MustCompile(`bad Content-Length "[0-9]+"`)
+
 // explain turns an error of the HTTP client into one for the user, without the URL, which
 // may have secrets after a redirect.
 func explain(ctx context.Context, err error, host string, timeout time.Duration) error {
@@ -128,6 +183,10 @@ func explain(ctx context.Context, err error, host string, timeout time.Duration)
 		return fmt.Errorf("%s: %w; name its authority with the option ca_cert", host, err)
 	case errors.As(err, &record):
 		return fmt.Errorf("%s does not speak TLS; try http:// instead of https://", host)
+	case errors.Is(err, errInside):
+		return fmt.Errorf("%s: %w", host, errInside)
+	case badLength.MatchString(err.Error()):
+		return fmt.Errorf("%s announces a body of a length that no number holds: %w", host, cacheclient.ErrTooLarge)
 	case isTimeout(err):
 		return &networkError{what: fmt.Sprintf("%s: nothing came for %v", host, timeout), err: err}
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -136,7 +195,7 @@ func explain(ctx context.Context, err error, host string, timeout time.Duration)
 	return &networkError{what: host + ": " + err.Error(), err: err}
 }
 
-// Retryable tells whether an attempt that ended with err may succeed when it is made again, and
+// Retryable reports whether an attempt that ended with err may succeed when it is made again, and
 // how long the source asks to wait first (0: the caller's own choice). Statuses 408, 425, 429, 500, 502, 503
 // and 504, connections that are refused, reset or silent, and short bodies are worth another
 // attempt; what the source said clearly, a file that changed and a cancelled context are not.

@@ -3,9 +3,12 @@ package ufs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
+
+	"millrace.io/millrace/cacheclient"
 )
 
 type flag = atomic.Bool
@@ -94,11 +97,14 @@ type timeoutError struct{}
 func (timeoutError) Error() string { return "timeout" }
 func (timeoutError) Timeout() bool { return true }
 
-// countedBody passes exactly left bytes on: what is longer is cut, and what ends early is
-// io.ErrUnexpectedEOF.
+// countedBody passes exactly left bytes on. What ends early is io.ErrUnexpectedEOF, and so is no end: a body that
+// goes on after them is of another version.
 type countedBody struct {
 	src  io.ReadCloser
 	left int64
+	// open says that no length was announced, so that the end has to be seen.
+	open bool
+	show string
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
@@ -109,14 +115,35 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		p = p[:b.left]
 	}
 	n, err := b.src.Read(p)
+	if int64(n) == b.left && b.open && (err == nil || err == io.EOF) { //nolint:errorlint // the bare value
+		// Before its last bytes are handed on.
+		if err := b.ended(err); err != nil {
+			return 0, err
+		}
+	}
 	b.left -= int64(n)
 	switch {
 	case b.left == 0:
 		return n, nil
-	case err == io.EOF:
+	case err == io.EOF: //nolint:errorlint // the bare value
 		return n, io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+// ended reads one byte more, and returns ErrStale where there is one.
+func (b *countedBody) ended(err error) error {
+	var more [1]byte
+	for err == nil {
+		var n int
+		if n, err = b.src.Read(more[:]); n > 0 {
+			return fmt.Errorf("%s: it is longer than it was: %w", b.show, cacheclient.ErrStale)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 func (b *countedBody) Close() error { return b.src.Close() }

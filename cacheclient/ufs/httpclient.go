@@ -6,10 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,6 +45,9 @@ type httpClient struct {
 	stored bool
 }
 
+// idleGrace is how long idle connections stay open while a request waits for its response.
+const idleGrace = 2 * time.Second
+
 // request is what to ask for, and how to call it in an error.
 type request struct {
 	url  *url.URL
@@ -64,30 +67,42 @@ func newHTTPClient(o httpOptions, security tlsOptions, opts Options) (*httpClien
 		return nil, errors.New("option headers is not a list key,value,key,value: its length is odd")
 	}
 	for i := 0; i < len(o.Headers); i += 2 {
-		c.header.Add(o.Headers[i], o.Headers[i+1])
-		c.private = append(c.private, o.Headers[i])
+		name := o.Headers[i]
+		if !slices.Contains(c.private, name) {
+			// What the user says is said instead of ours, and a name twice is two.
+			c.header.Del(name)
+		}
+		c.header.Add(name, o.Headers[i+1])
+		c.private = append(c.private, name)
 	}
-	c.files, c.lists = newTransport(tlsConfig, opts, opts.MaxConns), newTransport(tlsConfig, opts, 0)
+	way, err := newWay(o.Proxy, opts.ResponseTimeout)
+	if err != nil {
+		return nil, err
+	}
+	c.files, c.lists = newTransport(tlsConfig, way, opts, opts.MaxConns), newTransport(tlsConfig, way, opts, 0)
 	return c, nil
 }
 
-func newTransport(tlsConfig *tls.Config, opts Options, maxConns int) *http.Transport {
-	dialer := &net.Dialer{Timeout: opts.ResponseTimeout, KeepAlive: 30 * time.Second}
+// mostHeader bounds the head of a response, in bytes.
+const mostHeader = 2 << 20
+
+func newTransport(tlsConfig *tls.Config, way *way, opts Options, maxConns int) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
-		TLSClientConfig:       tlsConfig.Clone(),
-		TLSHandshakeTimeout:   opts.ResponseTimeout,
-		ResponseHeaderTimeout: opts.ResponseTimeout,
-		DisableCompression:    true,
-		MaxConnsPerHost:       maxConns,
-		MaxIdleConnsPerHost:   opts.MaxConns,
-		MaxIdleConns:          2 * opts.MaxConns,
-		IdleConnTimeout:       90 * time.Second,
-		ReadBufferSize:        readBuffer,
-		Protocols:             protocols,
+		Proxy:                  way.proxy,
+		DialContext:            way.dial,
+		MaxResponseHeaderBytes: mostHeader,
+		TLSClientConfig:        tlsConfig.Clone(),
+		TLSHandshakeTimeout:    opts.ResponseTimeout,
+		ResponseHeaderTimeout:  opts.ResponseTimeout,
+		DisableCompression:     true,
+		MaxConnsPerHost:        maxConns,
+		MaxIdleConnsPerHost:    opts.MaxConns,
+		MaxIdleConns:           2 * opts.MaxConns,
+		IdleConnTimeout:        90 * time.Second,
+		ReadBufferSize:         readBuffer,
+		Protocols:              protocols,
 	}
 }
 
@@ -140,6 +155,9 @@ func (c *httpClient) send(ctx context.Context, transport *http.Transport, method
 		req.Host = host
 		req.Header.Del("Host")
 	}
+	// A server of few connections may wait for those that are idle here.
+	waiting := time.AfterFunc(min(idleGrace, c.timeout/4), c.close)
+	defer waiting.Stop()
 	for range maxRedirects {
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
@@ -156,7 +174,7 @@ func (c *httpClient) send(ctx context.Context, transport *http.Transport, method
 	return nil, fmt.Errorf("%s redirects more than %d times", r.show, maxRedirects)
 }
 
-// isRedirect tells whether resp sends the client elsewhere. A caller of send sees one only where tellsKind.
+// isRedirect reports whether resp sends the client elsewhere. A caller of send sees one only where tellsKind.
 func isRedirect(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
@@ -165,7 +183,7 @@ func isRedirect(resp *http.Response) bool {
 	return false
 }
 
-// tellsKind tells whether a redirect only adds a slash, by which servers say that the path is a directory, or
+// tellsKind reports whether a redirect only adds a slash, by which servers say that the path is a directory, or
 // only drops it, by which they say that it is a file.
 func tellsKind(u *url.URL, location string) bool {
 	plain, slash := strings.CutSuffix(u.Path, "/")
@@ -190,7 +208,7 @@ func (c *httpClient) next(req *http.Request, resp *http.Response) (*http.Request
 	}
 	to.User, to.Fragment = nil, ""
 	header := req.Header.Clone()
-	host := req.Host
+	host, ctx := req.Host, req.Context()
 	if !sameHost(req.URL, to) {
 		for _, name := range append([]string{"Authorization", "Cookie"}, c.private...) {
 			header.Del(name)
@@ -199,12 +217,20 @@ func (c *httpClient) next(req *http.Request, resp *http.Response) (*http.Request
 	} else if host == req.URL.Host {
 		host = to.Host
 	}
-	again := (&http.Request{Method: req.Method, URL: to, Host: host, Header: header}).WithContext(req.Context())
+	if !strings.EqualFold(firstURL(resp).Hostname(), to.Hostname()) {
+		if err := outside(to.Hostname()); err != nil {
+			return nil, fmt.Errorf("%s redirects to %s: %w", req.URL.Host, to.Host, err)
+		}
+		ctx = away(ctx, true)
+	} else {
+		ctx = away(ctx, false)
+	}
+	again := (&http.Request{Method: req.Method, URL: to, Host: host, Header: header}).WithContext(ctx)
 	again.Response = resp
 	return again, nil
 }
 
-// sameHost tells whether to is where from is; the same name by https instead of http is.
+// sameHost reports whether to is where from is; the same name by https instead of http is.
 func sameHost(from, to *url.URL) bool {
 	if !strings.EqualFold(from.Hostname(), to.Hostname()) {
 		return false

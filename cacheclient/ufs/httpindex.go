@@ -23,69 +23,175 @@ var errNoIndex = errors.New("the page is no directory index, as web servers make
 // write "Index of", Python "Directory listing for".
 var indexTitle = regexp.MustCompile(`(?i)^\s*(index of|directory listing|listing of|directory:?\s)`)
 
-// parseIndex calls fn for each entry that the page links to, in the page's order; base is the URL of the page. The page
-// is read as a stream, so that its length does not matter. It returns errNoIndex when there is no entry, and nothing that
-// index pages of empty directories have either.
-func parseIndex(page io.Reader, base *url.URL, fn func(name string, dir bool) error) error {
+// index is a directory's index as it is read.
+type index struct {
+	// base is the address that links are relative to, and root the directory itself, which ends in a slash.
+	base, root *url.URL
+	// entry is called for each entry, in the index's order, more than once where it is linked to more than once.
+	entry func(name string, dir bool) error
+	// endless says that the body has no length, so that only the page itself reports whether it was cut.
+	endless bool
+
+	// entries counts those that were found, foreign the links that lead elsewhere.
+	entries, foreign int
+	// goesOn says that there are more pages.
+	goesOn bool
+}
+
+// listedElsewhere says that the page is made by a script, and that its listing is at the same address with a query.
+type listedElsewhere struct{ query string }
+
+func (*listedElsewhere) Error() string { return "the page is made in the browser" }
+
+// markup is what the tokens of a page told beside its links.
+type markup struct {
+	// known says that there is something that index pages of empty directories have, too.
+	known bool
+	// title says that the next text is the page's title or heading, and script that it is a script.
+	title, script bool
+	// open says that the page began as a whole document, and closed that it ended as one.
+	open, closed bool
+	last         string
+}
+
+// parseHTML reads a page, as a stream, so that its length does not matter. It returns errNoIndex when there is no
+// entry, and nothing that index pages of empty directories have either.
+func (i *index) parseHTML(page io.Reader) error {
+	i.setRoot()
 	tokens := html.NewTokenizer(page)
 	tokens.SetMaxBuf(maxToken)
-	var last string
-	known, title := false, false
+	var m markup
 	for {
 		switch tokens.Next() {
 		case html.ErrorToken:
-			return endOfIndex(tokens.Err(), known)
+			return i.endHTML(tokens, &m)
 		case html.TextToken:
-			if title && indexTitle.Match(tokens.Text()) {
-				known = true
+			if err := m.text(tokens); err != nil {
+				return err
 			}
-			title = false
+		case html.EndTagToken:
+			name, _ := tokens.TagName()
+			m.closed = m.closed || atom.Lookup(name) == atom.Html
 		case html.StartTagToken, html.SelfClosingTagToken:
-			tag, attributes := tokens.TagName()
-			switch kind := atom.Lookup(tag); kind {
-			case atom.Title, atom.H1:
-				title = true
-			case atom.Pre:
-				// The page of Go's file server is this and nothing else.
-				known = true
-			case atom.A:
-				link := parseLink(base, href(tokens, attributes))
-				known = known || link.known
-				// Icon and name may be two links to the same entry.
-				if link.name == "" || link.key() == last {
-					continue
-				}
-				known, last = true, link.key()
-				if err := fn(link.name, link.dir); err != nil {
-					return err
-				}
+			if err := i.tag(tokens, &m); err != nil {
+				return err
 			}
 		}
 	}
 }
 
-func endOfIndex(err error, known bool) error {
+// text looks at a title, and at scripts that have the listing in them.
+func (m *markup) text(tokens *html.Tokenizer) error {
+	title, script := m.title, m.script
+	m.title, m.script = false, false
+	switch {
+	case title && indexTitle.Match(tokens.Text()):
+		m.known = true
+	case script && dufsScript.Match(tokens.Text()):
+		return &listedElsewhere{query: dufsQuery}
+	}
+	return nil
+}
+
+// dufs shows a directory by a script, whose data is in the page, and as JSON on request.
+const dufsQuery = "json"
+
+var dufsScript = regexp.MustCompile(`^\s*DATA = \{`)
+
+// tag takes what a tag tells: an entry, where it is a link to one.
+func (i *index) tag(tokens *html.Tokenizer, m *markup) error {
+	name, more := tokens.TagName()
+	switch atom.Lookup(name) {
+	case atom.Html:
+		m.open = true
+	case atom.Title, atom.H1:
+		m.title = true
+	case atom.Script:
+		m.script = true
+	case atom.Template:
+		if attribute(tokens, more, "id") == "index-data" {
+			return &listedElsewhere{query: dufsQuery}
+		}
+	case atom.Pre:
+		// The page of Go's file server is this and nothing else.
+		m.known = true
+	case atom.Base:
+		i.rebase(attribute(tokens, more, "href"))
+	case atom.Link:
+		i.goesOn = i.goesOn || attribute(tokens, more, "rel") == "next"
+	case atom.A:
+		return i.link(attribute(tokens, more, "href"), m)
+	}
+	return nil
+}
+
+// link takes what a link leads to. Icon and name may be two links to one entry.
+func (i *index) link(address string, m *markup) error {
+	link := i.parseLink(address)
+	m.known = m.known || link.known
+	i.goesOn = i.goesOn || link.next
+	switch {
+	case link.name == "" && !link.known && !link.next && address != "":
+		i.foreign++
+		return nil
+	case link.name == "", link.key() == m.last:
+		return nil
+	}
+	m.known, m.last = true, link.key()
+	i.entries++
+	return i.entry(link.name, link.dir)
+}
+
+// setRoot has the directory be the address of its index, with a slash at its end.
+func (i *index) setRoot() {
+	if i.root = i.base; !strings.HasSuffix(i.base.Path, "/") {
+		i.root = withPath(i.base, i.base.Path+"/", i.base.EscapedPath()+"/")
+	}
+}
+
+// rebase has links be relative to another address, as browsers do for <base>.
+func (i *index) rebase(address string) {
+	relative, err := url.Parse(strip(address))
+	if err != nil || address == "" {
+		return
+	}
+	i.base = i.base.ResolveReference(relative)
+}
+
+func (i *index) endHTML(tokens *html.Tokenizer, m *markup) error {
+	err := tokens.Err()
 	switch {
 	case errors.Is(err, html.ErrBufferExceeded):
 		return fmt.Errorf("%w: a tag or text in it is longer than %d bytes", errNoIndex, maxToken)
 	case !errors.Is(err, io.EOF):
 		return err
-	case !known:
+	case i.endless && m.open && !m.closed, bytes.HasPrefix(bytes.TrimSpace(tokens.Raw()), []byte("<a ")):
+		return fmt.Errorf("the page ends in its middle: %w", io.ErrUnexpectedEOF)
+	case !m.known:
 		return errNoIndex
 	}
 	return nil
 }
 
-// href is the address of the link whose tag has just been read.
-func href(tokens *html.Tokenizer, more bool) string {
+// attribute is the value of an attribute of the tag whose name has just been read.
+func attribute(tokens *html.Tokenizer, more bool, name string) string {
 	for more {
 		var key, value []byte
 		key, value, more = tokens.TagAttr()
-		if bytes.Equal(key, []byte("href")) {
+		if string(key) == name {
 			return string(value)
 		}
 	}
 	return ""
+}
+
+// strip takes the white space out of an address that browsers do.
+func strip(address string) string {
+	address = strings.TrimSpace(address)
+	if strings.ContainsAny(address, "\t\r\n") {
+		address = strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(address)
+	}
+	return address
 }
 
 // link is what an address in an index page means.
@@ -95,6 +201,8 @@ type link struct {
 	dir  bool
 	// known says that index pages have such links: to the parent, or to sort by a column.
 	known bool
+	// next says that it leads to another page of the index.
+	next bool
 }
 
 func (l link) key() string {
@@ -104,47 +212,46 @@ func (l link) key() string {
 	return l.name
 }
 
-// parseLink takes the name of an entry from its address. It must be directly below base on
-// the same host, without query, and its name one that a file system can have.
-func parseLink(base *url.URL, address string) link {
-	address = strings.TrimSpace(address)
+// parseLink takes the name of an entry from its address. It must be below the directory on the same host, without a
+// query. One that leads deeper is the directory on its way.
+func (i *index) parseLink(address string) link {
+	address = strip(address)
 	if address == "" {
 		return link{}
 	}
-	if name, slash := strings.CutSuffix(address, "/"); plainName(name) {
+	if name, slash := strings.CutSuffix(address, "/"); i.base == i.root && plainName(name) {
 		return link{name: name, dir: slash}
 	}
 	relative, err := url.Parse(address)
 	if err != nil {
 		return link{}
 	}
-	u := base.ResolveReference(relative)
-	if u.Scheme != base.Scheme || !strings.EqualFold(u.Host, base.Host) || u.User != nil || u.Opaque != "" || u.Fragment != "" {
+	u, root := i.base.ResolveReference(relative), i.root
+	if !sameHost(root, u) && !sameHost(u, root) || u.User != nil || u.Opaque != "" || u.Fragment != "" {
 		return link{}
 	}
 	if u.RawQuery != "" || u.ForceQuery {
-		return link{known: u.Path == base.Path && sortQuery.MatchString(u.RawQuery)}
+		same := u.Path == root.Path || u.Path+"/" == root.Path
+		return link{known: same && sortQuery.MatchString(u.RawQuery), next: same && nextQuery.MatchString(u.RawQuery)}
 	}
-	below, found := strings.CutPrefix(u.Path, base.Path)
+	below, found := strings.CutPrefix(u.EscapedPath(), root.EscapedPath())
 	if !found {
-		return link{known: strings.HasSuffix(u.Path, "/") && isParent(u.Path, base.Path)}
+		// The same path may be escaped otherwise.
+		if below, found = strings.CutPrefix(u.Path, root.Path); !found {
+			return link{known: strings.HasSuffix(u.Path, "/") && isParent(u.Path, root.Path)}
+		}
+		below = escapePath(below)
 	}
-	escaped := u.EscapedPath()
-	dir := strings.HasSuffix(escaped, "/")
-	name := below
-	if dir {
-		name = strings.TrimSuffix(name, "/")
-		escaped = escaped[:len(escaped)-1]
-	}
-	// A slash that was escaped ends no name, so the name is looked for in both forms.
-	last := escaped[strings.LastIndexByte(escaped, '/')+1:]
-	if strings.Contains(last, "%2F") || strings.Contains(last, "%2f") || !validName(name) {
+	name, _, dir := strings.Cut(below, "/")
+	// A slash that was escaped ends no name, and no file system has it in one: the border leaves it out and tells.
+	plain, err := url.PathUnescape(name)
+	if err != nil || plain == "" || plain == "." || plain == ".." {
 		return link{}
 	}
-	return link{name: name, dir: dir}
+	return link{name: plain, dir: dir}
 }
 
-// plainName tells whether an address is a name and cannot be anything else. Most are, and
+// plainName reports whether an address is a name and cannot be anything else. Most are, and
 // need not be taken apart as URLs.
 func plainName(s string) bool {
 	for i := range len(s) {
@@ -160,7 +267,10 @@ func plainName(s string) bool {
 // ?sort=name&order=asc in Caddy.
 var sortQuery = regexp.MustCompile(`^(C=[NMSD](;|&)O=[AD]|sort=|order=)`)
 
-// isParent tells whether the directory parent holds the directory path; both end in "/".
+// nextQuery is how an index that is spread over pages names the others.
+var nextQuery = regexp.MustCompile(`(^|&)(page|start|offset|marker|after|continuation-token)=[^&]`)
+
+// isParent reports whether the directory parent holds the directory path; both end in "/".
 func isParent(parent, path string) bool {
 	rest, found := strings.CutPrefix(path, parent)
 	return found && strings.Count(rest, "/") == 1

@@ -11,32 +11,37 @@ import (
 	"millrace.io/millrace/cacheclient"
 )
 
-// open asks for a range of the version that want describes, and checks that the response is of that version and
-// of that range. conditional adds If-Match, which a strong ETag is needed for.
-func (c *httpClient) open(ctx context.Context, r request, want cacheclient.Info, off, length int64, conditional bool) (*Body, error) {
+// open asks for a range of the version that want describes, and checks that the response is of that version, as far as
+// t trusts what tells versions apart, and of that range. conditional adds If-Match, which a strong ETag is needed for.
+func (c *httpClient) open(
+	ctx context.Context, r request, want cacheclient.Info, off, length int64, conditional bool, t trust,
+) (*Body, head, error) {
 	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+length-1)}}
-	if conditional && strongETag(want.Version) {
+	if conditional && t == trustAll && strongETag(want.Version) {
 		header.Set("If-Match", want.Version)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	resp, err := c.send(ctx, c.files, http.MethodGet, r, header)
 	if err != nil {
 		cancel(nil)
-		return nil, err
+		return nil, head{}, err
 	}
-	start, end, err := c.checkResponse(resp, r, want, off, length)
+	start, end, err := c.checkResponse(resp, r, want, off, length, t)
 	if err != nil {
 		discard(resp)
 		cancel(nil)
-		return nil, err
+		return nil, readHead(resp), err
 	}
 	patient := newPatientReader(ctx, cancel, resp.Body, r.url.Host, c.timeout)
-	return &Body{ReadCloser: &countedBody{src: patient, left: end - start}, Start: start, End: end}, nil
+	counted := &countedBody{src: patient, left: end - start, open: resp.ContentLength < 0, show: r.show}
+	return &Body{ReadCloser: counted, Start: start, End: end}, readHead(resp), nil
 }
 
 // checkResponse tells which bytes of the file will come. Anything that shows another version is
 // ErrStale; statuses 412 and 416 are returned as they are, to be confirmed.
-func (c *httpClient) checkResponse(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
+func (c *httpClient) checkResponse(
+	resp *http.Response, r request, want cacheclient.Info, off, length int64, t trust,
+) (start, end int64, err error) {
 	if err := c.checkEncoding(resp, r); err != nil && resp.StatusCode < http.StatusMultipleChoices {
 		return 0, 0, err
 	}
@@ -53,27 +58,17 @@ func (c *httpClient) checkResponse(resp *http.Response, r request, want cachecli
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := checkVersion(readHead(resp), r, want); err != nil {
-		return 0, 0, err
+	if how := readHead(resp).differ(recorded(want), t); how != "" {
+		return 0, 0, &otherMarks{stale(r, "%s", how)}
 	}
 	return start, end, nil
 }
 
-// checkVersion compares the validators that both have. A strong ETag settles it, for its bytes are the same whatever
-// the time.
-func checkVersion(got head, r request, want cacheclient.Info) error {
-	both := want.Version != "" && got.etag != ""
-	if both && weak(want.Version) != weak(got.etag) {
-		return stale(r, "its ETag is %s and was %s", got.etag, want.Version)
-	}
-	if both && strongETag(want.Version) && strongETag(got.etag) {
-		return nil
-	}
-	if !want.ModTime.IsZero() && !got.modTime.IsZero() && !got.modTime.Equal(want.ModTime) {
-		return stale(r, "it was modified at %v, not at %v", got.modTime.UTC(), want.ModTime.UTC())
-	}
-	return nil
-}
+// otherMarks is ErrStale by validators alone.
+type otherMarks struct{ err error }
+
+func (e *otherMarks) Error() string { return e.err.Error() }
+func (e *otherMarks) Unwrap() error { return e.err }
 
 func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
 	if kind := resp.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(kind), "multipart/byteranges") {
@@ -106,21 +101,13 @@ func stale(r request, how string, args ...any) error {
 	return fmt.Errorf("%s: %s: %w", r.show, fmt.Sprintf(how, args...), cacheclient.ErrStale)
 }
 
-// strongETag tells whether a version is one that If-Match compares (RFC 9110, section 8.8.3).
-func strongETag(version string) bool {
-	return len(version) >= 2 && version[0] == '"' && version[len(version)-1] == '"'
-}
-
-// weak is an ETag for the weak comparison.
-func weak(etag string) string { return strings.TrimPrefix(etag, "W/") }
-
 // openConfirmed opens, and where the server refuses the condition (412) or the range (416) asks what the file is
 // now: mostly it changed. When it did not, the server gets If-Match wrong, and is not
 // sent it again.
 func (c *httpClient) openConfirmed(
 	ctx context.Context, r request, want cacheclient.Info, off, length int64, noIfMatch *flag, stat func(context.Context) (cacheclient.Info, error),
 ) (*Body, error) {
-	body, err := c.open(ctx, r, want, off, length, !noIfMatch.Load())
+	body, _, err := c.open(ctx, r, want, off, length, !noIfMatch.Load(), trustAll)
 	var status *StatusError
 	if !errors.As(err, &status) || status.Code != http.StatusPreconditionFailed && status.Code != http.StatusRequestedRangeNotSatisfiable {
 		return body, err
@@ -135,7 +122,8 @@ func (c *httpClient) openConfirmed(
 		return nil, stale(r, "it changed")
 	case status.Code == http.StatusPreconditionFailed && !noIfMatch.Load():
 		noIfMatch.Store(true)
-		return c.open(ctx, r, want, off, length, false)
+		body, _, err = c.open(ctx, r, want, off, length, false, trustAll)
+		return body, err
 	}
 	return nil, err
 }

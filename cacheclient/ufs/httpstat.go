@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -16,39 +17,39 @@ import (
 
 // head is what a response says about a file.
 type head struct {
+	validators
 	// dir says that the path is a directory; then nothing else is known.
 	dir bool
 	// size is of the whole file, in bytes, -1 where it is not told.
-	size    int64
-	modTime time.Time
-	etag    string
-	html    bool
+	size int64
+	// date is the server's clock.
+	date time.Time
+	html bool
+	// ranged says that the answer was the range that was asked for.
+	ranged bool
 }
 
-// stat asks for the head of a file, by HEAD, or by a GET of its first byte where the server or the
-// user forbids HEAD or HEAD does not tell the size.
-func (c *httpClient) stat(ctx context.Context, r request, noHead bool) (head, error) {
-	if !noHead {
-		h, err := c.statBy(ctx, http.MethodHead, r, nil)
-		status, refused := statusOf(err)
-		switch {
-		case err == nil && (h.dir || h.size >= 0):
-			return h, nil
-		case refused && status != http.StatusForbidden && status != http.StatusMethodNotAllowed && status != http.StatusNotImplemented:
-			return head{}, err
-		case err != nil && !refused:
-			return head{}, err
-		}
+// stat asks for the head of a file by a GET of its first byte, for servers, URLs and users that forbid HEAD.
+func (c *httpClient) stat(ctx context.Context, r request) (head, error) {
+	h, err := c.byGet(ctx, r)
+	if err == nil && !h.dir && h.size < 0 {
+		return head{}, errNoSize(r)
 	}
+	return h, err
+}
+
+// byGet is what a GET of the first byte tells; the size may be missing.
+func (c *httpClient) byGet(ctx context.Context, r request) (head, error) {
 	h, err := c.statBy(ctx, http.MethodGet, r, http.Header{"Range": {"bytes=0-0"}})
 	if status, _ := statusOf(err); status == http.StatusRequestedRangeNotSatisfiable {
 		// An empty file has no first byte.
 		h, err = c.statBy(ctx, http.MethodGet, r, nil)
 	}
-	if err == nil && !h.dir && h.size < 0 {
-		return head{}, fmt.Errorf("%s: the server does not tell the size of the file, so that it cannot be read", r.show)
-	}
 	return h, err
+}
+
+func errNoSize(r request) error {
+	return fmt.Errorf("%s: the server does not tell the size of the file, and it is too large to be counted", r.show)
 }
 
 func statusOf(err error) (code int, ok bool) {
@@ -80,17 +81,17 @@ func (c *httpClient) statBy(ctx context.Context, method string, r request, heade
 }
 
 func readHead(resp *http.Response) head {
-	h := head{size: resp.ContentLength, etag: resp.Header.Get("Etag")}
+	h := head{size: resp.ContentLength, validators: readValidators(resp.Header)}
 	if resp.StatusCode == http.StatusPartialContent {
 		h.size = -1
 		if r, ok := parseContentRange(resp.Header.Get("Content-Range")); ok {
-			h.size = r.total
+			h.size, h.ranged = r.total, r.first >= 0
 		}
 	}
-	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
-		h.modTime = t
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		h.date = t
 	}
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	kind := mediaType(resp)
 	h.html = kind == "text/html" || kind == "application/xhtml+xml"
 	if h.etag != "" && !h.modTime.IsZero() && !sameHost(firstURL(resp), resp.Request.URL) {
 		// Each mirror has ETags of its own, so one says nothing when the next request may go to another mirror. The
@@ -98,6 +99,12 @@ func readHead(resp *http.Response) head {
 		h.etag = ""
 	}
 	return h
+}
+
+// mediaType is the type of a response without its parameters.
+func mediaType(resp *http.Response) string {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return kind
 }
 
 // compressed are the names of files that servers call encoded as they are, such as Apache httpd by AddEncoding.
@@ -150,10 +157,11 @@ func parseContentRange(s string) (contentRange, bool) {
 	r := contentRange{first: -1, last: -1, total: -1}
 	if size != "*" {
 		total, err := strconv.ParseUint(size, 10, 63)
-		if err != nil {
+		if err != nil && !errors.Is(err, strconv.ErrRange) {
 			return contentRange{}, false
 		}
-		r.total = int64(total)
+		// What no number holds is larger than any file.
+		r.total = int64(min(total, math.MaxInt64))
 	}
 	if span == "*" {
 		return r, r.total >= 0

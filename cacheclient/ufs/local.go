@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +24,7 @@ import (
 // listBatch is how many entries of a directory are in memory at once.
 const listBatch = 1024
 
-// localStore is a directory of this machine. A version is a size and a modification time in nanoseconds.
+// localStore is a directory of this machine. Its versions are those of localversion.go.
 //
 // Each request enters the directory anew (beneath.go), so that it may be published by replacing it or a link to it.
 //
@@ -33,12 +34,22 @@ type localStore struct {
 	opt    localOptions
 	follow bool
 	// within are the resolved directories that the source must be in, any if there are none.
-	within []string
+	within   []string
+	identity string
+	marks    marks
+	// left is Options.Left, and looped remembers that the log has been told.
+	left   func(device uint64) bool
+	looped flag
+	log    *slog.Logger
 }
 
 func newLocalStore(src source, values configmap.Simple, opts Options) (*localStore, error) {
-	s := &localStore{src: src, follow: opts.FollowLinks}
+	s := &localStore{src: src, follow: opts.FollowLinks, left: opts.Left, log: opts.Log}
 	if err := configstruct.Set(values, &s.opt); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.marks.timeOnly, err = timeOnly(s.opt.Validate); err != nil {
 		return nil, err
 	}
 	if s.follow && len(opts.Within) > 0 {
@@ -50,6 +61,9 @@ func newLocalStore(src source, values configmap.Simple, opts Options) (*localSto
 		}
 		s.within = append(s.within, filepath.Clean(dir))
 	}
+	// What is allowed decides what is read, and so does where links may lead.
+	within := strings.Join(slices.Sorted(slices.Values(s.within)), "\x00")
+	s.identity = identityOf(src, localTable, values, fmt.Sprintf("follow=%t", s.follow), "within="+within)
 	if opts.Deferred {
 		return s, nil
 	}
@@ -68,8 +82,8 @@ func newLocalStore(src source, values configmap.Simple, opts Options) (*localSto
 // String is the directory.
 func (s *localStore) String() string { return s.src.show }
 
-// Identity is the source alone so far.
-func (s *localStore) Identity() string { return s.String() }
+// Identity is the directory, as it is named, and how it is shown.
+func (s *localStore) Identity() string { return s.identity }
 
 // Close does nothing: a directory has no connections.
 func (s *localStore) Close() error { return nil }
@@ -82,13 +96,13 @@ func (s *localStore) Stat(ctx context.Context, path string) (cacheclient.Info, e
 	}
 	defer t.close()
 	st, err := s.stat(t, path)
-	if err == nil && !s.shown(t, &st) {
+	if err == nil && !s.shown(t, path, &st) {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
 		return cacheclient.Info{}, localError(path, err)
 	}
-	return localInfo(path, &st), nil
+	return s.info(path, &st, func() (int, error) { return t.openat(path, unix.O_PATH) }), nil
 }
 
 // stat follows links where the options say so. A link to a directory that
@@ -113,7 +127,7 @@ func (s *localStore) linked(t *root, path string) (unix.Stat_t, error) {
 	return st, err
 }
 
-// above tells whether one of the directories above the path is dir.
+// above reports whether one of the directories above the path is dir.
 func (s *localStore) above(t *root, path string, dir *unix.Stat_t) bool {
 	for path != "" {
 		path = path[:max(0, strings.LastIndexByte(path, '/'))]
@@ -134,21 +148,34 @@ func (s *localStore) above(t *root, path string, dir *unix.Stat_t) bool {
 	return false
 }
 
-// shown tells whether a mount shows it: files and directories, not pipes, sockets and devices, and
-// with one_file_system no directory of another.
-func (s *localStore) shown(t *root, st *unix.Stat_t) bool {
-	if isKind(st, unix.S_IFDIR) {
-		return !s.opt.OneFileSystem || st.Dev == t.device
+// shown reports whether a mount shows it: files and directories, not pipes, sockets and devices, with
+// one_file_system no directory of another, and no mount that may show the source again.
+func (s *localStore) shown(t *root, path string, st *unix.Stat_t) bool {
+	switch {
+	case !isKind(st, unix.S_IFDIR) && !isKind(st, unix.S_IFREG):
+		return false
+	case st.Dev == t.device:
+		return true
+	case s.opt.OneFileSystem && isKind(st, unix.S_IFDIR):
+		return false
+	case s.left == nil || !s.left(st.Dev):
+		return true
 	}
-	return isKind(st, unix.S_IFREG)
+	if !s.looped.Swap(true) {
+		s.log.Warn("a mount of millrace inside the source is not shown", "source", s.src.show, "path", path)
+	}
+	return false
 }
 
-func localInfo(path string, st *unix.Stat_t) cacheclient.Info {
+// info describes what was looked at; open opens it, for one question about its file system.
+func (s *localStore) info(path string, st *unix.Stat_t, open func() (int, error)) cacheclient.Info {
 	info := cacheclient.Info{
-		Path: path, Dir: isKind(st, unix.S_IFDIR), ModTime: time.Unix(st.Mtim.Unix()), Mode: os.FileMode(st.Mode & 0o777),
+		Path: path, Dir: isKind(st, unix.S_IFDIR), ModTime: time.Unix(st.Mtim.Unix()),
+		Mode: os.FileMode(st.Mode & 0o777), ModeKnown: true,
 	}
 	if !info.Dir {
 		info.Size = st.Size
+		info.Version = s.marks.of(st, open)
 	}
 	return info
 }
@@ -178,10 +205,10 @@ func (s *localStore) List(ctx context.Context, dir string, fn func(cacheclient.I
 			if statErr == nil && isKind(&st, unix.S_IFLNK) {
 				st, statErr = s.linked(t, path)
 			}
-			if statErr != nil || !s.shown(t, &st) {
+			if statErr != nil || !s.shown(t, path, &st) {
 				continue
 			}
-			if err := fn(localInfo(path, &st)); err != nil {
+			if err := fn(s.info(path, &st, func() (int, error) { return t.openat(path, unix.O_PATH) })); err != nil {
 				return err
 			}
 		}
@@ -228,30 +255,16 @@ func (s *localStore) Open(ctx context.Context, info cacheclient.Info, off, lengt
 	if err != nil {
 		return nil, localError(info.Path, err)
 	}
-	b := &localBody{ctx: ctx, file: f, want: info, at: off, end: off + length, unchecked: s.opt.NoCheckUpdated}
-	fi, err := f.Stat()
-	if err == nil {
-		b.conn, err = f.SyscallConn()
-	}
-	switch {
-	case err != nil:
-	case !fi.Mode().IsRegular() || !s.isVersion(fi, info):
-		err = cacheclient.ErrStale
-	default:
+	b := &localBody{ctx: ctx, file: f, want: info, at: off, end: off + length, store: s}
+	if b.conn, err = f.SyscallConn(); err == nil {
 		b.look = b.fstat
+		err = b.prove()
+	}
+	if err == nil {
 		return &Body{ReadCloser: b, Start: off, End: off + length}, nil
 	}
 	_ = f.Close()
-	return nil, localError(info.Path, err)
-}
-
-// isVersion tells whether the open file is the version that was asked for. With no_check_updated a file that
-// grew is as good.
-func (s *localStore) isVersion(fi os.FileInfo, info cacheclient.Info) bool {
-	if s.opt.NoCheckUpdated {
-		return fi.Size() >= info.Size
-	}
-	return fi.Size() == info.Size && fi.ModTime().Equal(info.ModTime)
+	return nil, err
 }
 
 // localBody reads a range of an open file, and looks after each read whether the file is
@@ -262,12 +275,13 @@ type localBody struct {
 	conn    syscall.RawConn
 	want    cacheclient.Info
 	at, end int64
-	// unchecked is the option no_check_updated: a file that grows is read as far as it was.
-	unchecked bool
+	store   *localStore
 	// look is fstat, bound once so that a Read allocates nothing; st and err are its results.
 	look func(fd uintptr)
 	st   unix.Stat_t
 	err  error
+	// proved is what fstat told when the file was found to be the version.
+	proved unix.Stat_t
 }
 
 func (b *localBody) fstat(fd uintptr) { b.err = unix.Fstat(int(fd), &b.st) }
@@ -294,18 +308,54 @@ func (b *localBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (b *localBody) changed() error {
-	if b.unchecked {
+// prove returns ErrStale unless the open file is the version that was asked for, and waits until a write after now
+// would show in its times.
+func (b *localBody) prove() error {
+	if err := b.stat(); err != nil {
+		return err
+	}
+	b.proved = b.st
+	if !isKind(&b.st, unix.S_IFREG) || !b.store.isVersion(b.file, &b.st, b.want) {
+		return fmt.Errorf("%q: %w", b.want.Path, cacheclient.ErrStale)
+	}
+	wait := unsettled(&b.st, time.Now())
+	if wait == 0 || b.store.opt.NoCheckUpdated {
 		return nil
 	}
-	if err := b.conn.Control(b.look); err != nil {
-		return localError(b.want.Path, err)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-b.ctx.Done():
+		return b.ctx.Err()
 	}
-	if b.err != nil {
-		return localError(b.want.Path, b.err)
+	return b.changed()
+}
+
+// changed returns ErrStale if the open file is no longer the version that it was.
+func (b *localBody) changed() error {
+	if b.store.opt.NoCheckUpdated {
+		return nil
 	}
-	if b.st.Size != b.want.Size || b.st.Mtim.Nano() != b.want.ModTime.UnixNano() {
+	if err := b.stat(); err != nil {
+		return err
+	}
+	// A name that came or went, as when another file takes this one's place, changes the inode and not its bytes.
+	relinked := b.st.Nlink != b.proved.Nlink || b.store.marks.timeOnly
+	if b.st.Size != b.proved.Size || b.st.Mtim != b.proved.Mtim || b.st.Ctim != b.proved.Ctim && !relinked {
 		return fmt.Errorf("%q: %w", b.want.Path, cacheclient.ErrStale)
+	}
+	return nil
+}
+
+// stat looks at the open file.
+func (b *localBody) stat() error {
+	err := b.conn.Control(b.look)
+	if err == nil {
+		err = b.err
+	}
+	if err != nil {
+		return localError(b.want.Path, err)
 	}
 	return nil
 }

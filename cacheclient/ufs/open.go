@@ -27,10 +27,11 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
 	}
+	noticed := &notes{log: opts.Log, source: src.show}
 	var store Store
 	switch src.scheme {
 	case schemeHTTP:
-		store, err = newHTTPStore(src, values, opts)
+		store, err = newHTTPStore(src, values, opts, noticed)
 	case schemeS3:
 		store, err = newS3Store(ctx, src, values, opts)
 	case schemeRemote:
@@ -41,17 +42,18 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
 	}
+	border := &guarded{Store: store, notes: noticed}
 	if opts.Deferred {
-		return store, nil
+		return border, nil
 	}
-	if err := prove(ctx, store); err != nil {
+	if err := prove(ctx, border); err != nil {
 		_ = store.Close()
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
 	}
 	if h, ok := store.(*httpStore); ok {
 		h.greet()
 	}
-	return store, nil
+	return border, nil
 }
 
 // prove lists the root until its first entry.
@@ -62,6 +64,8 @@ func prove(ctx context.Context, store Store) error {
 	}
 	var status *StatusError
 	switch {
+	case errors.As(err, &status) && status.Reason == "AccessDenied":
+		return fmt.Errorf("it may not be listed, which needs the right s3:ListBucket: %w", err)
 	case errors.As(err, &status):
 		return err
 	case errors.Is(err, fs.ErrNotExist):

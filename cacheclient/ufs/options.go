@@ -3,6 +3,7 @@ package ufs
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -43,6 +44,11 @@ type Options struct {
 	FollowLinks bool
 	// Remotes permits connection strings of rclone.
 	Remotes bool
+	// Left reports whether a directory on a device is left out of a local source: a mount that may show the source again.
+	// It is asked about devices other than the source's own; nil leaves none out.
+	Left func(device uint64) bool
+	// Log takes what is noticed of the source, once each; the default logger if nil.
+	Log *slog.Logger
 }
 
 const (
@@ -59,6 +65,9 @@ func (o Options) defaults() Options {
 		o.MaxConns = defaultMaxConns
 	}
 	o.MaxConns = max(o.MaxConns, 2)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
 	return o
 }
 
@@ -78,6 +87,8 @@ type httpOptions struct {
 	NoEscape bool            `config:"no_escape"`
 	User     string          `config:"user"`
 	Pass     string          `config:"pass"`
+	Validate string          `config:"validate"`
+	Proxy    string          `config:"proxy"`
 }
 
 // localOptions are those of rclone's local backend that matter to a reader.
@@ -87,6 +98,8 @@ type localOptions struct {
 	SkipSpecials   bool `config:"skip_specials"`
 	OneFileSystem  bool `config:"one_file_system"`
 	NoCheckUpdated bool `config:"no_check_updated"`
+	// Validate is our own: what tells versions apart.
+	Validate string `config:"validate"`
 }
 
 var tlsTable = fs.Options{
@@ -104,6 +117,8 @@ var httpTable = append(fs.Options{
 	{Name: "no_escape", Default: false},
 	{Name: "user", Default: ""},
 	{Name: "pass", Default: "", IsPassword: true},
+	{Name: "validate", Default: "auto"},
+	{Name: "proxy", Default: ""},
 }, tlsTable...)
 
 // localTable follows links, unlike rclone: a mount has no links, and a reader wants what is there.
@@ -113,6 +128,7 @@ var localTable = fs.Options{
 	{Name: "skip_specials", Default: false},
 	{Name: "one_file_system", Default: false},
 	{Name: "no_check_updated", Default: false},
+	{Name: "validate", Default: validateAll},
 }
 
 // s3Refused are the options of rclone's s3 backend that a version or a range of a file, or a
@@ -122,7 +138,6 @@ var s3Refused = map[string]string{
 	"versions":                "only present versions are read",
 	"version_at":              "only present versions are read",
 	"version_deleted":         "only present versions are read",
-	"requester_pays":          "it cannot be signed into a URL",
 	"sse_customer_algorithm":  "it cannot be signed into a URL",
 	"sse_customer_key":        "it cannot be signed into a URL",
 	"sse_customer_key_base64": "it cannot be signed into a URL",
@@ -217,7 +232,7 @@ func FromEnvironment(name, value string) (string, error) {
 	return value, nil
 }
 
-// checkType tells whether the value fits; a secret is not repeated.
+// checkType reports whether the value fits; a secret is not repeated.
 func checkType(option *fs.Option, value string) error {
 	if option.Default == nil {
 		return nil

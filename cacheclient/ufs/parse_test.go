@@ -2,6 +2,7 @@ package ufs
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -158,7 +159,8 @@ func TestOptionsFile(t *testing.T) {
 	}
 }
 
-// TestNoRcloneConfig checks that neither rclone's configuration file nor its environment variables are read, and no file is written.
+// TestNoRcloneConfig checks that neither rclone's configuration file nor its environment variables are read, and no
+// file is written.
 func TestNoRcloneConfig(t *testing.T) {
 	pace.Long(t)
 	home := t.TempDir()
@@ -183,20 +185,35 @@ func TestNoRcloneConfig(t *testing.T) {
 	}
 }
 
-func parsePage(tb testing.TB, base, page string) ([]string, error) {
+// parseAs reads a page of a type as the index of base.
+func parseAs(tb testing.TB, base, kind, page string) ([]string, *index, error) {
 	tb.Helper()
 	u, err := url.Parse(base)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	var names []string
-	err = parseIndex(strings.NewReader(page), u, func(name string, dir bool) error {
+	i := &index{base: u, entry: func(name string, dir bool) error {
 		if dir {
 			name += "/"
 		}
 		names = append(names, name)
 		return nil
-	})
+	}}
+	switch kind {
+	case "json":
+		err = i.parseJSON(strings.NewReader(page))
+	case "xml":
+		err = i.parseXML(strings.NewReader(page))
+	default:
+		err = i.parseHTML(strings.NewReader(page))
+	}
+	return names, i, err
+}
+
+func parsePage(tb testing.TB, base, page string) ([]string, error) {
+	tb.Helper()
+	names, _, err := parseAs(tb, base, "html", page)
 	return names, err
 }
 
@@ -229,9 +246,19 @@ var indexPages = map[string]struct {
 	"empty page":    {page: "", no: true},
 	"odd links": {
 		page: `<a href="http://h/d/abs"><a href="/d/rooted"><a href="https://h/d/scheme"><a href="http://h:81/d/port"><a href="//other/d/x"><a href="deep/er"><a href="a%2Fb"><a href="a%2f"><a href="%2e%2e/"><a href="."><a href=""><a>none</a><a href="#top"><a href="q?x"><a href="bad%zz"><a href="nul%00"><a href="mailto:x@y"><a href="javascript:void(0)"><a href="./c:d"><a href="-dash"><a href="%E6%97%A5"><a href=" spaced "><A HREF='UP'>`,
-		want: []string{"abs", "rooted", "c:d", "-dash", "日", "spaced", "UP"},
+		want: []string{"abs", "rooted", "scheme", "deep/", "a/b", "a/", "nul\x00", "c:d", "-dash", "日", "spaced", "UP"},
 	},
-	"truncated tag": {page: `<title>Index of</title><a href="x`, want: nil},
+	"base": {
+		page: `<html><head><base href="/d/sub/"><title>Index of /</title></head><a href="../a"><a href="/d/b"><a href="c"><a href="../../e/f">`,
+		want: []string{"a", "b", "sub/"},
+	},
+	"base of another host": {
+		page: `<base href="https://cdn.example/d/"><title>Index of /</title><a href="a"><a href="http://h/d/b">`,
+		want: []string{"b"},
+	},
+	"nested":      {page: `<title>Index of /</title><a href="build/100/i586/"><a href="build/101/i586/"><a href="f">`, want: []string{"build/", "f"}},
+	"white space": {page: "<title>Index of /</title><a href=\" a\n\tb.txt\t\">", want: []string{"ab.txt"}},
+	"entities":    {page: `<title>Index of /</title><a href="a&amp;b&#x2e;txt"><a href="&eacute;">`, want: []string{"a&b.txt", "é"}},
 }
 
 func TestParseIndex(t *testing.T) {
@@ -240,6 +267,9 @@ func TestParseIndex(t *testing.T) {
 		if !slices.Equal(got, c.want) || errors.Is(err, errNoIndex) != c.no || err != nil && !c.no {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
+	}
+	if _, err := parsePage(t, "http://h/d/", `<title>Index of</title><a href="x`); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a page that ends in a link: %v", err)
 	}
 	if _, err := parsePage(t, "http://h/d/", strings.Repeat("x", 2*maxToken)); !errors.Is(err, errNoIndex) {
 		t.Errorf("a huge text: %v", err)
@@ -290,30 +320,172 @@ func FuzzParseSource(f *testing.F) {
 	})
 }
 
-// FuzzParseIndex reads pages, and checks that a link to each name that comes out leads back to it.
+// listings are pages of real servers, or as their sources make them, and what they mean.
+var listings = map[string][]string{
+	"nginx.html":      {"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", "pipe", `q"uo<te>&.bin`, "tab\tname"},
+	"nginx.json":      {"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", `q"uo<te>&.bin`, "tab\tname"},
+	"nginx.xml":       {"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", `q"uo<te>&.bin`, "tab\tname"},
+	"caddy.json":      {"dir with space/", "linked/", "a b.txt", "caf\xe9.bin", `q"uo<te>&.bin`, "colon:name"},
+	"caddy.html":      {"dir with space/", "a b.txt"},
+	"dufs.json":       {"dir with space/", "linked/", "a b.txt", "naïve.bin", `q"uo<te>&.bin`},
+	"h5ai.html":       {"dir with space/", "a b.txt", "naïve.bin"},
+	"h5ai-empty.html": nil,
+	"fancyindex.html": {"dir with space/", "a b.txt", "caf\xe9.bin", `q"uo<te>&.bin`},
+}
+
+func readListing(tb testing.TB, name string) (kind, page string) {
+	tb.Helper()
+	page = readFile(tb, filepath.Join("testdata", "listings", name))
+	return strings.TrimPrefix(filepath.Ext(name), "."), page
+}
+
+func readFile(tb testing.TB, name string) string {
+	tb.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestListings reads each listing, and each beginning of one, which is never taken for a whole: it is an error, or has
+// all entries.
+func TestListings(t *testing.T) {
+	for name, want := range listings {
+		kind, page := readListing(t, name)
+		got, _, err := parseAs(t, "http://h/t/", kind, page)
+		if !slices.Equal(got, want) || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		if kind == "html" {
+			continue
+		}
+		for n := range page {
+			got, _, err := parseAs(t, "http://h/t/", kind, page[:n])
+			if err == nil && !slices.Equal(got, want) {
+				t.Errorf("%s: its first %d bytes are %q without an error", name, n, got)
+			}
+		}
+	}
+	for _, name := range []string{"dufs.html", "dufs-old.html"} {
+		kind, page := readListing(t, name)
+		var elsewhere *listedElsewhere
+		if _, _, err := parseAs(t, "http://h/t/", kind, page); !errors.As(err, &elsewhere) || elsewhere.query != "json" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// notListings are documents that are understood in part at the most.
+var notListings = map[string]string{
+	`{"error":"no"}`: "json", `[{"name":"a","type":"file"},{"name":"b"}]`: "json", `[{"name":"a","type":"socket"}]`: "json",
+	`[1,2]`: "json", `"a"`: "json", `{"paths":{"a":1}}`: "json", `[{"name":"","type":"file"}]`: "json", `[{"type":"file"}]`: "json",
+	`[{"name":"a","type":"file"}] x`: "json", `{"paths":[{"path_type":"Door","name":"a"}]}`: "json",
+	`<html></html>`: "xml", `<list><file>a</file><door>b</door></list>`: "xml", `<list><file></file></list>`: "xml",
+	`<ListBucketResult><Key>a</Key></ListBucketResult>`: "xml", `<list><file>a<file>b</file></file></list>`: "xml",
+}
+
+func TestNoListings(t *testing.T) {
+	for page, kind := range notListings {
+		if got, _, err := parseAs(t, "http://h/t/", kind, page); !errors.Is(err, errNoIndex) {
+			t.Errorf("%s: %q, %v", page, got, err)
+		}
+	}
+	long := strings.Repeat("x", 2*maxToken)
+	for page, kind := range map[string]string{
+		`[{"name":"` + long + `","type":"file"}]`: "json", `{"a":"` + long + `","paths":[]}`: "json",
+		`<list><file>` + long + `</file></list>`: "xml",
+	} {
+		if _, _, err := parseAs(t, "http://h/t/", kind, page); !errors.Is(err, errNoIndex) {
+			t.Errorf("a long value in %s: %v", kind, err)
+		}
+	}
+	mine := errors.New("mine")
+	for kind, page := range map[string]string{"json": `[{"name":"a","type":"file"}]`, "xml": "<list><file>a</file></list>"} {
+		i := &index{base: &url.URL{Scheme: "http", Host: "h", Path: "/"}, entry: func(string, bool) error { return mine }}
+		parse := map[string]func(io.Reader) error{"json": i.parseJSON, "xml": i.parseXML}[kind]
+		if err := parse(strings.NewReader(page)); !errors.Is(err, mine) {
+			t.Errorf("%s: the caller's error is %v", kind, err)
+		}
+	}
+}
+
+// hostileNumbers are what sizes and times may be told as.
+var hostileNumbers = []string{
+	"-1", "0", "4611686018427387904", "9223372036854775807", "9223372036854775808", "18446744073709551616", "1e400", "-0", "1.5", "NaN", `"1"`, "null", "[]",
+}
+
+// FuzzParseIndex reads pages, and checks that a link to each name that a file system can have leads back to it.
 func FuzzParseIndex(f *testing.F) {
 	for _, c := range indexPages {
 		f.Add(c.page)
+	}
+	for name := range listings {
+		if kind, page := readListing(f, name); kind == "html" {
+			f.Add(page)
+		}
 	}
 	f.Fuzz(func(t *testing.T, page string) {
 		base, err := url.Parse("http://h/d%20e/")
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = parseIndex(strings.NewReader(page), base, func(name string, dir bool) error {
+		i := &index{base: base, root: base, entry: func(name string, dir bool) error {
 			if !validName(name) {
-				t.Errorf("the name %q", name)
+				if name == "" || name == "." || name == ".." {
+					t.Errorf("the name %q", name)
+				}
+				return nil
 			}
 			path := name
 			if dir {
 				path += "/"
 			}
+			at := index{base: base, root: base}
 			address := base.String() + escapePath(path)
-			if back := parseLink(base, address); back.name != name || back.dir != dir {
+			if back := at.parseLink(address); back.name != name || back.dir != dir {
 				t.Errorf("%q comes back from %q as %+v", name, address, back)
 			}
 			return nil
-		})
+		}}
+		_ = i.parseHTML(strings.NewReader(page))
+	})
+}
+
+// FuzzParseListing reads listings in JSON and XML, and checks that none that is cut is taken for a whole.
+func FuzzParseListing(f *testing.F) {
+	for name := range listings {
+		if kind, page := readListing(f, name); kind != "html" {
+			f.Add(page, kind == "xml")
+		}
+	}
+	for page, kind := range notListings {
+		f.Add(page, kind == "xml")
+	}
+	for _, n := range hostileNumbers {
+		f.Add(`[{"name":"a","type":"file","size":`+n+`,"mtime":`+n+`}]`, false)
+		f.Add(`[{"name":"a","is_dir":false,"url":"./a","size":`+n+`,"mode":`+n+`}]`, false)
+		f.Add(`{"paths":[{"path_type":"File","name":"a","mtime":`+n+`,"size":`+n+`}]}`, false)
+		f.Add(`<list><file mtime="`+n+`" size="`+n+`">a</file></list>`, true)
+	}
+	f.Fuzz(func(t *testing.T, page string, xml bool) {
+		kind := "json"
+		if xml {
+			kind = "xml"
+		}
+		whole, _, err := parseAs(t, "http://h/t/", kind, page)
+		if err != nil || len(page) == 0 {
+			return
+		}
+		for _, name := range whole {
+			if strings.TrimSuffix(name, "/") == "" && name != "/" {
+				t.Errorf("the name %q", name)
+			}
+		}
+		part, _, err := parseAs(t, "http://h/t/", kind, page[:len(page)/2])
+		if err == nil && len(part) != len(whole) {
+			t.Errorf("%q: half of it is %q, and no error", page, part)
+		}
 	})
 }
 

@@ -16,17 +16,19 @@ import (
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/config/configstruct"
 	"github.com/rclone/rclone/fs/config/obscure"
+	"github.com/rclone/rclone/fs/hash"
 
 	"millrace.io/millrace/cacheclient"
 )
 
-// remoteStore is a directory of any other store that rclone speaks to. rclone tells of a file its size and its time, by
-// which versions are told apart, and nothing of the version that a body is of: so the file is looked at before its
-// body is asked for, and again before the last bytes are handed on.
+// remoteStore is a directory of any other store that rclone speaks to. rclone tells of a file its size and its time,
+// and some servers a checksum, by which versions are told apart, and nothing of the version that a body is of: so the
+// file is looked at before its body is asked for, and again before the last bytes are handed on.
 type remoteStore struct {
-	src    source
-	remote rclone.Fs
-	listP  func(ctx context.Context, dir string, callback rclone.ListRCallback) error
+	src      source
+	identity string
+	remote   rclone.Fs
+	listP    func(ctx context.Context, dir string, callback rclone.ListRCallback) error
 	// own carries rclone's settings, which it takes from contexts.
 	own     context.Context //nolint:containedctx // it never ends
 	timeout time.Duration
@@ -44,7 +46,7 @@ func newRemoteStore(ctx context.Context, src source, values configmap.Simple, op
 	if _, err := newTLSConfig(security); err != nil {
 		return nil, err
 	}
-	s := &remoteStore{src: src, timeout: opts.ResponseTimeout}
+	s := &remoteStore{src: src, identity: identityOf(src, remoteTable(src.backend), values), timeout: opts.ResponseTimeout}
 	own, config := rclone.AddConfig(context.WithoutCancel(ctx))
 	if err := configureRclone(config, security, opts); err != nil {
 		return nil, err
@@ -73,8 +75,8 @@ func newRemoteStore(ctx context.Context, src source, values configmap.Simple, op
 // String is the source as given.
 func (s *remoteStore) String() string { return s.src.show }
 
-// Identity is the source alone so far.
-func (s *remoteStore) Identity() string { return s.String() }
+// Identity is the source and what decides what it shows.
+func (s *remoteStore) Identity() string { return s.identity }
 
 // Close ends the backend's connections.
 func (s *remoteStore) Close() error {
@@ -111,7 +113,7 @@ func (s *remoteStore) object(ctx context.Context, path string) (rclone.Object, e
 	return nil, err
 }
 
-// throughFile tells whether a path that cannot be looked up goes through a file, for which servers have all sorts of
+// throughFile reports whether a path that cannot be looked up goes through a file, for which servers have all sorts of
 // errors.
 func (s *remoteStore) throughFile(ctx context.Context, path string, err error) bool {
 	slash := strings.LastIndexByte(path, '/')
@@ -145,7 +147,21 @@ func (s *remoteStore) Stat(ctx context.Context, path string) (cacheclient.Info, 
 }
 
 func (s *remoteStore) info(ctx context.Context, o rclone.Object) cacheclient.Info {
-	return cacheclient.Info{Path: o.Remote(), Size: o.Size(), ModTime: o.ModTime(s.with(ctx)).UTC()}
+	return cacheclient.Info{Path: o.Remote(), Size: o.Size(), ModTime: o.ModTime(s.with(ctx)).UTC(), Version: s.version(ctx, o)}
+}
+
+// version is a checksum that came with the file's description, "" where none did: ownCloud and its kin tell one. SFTP
+// has none but what a program on the server would compute.
+func (s *remoteStore) version(ctx context.Context, o rclone.Object) string {
+	if s.src.backend.Name != "webdav" {
+		return ""
+	}
+	for _, kind := range []hash.Type{hash.SHA1, hash.MD5} {
+		if sum, err := o.Hash(s.with(ctx), kind); err == nil && sum != "" {
+			return kind.String() + ":" + sum
+		}
+	}
+	return ""
 }
 
 // List passes the directory on: in pages where the backend has them, else as a whole.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/rclone/rclone/fs"
+
+	"millrace.io/millrace/cacheclient/border"
 )
 
 // scheme is a kind of source.
@@ -26,6 +28,8 @@ type source struct {
 	scheme scheme
 	// base is the URL of the root directory, ending in "/", for schemeHTTP.
 	base *url.URL
+	// bare says that it was given without the slash.
+	bare bool
 	// bucket and prefix, without slashes at its ends, are for schemeS3.
 	bucket, prefix string
 	// dir is absolute and clean, for schemeLocal; for schemeRemote it is what the backend makes of it.
@@ -88,10 +92,11 @@ func parseHTTP(s string) (source, error) {
 		return source{}, errors.New(`a query or fragment cannot be kept for the files below; write "?" as %3F and "#" as %23, and send tokens with the option headers`)
 	}
 	u.Scheme = strings.ToLower(u.Scheme)
-	if !strings.HasSuffix(u.Path, "/") {
+	bare := !strings.HasSuffix(u.Path, "/")
+	if bare {
 		u = withPath(u, u.Path+"/", u.EscapedPath()+"/")
 	}
-	return source{scheme: schemeHTTP, base: u}, nil
+	return source{scheme: schemeHTTP, base: u, bare: bare && u.Path != "/"}, nil
 }
 
 func parseS3(rest string) (source, error) {
@@ -175,7 +180,7 @@ func withPath(u *url.URL, plain, escaped string) *url.URL {
 	return &v
 }
 
-// validPath tells whether a path is "" or slash-separated names none of which is empty,
+// validPath reports whether a path is "" or slash-separated names none of which is empty,
 // "." or "..". A name may be any bytes otherwise, as it may in a file system.
 func validPath(p string) bool {
 	if p == "" {
@@ -189,10 +194,8 @@ func validPath(p string) bool {
 	return true
 }
 
-// validName tells whether a file system can have an entry of this name.
-func validName(name string) bool {
-	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
-}
+// validName reports whether a file system can have an entry of this name.
+func validName(name string) bool { return border.Name(name) }
 
 // join is the path of the entry name of the directory dir.
 func join(dir, name string) string {

@@ -7,9 +7,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// dashes has long flags with a single dash, as in -quota 1Gi, understood: they are given a second one, before "--" and where they
-// are no flag's value. A flag of one letter with two dashes loses one.
-// D-008 says why.
+// dashes has long flags with a single dash, as in -quota 1Gi, understood: they are given a second one, before "--" and
+// where they are no flag's value. A flag of one letter with two dashes loses one. D-008 says why.
 func dashes(flags *pflag.FlagSet, args []string) []string {
 	var read []string
 	for i := 0; i < len(args); i++ {

@@ -19,8 +19,8 @@ type Command struct {
 	heading string
 }
 
-// New makes the command name. The synopsis shows its arguments, summary is its line in a list of commands, about is a paragraph
-// for its help.
+// New makes the command name. The synopsis shows its arguments, summary is its line in a list of commands, about is a
+// paragraph for its help.
 func New(name, synopsis, summary, about string) *Command {
 	cobra.EnableCommandSorting = false
 	c := &Command{Command: &cobra.Command{
@@ -46,8 +46,8 @@ func (c *Command) Wrong(format string, args ...any) error {
 // Heading is what the help shows above the flags that are added next.
 func (c *Command) Heading(heading string) { c.heading = heading }
 
-// Execute runs root, or the command below it that args name. Flags may follow arguments, and long ones may have a single dash.
-// What the command was asked for goes to out.
+// Execute runs root, or the command below it that args name. Flags may follow arguments, and long ones may have a
+// single dash. What the command was asked for goes to out.
 func Execute(root *cobra.Command, args []string, out io.Writer) error {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(out)
@@ -74,7 +74,8 @@ func Execute(root *cobra.Command, args []string, out io.Writer) error {
 	return root.Execute()
 }
 
-// namedBy is the command below root that the first of args names, with dashes before it or without: --version is version.
+// namedBy is the command below root that the first of args names, with dashes before it or without: --version is
+// version.
 func namedBy(root *cobra.Command, args []string) (*cobra.Command, error) {
 	if len(args) == 0 {
 		return nil, &commandline.UsageError{Command: "help", Err: errors.New("a command is missing")}

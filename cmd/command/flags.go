@@ -39,8 +39,8 @@ func (v *value) Set(s string) error {
 	return nil
 }
 
-// add adds a flag, whose value is completed to one of words where there are some. A name "count,n" has a letter too. The word in
-// usage between backquotes stands for the value; without one the flag is on or off.
+// add adds a flag, whose value is completed to one of words where there are some. A name "count,n" has a letter too.
+// The word in usage between backquotes stands for the value; without one the flag is on or off.
 func (c *Command) add(v *value, name, usage string, words ...string) *pflag.Flag {
 	name, letter, _ := strings.Cut(name, ",")
 	if _, after, quoted := strings.Cut(usage, "`"); quoted {

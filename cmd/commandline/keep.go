@@ -7,8 +7,8 @@ import (
 	"millrace.io/millrace/fuse/keeper"
 )
 
-// Keep keeps a mount as ordered; err is what was wrong with the order. It is all that millrace-keeper does, and what millrace does
-// where that is not installed.
+// Keep keeps a mount as ordered; err is what was wrong with the order. It is all that millrace-keeper does, and what
+// millrace does where that is not installed.
 func Keep(order *keeper.Order, err error) error {
 	if err != nil {
 		return err

@@ -19,8 +19,8 @@ func ParseListen(s string) (netip.AddrPort, error) {
 	return address, nil
 }
 
-// ParseProbes reads the address of health and metrics; "" stands for none. Without a host it is all addresses, of whichever family
-// the machine has.
+// ParseProbes reads the address of health and metrics; "" stands for none. Without a host it is all addresses, of
+// whichever family the machine has.
 func ParseProbes(s string) (string, error) {
 	if s == "none" {
 		return "", nil

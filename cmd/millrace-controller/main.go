@@ -1,4 +1,5 @@
-// Command millrace-controller makes Datasets of Kubernetes into caches, volumes and claims: `millrace controller` becomes it.
+// Command millrace-controller makes Datasets of Kubernetes into caches, volumes and claims: `millrace controller`
+// becomes it.
 package main
 
 import (
@@ -25,8 +26,8 @@ PersistentVolumeClaim, and gives claims of StorageClasses with the driver's name
 Outside of a cluster --kubeconfig, or the environment variable KUBECONFIG, says where the API server is. A controller that is stopped,
 killed or replaced leaves all that it made running.`
 
-// What the controller's heap keeps to if it can, in bytes, and how much it may grow until garbage is collected, in percent: a thousand
-// Datasets fit into 200 MB with the program itself.
+// What the controller's heap keeps to if it can, in bytes, and how much it may grow until garbage is collected, in
+// percent: a thousand Datasets fit into 200 MB with the program itself.
 const (
 	controllerMemory = 120 << 20
 	controllerGC     = 40

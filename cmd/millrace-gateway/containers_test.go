@@ -101,8 +101,8 @@ spec:
 `, one, two)
 }
 
-// TestGatewayContainers has the containers that the controller makes for gateways understood by the gateway's own flags, with the files of
-// its Secret: what they say is what Alluxio is told to mount.
+// TestGatewayContainers has the containers that the controller makes for gateways understood by the gateway's own
+// flags, with the files of its Secret: what they say is what Alluxio is told to mount.
 func TestGatewayContainers(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/one/" && (r.Header.Get("Authorization") != "Bearer open = sesame # not a comment" || r.Header.Get("X-Who") != "me") {

@@ -204,6 +204,7 @@ func (s gatewayShown) print(out io.Writer) error {
 func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.Store, error) {
 	opts := ufs.Options{
 		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
+		Log: log,
 	}
 	store, err := ufs.Open(ctx, c.source, opts)
 	if errors.Is(err, cacheclient.ErrUnavailable) {

@@ -1,5 +1,5 @@
-// Command millrace-keeper has a mount of `millrace mount` outlive the process that serves it. It is started by millrace, and as small
-// as it can be: there is one for each mount.
+// Command millrace-keeper has a mount of `millrace mount` outlive the process that serves it. It is started by
+// millrace, and as small as it can be: there is one for each mount.
 package main
 
 import (

@@ -146,7 +146,7 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	var asking sync.WaitGroup
-	defer asking.Wait()
+	defer endsInTime(asking.Wait)
 	asked, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	asking.Go(func() {
@@ -165,7 +165,7 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 		tierDirs: c.tierDirs, quota: c.quota, keep: c.keep, allowLocal: c.allowLocal, localHosts: c.localHosts,
 		budget: embedded.NewBudget(c.memory), log: log,
 	}
-	defer b.pruned.Wait()
+	defer endsInTime(b.pruned.Wait)
 	sessions := agent.NewSessions(b.open, handover.Policy{TierDirs: c.tierDirs, LocalSources: c.allowLocal}, server, log)
 	log.Info("waiting for volumes", "socket", c.attachSocket)
 	return sessions.Serve(ctx, attach)

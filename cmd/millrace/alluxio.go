@@ -11,7 +11,7 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 )
 
-// isAlluxio tells whether a source is a cluster.
+// isAlluxio reports whether a source is a cluster.
 func isAlluxio(source string) bool { return strings.HasPrefix(source, rpc.Scheme+"://") }
 
 // openAlluxio connects to the cluster that source names.
@@ -27,10 +27,10 @@ func openAlluxio(ctx context.Context, source string, cfg alluxio.Config, given a
 	return alluxio.New(ctx, cfg)
 }
 
-// openVolume is openAlluxio for a volume that is staged. One that has nothing, neither a mount nor a file, is not there yet: a
-// Dataset's masters lead a moment before the controller has made its mounts, and a pod that was started that early would run on an empty directory.
-// Whoever stages it tries again. The client that looks is another one than the one that serves, as it may have read the mount table before
-// what it lists was mounted, and would not know the source.
+// openVolume is openAlluxio for a volume that is staged. One that has nothing, neither a mount nor a file, is not there
+// yet: a Dataset's masters lead a moment before the controller has made its mounts, and a pod that was started that
+// early would run on an empty directory. Its stager tries again. The client that looks is another one than the
+// one that serves, as it may have read the mount table before what it lists was mounted, and would not know the source.
 func openVolume(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) (cacheclient.Client, error) {
 	if !cfg.Deferred {
 		if err := lookInto(ctx, source, cfg, given); err != nil {
@@ -50,7 +50,7 @@ func lookInto(ctx context.Context, source string, cfg alluxio.Config, given allu
 	if err != nil {
 		return err
 	}
-	page, err := client.List(ctx, "", 0, 1, false)
+	page, err := client.List(ctx, "", cacheclient.Cursor{}, 1, false)
 	if err == nil && len(page.Entries) == 0 {
 		err = fmt.Errorf("%s is empty: nothing is mounted there yet: %w", source, cacheclient.ErrUnavailable)
 	}

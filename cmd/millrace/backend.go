@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"log/slog"
 	"sync"
 	"time"
@@ -13,6 +10,7 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/handover"
 )
 
@@ -29,6 +27,10 @@ type backend struct {
 	localHosts []string
 	// budget is the memory that all volumes bring bytes in through.
 	budget *embedded.Budget
+	// mounts are those of this machine.
+	mounts ownMounts
+	// caches are those above under stores.
+	caches caches
 	log    *slog.Logger
 
 	// pruning is held by who prunes; pruned counts the goroutines that do.
@@ -38,24 +40,22 @@ type backend struct {
 
 // open opens a volume's source and the tier above it.
 func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (cacheclient.Client, error) {
-	connections := orDefault(v.Connections, 16)
-	timeout := orDefault(v.Timeout, 10*time.Second)
+	connections := orDefault(v.Connections, defaultVolumeConnections)
+	timeout := orDefault(v.Timeout, defaultVolumeTimeout)
 	revalidate := orDefault(v.Revalidate, time.Minute)
 	if isAlluxio(v.Source) {
 		return openVolume(ctx, v.Source, alluxio.Config{
 			// The mount table names directories as the masters see them; those of this node are another matter.
-			SourceOptions: ufs.Options{Within: b.allowLocal}, NoLocalSources: len(b.allowLocal) == 0,
+			SourceOptions: ufs.Options{Within: b.allowLocal, Left: b.mounts.has, Log: b.log}, NoLocalSources: len(b.allowLocal) == 0,
 			TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,
 			LocalHosts: b.localHosts, Budget: b.budget, Deferred: resumed, Log: b.log.With("source", v.Source),
 		}, alluxio.Given{Values: v.Options, Secrets: v.Secrets})
 	}
-	store, err := ufs.Open(ctx, v.Source, ufs.Options{
-		Values: v.Options, Secrets: v.Secrets, ResponseTimeout: timeout, MaxConns: connections,
-		Deferred: resumed, Within: b.allowLocal,
-	})
+	opened, err := b.openStore(ctx, v, resumed)
 	if err != nil {
 		return nil, err
 	}
+	store := newRenewable(opened)
 	level := embedded.LevelConfig{Dir: v.TierDir, Quota: v.Quota, High: v.High, Low: v.Low}
 	if level.Dir == "" {
 		level.Dir = b.tierDirs[0]
@@ -64,16 +64,52 @@ func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (ca
 		level.Quota = b.quota
 	}
 	b.prune(level.Dir)
-	cache, err := embedded.New(store, embedded.Config{
-		Levels: []embedded.LevelConfig{level}, Scope: scopeOf(v), TTL: revalidate, NameTTL: nameTTLs * revalidate,
-		Timeout: timeout, Connections: connections, Budget: b.budget, Log: b.log.With("source", v.Source),
+	wish := embedded.Tuning{TTL: revalidate, NameTTL: nameTTLs * revalidate, Level: level}
+	use, err := b.caches.open(ctx, store, wish, func() (*embedded.Cache, error) {
+		return embedded.New(store, embedded.Config{
+			Levels: []embedded.LevelConfig{level}, TTL: revalidate, NameTTL: nameTTLs * revalidate,
+			Timeout: timeout, Connections: connections, Budget: b.budget, Log: b.log.With("source", v.Source),
+		})
 	})
 	if err != nil {
-		_ = store.Close()
 		return nil, err
 	}
-	return cache, nil
+	return &volumeCache{cacheUse: use, backend: b}, nil
 }
+
+// volumeCache is a volume's use of a cache.
+type volumeCache struct {
+	*cacheUse
+	backend *backend
+}
+
+var (
+	_ cacheclient.Client = (*volumeCache)(nil)
+	_ agent.Renewer      = (*volumeCache)(nil)
+)
+
+// Renew implements agent.Renewer. The source is asked with the new secrets before they count.
+func (c *volumeCache) Renew(ctx context.Context, v handover.Volume) error {
+	store, err := c.backend.openStore(ctx, v, false)
+	if err != nil {
+		return err
+	}
+	return c.of.store.renew(store)
+}
+
+// openStore opens a volume's source.
+func (b *backend) openStore(ctx context.Context, v handover.Volume, deferred bool) (ufs.Store, error) {
+	return ufs.Open(ctx, v.Source, ufs.Options{
+		Values: v.Options, Secrets: v.Secrets,
+		ResponseTimeout: orDefault(v.Timeout, defaultVolumeTimeout), MaxConns: orDefault(v.Connections, defaultVolumeConnections),
+		Deferred: deferred, Within: b.allowLocal, Left: b.mounts.has, Log: b.log.With("source", v.Source),
+	})
+}
+
+const (
+	defaultVolumeTimeout     = 10 * time.Second
+	defaultVolumeConnections = 16
+)
 
 // prune has the tier directory rid of what volumes of the past left there, beyond what may be kept, in the
 // background.
@@ -101,15 +137,4 @@ func (b *backend) prune(dir string) {
 			b.log.Info("caches of the past were removed", "dir", dir, "bytes", freed)
 		}
 	})
-}
-
-// scopeOf keeps apart what is cached for volumes that reach their source in different ways: with other
-// credentials, one may see what the other may not.
-func scopeOf(v handover.Volume) string {
-	data, err := json.Marshal([]map[string]string{v.Options, v.Secrets})
-	if err != nil || len(v.Options)+len(v.Secrets) == 0 {
-		return ""
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
 }

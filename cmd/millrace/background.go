@@ -28,8 +28,8 @@ type readyReport struct {
 }
 
 // startInBackground starts the mount's keeper in a session of its own, and returns once its mount
-// answers, or with its error. What comes down the pipe is one readyReport: the mount answers, or why there will be none. A
-// pipe that ends without one is a process that died.
+// answers, or with its error. What comes down the pipe is one readyReport: the mount answers, or why there will be
+// none. A pipe that ends without one is a process that died.
 func startInBackground(c *mountConfig, order *keeper.Order) error {
 	logPath, err := c.backgroundLog()
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 )
 
 // beside is a command that is a program of its own, in the directory of this one or else in PATH. This process becomes
-// it, so that signals, the exit code and the process's number are those of the command. Its flags and its help are the program's.
+// it, so that signals, the exit code and the process's number are those of the command. Its flags and its help are the
+// program's.
 func beside(name, summary string) *command.Command {
 	program := "millrace-" + name
 	f := command.New(name, "[flags]", summary, "")

@@ -101,8 +101,8 @@ const (
 	answerDenied = "denied"
 )
 
-// askMount tells whether the mount's process has gone; a mount that does not answer is an error. Another process asks:
-// who asks a mount that hangs cannot be killed until it answers or is aborted.
+// askMount reports whether the mount's process has gone; a mount that does not answer is an error. Another process
+// asks: a process that asks a mount that hangs cannot be killed until it answers or is aborted.
 func askMount(dir string) (stale bool, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {

@@ -191,7 +191,7 @@ func pagesFinding(limit int) finding {
 	return fine(check, "fs.fuse.max_pages_limit is %d", limit)
 }
 
-// isFusectl tells whether the control file system is mounted.
+// isFusectl reports whether the control file system is mounted.
 func isFusectl() bool {
 	m, err := mountpoint.At("/sys/fs/fuse/connections")
 	return err == nil && m != nil && m.FsType == "fusectl"
@@ -205,8 +205,8 @@ func controlFinding(mounted bool) finding {
 	return fine(check, "is mounted")
 }
 
-// updatedbFinding looks for our type in PRUNEFS (updatedb.conf(5)): a nightly walk through all that a mount shows asks the
-// source for each file.
+// updatedbFinding looks for our type in PRUNEFS (updatedb.conf(5)): a nightly walk through all that a mount shows asks
+// the source for each file.
 func updatedbFinding(conf []byte, err error) finding {
 	const check = "updatedb"
 	if err != nil {

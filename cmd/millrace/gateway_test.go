@@ -133,8 +133,8 @@ func getText(t *testing.T, url string) string {
 	return string(text)
 }
 
-// TestGatewayOverRclone reads a WebDAV server by a connection string, with the password in a file, and with keys that are
-// good for one run.
+// TestGatewayOverRclone reads a WebDAV server by a connection string, with the password in a file, and with keys that
+// are good for one run.
 func TestGatewayOverRclone(t *testing.T) {
 	r := newRig(t)
 	data := r.write("dir/file with space", 100_000)
@@ -167,8 +167,8 @@ func TestGatewayOverRclone(t *testing.T) {
 	}
 }
 
-// TestGatewayMemory has many clients read a large file at once, some of them slowly, while others list a large directory:
-// the gateway's memory depends on none of it.
+// TestGatewayMemory has many clients read a large file at once, some of them slowly, while others list a large
+// directory: the gateway's memory depends on none of it.
 func TestGatewayMemory(t *testing.T) {
 	r := newRig(t)
 	const size, files = 64 << 20, 3000

@@ -20,7 +20,7 @@ import (
 	"millrace.io/millrace/sanity/manifest"
 )
 
-// shows tells whether a path of the node is at the same path in the container.
+// shows reports whether a path of the node is at the same path in the container.
 func shows(spec *corev1.PodSpec, path string) bool {
 	for _, m := range spec.Containers[0].VolumeMounts {
 		for _, v := range spec.Volumes {
@@ -32,7 +32,8 @@ func shows(spec *corev1.PodSpec, path string) bool {
 	return false
 }
 
-// TestManifestsOfNodes has the arguments of the driver and the agent understood by their own flags, and compares where they look for each other.
+// TestManifestsOfNodes has the arguments of the driver and the agent understood by their own flags, and compares where
+// they look for each other.
 func TestManifestsOfNodes(t *testing.T) {
 	nodePod, nodeContainer, args := manifest.Read(t, "node")
 	node, err := parseNode(args)

@@ -50,9 +50,9 @@ type mountConfig struct {
 	revalidate  time.Duration
 	staging     int64
 
-	allowOther, noPassthrough bool
-	fileMode, dirMode         fs.FileMode
-	readAhead                 int64
+	allowOther, noPassthrough, inode32 bool
+	fileMode, dirMode                  fs.FileMode
+	readAhead                          int64
 
 	socket, logLevel, logFormat, logFile string
 	background                           bool
@@ -136,7 +136,17 @@ func (c *mountConfig) sourceFlags(f *command.Command) {
 	f.SourceOptions(c.options, &c.optionsFile)
 	command.Parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", commandline.CountTo(1024))
 	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", commandline.ParseDuration)
-	command.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks", "1m", commandline.ParseAge)
+	command.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks; "+
+		"TIME,content compares the content of a web server's files, as the option validate=content does", "1m", c.parseRevalidate)
+}
+
+// parseRevalidate reads a time, and whether content is compared.
+func (c *mountConfig) parseRevalidate(s string) (time.Duration, error) {
+	age, content := strings.CutSuffix(s, ",content")
+	if content {
+		c.options["validate"] = "content"
+	}
+	return commandline.ParseAge(age)
 }
 
 func (c *mountConfig) tierFlags(f *command.Command) {
@@ -160,6 +170,7 @@ func (c *mountConfig) tierFlags(f *command.Command) {
 func (c *mountConfig) mountFlags(f *command.Command) {
 	f.Toggle(&c.allowOther, "allow-other", "let other users read the mount")
 	f.Toggle(&c.noPassthrough, "no-passthrough", "never let the kernel read cached files by itself")
+	f.Toggle(&c.inode32, "inode32", "give inode numbers that fit 32 bits, for programs that know no larger ones")
 	command.Parsed(f, &c.fileMode, "file-mode", "`MODE` of files", "0444", commandline.ParseMode)
 	command.Parsed(f, &c.dirMode, "dir-mode", "`MODE` of directories", "0555", commandline.ParseMode)
 	command.Parsed(f, &c.readAhead, "read-ahead", "`SIZE` that the kernel reads ahead", "4Mi", commandline.SizeOver)

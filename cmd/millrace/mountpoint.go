@@ -6,8 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -60,4 +62,32 @@ func checkEmpty(dir string, open *os.File, log *slog.Logger) error {
 		return fmt.Errorf("the directory %s cannot be used: %w", dir, err)
 	}
 	return nil
+}
+
+// checkInside refuses a mount point that its own source holds: the mount would show itself in itself, deeper without
+// end, and a walk of it would wait for what it waits for. The directories are compared and not their names, so that
+// links and bind mounts lead nowhere else. A source that is no directory of this machine holds none.
+func checkInside(source, dir string) error {
+	u, err := url.Parse(source)
+	switch {
+	case strings.HasPrefix(source, "/"):
+	case err == nil && strings.EqualFold(u.Scheme, "file"):
+		source = u.Path
+	default:
+		return nil
+	}
+	root, err := os.Stat(source)
+	if err != nil {
+		// Opening it tells that better.
+		return nil
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if st, err := os.Stat(at); err == nil && os.SameFile(st, root) {
+			const sentence = "%s is inside of the source %s, which would show the mount in itself: mount outside of it"
+			return fmt.Errorf(sentence, dir, source)
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+	}
 }

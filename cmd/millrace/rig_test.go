@@ -29,7 +29,8 @@ import (
 // patience bounds everything that a test waits for.
 func patience() time.Duration { return pace.Limit(30 * time.Second) }
 
-// atOnce is how many tests run side by side: most of their time they wait, for servers that are slow and for what gives up.
+// atOnce is how many tests run side by side: most of their time they wait, for servers that are slow and for what gives
+// up.
 const atOnce = "6"
 
 // binaryDir holds the binary under test until TestMain ends.

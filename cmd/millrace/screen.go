@@ -107,7 +107,7 @@ func (s *screen) View() tea.View {
 	return v
 }
 
-// pause waits, and tells whether ctx ended meanwhile.
+// pause waits, and reports whether ctx ended meanwhile.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

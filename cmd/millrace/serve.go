@@ -32,6 +32,8 @@ const (
 	detachPatience = 2 * time.Second
 	// forcePatience bounds a forced unmount, in which the session gives its readers time.
 	forcePatience = 5 * time.Second
+	// closePatience is how long each part of a mount may take to end.
+	closePatience = 5 * time.Second
 	// usersNamed is how many processes a sentence about a busy mount names.
 	usersNamed = 3
 )
@@ -68,7 +70,7 @@ func serve(c *mountConfig, k *keeper.Child, log *slog.Logger, ready func()) erro
 }
 
 // cancelOnSignal calls cancel at the first signal that would end us, until the function it
-// returns is called, which tells whether none came.
+// returns is called, which reports whether none came.
 func cancelOnSignal(cancel context.CancelFunc) (stop func() bool) {
 	early := make(chan os.Signal, 1)
 	signal.Notify(early, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -121,6 +123,9 @@ func startMount(ctx context.Context, c *mountConfig, k *keeper.Child, log *slog.
 		var lock *os.File
 		m.dir, lock, err = prepareMountpoint(c.dir, log)
 		defer func() { _ = lock.Close() }()
+		if err == nil {
+			err = checkInside(c.source, m.dir)
+		}
 	}
 	if err != nil {
 		return m, err
@@ -169,7 +174,7 @@ func (m *served) openCache(ctx context.Context, c *mountConfig, resumes bool) (c
 func (m *served) openCluster(ctx context.Context, c *mountConfig, resumes bool) (cacheclient.Client, error) {
 	m.source = c.source
 	return openAlluxio(ctx, c.source, alluxio.Config{
-		SourceOptions: ufs.Options{FollowLinks: true},
+		SourceOptions: ufs.Options{FollowLinks: true, Left: new(ownMounts).has, Log: m.log},
 		TTL:           orShortest(c.revalidate, -1), NameTTL: orShortest(c.nameTTL(), -1),
 		Timeout: c.timeout, Connections: c.connections, Budget: embedded.NewBudget(c.staging), Deferred: resumes, Log: m.log,
 	}, alluxio.Given{Values: c.options, File: c.optionsFile})
@@ -179,7 +184,7 @@ func (m *served) openCluster(ctx context.Context, c *mountConfig, resumes bool) 
 func (m *served) openTiers(ctx context.Context, c *mountConfig, resumes bool) (cacheclient.Client, error) {
 	store, err := ufs.Open(ctx, c.source, ufs.Options{
 		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections,
-		Deferred: resumes, FollowLinks: true,
+		Deferred: resumes, FollowLinks: true, Left: new(ownMounts).has, Log: m.log,
 	})
 	if err != nil {
 		return nil, err
@@ -192,7 +197,7 @@ func (m *served) openTiers(ctx context.Context, c *mountConfig, resumes bool) (c
 	}
 	return embedded.New(store, embedded.Config{
 		Levels: levels, TTL: orShortest(c.revalidate, -1), NameTTL: orShortest(c.nameTTL(), -1),
-		Timeout: c.timeout, Connections: c.connections, StagingBytes: c.staging, Log: m.log,
+		Timeout: c.timeout, Connections: c.connections, StagingBytes: c.staging, Beside: true, Log: m.log,
 	})
 }
 
@@ -224,7 +229,7 @@ func (m *served) mount(ctx context.Context, c *mountConfig, k *keeper.Child, cac
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
 	cfg := fuse.Config{
 		Client: cache, Source: m.source, Dir: m.dir,
-		AllowOther: c.allowOther, NoPassthrough: c.noPassthrough,
+		AllowOther: c.allowOther, NoPassthrough: c.noPassthrough, Inode32: c.inode32,
 		FileMode: c.fileMode, DirMode: c.dirMode,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		TTL: orShortest(c.revalidate, time.Nanosecond), NameTTL: orShortest(c.nameTTL(), time.Nanosecond),
@@ -296,7 +301,25 @@ func (m *served) close() {
 		last := len(m.undo) - 1
 		step := m.undo[last]
 		m.undo = m.undo[:last]
+		if !endsInTime(step) {
+			m.log.Warn("a part of the mount does not end, and is left to the end of this process", "dir", m.dir)
+		}
+	}
+}
+
+// endsInTime takes a step, and reports whether it ended before closePatience. One that does not, as it hangs in a cache
+// or a source, ends with this process, which it must not keep from ending.
+func endsInTime(step func()) bool {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
 		step()
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-time.After(closePatience):
+		return false
 	}
 }
 
@@ -326,7 +349,7 @@ func (m *served) wait(signals <-chan os.Signal) error {
 		select {
 		case err := <-m.ended:
 			m.session = nil
-			if err != nil {
+			if err != nil && !errors.Is(err, fuse.ErrHangs) {
 				return fmt.Errorf("the mount on %s ended: %w", m.dir, err)
 			}
 			m.log.Info("unmounted", "dir", m.dir)
@@ -341,7 +364,7 @@ func (m *served) wait(signals <-chan os.Signal) error {
 	}
 }
 
-// stop unmounts because of a signal. It tells whether that is done; a mount in use is left alone
+// stop unmounts because of a signal. It reports whether that is done; a mount in use is left alone
 // at the first SIGINT.
 func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
 	m.log.Info("unmounting", "dir", m.dir, "signal", sig.String())
@@ -358,7 +381,7 @@ func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
 		// Busy, or held by a copy of the mount in another mount namespace.
 		err = m.force()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fuse.ErrHangs) {
 		return false, fmt.Errorf("unmount %s: %w", m.dir, err)
 	}
 	m.drain()

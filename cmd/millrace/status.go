@@ -213,7 +213,20 @@ func writeTable(out io.Writer, mounts []agent.MountStatus) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	writeNotes(out, mounts)
 	return writeClusters(out, mounts)
+}
+
+// writeNotes writes what was noticed of the source of each mount.
+func writeNotes(out io.Writer, mounts []agent.MountStatus) {
+	for _, m := range mounts {
+		if m.Counters == nil {
+			continue
+		}
+		for _, note := range m.Counters.SourceNotes {
+			fmt.Fprintf(out, "%s: %s\n", commandline.OneLine(m.Dir), commandline.OneLine(note))
+		}
+	}
 }
 
 // writeClusters writes the leader and the workers of each cluster behind a mount.

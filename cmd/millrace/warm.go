@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"millrace.io/millrace/cmd/command"
@@ -32,12 +33,14 @@ func warmCommand() *command.Command {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 		defer stop()
+		var failed error
 		for _, p := range paths {
-			if err := warm(ctx, p, jobs, format, out); err != nil {
-				return err
+			// What fails below one path is no reason to leave out the next.
+			if failed = errors.Join(failed, warm(ctx, p, jobs, format, out)); ctx.Err() != nil {
+				break
 			}
 		}
-		return nil
+		return failed
 	})
 	return f
 }
@@ -67,13 +70,36 @@ func warm(ctx context.Context, arg string, jobs int, format string, out io.Write
 		return err
 	}
 	show.summary(final)
+	return incomplete(final)
+}
+
+// incomplete says what of a tree is not cached, nil where all of it is.
+func incomplete(w agent.WarmProgress) error {
+	var parts []string
+	if w.FilesFailed > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d files could not be fetched", w.FilesFailed, w.FilesTotal))
+	}
+	if w.DirsFailed > 0 {
+		named := strings.Join(w.FailedDirs, ", ")
+		if more := w.DirsFailed - int64(len(w.FailedDirs)); more > 0 {
+			named += fmt.Sprintf(" and %d more", more)
+		}
+		parts = append(parts, fmt.Sprintf("%s could not be listed (%s)", directories(w.DirsFailed), named))
+	}
 	switch {
-	case final.FilesFailed > 0:
-		return fmt.Errorf("%d of %d files could not be fetched, the first of them because of: %s", final.FilesFailed, final.FilesTotal, final.Error)
-	case final.Error != "":
-		return errors.New(final.Error)
+	case len(parts) > 0:
+		return fmt.Errorf("%s; the first failed because of: %s", strings.Join(parts, ", and "), w.Error)
+	case w.Error != "":
+		return errors.New(w.Error)
 	}
 	return nil
+}
+
+func directories(n int64) string {
+	if n == 1 {
+		return "1 directory"
+	}
+	return fmt.Sprintf("%d directories", n)
 }
 
 // resolve gives the path without symbolic links, as far as it exists: what does not may

@@ -140,3 +140,36 @@ func TestInterruptedWarmStopsFetching(t *testing.T) {
 	}
 	r.ok("unmount", r.dir)
 }
+
+// TestWarmGoesOnPastDirectories has two directories that cannot be listed among good ones, and a path that is not there
+// before one that is: the rest is cached, and what is not is named.
+func TestWarmGoesOnPastDirectories(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"a/x", "a/y", "forbidden/x", "no-index/x", "z/x", "z/deep/y"} {
+		r.write(name, 1000)
+	}
+	files := http.FileServer(http.Dir(r.source))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch req.URL.Path {
+		case "/forbidden/":
+			http.Error(w, "no", http.StatusForbidden)
+		case "/no-index/":
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = io.WriteString(w, "<html><title>Welcome</title></html>")
+		default:
+			files.ServeHTTP(w, req)
+		}
+	}))
+	t.Cleanup(s.Close)
+	r.mountBackground(s.URL + "/")
+	for _, paths := range [][]string{{r.dir}, {filepath.Join(r.dir, "not", "there"), r.dir}} {
+		res := r.run(append([]string{"warm"}, paths...)...)
+		if !strings.HasPrefix(res.out, "4 files cached, ") || res.code == 0 {
+			t.Errorf("%q, exit code %d", res.out, res.code)
+		}
+		if !strings.Contains(res.errOut, "2 directories could not be listed (/forbidden, /no-index)") || len(paths) > 1 && !strings.Contains(res.errOut, "not/there") {
+			t.Errorf("stderr: %s", res.errOut)
+		}
+	}
+	r.ok("unmount", r.dir)
+}

@@ -25,8 +25,9 @@ const (
 // indexClass finds the claims that wait, by their class.
 const indexClass = "class"
 
-// Widen has a cache that keeps what is made for Datasets keep also the claims that wait for a volume of the driver, and of all other claims that there is
-// one: the API server cannot select by annotations. Of the volumes that are made for claims it keeps what is looked at.
+// Widen has a cache that keeps what is made for Datasets keep also the claims that wait for a volume of the driver, and
+// of all other claims that there is one: the API server cannot select by annotations. Of the volumes that are made for
+// claims it keeps what is looked at.
 func Widen(kept map[client.Object]cache.ByObject, driver string) {
 	for o, how := range kept {
 		switch o.(type) {
@@ -77,12 +78,12 @@ func slimVolume(in any) (any, error) {
 	return slim, nil
 }
 
-// waits tells whether the binder has left the claim to the driver, and it has no volume yet.
+// waits reports whether the binder has left the claim to the driver, and it has no volume yet.
 func waits(claim *corev1.PersistentVolumeClaim, driver string) bool {
 	return claim.Annotations[provisionerAnnotation] == driver && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
 }
 
-// placed tells whether a claim that waits for its pod has one. The scheduler may take the node back.
+// placed reports whether a claim that waits for its pod has one. The scheduler may take the node back.
 func placed(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) bool {
 	mode := class.VolumeBindingMode
 	return mode == nil || *mode != storagev1.VolumeBindingWaitForFirstConsumer || claim.Annotations[selectedNodeAnnotation] != ""
@@ -108,7 +109,7 @@ func (r *Reconciler) classes(o client.Object) []string {
 	return []string{classOf(claim)}
 }
 
-// provisions tells whether a class is ours.
+// provisions reports whether a class is ours.
 func (r *Reconciler) provisions(o client.Object) bool {
 	class, ok := o.(*storagev1.StorageClass)
 	return ok && class.Provisioner == r.Driver
@@ -128,7 +129,7 @@ func (r *Reconciler) waiting(ctx context.Context, class client.Object) []reconci
 	return requests
 }
 
-// unneeded tells whether a volume is one that we made, that its claim has left, and that is to go then.
+// unneeded reports whether a volume is one that we made, that its claim has left, and that is to go then.
 func (r *Reconciler) unneeded(o client.Object) bool {
 	volume, ok := o.(*corev1.PersistentVolume)
 	return ok && volume.Annotations[provisionedAnnotation] == r.Driver && volume.DeletionTimestamp == nil &&

@@ -1,8 +1,8 @@
-// Package claims gives PersistentVolumeClaims of StorageClasses whose provisioner is our driver their volumes, as the external-provisioner does
-// for other drivers.
+// Package claims gives PersistentVolumeClaims of StorageClasses whose provisioner is our driver their volumes, as the
+// external-provisioner does for other drivers.
 //
-// A volume of ours is a description that nodes read when they mount, so the PersistentVolume is all that is ever made, and all that is ever deleted: no
-// finalizer has to hold it, and what nodes have cached goes with their use of it.
+// A volume of ours is a description that nodes read when they mount, so the PersistentVolume is all that is ever made,
+// and all that is ever deleted: no finalizer has to hold it, and what nodes have cached goes with their use of it.
 //
 // # Life of a claim
 //
@@ -11,8 +11,9 @@
 //  2. volume.go makes claim and class into a PersistentVolume, or says what is wrong with one of them. The claim gets an Event either way.
 //  3. The binder binds the two. When the claim is deleted it marks the volume as Released, and where the class said Delete we delete it.
 //
-// What is refused is not tried again before the claim or its class changes; a failure of the API server is, more and more slowly. The name of a volume is
-// its claim's UID, so a controller that starts in the middle finds what an earlier one made.
+// What is refused is not tried again before the claim or its class changes; a failure of the API server is, more and
+// more slowly. The name of a volume is its claim's UID, so a controller that starts in the middle finds what an earlier
+// one made.
 //
 // Claims and volumes go through one queue: a request without a namespace is a volume's.
 //
@@ -71,7 +72,8 @@ var attempts = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "millrace_class_volumes_total", Help: "Number of volumes of StorageClasses that were provisioned, refused, failed or deleted.",
 }, []string{"outcome"})
 
-// Setup has the manager call the reconciler whenever a claim waits for us, a class of ours changes, or a volume is not needed any more.
+// Setup has the manager call the reconciler whenever a claim waits for us, a class of ours changes, or a volume is not
+// needed any more.
 func (r *Reconciler) Setup(ctx context.Context, mgr ctrl.Manager) error {
 	// Several controllers in one process count together.
 	if err := metrics.Registry.Register(attempts); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
@@ -150,7 +152,8 @@ func (r *Reconciler) create(ctx context.Context, volume *corev1.PersistentVolume
 	return nil
 }
 
-// report tells the claim what came of it. The class is part of the Event, so that what is wrong with another one is another Event.
+// report tells the claim what came of it. The class is part of the Event, so that what is wrong with another one is
+// another Event.
 func (r *Reconciler) report(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, err error) (ctrl.Result, error) {
 	name := volumeName(claim)
 	if err == nil {
@@ -181,8 +184,8 @@ func note(err error) string {
 	return text
 }
 
-// release deletes a volume that is not needed any more. Somebody who changes it meanwhile, to keep it perhaps, makes this a conflict, after which it is
-// looked at again.
+// release deletes a volume that is not needed any more. Somebody who changes it meanwhile, to keep it perhaps, makes
+// this a conflict, after which it is looked at again.
 func (r *Reconciler) release(ctx context.Context, name string) error {
 	volume := &corev1.PersistentVolume{}
 	if err := r.Client.Get(ctx, types.NamespacedName{Name: name}, volume); err != nil || !r.unneeded(volume) {

@@ -33,8 +33,8 @@ const (
 // volumeName is the name of the volume for a claim, the same whoever makes it.
 func volumeName(claim *corev1.PersistentVolumeClaim) string { return "pvc-" + string(claim.UID) }
 
-// volumeFor is the volume that a class has for a claim. An error is a sentence that names what is not accepted, and what is. Any access mode is: nobody
-// can write.
+// volumeFor is the volume that a class has for a claim. An error is a sentence that names what is not accepted, and
+// what is. Any access mode is: nobody can write.
 func volumeFor(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (*corev1.PersistentVolume, error) {
 	if err := checkClaim(claim); err != nil {
 		return nil, err
@@ -99,8 +99,8 @@ func affinity(allowed []corev1.TopologySelectorTerm) *corev1.VolumeNodeAffinity 
 	return &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: terms}}
 }
 
-// stageSecret is the Secret with the options of the source, nil where the class names none. The driver reads no other: not when it publishes, and not when
-// it makes a volume.
+// stageSecret is the Secret with the options of the source, nil where the class names none. The driver reads no other:
+// not when it publishes, and not when it makes a volume.
 func stageSecret(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (*corev1.SecretReference, error) {
 	for _, key := range slices.Sorted(maps.Keys(class.Parameters)) {
 		if strings.HasPrefix(key, reservedPrefix) && key != secretNameKey && key != secretNamespaceKey {

@@ -7,8 +7,8 @@ import (
 	"github.com/netresearch/go-cron"
 )
 
-// fiveFields reads schedules as Kubernetes' CronJobs and Fluid do: where days of the month and of the week are both given, either
-// is enough.
+// fiveFields reads schedules as Kubernetes' CronJobs and Fluid do: where days of the month and of the week are both
+// given, either is enough.
 var fiveFields = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
 
 // ranges are the first and the last value of each of the five fields.
@@ -27,8 +27,8 @@ func parseSchedule(schedule string) (cron.Schedule, error) {
 	return fiveFields.Parse(strings.Join(fields, " "))
 }
 
-// withoutLongSteps has a step to past the end of the field mean its first value, as it does to CronJobs: */24 hours is hour 0. The
-// parser takes it for a mistake.
+// withoutLongSteps has a step to past the end of the field mean its first value, as it does to CronJobs: */24 hours is
+// hour 0. The parser takes it for a mistake.
 func withoutLongSteps(field string, first, last int) string {
 	parts := strings.Split(field, ",")
 	for i, part := range parts {

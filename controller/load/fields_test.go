@@ -13,8 +13,8 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// served are the fields that are read, with where. What is here and not read is a lie that only a reader can find; what is in
-// neither list fails TestNoFieldIsIgnored.
+// served are the fields that are read, with where. What is here and not read is a lie that only a reader can find; what
+// is in neither list fails TestNoFieldIsIgnored.
 var served = map[string]string{
 	"spec.dataset.name":            "obstacle",
 	"spec.dataset.namespace":       "check",

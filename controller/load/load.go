@@ -1,8 +1,8 @@
 // Package load carries DataLoads out: it says when one begins (schedule.go), has package masters bring the data into
 // the workers, and tells its progress in the status.
 //
-// A load runs in a goroutine of this process, for it only asks workers to read. A controller that takes over begins a load anew that was
-// under way; what is cached already costs it a question for each block.
+// A load runs in a goroutine of this process, for it only asks workers to read. A controller that takes over begins a
+// load anew that was under way; what is cached already costs it a question for each block.
 package load
 
 import (

@@ -82,7 +82,8 @@ func (r *Reconciler) obstacle(ctx context.Context, l *v1alpha1.DataLoad) (string
 	return "", nil
 }
 
-// whyNot is what keeps the pods of a Dataset from running, "" where nothing does. Else it would change with each step of a start.
+// whyNot is what keeps the pods of a Dataset from running, "" where nothing does. Else it would change with each step
+// of a start.
 func whyNot(d *v1alpha1.Dataset) string {
 	for _, c := range d.Status.Conditions {
 		if c.Type == v1alpha1.Ready && trouble.Is(c.Reason) {

@@ -55,7 +55,8 @@ type State struct {
 	// Mounted says that the mounts are those wanted, MountErr why they are not.
 	Mounted  bool
 	MountErr string
-	// Emptied says that no worker has a block any more, where Want.Empty asks for that, and EmptyErr why it could not be asked.
+	// Emptied says that no worker has a block any more, where Want.Empty asks for that, and EmptyErr why it could not be
+	// asked.
 	Emptied  bool
 	EmptyErr string
 	// Reads are what was read so far.

@@ -19,7 +19,8 @@ import (
 type Drain struct {
 	// Leaving are the workers that it is about, as in Want.
 	Leaving []string
-	// Done says that it has ended: all was copied that there is room for, and the leaving workers have dropped their blocks.
+	// Done says that it has ended: all was copied that there is room for, and the leaving workers have dropped their
+	// blocks.
 	Done bool
 	// Moved blocks are with others now, of the Only ones that nobody but the leaving workers had.
 	Only, Moved int
@@ -28,7 +29,7 @@ type Drain struct {
 	Why string
 }
 
-// of tells whether the drain is about these workers.
+// of reports whether the drain is about these workers.
 func (d Drain) of(leaving []string) bool { return d.Leaving != nil && slices.Equal(d.Leaving, leaving) }
 
 // DrainPatience bounds a drain.
@@ -120,7 +121,8 @@ func (d *drain) copyAll(ctx context.Context, want Want) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(blocksOfWorker * len(d.stay))
 	for _, m := range want.Mounts {
-		err := eachFile(ctx, d.conn, m.Path, rpc.NeverSync, func(f *wire.FileInfo) error { return d.file(ctx, g, f, want.Leaving) })
+		file := func(f *wire.FileInfo) error { return d.file(ctx, g, f, want.Leaving) }
+		err := eachFile(ctx, d.conn, m.Path, rpc.NeverSync, file, func(_ string, err error) error { return err })
 		if err != nil {
 			return errors.Join(err, g.Wait())
 		}

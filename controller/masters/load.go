@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
@@ -26,7 +27,7 @@ type Progress struct {
 	// Bytes and Files are loaded or were there already, of the total.
 	Bytes, BytesTotal int64
 	Files, FilesTotal int64
-	// Failed files could not be loaded whole, FirstFailure says why not the first of them.
+	// Failed files could not be loaded whole, or directories listed; FirstFailure says why not the first of them.
 	Failed       int64
 	FirstFailure string
 }
@@ -42,9 +43,9 @@ const (
 // ErrUnknown says that nobody has told what the Dataset's Alluxio is.
 var ErrUnknown = errors.New("the Dataset has no Alluxio yet")
 
-// Load has workers read what is not cached, block by block, from the sources. With metadata, the leader compares what it knows
-// with the sources first. progress is called often, by several goroutines, one at a time. A file that cannot be loaded is
-// counted and holds up no other.
+// Load has workers read what is not cached, block by block, from the sources. With metadata, the leader compares what
+// it knows with the sources first. progress is called often, by several goroutines, one at a time. A file that cannot
+// be loaded, and a directory that cannot be listed, is counted and holds up no other.
 func (c *Clusters) Load(ctx context.Context, key types.NamespacedName, targets []Target, metadata bool, progress func(Progress)) error {
 	c.mu.Lock()
 	cl := c.byKey[key]
@@ -63,7 +64,7 @@ func (c *Clusters) Load(ctx context.Context, key types.NamespacedName, targets [
 	l := &load{conn: conn, tell: progress}
 	for _, t := range targets {
 		if metadata {
-			if err := conn.Load(ctx, t.Path, rpc.AlwaysSync); err != nil {
+			if err := conn.Load(ctx, t.Path, rpc.AlwaysSync); endsLoad(ctx, err) {
 				return fmt.Errorf("the metadata of %s: %w", t.Path, err)
 			}
 		}
@@ -100,6 +101,8 @@ type load struct {
 
 	mu sync.Mutex // guards what follows
 	at Progress
+	// leftOut are the directories that could not be listed.
+	leftOut map[string]bool
 }
 
 func (l *load) count(change func(*Progress)) {
@@ -109,13 +112,44 @@ func (l *load) count(change func(*Progress)) {
 	l.tell(l.at)
 }
 
-// each calls fn for each file of a target.
+// each calls fn for each file of a target that a listing shows.
 func (l *load) each(ctx context.Context, t Target, fn func(*wire.FileInfo) error) error {
-	return eachFile(ctx, l.conn, t.Path, metadataAge, fn)
+	return eachFile(ctx, l.conn, t.Path, metadataAge, fn, func(dir string, err error) error {
+		if dir == t.Path || endsLoad(ctx, err) {
+			return err
+		}
+		l.leaveOut(dir, err)
+		return nil
+	})
+}
+
+// leaveOut counts a directory that cannot be listed, once.
+func (l *load) leaveOut(dir string, err error) {
+	l.count(func(p *Progress) {
+		if l.leftOut[dir] {
+			return
+		}
+		if l.leftOut == nil {
+			l.leftOut = make(map[string]bool)
+		}
+		l.leftOut[dir] = true
+		p.Failed++
+		if p.FirstFailure == "" {
+			p.FirstFailure = dir + " cannot be listed: " + err.Error()
+		}
+	})
+}
+
+// endsLoad reports whether an error is none of one path: the load was given up, or no master answers.
+func endsLoad(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || errors.Is(err, cacheclient.ErrUnavailable) && !errors.Is(err, rpc.ErrRefused))
 }
 
 // eachFile calls fn for the file at path, or for each file below it. age is how old the leader's knowledge may be.
-func eachFile(ctx context.Context, conn *rpc.Cluster, path string, age time.Duration, fn func(*wire.FileInfo) error) error {
+// unlisted is called with each directory that cannot be listed, and returns the error that ends the walk, if it is to.
+func eachFile(ctx context.Context, conn *rpc.Cluster, path string, age time.Duration, fn func(*wire.FileInfo) error,
+	unlisted func(dir string, err error) error,
+) error {
 	info, err := conn.Status(ctx, path, age)
 	if err != nil {
 		return err
@@ -129,7 +163,10 @@ func eachFile(ctx context.Context, conn *rpc.Cluster, path string, age time.Dura
 		queue = queue[:len(queue)-1]
 		files, below, err := entries(ctx, conn, dir, age)
 		if err != nil {
-			return err
+			if err := unlisted(dir, err); err != nil {
+				return err
+			}
+			continue
 		}
 		for _, f := range files {
 			if err := fn(f); err != nil {

@@ -13,8 +13,8 @@ import (
 	"millrace.io/millrace/controller/objects"
 )
 
-// repair brings the mount table to what is wanted. A mount that somebody made by hand, which has no hash, stays, unless it
-// is where one is wanted.
+// repair brings the mount table to what is wanted. A mount that somebody made by hand, which has no hash, stays, unless
+// it is where one is wanted.
 func repair(ctx context.Context, conn *rpc.Cluster, wanted []rpc.Mount) error {
 	table, err := conn.MountTable(ctx)
 	if err != nil {
@@ -58,8 +58,8 @@ func repair(ctx context.Context, conn *rpc.Cluster, wanted []rpc.Mount) error {
 	return errors.Join(errs...)
 }
 
-// pin keeps what is cached of the mounts from eviction, or lets go of it. What Alluxio comes to know below a directory that is pinned
-// is pinned from the beginning.
+// pin keeps what is cached of the mounts from eviction, or lets go of it. What Alluxio comes to know below a directory
+// that is pinned is pinned from the beginning.
 func pin(ctx context.Context, conn *rpc.Cluster, mounts []rpc.Mount, pinned bool) error {
 	for _, m := range mounts {
 		info, err := conn.Status(ctx, m.Path, rpc.NeverSync)
@@ -73,7 +73,7 @@ func pin(ctx context.Context, conn *rpc.Cluster, mounts []rpc.Mount, pinned bool
 	return nil
 }
 
-// sameSource tells whether only options differ, which leaves what is cached.
+// sameSource reports whether only options differ, which leaves what is cached.
 func sameSource(have *wire.MountPointInfo, want rpc.Mount) bool {
 	return trimSlash(have.GetUfsUri()) == trimSlash(want.Source) && have.GetReadOnly() == want.ReadOnly && have.GetShared() == want.Shared
 }

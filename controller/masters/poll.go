@@ -157,8 +157,8 @@ func leads(roles map[string]rpc.Role) bool {
 	return false
 }
 
-// silentAfter is how many seconds a worker may say nothing before it counts as gone; it speaks each second. The masters themselves keep
-// it for five minutes, and with it what a pod held that was replaced since, under another address.
+// silentAfter is how many seconds a worker may say nothing before it counts as gone; it speaks each second. The masters
+// themselves keep it for five minutes, and with it what a pod held that was replaced since, under another address.
 const silentAfter = 15
 
 // numbers reads the workers and what they hold.
@@ -192,8 +192,8 @@ func count(infos []*wire.WorkerInfo, state *State) {
 	slices.SortFunc(state.Workers, func(a, b Worker) int { return strings.Compare(a.Address, b.Address) })
 }
 
-// leaderName is the host and port in what a master calls the leader, which is how Java shows an address: "host/10.0.0.1:19998", and with
-// "<unresolved>" in the middle where the master has not looked the host up.
+// leaderName is the host and port in what a master calls the leader, which is how Java shows an address:
+// "host/10.0.0.1:19998", and with "<unresolved>" in the middle where the master has not looked the host up.
 func leaderName(address string) string {
 	host, rest, slash := strings.Cut(address, "/")
 	_, port, err := net.SplitHostPort(rest)

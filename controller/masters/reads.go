@@ -9,8 +9,8 @@ import (
 
 // Reads are sums since the leading master began: what clients have read.
 type Reads struct {
-	// Local bytes came from the tier of the reader's own node, Remote bytes from a worker by network, those of the under stores among
-	// them; Under bytes workers had to read from under stores for that.
+	// Local bytes came from the tier of the reader's own node, Remote bytes from a worker by network, those of the under
+	// stores among them; Under bytes workers had to read from under stores for that.
 	Local, Remote, Under int64
 	// The same for the last minutes, in bytes a minute.
 	LocalRate, RemoteRate, UnderRate float64
@@ -44,7 +44,8 @@ func (r Reads) Hits() (Ratios, bool) {
 // Throughput are the ratios of the last minutes; not known where nothing was read in them.
 func (r Reads) Throughput() (Ratios, bool) { return ratios(r.LocalRate, r.RemoteRate, r.UnderRate) }
 
-// ratios splits what was read. A worker's bytes from the under store reach the reader by network and are counted there too.
+// ratios splits what was read. A worker's bytes from the under store reach the reader by network and are counted there
+// too.
 func ratios(local, remote, under float64) (Ratios, bool) {
 	all := local + remote
 	if all < 1 {
@@ -54,7 +55,7 @@ func ratios(local, remote, under float64) (Ratios, bool) {
 	return Ratios{Cache: 1 - under/all, Local: local / all, Remote: (remote - under) / all}, true
 }
 
-// tell tells whether ratios differ from those before by so much that people would see it.
+// tell reports whether ratios differ from those before by so much that people would see it.
 func (r Reads) tell(before Reads) bool {
 	differ := func(a, b Ratios, aKnown, bKnown bool) bool {
 		const step = 0.001

@@ -137,7 +137,7 @@ func unsupportedOfDataset(d *v1alpha1.DatasetSpec, set map[string]bool) {
 	set["Dataset.spec.sharedEncryptOptions"] = len(d.SharedEncryptOptions) > 0 && !taken
 }
 
-// mounted tells whether a container mounts a volume of the runtime.
+// mounted reports whether a container mounts a volume of the runtime.
 func mounted(spec *v1alpha1.AlluxioRuntimeSpec, volume string) bool {
 	for _, part := range []*v1alpha1.ComponentSpec{&spec.Master.ComponentSpec, &spec.Worker, &spec.JobMaster, &spec.JobWorker} {
 		for i := range part.VolumeMounts {

@@ -12,8 +12,8 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// TestNoFieldIsIgnored sets each field of the specs, one at a time, in several pairs of specs. In one of them at least it must change the
-// plan, or be refused, or be named as one without effect. A new field that nobody reads fails here.
+// TestNoFieldIsIgnored sets each field of the specs, one at a time, in several pairs of specs. In one of them at least
+// it must change the plan, or be refused, or be named as one without effect. A new field that nobody reads fails here.
 func TestNoFieldIsIgnored(t *testing.T) {
 	for kind, typ := range map[string]reflect.Type{"Dataset": reflect.TypeFor[v1alpha1.DatasetSpec](), "AlluxioRuntime": reflect.TypeFor[v1alpha1.AlluxioRuntimeSpec]()} {
 		for _, field := range leaves(typ, kind+".spec") {
@@ -70,7 +70,7 @@ spec:
 `,
 }
 
-// heard sets a field, and tells whether something comes of it.
+// heard sets a field, and reports whether something comes of it.
 func heard(t *testing.T, base, field string) bool {
 	t.Helper()
 	before, problems := Desired(parse(t, []byte(base)))
@@ -95,7 +95,8 @@ func heard(t *testing.T, base, field string) bool {
 	return named || !reflect.DeepEqual(before, after)
 }
 
-// leaves are the paths of the fields of a struct of the API, as problems name them; those of Kubernetes' own types are one field.
+// leaves are the paths of the fields of a struct of the API, as problems name them; those of Kubernetes' own types are
+// one field.
 func leaves(typ reflect.Type, path string) []string {
 	if typ.Kind() == reflect.Slice && ourStruct(typ.Elem()) {
 		return leaves(typ.Elem(), path+"[0]")

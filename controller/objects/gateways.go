@@ -42,7 +42,8 @@ func (b *builder) bucket(m *mount) string { return b.names.name + "-" + m.id }
 // optionsKey is the key of the gateways' Secret with the options of a mount.
 func (m *mount) optionsKey() string { return "options-" + m.id }
 
-// addGateways adds a gateway for each mount that needs one. It listens on the loopback, so masters and workers have their own.
+// addGateways adds a gateway for each mount that needs one. It listens on the loopback, so masters and workers have
+// their own.
 func (b *builder) addGateways(spec *corev1.PodSpec) {
 	if b.gateways() == 0 {
 		return
@@ -88,7 +89,8 @@ func (b *builder) gatewayContainer(m *mount) corev1.Container {
 	}
 }
 
-// sourcesHash tells the options of gateways apart. It is made with the gateways' secret key, so that nobody who sees it can try passwords.
+// sourcesHash tells the options of gateways apart. It is made with the gateways' secret key, so that nobody who sees it
+// can try passwords.
 func (b *builder) sourcesHash() string {
 	sum := hmac.New(sha256.New, []byte(b.Keys.SecretAccessKey))
 	for i := range b.mounts {
@@ -158,8 +160,8 @@ var directNames = map[string]string{
 	"alluxio.underfs.s3.endpoint": "endpoint", "alluxio.underfs.s3.endpoint.region": "region", "alluxio.underfs.s3.region": "region",
 }
 
-// nodeCredentials are what a node needs to read the source without Alluxio. With several mounts nobody could tell which one they are
-// for, so there are none.
+// nodeCredentials are what a node needs to read the source without Alluxio. With several mounts nobody could tell which
+// one they are for, so there are none.
 func (b *builder) nodeCredentials() map[string][]byte {
 	if len(b.mounts) != 1 {
 		return nil

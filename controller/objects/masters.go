@@ -81,7 +81,7 @@ func (b *builder) addJournal(set *appsv1.StatefulSet) {
 	}
 }
 
-// PersistentJournal tells whether the masters' journal outlives all of them.
+// PersistentJournal reports whether the masters' journal outlives all of them.
 func PersistentJournal(spec *v1alpha1.AlluxioRuntimeSpec) bool {
 	return spec.Master.Journal != nil && spec.Master.Journal.StorageClassName != ""
 }
@@ -107,7 +107,8 @@ func (b *builder) statefulSet(name, role string, replicas int32, template corev1
 	}
 }
 
-// tellEnds has kubelet write the last lines of a container's log into the pod's status when it fails, where the controller reads them.
+// tellEnds has kubelet write the last lines of a container's log into the pod's status when it fails, where the
+// controller reads them.
 func tellEnds(spec *corev1.PodSpec) {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {

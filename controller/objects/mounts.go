@@ -46,9 +46,8 @@ func kindOf(mountPoint string) kind {
 	return kinds[strings.ToLower(scheme)]
 }
 
-// HashOption is the option of a mount by which the controller tells whether Alluxio has what the spec says, also where
-// a secret has changed. Alluxio keeps options that it does not know.
-// D-078 says why.
+// HashOption is the option of a mount by which the controller reports whether Alluxio has what the spec says, also
+// where a secret has changed. Alluxio keeps options that it does not know. D-078 says why.
 const HashOption = "millrace.hash"
 
 // sourcesDir is where sources of the node and of claims are in Alluxio's containers.
@@ -151,7 +150,7 @@ func resolveMount(in Input, m *v1alpha1.Mount, field string) (mount, []Problem) 
 	return r, problems
 }
 
-// isAlluxios tells whether an option is one that Alluxio itself knows, also of a mount behind a gateway.
+// isAlluxios reports whether an option is one that Alluxio itself knows, also of a mount behind a gateway.
 func isAlluxios(option string) bool { return strings.HasPrefix(option, "alluxio.") }
 
 // gatewayOption is what options of rclone's backends look like.
@@ -233,7 +232,7 @@ func mountPath(m *v1alpha1.Mount) string {
 	return "/" + strings.Trim(m.Name, "/")
 }
 
-// writing tells whether somebody asked for a volume that can be written.
+// writing reports whether somebody asked for a volume that can be written.
 func writing(modes []corev1.PersistentVolumeAccessMode) bool {
 	return slices.ContainsFunc(modes, func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany })
 }

@@ -39,7 +39,8 @@ const (
 // ConfigHash is the annotation of pods that tells which configuration they run with.
 const ConfigHash = "millrace.io/config"
 
-// SourcesHash is the annotation of pods with gateways that tells which options these run with: they read them when they start.
+// SourcesHash is the annotation of pods with gateways that tells which options these run with: they read them when they
+// start.
 const SourcesHash = "millrace.io/sources"
 
 // The conditions that pods need to be ready, beside their containers. The controller sets them.

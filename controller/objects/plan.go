@@ -107,7 +107,7 @@ func (p *Plan) addPolicies(spec *v1alpha1.AlluxioRuntimeSpec) {
 	}
 }
 
-// NeedsGateway tells whether a mount of the Dataset goes through a gateway, whose keys must then be made first.
+// NeedsGateway reports whether a mount of the Dataset goes through a gateway, whose keys must then be made first.
 func NeedsGateway(dataset *v1alpha1.Dataset) bool {
 	for i := range dataset.Spec.Mounts {
 		if kindOf(dataset.Spec.Mounts[i].MountPoint) == behindGateway {

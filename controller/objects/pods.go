@@ -17,7 +17,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// jobs tells whether job masters and job workers are asked for.
+// jobs reports whether job masters and job workers are asked for.
 func (b *builder) jobs() bool {
 	return !isZero(&b.spec.JobMaster) || !isZero(&b.spec.JobWorker)
 }
@@ -232,8 +232,8 @@ var (
 	standardCPU    = resource.MustParse("100m")
 )
 
-// heap are the options for the size of a virtual machine: what a limit leaves, else the standard. The user's own options
-// come later and win.
+// heap are the options for the size of a virtual machine: what a limit leaves, else the standard. The user's own
+// options come later and win.
 func heap(container string, part *v1alpha1.ComponentSpec, tiers []tier) []string {
 	size, direct := standardHeap.Value(), standardDirect.Value()
 	if limit, ok := part.Resources.Limits[corev1.ResourceMemory]; ok {

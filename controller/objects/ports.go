@@ -41,8 +41,8 @@ func worker(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec    { return 
 func jobMaster(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return &s.JobMaster }
 func jobWorker(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return &s.JobWorker }
 
-// portNames are all ports. They are fixed: a pod has an address of its own, and on the node's network they can be changed.
-// D-073 says why.
+// portNames are all ports. They are fixed: a pod has an address of its own, and on the node's network they can be
+// changed. D-073 says why.
 var portNames = []portName{
 	{"master", "rpc", "alluxio.master.rpc.port", 19998, func(p *ports) *int32 { return &p.masterRPC }, master},
 	{"master", "web", "alluxio.master.web.port", 19999, func(p *ports) *int32 { return &p.masterWeb }, master},

@@ -107,8 +107,9 @@ const (
 	electionMax = "alluxio.master.embedded.journal.election.timeout.max"
 )
 
-// elections has a leader that is gone be followed by another in less than half of the 20 s and more that Alluxio's 10 to 20 s
-// take. Below some seconds, masters on busy machines take each other for dead. Who sets one of the two means Alluxio's other one.
+// elections has a leader that is gone be followed by another in less than half of the 20 s and more that Alluxio's 10
+// to 20 s take. Below some seconds, masters on busy machines take each other for dead. Who sets one of the two means
+// Alluxio's other one.
 func (b *builder) elections() map[string]string {
 	if masterCount(b.spec) == 1 {
 		return nil
@@ -124,9 +125,9 @@ func (b *builder) elections() map[string]string {
 func (b *builder) workerProperties() string {
 	p := map[string]string{
 		"alluxio.worker.tieredstore.levels": strconv.Itoa(len(b.tiers)),
-		// A worker whose leader dies while it registers waits twice the first of these for the rest of it, though the stream has
-		// broken (CW/block/RegisterStreamer.java): by default 20 minutes, in which nobody knows of its blocks. A million blocks
-		// are one message, which the master answers within seconds.
+		// A worker whose leader dies while it registers waits twice the first of these for the rest of it, though the stream
+		// has broken (CW/block/RegisterStreamer.java): by default 20 minutes, in which nobody knows of its blocks. A million
+		// blocks are one message, which the master answers within seconds.
 		"alluxio.worker.register.stream.response.timeout": "15s",
 		"alluxio.worker.register.stream.complete.timeout": "30s",
 		"alluxio.worker.register.stream.deadline":         "3min",

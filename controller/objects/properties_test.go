@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestElections has masters elect sooner than Alluxio's, except where a runtime says something of it, or there is nobody to elect.
+// TestElections has masters elect sooner than Alluxio's, except where a runtime says something of it, or there is
+// nobody to elect.
 func TestElections(t *testing.T) {
 	walkthrough := read(t, "testdata/walkthrough.yaml")
 	for name, tc := range map[string]struct {

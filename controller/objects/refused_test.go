@@ -90,7 +90,8 @@ func TestMountHashKnowsSecrets(t *testing.T) {
 	}
 }
 
-// TestRotatedSecretReplacesPods changes a secret of a source behind a gateway, which reads it when it starts: the pods must not stay.
+// TestRotatedSecretReplacesPods changes a secret of a source behind a gateway, which reads it when it starts: the pods
+// must not stay.
 func TestRotatedSecretReplacesPods(t *testing.T) {
 	in := read(t, "testdata/everything.yaml")
 	before, _ := Desired(in)

@@ -6,8 +6,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// services are headless: one for each master, by whose name the others and all clients reach it wherever it runs, one for all
-// masters and one for the workers. They name pods that are not ready, too: masters must find each other to become it.
+// services are headless: one for each master, by whose name the others and all clients reach it wherever it runs, one
+// for all masters and one for the workers. They name pods that are not ready, too: masters must find each other to
+// become it.
 func (b *builder) services() []Object {
 	services := make([]Object, 0, masterCount(b.spec)+2)
 	ports := []corev1.ServicePort{

@@ -15,8 +15,8 @@ const RoleSweeper = "alluxio-sweeper"
 // SweeperName is the name of a Dataset's sweeper on a node.
 func SweeperName(dataset, node string) string { return dataset + "-sweeper-" + shortHash(node) }
 
-// Sweeper returns a pod that removes from a node what workers left there, nil where the tiers are the pods' own. It runs the image that
-// the node has already. A runtime whose tiers cannot be read has none.
+// Sweeper returns a pod that removes from a node what workers left there, nil where the tiers are the pods' own. It
+// runs the image that the node has already. A runtime whose tiers cannot be read has none.
 func Sweeper(in Input, node string) *corev1.Pod {
 	b := &builder{Input: in, spec: &in.Runtime.Spec, names: names{in.Runtime.Namespace, in.Runtime.Name}}
 	var problems []Problem

@@ -43,7 +43,8 @@ func (b *builder) workerSet() Object {
 	return b.statefulSet(b.names.workers(), RoleWorker, max(b.spec.Replicas, b.Workers), corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
 }
 
-// cacheNodeValue names a Dataset in a label's value, which may not be as long as the names of a Dataset and its namespace are together.
+// cacheNodeValue names a Dataset in a label's value, which may not be as long as the names of a Dataset and its
+// namespace are together.
 func cacheNodeValue(n names) string {
 	const longest = 63
 	if value := n.namespace + "-" + n.name; len(value) <= longest {
@@ -59,8 +60,8 @@ func (b *builder) placement() v1alpha1.PlacementMode {
 	return v1alpha1.Exclusive
 }
 
-// workerAffinity keeps two workers of a Dataset on different nodes, for they would share a directory, and the workers of
-// other Datasets away where the placement is exclusive.
+// workerAffinity keeps two workers of a Dataset on different nodes, for they would share a directory, and the workers
+// of other Datasets away where the placement is exclusive.
 func (b *builder) workerAffinity() *corev1.Affinity {
 	everywhere := &metav1.LabelSelector{}
 	own := apart(PodLabels(b.names.name, RoleWorker))

@@ -23,8 +23,8 @@ import (
 const (
 	// FieldOwner is who the API server says has set a field.
 	FieldOwner = "millrace"
-	// desiredAnnotation is the hash of what an object was applied from. With it a controller that starts anew knows without
-	// asking that an object is what it would apply.
+	// desiredAnnotation is the hash of what an object was applied from. With it a controller that starts anew knows
+	// without asking that an object is what it would apply.
 	desiredAnnotation = "millrace.io/desired"
 )
 
@@ -141,7 +141,7 @@ func dropNulls(v any) {
 	}
 }
 
-// same tells whether applying want would change nothing: it was made from the same, and nobody has changed what it
+// same reports whether applying want would change nothing: it was made from the same, and nobody has changed what it
 // says since.
 func same(want *unstructured.Unstructured, live client.Object) bool {
 	if live.GetAnnotations()[desiredAnnotation] != want.GetAnnotations()[desiredAnnotation] {
@@ -160,7 +160,7 @@ func same(want *unstructured.Unstructured, live client.Object) bool {
 	return true
 }
 
-// within tells whether all that want says is in have. The elements of lists that have names are found by them.
+// within reports whether all that want says is in have. The elements of lists that have names are found by them.
 func within(want, have any) bool {
 	switch want := want.(type) {
 	case map[string]any:
@@ -189,7 +189,7 @@ func within(want, have any) bool {
 	return reflect.DeepEqual(want, have)
 }
 
-// empty tells whether a value says nothing.
+// empty reports whether a value says nothing.
 func empty(v any) bool {
 	switch v := v.(type) {
 	case map[string]any:

@@ -115,7 +115,7 @@ func (c *conditions) applied(out *outcome) {
 	}
 }
 
-// statusIs tells whether a condition has that status.
+// statusIs reports whether a condition has that status.
 func statusIs(list []v1alpha1.Condition, kind string, status corev1.ConditionStatus) bool {
 	for i := range list {
 		if list[i].Type == kind {

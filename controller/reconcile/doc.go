@@ -1,11 +1,12 @@
-// Package reconcile brings the cluster to what Datasets and AlluxioRuntimes say, and tells in their status how far it is.
+// Package reconcile brings the cluster to what Datasets and AlluxioRuntimes say, and tells in their status how far it
+// is.
 //
 // # Life of a Dataset
 //
-// One queue holds the names of Datasets; a Dataset and the AlluxioRuntime of its name are one thing here. Whatever changes, the
-// specs, an object that was made for them, a pod that uses the claim, what a leading master says, puts the name into the queue
-// (watches.go), and [Reconciler.Reconcile] looks at everything anew: nothing depends on what was seen before, so it
-// does not matter when a controller is stopped or killed.
+// One queue holds the names of Datasets; a Dataset and the AlluxioRuntime of its name are one thing here. Whatever
+// changes, the specs, an object that was made for them, a pod that uses the claim, what a leading master says, puts the
+// name into the queue (watches.go), and [Reconciler.Reconcile] looks at everything anew: nothing depends on what was
+// seen before, so it does not matter when a controller is stopped or killed.
 //
 //  1. observe.go reads the two specs, what was made, and what the masters said last.
 //  2. Where one of them is being deleted, remove.go takes everything down in order, and waits for pods that use the claim.
@@ -17,8 +18,8 @@
 //
 // # What guards what
 //
-// A Dataset is reconciled by one goroutine at a time. What goroutines share are the caches of client-go, [masters.Clusters],
-// the cache of Secrets and the warnings that were read last, each with a lock of its own.
+// A Dataset is reconciled by one goroutine at a time. What goroutines share are the caches of client-go,
+// [masters.Clusters], the cache of Secrets and the warnings that were read last, each with a lock of its own.
 //
 // D-071 says why.
 package reconcile

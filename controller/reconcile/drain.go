@@ -41,7 +41,8 @@ func (d *drain) hosts() []string {
 	return d.leaving
 }
 
-// drainOf says whether workers leave, and how far they are drained. When nobody tells for longer than a drain may take, they go.
+// drainOf says whether workers leave, and how far they are drained. When nobody tells for longer than a drain may take,
+// they go.
 func drainOf(w *world, now time.Time) *drain {
 	if w.workers == nil || w.workers.DeletionTimestamp != nil {
 		return nil
@@ -88,7 +89,7 @@ func (d *drain) judge(w *world, now time.Time) {
 
 func (d *drain) end(reason, message string) { d.over, d.reason, d.message = true, reason, message }
 
-// holds tells whether one of the workers has anything, as far as is known.
+// holds reports whether one of the workers has anything, as far as is known.
 func holds(state masters.State, hosts []string) bool {
 	if !state.Asked || state.Err != "" {
 		// It may.

@@ -34,9 +34,9 @@ func (e *emptying) end(key types.NamespacedName) {
 	delete(e.since, key)
 }
 
-// empty has the workers drop their blocks before they end, for those in a directory of the node would stay there and take its memory. It
-// waits as long as the clean policy says, and not at all where no worker could be asked.
-// D-083 says why.
+// empty has the workers drop their blocks before they end, for those in a directory of the node would stay there and
+// take its memory. It waits as long as the clean policy says, and not at all where no worker could be asked. D-083 says
+// why.
 func (r *Reconciler) empty(ctx context.Context, w *world) (*waiting, error) {
 	state := w.clusters
 	if w.workers == nil || w.workers.DeletionTimestamp != nil || w.runtime == nil || w.dataset == nil || state.Leader == "" || len(state.Workers) == 0 || state.Emptied {

@@ -42,8 +42,8 @@ func (p phases) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// Metrics has the process tell of the Datasets that reader knows, until the context ends. Of several controllers in one process the first
-// one tells.
+// Metrics has the process tell of the Datasets that reader knows, until the context ends. Of several controllers in one
+// process the first one tells.
 func Metrics(ctx context.Context, reader client.Reader) error {
 	collector := phases{reader}
 	err := metrics.Registry.Register(collector)

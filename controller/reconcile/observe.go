@@ -101,7 +101,7 @@ func (r *Reconciler) list(ctx context.Context, namespace string, by client.Match
 	return pods.Items, nil
 }
 
-// ownedBy tells whether we made the object for the Dataset.
+// ownedBy reports whether we made the object for the Dataset.
 func ownedBy(o client.Object, key types.NamespacedName) bool {
 	labels := o.GetLabels()
 	return labels[objects.ManagedByLabel] == objects.ManagedBy && labels[objects.DatasetLabel] == key.Name && labels[objects.NamespaceLabel] == key.Namespace

@@ -20,7 +20,8 @@ import (
 	"millrace.io/millrace/controller/objects"
 )
 
-// pods marks those that do their work, and replaces one whose spec is old. It returns the name of a pod that is being replaced.
+// pods marks those that do their work, and replaces one whose spec is old. It returns the name of a pod that is being
+// replaced.
 func (r *Reconciler) pods(ctx context.Context, w *world, plan *objects.Plan) (string, error) {
 	var errs []error
 	addresses := r.want(w, plan).Masters
@@ -38,7 +39,7 @@ func (r *Reconciler) pods(ctx context.Context, w *world, plan *objects.Plan) (st
 	return name, errors.Join(append(errs, err)...)
 }
 
-// duty tells whether a pod does what it is there for. Where that cannot be told now, it is not known.
+// duty reports whether a pod does what it is there for. Where that cannot be told now, it is not known.
 func duty(pod *corev1.Pod, addresses []string, state masters.State) (gate corev1.PodConditionType, serves, known bool) {
 	switch pod.Labels[roleLabel] {
 	case objects.RoleMaster:

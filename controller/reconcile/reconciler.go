@@ -156,7 +156,8 @@ func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
 	return want
 }
 
-// standardSecretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for one that is not there.
+// standardSecretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for
+// one that is not there.
 const (
 	standardSecretAge = 2 * time.Minute
 	absentAge         = 5 * time.Second

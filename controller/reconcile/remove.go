@@ -29,8 +29,8 @@ const lookAgain = 5 * time.Second
 // podsNamed is how many pods a sentence names.
 const podsNamed = 3
 
-// remove takes down what was made, in order: nothing while pods use the claim, then the claim and its volume, then Alluxio.
-// A Dataset takes its runtime with it; a runtime leaves its Dataset, which is not bound any more.
+// remove takes down what was made, in order: nothing while pods use the claim, then the claim and its volume, then
+// Alluxio. A Dataset takes its runtime with it; a runtime leaves its Dataset, which is not bound any more.
 func (r *Reconciler) remove(ctx context.Context, w *world) (ctrl.Result, error) {
 	out := outcome{}
 	var err error

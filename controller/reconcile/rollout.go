@@ -17,9 +17,8 @@ func ready(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && conditionOf(pod, corev1.PodReady) == corev1.ConditionTrue
 }
 
-// roll deletes the next pod whose spec is old, when all others serve; the StatefulSet makes it anew. Standby masters go first,
-// then workers, and the leading master last, so that a rollout moves the leader once.
-// D-075 says why.
+// roll deletes the next pod whose spec is old, when all others serve; the StatefulSet makes it anew. Standby masters go
+// first, then workers, and the leading master last, so that a rollout moves the leader once. D-075 says why.
 func (r *Reconciler) roll(ctx context.Context, w *world, leader string) (string, error) {
 	if w.masters == nil || w.workers == nil {
 		return "", nil
@@ -75,7 +74,8 @@ func nextToRoll(w *world, revisions map[string]string, leader string) *corev1.Po
 	return slices.MinFunc(old, func(a, b *corev1.Pod) int { return rank(a, leader) - rank(b, leader) })
 }
 
-// leadingPod is the name of the pod of the leading master, "" where nobody knows. addresses are the masters', by their ordinals.
+// leadingPod is the name of the pod of the leading master, "" where nobody knows. addresses are the masters', by their
+// ordinals.
 func leadingPod(w *world, addresses []string) string {
 	for i := range w.pods {
 		pod := &w.pods[i]
@@ -86,7 +86,8 @@ func leadingPod(w *world, addresses []string) string {
 	return ""
 }
 
-// rank orders pods for a rollout: standby masters, workers, the leading master, of whom nothing is known where nobody leads.
+// rank orders pods for a rollout: standby masters, workers, the leading master, of whom nothing is known where nobody
+// leads.
 func rank(pod *corev1.Pod, leader string) int {
 	switch {
 	case pod.Labels[roleLabel] == objects.RoleWorker:

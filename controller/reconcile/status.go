@@ -17,7 +17,8 @@ import (
 	"millrace.io/millrace/controller/trouble"
 )
 
-// patience is how long a Dataset that was bound may go without being served before it has failed. A master's failover is shorter.
+// patience is how long a Dataset that was bound may go without being served before it has failed. A master's failover
+// is shorter.
 const patience = time.Minute
 
 // verdict is whether a Dataset is served, and why not.

@@ -43,7 +43,8 @@ func workerNodes(w *world) map[string]bool {
 	return nodes
 }
 
-// placed tells whether all workers that there are to be have a node, so that none may be on its way to one that has none now.
+// placed reports whether all workers that there are to be have a node, so that none may be on its way to one that has
+// none now.
 func placed(w *world) bool {
 	n := 0
 	for i := range w.pods {
@@ -54,8 +55,9 @@ func placed(w *world) bool {
 	return w.workers != nil && n == int(replicasOf(w.workers.Spec.Replicas)) && w.workers.Generation == w.workers.Status.ObservedGeneration
 }
 
-// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or that cannot be, and what it
-// waits for. A sweeper stays until the status does not name its node any more, so that no node is swept twice.
+// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or that cannot
+// be, and what it waits for. A sweeper stays until the status does not name its node any more, so that no node is swept
+// twice.
 func (r *Reconciler) sweep(ctx context.Context, w *world) (swept []string, wait *waiting, err error) {
 	if w.runtime == nil {
 		return nil, nil, nil
@@ -99,7 +101,7 @@ func (r *Reconciler) removeSweepers(ctx context.Context, w *world, sweeping []st
 	return nil
 }
 
-// sweepNode does the next step on one node, and tells whether no more are to come.
+// sweepNode does the next step on one node, and reports whether no more are to come.
 func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool, error) {
 	pod := &corev1.Pod{}
 	err := r.Client.Get(ctx, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.SweeperName(w.key.Name, node)}, pod)

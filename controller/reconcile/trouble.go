@@ -17,7 +17,8 @@ import (
 	"millrace.io/millrace/controller/trouble"
 )
 
-// wonderEvery is how often Events are read while pods are late of which the statuses do not say why. A change of a status is seen at once.
+// wonderEvery is how often Events are read while pods are late of which the statuses do not say why. A change of a
+// status is seen at once.
 const wonderEvery = 4 * time.Second
 
 // troubles are what keeps masters and workers from running.
@@ -53,7 +54,8 @@ func (w *world) part(set *appsv1.StatefulSet, role string) trouble.Part {
 	return p
 }
 
-// troubles looks for what keeps the pods from running. It returns when to look again although no pod changes; 0 for never.
+// troubles looks for what keeps the pods from running. It returns when to look again although no pod changes; 0 for
+// never.
 func (r *Reconciler) troubles(ctx context.Context, w *world, now time.Time) (troubles, time.Duration, error) {
 	lead, work := w.part(w.masters, objects.RoleMaster), w.part(w.workers, objects.RoleWorker)
 	if !lead.Settles() && !work.Settles() {
@@ -98,7 +100,8 @@ func (w *warnings) forget(key types.NamespacedName) {
 	delete(w.byKey, key)
 }
 
-// told is the verdict as people are told it: where pods do not run, why. What the phase is decided by stays the verdict itself.
+// told is the verdict as people are told it: where pods do not run, why. What the phase is decided by stays the verdict
+// itself.
 func (v verdict) told(t trouble.Trouble) verdict {
 	switch {
 	case v.served || t.Reason == "":
@@ -112,13 +115,15 @@ func (v verdict) told(t trouble.Trouble) verdict {
 	return v
 }
 
-// told remembers which trouble was told last of each condition of a Dataset and its runtime: what a cache has of them may be older.
+// told remembers which trouble was told last of each condition of a Dataset and its runtime: what a cache has of them
+// may be older.
 type told struct {
 	mu    sync.Mutex // guards byKey
 	byKey map[types.NamespacedName]map[string]string
 }
 
-// change records the reason that a condition has now, and returns the one that was told last; before is that of a status that was written.
+// change records the reason that a condition has now, and returns the one that was told last; before is that of a
+// status that was written.
 func (l *told) change(key types.NamespacedName, condition, before, now string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

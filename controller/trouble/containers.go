@@ -50,7 +50,8 @@ func pullWords(w *corev1.ContainerStateWaiting) string {
 	return words(text)
 }
 
-// ended is how a container ended that should not have, nil where it has not. One that was started again counts until it is ready.
+// ended is how a container ended that should not have, nil where it has not. One that was started again counts until it
+// is ready.
 func ended(c *corev1.ContainerStatus, initial bool) *corev1.ContainerStateTerminated {
 	end := c.State.Terminated
 	if end == nil {
@@ -84,7 +85,8 @@ func crashed(pod *corev1.Pod, container string, end *corev1.ContainerStateTermin
 	return Trouble{reason, message}
 }
 
-// lastLine is the last line of a log that says something: a Java program's last lines are where it was, and not what it met.
+// lastLine is the last line of a log that says something: a Java program's last lines are where it was, and not what it
+// met.
 func lastLine(log string) string {
 	lines := strings.Split(log, "\n")
 	for i := len(lines) - 1; i >= 0; i-- {

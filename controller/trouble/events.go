@@ -14,7 +14,8 @@ import (
 const (
 	// settling is how long nothing is wrong with what is being made.
 	settling = 2 * time.Second
-	// kubeletRepeats is how long a warning about a pod is believed: kubelet tries again, and warns, at least every 2 minutes.
+	// kubeletRepeats is how long a warning about a pod is believed: kubelet tries again, and warns, at least every 2
+	// minutes.
 	kubeletRepeats = 5 * time.Minute
 	// setRepeats is the same for a StatefulSet, which is tried again at least every 1,000 seconds.
 	setRepeats = 20 * time.Minute
@@ -79,7 +80,8 @@ func (p Part) refused(warnings []eventsv1.Event, now time.Time) Trouble {
 	return Trouble{reason, fmt.Sprintf("the StatefulSet %s cannot have all its pods: %s", p.Set.Name, note)}
 }
 
-// sinceLastPod reports whether a warning is not older than the newest pod, whose making was accepted. Both times have whole seconds.
+// sinceLastPod reports whether a warning is not older than the newest pod, whose making was accepted. Both times have
+// whole seconds.
 func (p Part) sinceLastPod(e *eventsv1.Event) bool {
 	at := seen(e).Truncate(time.Second)
 	return !slices.ContainsFunc(p.Pods, func(pod *corev1.Pod) bool { return pod.CreationTimestamp.After(at) })

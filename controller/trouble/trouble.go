@@ -1,8 +1,8 @@
 // Package trouble says in a sentence why the pods of a StatefulSet do not run, in Kubernetes' own words.
 //
-// It looks at what others have written: the scheduler and kubelet into the status of pods, and, where a status says nothing, the
-// StatefulSet's controller and kubelet into Events. It asks nothing. What a sentence says does not change while the trouble is the same: it
-// counts no restarts, and a pause before the next try says what the last try said.
+// It looks at what others have written: the scheduler and kubelet into the status of pods, and, where a status says
+// nothing, the StatefulSet's controller and kubelet into Events. It asks nothing. What a sentence says does not change
+// while the trouble is the same: it counts no restarts, and a pause before the next try says what the last try said.
 package trouble
 
 import (
@@ -66,8 +66,8 @@ type Part struct {
 	Pods []*corev1.Pod
 }
 
-// Find returns what keeps the part from running, by the statuses and the warnings that are given. The first of several troubles is told, and
-// how many other pods have any.
+// Find returns what keeps the part from running, by the statuses and the warnings that are given. The first of several
+// troubles is told, and how many other pods have any.
 func (p Part) Find(warnings []eventsv1.Event, now time.Time) Trouble {
 	var all []Trouble
 	if t := p.refused(warnings, now); t.Reason != "" {
@@ -166,7 +166,8 @@ func unscheduled(pod *corev1.Pod, warnings []eventsv1.Event, now time.Time) Trou
 	return Trouble{Unschedulable, message}
 }
 
-// refusedByScheduler is the condition by which the scheduler says that it has no node for a pod, nil where it does not say so.
+// refusedByScheduler is the condition by which the scheduler says that it has no node for a pod, nil where it does not
+// say so.
 func refusedByScheduler(pod *corev1.Pod) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {
 		c := &pod.Status.Conditions[i]

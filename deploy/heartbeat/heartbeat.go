@@ -11,8 +11,8 @@ import (
 // Interval is the time between two lines of a step: less than the 10 seconds that a terminal may be silent.
 const Interval = 8 * time.Second
 
-// Start writes a line each interval until the returned function is called, which waits for a line that is being written. What the
-// line says is asked each time; the time since the start is appended.
+// Start writes a line each interval until the returned function is called, which waits for a line that is being
+// written. What the line says is asked each time; the time since the start is appended.
 func Start(out io.Writer, interval time.Duration, say func() string) (stop func()) {
 	begin, done := time.Now(), make(chan struct{})
 	var all sync.WaitGroup

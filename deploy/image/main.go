@@ -1,6 +1,6 @@
-// Command image builds millrace's container image, with no daemon: the static programs, the licences of what is in them and the
-// certificates of the public authorities, for each processor architecture, as an OCI layout and as one docker-archive an architecture. The
-// same source and the same Go make the same image, bit for bit.
+// Command image builds millrace's container image, with no daemon: the static programs, the licences of what is in them
+// and the certificates of the public authorities, for each processor architecture, as an OCI layout and as one
+// docker-archive an architecture. The same source and the same Go make the same image, bit for bit.
 package main
 
 import (

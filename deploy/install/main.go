@@ -1,5 +1,6 @@
-// Command install applies the manifest that a command renders, by kubectl, and waits until all Deployments and DaemonSets in it are
-// ready. It says what each of them waits for, and ends with 1 at the first thing that cannot mend itself, with its name and what mends it.
+// Command install applies the manifest that a command renders, by kubectl, and waits until all Deployments and
+// DaemonSets in it are ready. It says what each of them waits for, and ends with 1 at the first thing that cannot mend
+// itself, with its name and what mends it.
 //
 //	install -namespace millrace-system -kubectl kubectl -- helm template millrace deploy/chart ...
 //

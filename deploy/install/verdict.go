@@ -254,7 +254,8 @@ func pulls(events []*corev1.Event) int32 {
 	return n
 }
 
-// cause is the registry's part of a message: that of the event, where the container's status says only that kubelet waits.
+// cause is the registry's part of a message: that of the event, where the container's status says only that kubelet
+// waits.
 func cause(message string, events []*corev1.Event) string {
 	for _, e := range events {
 		if e.Reason == "Failed" && strings.HasPrefix(e.Message, "Failed to pull image") {

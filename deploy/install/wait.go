@@ -28,7 +28,8 @@ func (i *installation) look(ctx context.Context) *state {
 	return s
 }
 
-// await returns when all parts are ready, and says on the way what each waits for. Something that cannot mend itself ends it.
+// await returns when all parts are ready, and says on the way what each waits for. Something that cannot mend itself
+// ends it.
 func (i *installation) await(ctx context.Context, parts []part, before *state) error {
 	ctx, cancel := context.WithTimeout(ctx, i.patience)
 	defer cancel()

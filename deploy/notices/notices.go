@@ -1,4 +1,5 @@
-// Package notices collects the licences of what is linked into millrace's programs, which are passed on with the programs.
+// Package notices collects the licences of what is linked into millrace's programs, which are passed on with the
+// programs.
 package notices
 
 import (
@@ -46,8 +47,8 @@ type linked struct {
 	}
 }
 
-// Collect reads the licences of what is linked into programs of millrace for Linux on a processor architecture. A module that has none
-// is an error.
+// Collect reads the licences of what is linked into programs of millrace for Linux on a processor architecture. A
+// module that has none is an error.
 func Collect(ctx context.Context, architecture string, programs ...string) (Licences, error) {
 	args := []string{"list", "-deps", "-json=Dir,Root,Standard,Module"}
 	for _, program := range programs {

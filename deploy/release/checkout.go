@@ -34,7 +34,8 @@ func checkVersion(version string) error {
 	return nil
 }
 
-// checkout reads what is released. A tag of the version at another commit is refused; changes that are not committed are too, unless dirty.
+// checkout reads what is released. A tag of the version at another commit is refused; changes that are not committed
+// are too, unless dirty.
 func checkout(ctx context.Context, version string, dirty bool) (source, error) {
 	s := source{version: version}
 	var err error

@@ -16,7 +16,8 @@ import (
 	"millrace.io/millrace/deploy/notices"
 )
 
-// images writes the image of each architecture as a docker-archive, and all with their bills of materials as an OCI archive.
+// images writes the image of each architecture as a docker-archive, and all with their bills of materials as an OCI
+// archive.
 func (r *release) images(ctx context.Context) error {
 	tag := "millrace/millrace:" + r.number()
 	images := make([]v1.Image, len(architectures))

@@ -1,6 +1,6 @@
-// Command release makes millrace's release of a version out of a checkout, with no daemon: programs for Linux in tarballs, container
-// images, the chart, a bill of materials (SBOM) of each program, checksums of all and a signature of these. The same commit and the same
-// Go make the same files, bit for bit, wherever and whenever they are made.
+// Command release makes millrace's release of a version out of a checkout, with no daemon: programs for Linux in
+// tarballs, container images, the chart, a bill of materials (SBOM) of each program, checksums of all and a signature
+// of these. The same commit and the same Go make the same files, bit for bit, wherever and whenever they are made.
 //
 //	make release VERSION=v0.2.0 SIGNING_KEY=~/.ssh/millrace-release
 package main

@@ -21,7 +21,8 @@ func (r *release) bom(architecture, program string) string {
 	return r.name(architecture, "-"+program+bomSuffix)
 }
 
-// materials writes the bill of materials of each program: the modules that the linker put into it, with versions, checksums and licences.
+// materials writes the bill of materials of each program: the modules that the linker put into it, with versions,
+// checksums and licences.
 func (r *release) materials(ctx context.Context) error {
 	tool := filepath.Join(r.work, "cyclonedx-gomod")
 	if _, err := output(ctx, []string{"GOFLAGS=-trimpath -buildvcs=false"}, "go", "-C", ".tools/release", "build", "-o", tool,
@@ -53,7 +54,8 @@ func (r *release) material(ctx context.Context, tool, architecture, program stri
 	if err != nil {
 		return nil, fmt.Errorf("cyclonedx-gomod: %w: %s", err, said.String())
 	}
-	// The tool warns, and writes no licence. Of millrace itself there is nothing to be downloaded until the version is published.
+	// The tool warns, and writes no licence. Of millrace itself there is nothing to be downloaded until the version is
+	// published.
 	for line := range strings.Lines(said.String()) {
 		if strings.Contains(line, "module download failed") && !strings.Contains(line, build.Module+"@") {
 			return nil, fmt.Errorf("cyclonedx-gomod: %s", strings.TrimSpace(line))
@@ -62,8 +64,9 @@ func (r *release) material(ctx context.Context, tool, architecture, program stri
 	return portable(text)
 }
 
-// portable makes a bill of materials the same wherever it is made: without the checksums of the tool that wrote it, which depend on the
-// machine that the tool is compiled for, with millrace's licence as it is and not as a published version has it, and with sorted fields.
+// portable makes a bill of materials the same wherever it is made: without the checksums of the tool that wrote it,
+// which depend on the machine that the tool is compiled for, with millrace's licence as it is and not as a published
+// version has it, and with sorted fields.
 func portable(text []byte) ([]byte, error) {
 	var bom map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(text))

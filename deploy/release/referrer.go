@@ -22,8 +22,8 @@ type artifact struct {
 // emptyConfig is the media type of the configuration of what is no image: "{}".
 const emptyConfig = types.MediaType("application/vnd.oci.empty.v1+json")
 
-// refer adds an artifact to a layout, as OCI 1.1 has it: a manifest whose subject is the image, by which a registry lists the
-// artifact among the image's referrers.
+// refer adds an artifact to a layout, as OCI 1.1 has it: a manifest whose subject is the image, by which a registry
+// lists the artifact among the image's referrers.
 func refer(to layout.Path, subject v1.Descriptor, a artifact) error {
 	config, err := addBlob(to, emptyConfig, []byte("{}"))
 	if err != nil {

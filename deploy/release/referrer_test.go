@@ -21,7 +21,8 @@ import (
 	"millrace.io/millrace/deploy/image/layer"
 )
 
-// TestReferrer attaches a file to an image in a layout, pushes both to a registry, and has the registry tell what refers to the image.
+// TestReferrer attaches a file to an image in a layout, pushes both to a registry, and has the registry tell what
+// refers to the image.
 func TestReferrer(t *testing.T) {
 	l, err := layer.New([]layer.File{layer.Text("/x", 0o644, "x")})
 	if err != nil {

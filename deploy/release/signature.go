@@ -18,7 +18,8 @@ const (
 	namespace = "file"
 )
 
-// trusted refuses a key whose public part is not in the file in which users look for it, or that would sign otherwise each time.
+// trusted refuses a key whose public part is not in the file in which users look for it, or that would sign otherwise
+// each time.
 func trusted(key, signers string) error {
 	text, err := os.ReadFile(key + ".pub")
 	if err != nil {

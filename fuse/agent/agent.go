@@ -141,8 +141,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var watching sync.WaitGroup
 	watched, stop := context.WithCancel(ctx)
 	watching.Go(func() { s.watch(watched) })
-	defer watching.Wait()
-	defer stop()
+	defer func() {
+		stop()
+		if !within(shutdownTimeout, watching.Wait) {
+			s.log.Warn("a mount does not tell how it is, and is left behind")
+		}
+	}()
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	select {

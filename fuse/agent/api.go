@@ -63,7 +63,7 @@ type MountStatus struct {
 	PID     int       `json:"pid"`
 	Socket  string    `json:"socket"`
 	Started time.Time `json:"started"`
-	// Condition tells whether the mount does what it should. It, Counters, Capacity and Session are absent when
+	// Condition reports whether the mount does what it should. It, Counters, Capacity and Session are absent when
 	// the mount is unresponsive. All counts begin anew with a process that takes the mount over.
 	Condition *Condition            `json:"condition,omitempty"`
 	Counters  *cacheclient.Counters `json:"counters,omitempty"`
@@ -80,7 +80,7 @@ func (m MountStatus) HitRatio() (float64, bool) {
 	return float64(m.Counters.Hits) / float64(m.Counters.Hits+m.Counters.Misses), true
 }
 
-// Condition tells whether a mount that answers does what it should.
+// Condition reports whether a mount that answers does what it should.
 type Condition struct {
 	// Abnormal is set where something is wrong, and Message says what; else it says that all is well.
 	Abnormal bool   `json:"abnormal"`
@@ -108,8 +108,8 @@ type TraceEvent struct {
 	LatencyNs int64 `json:"latencyNs"`
 	// Errno is the answer's error by its name, such as ENOENT; absent for none.
 	Errno string `json:"errno,omitempty"`
-	// Source is which source served it: cache, staging, worker or source for a read, passthrough for an open after which the
-	// kernel reads by itself; absent for all others.
+	// Source is which source served it: cache, staging, worker or source for a read, passthrough for an open after which
+	// the kernel reads by itself; absent for all others.
 	Source string `json:"source,omitempty"`
 	// Dropped is how many events were lost before this one, because the client was too slow; absent for none.
 	Dropped int64 `json:"dropped,omitempty"`
@@ -142,9 +142,12 @@ type WarmProgress struct {
 	BytesTotal int64 `json:"bytesTotal"`
 	FilesTotal int64 `json:"filesTotal"`
 	Listing    bool  `json:"listing"`
-	// FilesFailed could not be fetched, Error says why the first of them could not.
+	// FilesFailed could not be fetched. Error says why the first of what failed did.
 	FilesFailed int64  `json:"filesFailed"`
 	Error       string `json:"error,omitempty"`
+	// DirsFailed could not be listed, and what is in them is not among the files; FailedDirs names the first of them.
+	DirsFailed int64    `json:"dirsFailed,omitempty"`
+	FailedDirs []string `json:"failedDirs,omitempty"`
 	// BytesSource came from the source meanwhile, whoever asked for them.
 	BytesSource int64 `json:"bytesSource"`
 	// Rate is the bytes a second that became done lately; in the last line, those that came from

@@ -309,7 +309,7 @@ func TestCurlWarmsOneFile(t *testing.T) {
 func TestWarmCountsFilesThatFail(t *testing.T) {
 	w := newWorld(t, map[string]int{"a": 100, "b": 100, "c": 100})
 	// Known by their attributes, then gone.
-	if _, err := w.cache.List(t.Context(), "", 0, 10, true); err != nil {
+	if _, err := w.cache.List(t.Context(), "", cacheclient.Cursor{}, 10, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(w.source, "b")); err != nil {

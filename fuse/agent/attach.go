@@ -18,6 +18,8 @@ const (
 	receiveTimeout = 5 * time.Second
 	// acceptPause is how long to wait after an accept that failed.
 	acceptPause = 100 * time.Millisecond
+	// holderGrace is how long requests of holders may take to end when this process does.
+	holderGrace = 2 * time.Second
 	// attachTimeout bounds a request whose holder has gone.
 	attachTimeout = 2 * time.Minute
 )
@@ -49,10 +51,28 @@ func (s *Sessions) Serve(ctx context.Context, l net.Listener) error {
 		}
 		requests.Go(func() { s.converse(ctx, u, &watching) })
 	}
-	requests.Wait()
+	if !within(holderGrace, requests.Wait) {
+		s.log.Warn("a holder's request does not end, and is left behind")
+	}
 	s.Close()
 	watching.close()
 	return nil
+}
+
+// within calls wait, and reports whether it returned in time. Its goroutine ends with what it waits for: a handler that
+// hangs in a system call ends with the process at the latest, and must hold up no handover.
+func within(grace time.Duration, wait func()) bool {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		wait()
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-time.After(grace):
+		return false
+	}
 }
 
 // watchers are the connections that wait for our end.
@@ -144,6 +164,8 @@ func (s *Sessions) answer(ctx context.Context, r handover.Request) (handover.Rep
 		return handover.Reply{IDs: s.list()}, nil
 	case handover.OpTake:
 		return s.answerTake(r.ID)
+	case handover.OpRenew:
+		return handover.Reply{}, s.renew(ctx, r.Volume)
 	case handover.OpDetach:
 		return handover.Reply{}, s.detach(ctx, r.ID)
 	case handover.OpStats:
@@ -178,6 +200,6 @@ func (s *Sessions) answerTake(id string) (handover.Reply, error) {
 	if err != nil {
 		return handover.Reply{}, handover.Errorf(handover.CodeNotFound, "volume %s: %w", id, err)
 	}
-	volume := h.volume
+	volume := s.described(h)
 	return handover.Reply{Volume: &volume, Files: []*os.File{device, state}}, nil
 }

@@ -224,7 +224,7 @@ func relative(p string) string {
 	return strings.TrimPrefix(path.Clean("/"+p), "/")
 }
 
-// Within tells whether the clean path p is dir or below it.
+// Within reports whether the clean path p is dir or below it.
 func Within(dir, p string) bool {
 	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -111,7 +111,8 @@ var (
 )
 
 // The bytes of reads. "source" is which source served them: local is a tier, staging the memory before it, worker
-// another machine of a cluster, and under_store says that the reader waited for the source. What the kernel reads by itself is not seen.
+// another machine of a cluster, and under_store says that the reader waited for the source. What the kernel reads by
+// itself is not seen.
 var (
 	readBytes = prometheus.NewDesc("millrace_read_bytes_total", "Bytes of reads by the source that served them; the kernel's own reads by passthrough are not seen.", []string{"mount", "source"}, nil)
 	sources   = map[cacheclient.Origin]string{

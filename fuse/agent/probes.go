@@ -19,8 +19,9 @@ const (
 	probeConns = 64
 )
 
-// ServeProbes answers /healthz and /metrics, and nothing else, on l until ctx ends, and closes l. It is for those who cannot reach
-// the socket, as a kubelet and Prometheus; what it tells is no secret, and it asks nobody who he is. It returns nil when ctx ended it.
+// ServeProbes answers /healthz and /metrics, and nothing else, on l until ctx ends, and closes l. It is for those who
+// cannot reach the socket, as a kubelet and Prometheus; what it tells is no secret, and it asks nobody who he is. It
+// returns nil when ctx ended it.
 func (s *Server) ServeProbes(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+pathMetrics, metricsHandler(s.list))

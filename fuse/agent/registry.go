@@ -201,8 +201,8 @@ func (r Registry) check(file string, mounted map[string]bool) (Entry, bool) {
 // successorPatience is how long a process that died may take to be replaced.
 const successorPatience = 3 * time.Second
 
-// succeeded is the entry of the process that replaces the entry's, which has gone, as soon as it answers; or the entry, Dead, where
-// there is no keeper that would replace it, or none does in time.
+// succeeded is the entry of the process that replaces the entry's, which has gone, as soon as it answers; or the entry,
+// Dead, where there is no keeper that would replace it, or none does in time.
 func succeeded(file string, e Entry) Entry {
 	for deadline := time.Now().Add(successorPatience); alive(e.Keeper) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if next, err := readEntry(file); err == nil && next.Dir == e.Dir && alive(next.PID) && socket.Answers(next.Socket) {
@@ -225,7 +225,7 @@ func readEntry(file string) (Entry, error) {
 	return e, nil
 }
 
-// alive tells whether a process with this id exists, ours or not.
+// alive reports whether a process with this id exists, ours or not.
 func alive(pid int) bool {
 	return pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }

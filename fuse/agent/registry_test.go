@@ -107,7 +107,8 @@ func gone(t *testing.T) int {
 	return cmd.Process.Pid
 }
 
-// TestRegistryWaitsForASuccessor has a process die whose keeper starts another one, and one that has no keeper any more.
+// TestRegistryWaitsForASuccessor has a process die whose keeper starts another one, and one that has no keeper any
+// more.
 func TestRegistryWaitsForASuccessor(t *testing.T) {
 	dir := t.TempDir()
 	r := OpenRegistry(dir)

@@ -19,6 +19,8 @@ import (
 const (
 	// detachGrace is how long a session whose mount is gone gets to end by itself.
 	detachGrace = 2 * time.Second
+	// closeGrace is how long sessions that start, and caches that close, are waited for at the end.
+	closeGrace = 3 * time.Second
 	// nameTTLs is how many times Volume.Revalidate a name is believed by the kernel: what is behind it is asked
 	// about when it is opened.
 	nameTTLs = 10
@@ -62,6 +64,8 @@ type hosted struct {
 	client  *sharedClient
 	// gone is closed when the session has ended and given everything back.
 	gone chan struct{}
+	// renewed are the secrets that came since the volume was attached, nil where none did; guarded by Sessions.mu.
+	renewed map[string]string
 }
 
 // sharedClient is a client and how many sessions use it.
@@ -123,7 +127,7 @@ func (s *Sessions) reserve(v handover.Volume) (h *hosted, first bool, err error)
 		return nil, false, handover.Errorf(handover.CodeUnavailable, "the agent is ending")
 	}
 	if h := s.sessions[v.ID]; h != nil {
-		if !same(h.volume, v) {
+		if !same(h.described(), v) {
 			return nil, false, handover.Errorf(handover.CodeExists, "volume %s is served already, with another description", v.ID)
 		}
 		return h, false, nil
@@ -133,7 +137,7 @@ func (s *Sessions) reserve(v handover.Volume) (h *hosted, first bool, err error)
 	return h, true, nil
 }
 
-// same tells whether two descriptions are equal.
+// same reports whether two descriptions are equal.
 func same(a, b handover.Volume) bool {
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
@@ -190,9 +194,10 @@ func config(v handover.Volume, client cacheclient.Client, log *slog.Logger) fuse
 		timeout = defaultTimeout
 	}
 	return fuse.Config{
-		Client: client, Source: v.Source, Dir: v.Dir, NoPassthrough: v.NoPassthrough,
+		Client: client, Source: v.Source, Dir: v.Dir, NoPassthrough: v.NoPassthrough, Inode32: v.Inode32,
 		FileMode: os.FileMode(v.FileMode), DirMode: os.FileMode(v.DirMode), UID: v.UID, GID: v.GID,
-		TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout + backendGrace, Log: log.With("volume", v.ID),
+		TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout + backendGrace, PauseAfterDeaths: true,
+		Log: log.With("volume", v.ID),
 	}
 }
 
@@ -231,7 +236,7 @@ func (s *Sessions) await(h *hosted) {
 // clientKey is what volumes that share a client have in common.
 func clientKey(v handover.Volume) string {
 	v.ID, v.Dir = "", ""
-	v.FileMode, v.DirMode, v.UID, v.GID, v.NoPassthrough = 0, 0, 0, 0, false
+	v.FileMode, v.DirMode, v.UID, v.GID, v.NoPassthrough, v.Inode32 = 0, 0, 0, 0, false, false
 	key, err := json.Marshal(v)
 	if err != nil {
 		return v.ID
@@ -329,7 +334,7 @@ func (s *Sessions) detach(ctx context.Context, id string) error {
 	case <-ctx.Done():
 	}
 	s.log.Warn("a session is severed: its mount is gone, and somebody still uses it", "volume", h.volume)
-	if err := h.session.Abort(); err != nil {
+	if err := h.session.Abort(); err != nil && !errors.Is(err, fuse.ErrHangs) {
 		return fmt.Errorf("volume %s: %w", id, err)
 	}
 	// Its cache may take a moment to close.
@@ -354,7 +359,8 @@ func (s *Sessions) stats(id string) (handover.Stats, error) {
 	}, nil
 }
 
-// Close stops serving and leaves every mount to whoever comes next. It returns when all sessions have ended here.
+// Close stops serving and leaves every mount to the next process. It returns when no session is served here any more,
+// in bounded time whatever hangs.
 func (s *Sessions) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -366,8 +372,7 @@ func (s *Sessions) Close() {
 	var leaving sync.WaitGroup
 	for _, h := range hosts {
 		leaving.Go(func() {
-			<-h.ready
-			if h.err != nil {
+			if !within(closeGrace, func() { <-h.ready }) || h.err != nil {
 				return
 			}
 			if err := h.session.Leave(); err != nil {
@@ -376,5 +381,7 @@ func (s *Sessions) Close() {
 		})
 	}
 	leaving.Wait()
-	s.ending.Wait()
+	if !within(closeGrace, s.ending.Wait) {
+		s.log.Warn("a cache does not close, and is left to the end of this process")
+	}
 }

@@ -34,6 +34,8 @@ type node struct {
 	holder       *handover.Client
 	opens        atomic.Int64
 	stop         func()
+	// wrap stands before each client that is opened; nil for none.
+	wrap atomic.Pointer[func(cacheclient.Client) cacheclient.Client]
 }
 
 func newNode(t *testing.T) *node {
@@ -58,7 +60,12 @@ func (n *node) open(ctx context.Context, v handover.Volume, _ bool) (cacheclient
 	if err != nil {
 		return nil, err
 	}
-	return embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(n.base, "tier"), Quota: 64 << 20}}})
+	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(n.base, "tier"), Quota: 64 << 20}}})
+	wrap := n.wrap.Load()
+	if err != nil || wrap == nil {
+		return cache, err
+	}
+	return (*wrap)(cache), nil
 }
 
 // start starts an agent; n.stop stops it as a signal would.
@@ -195,6 +202,94 @@ func TestAgentComesAndGoes(t *testing.T) {
 	}
 	_, _, _, err = n.holder.Take(t.Context(), "a")
 	code(t, err, handover.CodeNotFound)
+}
+
+// hangingClient hangs as a cache whose lock is never released, whatever its callers' contexts say.
+type hangingClient struct {
+	cacheclient.Client
+	entered, release chan struct{}
+}
+
+func (c *hangingClient) Stat(ctx context.Context, path string) (cacheclient.Info, error) {
+	if path == "hangs" {
+		c.entered <- struct{}{}
+		<-c.release
+	}
+	return c.Client.Stat(ctx, path)
+}
+
+func (c *hangingClient) Capacity() cacheclient.Capacity {
+	<-c.release
+	return c.Client.Capacity()
+}
+
+func (c *hangingClient) Close() error {
+	<-c.release
+	return c.Client.Close()
+}
+
+// TestHandoverDespiteAHang: a cache that hangs, for a reader, for a question and for its end, holds the handover of no
+// session up.
+func TestHandoverDespiteAHang(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than two seconds: make test")
+	}
+	n := newNode(t)
+	writeFile(t, filepath.Join(n.base, "source", "hangs"), 100)
+	hanging := &hangingClient{entered: make(chan struct{}, 1), release: make(chan struct{})}
+	wrap := func(c cacheclient.Client) cacheclient.Client {
+		hanging.Client = c
+		return hanging
+	}
+	n.wrap.Store(&wrap)
+	v, device, state := n.attached(t, "a")
+	size := make(chan int64, 1)
+	go func() {
+		st, err := os.Stat(filepath.Join(v.Dir, "hangs"))
+		if err != nil {
+			t.Error(err)
+			size <- -1
+			return
+		}
+		size <- st.Size()
+	}()
+	<-hanging.entered
+	go func() { _, _ = n.holder.Stats(t.Context(), "a") }()
+	watched, connected := make(chan error, 1), make(chan struct{})
+	go func() { watched <- n.holder.Watch(t.Context(), func() { close(connected) }) }()
+	<-connected
+	began := time.Now()
+	n.stop()
+	if err := <-watched; err != nil {
+		t.Error(err)
+	}
+	pace.Within(t, "the handover of a session that hangs", time.Since(began), 15*time.Second)
+	defer close(hanging.release)
+	// The tier is the hanging cache's until its process ends.
+	next := NewSessions(func(ctx context.Context, v handover.Volume, _ bool) (cacheclient.Client, error) {
+		store, err := ufs.Open(ctx, v.Source, ufs.Options{})
+		if err != nil {
+			return nil, err
+		}
+		return embedded.New(store, embedded.Config{})
+	}, handover.Policy{LocalSources: []string{n.base}}, New(slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
+	copies := make([]*os.File, 0, 2)
+	for _, f := range []*os.File{device, state} {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies = append(copies, os.NewFile(uintptr(fd), f.Name()))
+	}
+	saved, err := next.attach(t.Context(), v, copies[0], copies[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = saved.Close()
+	if got := <-size; got != 100 {
+		t.Errorf("the request that hung tells %d bytes", got)
+	}
+	next.Close()
 }
 
 // TestAttachRefused: what cannot be attached is refused with a code and a sentence, and nothing is left open.

@@ -50,7 +50,7 @@ func Users(dir string, limit int) []User {
 	return users
 }
 
-// uses tells whether the process described by proc, /proc/PID, holds something of dir.
+// uses reports whether the process described by proc, /proc/PID, holds something of dir.
 func uses(proc, dir string) bool {
 	for _, link := range []string{"cwd", "root", "exe"} {
 		if target, err := os.Readlink(filepath.Join(proc, link)); err == nil && Within(dir, target) {
@@ -71,7 +71,7 @@ func uses(proc, dir string) bool {
 	return maps(proc, dir)
 }
 
-// maps tells whether the process has a file below dir mapped: a mapping keeps a mount busy
+// maps reports whether the process has a file below dir mapped: a mapping keeps a mount busy
 // after the file's descriptor is closed.
 func maps(proc, dir string) bool {
 	f, err := os.Open(filepath.Join(proc, "maps"))

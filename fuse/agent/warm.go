@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,8 @@ const (
 	// warmAhead is how many files the walk may be ahead of the fetching. It is what makes the
 	// totals right long before the end, at about 150 bytes a file.
 	warmAhead = 16384
+	// warmNamed is how many of the directories that cannot be listed are named.
+	warmNamed = 10
 	// warmWrite is how long a client may leave its lines unread before it counts as gone.
 	warmWrite = 30 * time.Second
 )
@@ -51,7 +54,7 @@ func (s *Server) warmHandler(w http.ResponseWriter, r *http.Request) error {
 	s.log.Info("warming", "mount", m.Dir, "path", rel, "jobs", req.Jobs)
 	final := streamWarm(r.Context(), w, newWarmer(m.Client, req.Jobs), info)
 	s.log.Info("warmed", "mount", m.Dir, "path", rel, "files", final.FilesDone, "bytes", final.BytesDone,
-		"failed", final.FilesFailed, "error", final.Error)
+		"failed", final.FilesFailed, "directories failed", final.DirsFailed, "error", final.Error)
 	return nil
 }
 
@@ -96,7 +99,7 @@ type warmer struct {
 	mu      sync.Mutex
 	state   WarmProgress // guarded by mu
 	samples []int64      // guarded by mu; BytesDone at the last warmWindow ticks
-	failed  error        // guarded by mu; the first failure of a file
+	failed  error        // guarded by mu; the first failure of a file or directory
 }
 
 func newWarmer(client cacheclient.Client, jobs int) *warmer {
@@ -106,8 +109,8 @@ func newWarmer(client cacheclient.Client, jobs int) *warmer {
 	}
 }
 
-// run walks and fetches until all is done or ctx ends. A file that fails is counted and the
-// others go on; a directory that cannot be listed ends the walk.
+// run walks and fetches until all is done or ctx ends. A file that fails, or a directory that cannot be listed, is
+// counted, and the others go on.
 func (w *warmer) run(ctx context.Context, root cacheclient.Info) error {
 	files := make(chan cacheclient.Info, warmAhead)
 	g, ctx := errgroup.WithContext(ctx)
@@ -143,21 +146,39 @@ func (w *warmer) walk(ctx context.Context, info cacheclient.Info, files chan<- c
 			return ctx.Err()
 		}
 	}
-	for from := uint64(0); ; {
+	for from := (cacheclient.Cursor{}); ; {
 		page, err := w.client.List(ctx, info.Path, from, warmPage, true)
 		if err != nil {
-			return fmt.Errorf("list %q: %w", info.Path, err)
+			return w.unlisted(ctx, info.Path, err)
 		}
 		for _, e := range page.Entries {
 			if err := w.walk(ctx, e, files); err != nil {
 				return err
 			}
 		}
-		from += uint64(len(page.Entries))
+		from = page.Next
 		if page.End || len(page.Entries) == 0 {
 			return nil
 		}
 	}
+}
+
+// unlisted counts a directory that cannot be listed, or not to its end. It returns an error only when all must stop.
+func (w *warmer) unlisted(ctx context.Context, dir string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	w.update(func(p *WarmProgress) {
+		p.DirsFailed++
+		if len(p.FailedDirs) < warmNamed {
+			// A copy: lines of progress have the former.
+			p.FailedDirs = append(slices.Clone(p.FailedDirs), "/"+dir)
+		}
+		if w.failed == nil {
+			w.failed = err
+		}
+	})
+	return nil
 }
 
 // fetch warms one file. It returns an error only when all must stop.

@@ -73,6 +73,14 @@ func (c *Client) Detach(ctx context.Context, id string) error {
 	return err
 }
 
+// Renew has the agent read the volume's source with the secrets that it has now. All else of the description is as it
+// was attached.
+func (c *Client) Renew(ctx context.Context, v Volume) error {
+	reply, err := c.call(ctx, Request{Op: OpRenew, ID: v.ID, Volume: &v})
+	CloseAll(reply.Files)
+	return err
+}
+
 // Stats tells about one session, from the agent's memory.
 func (c *Client) Stats(ctx context.Context, id string) (Stats, error) {
 	reply, err := c.call(ctx, Request{Op: OpStats, ID: id})
@@ -118,7 +126,7 @@ func (c *Client) dial(ctx context.Context) (*net.UnixConn, error) {
 	return u, nil
 }
 
-// trusted tells whether the process behind a socket may have our volumes: one of this process's user, or root's. A
+// trusted reports whether the process behind a socket may have our volumes: one of this process's user, or root's. A
 // holder that is root also trusts an agent without privilege, where nobody but that user and root can have made the
 // socket.
 func trusted(peer *unix.Ucred, path string) bool {

@@ -43,6 +43,9 @@ func (p Policy) Check(v Volume) error {
 		if err := allowed(dir, p.LocalSources); err != nil {
 			return fmt.Errorf("source %q %w", v.Source, explain(err, p.LocalSources, "--allow-local"))
 		}
+		if holds(dir, v.Dir) {
+			return fmt.Errorf("source %q holds %s, where the volume is mounted: it would show itself in itself", v.Source, v.Dir)
+		}
 	}
 	for _, options := range []map[string]string{v.Options, v.Secrets} {
 		for _, name := range slices.Sorted(maps.Keys(options)) {
@@ -77,7 +80,7 @@ func checkOption(name, value string) error {
 // errOutside is a path that is in none of the allowed directories.
 var errOutside = errors.New("is not allowed")
 
-// allowed tells whether the path is in or below one of the directories, as it is written and as it resolves.
+// allowed reports whether the path is in or below one of the directories, as it is written and as it resolves.
 func allowed(path string, dirs []string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return errors.New("is not a clean absolute path")
@@ -114,13 +117,25 @@ func resolve(path string) (string, error) {
 	}
 }
 
-// isLink tells whether the path is a symbolic link.
+// isLink reports whether the path is a symbolic link.
 func isLink(path string) bool {
 	st, err := os.Lstat(path)
 	return err == nil && st.Mode().Type() == fs.ModeSymlink
 }
 
-// within tells whether a clean path is the directory or below it.
+// holds reports whether a mount point is in or below a directory, as they are written or as they resolve. The mount
+// point itself is not looked at: what is mounted there waits for its users.
+func holds(dir, mount string) bool {
+	if mount == "" {
+		return false
+	}
+	mount = filepath.Clean(mount)
+	root, err := resolve(dir)
+	parent, err2 := resolve(filepath.Dir(mount))
+	return within(mount, dir) || err == nil && err2 == nil && within(filepath.Join(parent, filepath.Base(mount)), root)
+}
+
+// within reports whether a clean path is the directory or below it.
 func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -63,6 +63,16 @@ func TestPolicyPaths(t *testing.T) {
 			t.Errorf("tier %q source %q: %v, want %q", c.tier, c.source, err, c.want)
 		}
 	}
+	for _, dir := range []string{join("data/set"), join("data/set/mnt"), join("data/set/a/../mnt"), join("linked/../data/set/mnt")} {
+		if err := p.Check(Volume{Source: "file://" + join("data/set"), Dir: dir}); err == nil || !strings.Contains(err.Error(), "in itself") {
+			t.Errorf("mounted at %q, in its own source: %v", dir, err)
+		}
+	}
+	for _, dir := range []string{join("data/sets"), join("data"), join("outside")} {
+		if err := p.Check(Volume{Source: join("data/set"), Dir: dir}); err != nil {
+			t.Errorf("mounted at %q: %v", dir, err)
+		}
+	}
 	if err := (Policy{TierDirs: []string{"/"}}).Check(Volume{Source: "s3://b", TierDir: root}); err != nil {
 		t.Error("everything below / is allowed:", err)
 	}

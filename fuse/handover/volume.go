@@ -47,6 +47,8 @@ type Volume struct {
 	GID uint32 `json:"gid"`
 	// NoPassthrough has every file read by copying.
 	NoPassthrough bool `json:"noPassthrough,omitempty"`
+	// Inode32 gives inode numbers that fit 32 bits.
+	Inode32 bool `json:"inode32,omitempty"`
 }
 
 // MaxID is the longest ID of a volume in bytes, which is CSI's limit for a volume_id.

@@ -32,6 +32,8 @@ const (
 	OpDetach Op = "detach"
 	OpStats  Op = "stats"
 	OpWatch  Op = "watch"
+	// OpRenew gives a session the secrets that its volume has now.
+	OpRenew Op = "renew"
 )
 
 // Request is what the holder asks. Files are the device and, where there is one, the state.
@@ -97,7 +99,8 @@ func send(c *net.UnixConn, message any, files []*os.File) error {
 	return nil
 }
 
-// Rights is the control message that has a copy of each file come with a message; nil without files. [FilesIn] is its counterpart.
+// Rights is the control message that has a copy of each file come with a message; nil without files. [FilesIn] is its
+// counterpart.
 func Rights(files []*os.File) []byte {
 	if len(files) == 0 {
 		return nil

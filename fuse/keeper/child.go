@@ -58,7 +58,7 @@ func (k *Child) StartedIn() string {
 	return k.started
 }
 
-// Resumes tells whether another child served the mount before.
+// Resumes reports whether another child served the mount before.
 func (k *Child) Resumes() bool { return k != nil && k.Device != nil }
 
 // Kept gives the keeper what a successor needs, once the mount answers.

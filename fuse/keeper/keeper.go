@@ -13,14 +13,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"millrace.io/millrace/fuse/deaths"
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
 const (
 	// fruitless is how many children in a row may die before they serve.
 	fruitless = 5
-	// successorPause is how long a successor waits for each that failed before it.
-	successorPause = 100 * time.Millisecond
 	// askedFor is how long after a signal a child that dies is taken to have done what the signal asked for.
 	askedFor = 10 * time.Second
 )
@@ -39,12 +38,14 @@ type keeper struct {
 	asked time.Time
 	// pending is a signal that came between two children.
 	pending os.Signal
+	// asking has a token when a signal came; it is not guarded.
+	asking chan struct{}
 }
 
 // Keep starts the child that mounts and serves, and its successors, until the mount has ended. An error that is an
 // [*EndedError] is the child's own end.
 func Keep(o *Order, log *slog.Logger) error {
-	k := &keeper{order: o, log: log}
+	k := &keeper{order: o, log: log, asking: make(chan struct{}, 1)}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	end := make(chan struct{})
@@ -61,6 +62,7 @@ func Keep(o *Order, log *slog.Logger) error {
 			_ = f.Close()
 		}
 	}()
+	var died []time.Time
 	for failures := 0; ; {
 		outcome, err := k.runChild()
 		if err != nil {
@@ -80,8 +82,30 @@ func Keep(o *Order, log *slog.Logger) error {
 		if k.wasAsked() || failures >= fruitless {
 			return k.giveUp(outcome)
 		}
-		time.Sleep(time.Duration(failures) * successorPause)
-		log.Warn("the process that serves the mount died and is replaced", "dir", o.Dir, "status", outcome.state.String())
+		// Whatever it served: one that dies over each request would be replaced for ever.
+		died = deaths.Recent(died, time.Now())
+		pause := deaths.Pause(died, time.Now())
+		log.Warn("the process that serves the mount died and is replaced",
+			"dir", o.Dir, "status", outcome.state.String(), "deaths", len(died), "pause", pause)
+		k.rest(pause)
+		if k.wasAsked() {
+			return k.giveUp(outcome)
+		}
+	}
+}
+
+// rest waits before the next child is started, or until a signal asks for the end.
+func (k *keeper) rest(pause time.Duration) {
+	select {
+	case <-k.asking:
+		// Of a signal that a child has answered.
+	default:
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-k.asking:
 	}
 }
 
@@ -98,6 +122,10 @@ func (k *keeper) pass(signals <-chan os.Signal, end <-chan struct{}) {
 				k.pending = sig
 			}
 			k.mu.Unlock()
+			select {
+			case k.asking <- struct{}{}:
+			default:
+			}
 		case <-end:
 			return
 		}

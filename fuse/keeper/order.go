@@ -15,10 +15,11 @@ import (
 const (
 	// orderVar is the keeper's Order, in JSON.
 	orderVar = "MILLRACE_KEEP"
-	// childVar is, in a child, the number of its socket, how many descriptors follow that, and the directory in which the command was
-	// given.
+	// childVar is, in a child, the number of its socket, how many descriptors follow that, and the directory in which the
+	// command was given.
 	childVar = "MILLRACE_KEEPER"
-	// readyVar is the number of the pipe down which a process in the background says that the mount answers, or why there is none.
+	// readyVar is the number of the pipe down which a process in the background says that the mount answers, or why there
+	// is none.
 	readyVar = "MILLRACE_READY_FD"
 )
 

@@ -165,7 +165,7 @@ func fusermount() (string, error) {
 	return "", errors.New("fusermount3 is not installed: install the package fuse3, or mount as root")
 }
 
-// HasSysAdmin tells whether the process has CAP_SYS_ADMIN in effect.
+// HasSysAdmin reports whether the process has CAP_SYS_ADMIN in effect.
 func HasSysAdmin() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

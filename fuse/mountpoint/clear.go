@@ -34,7 +34,7 @@ func Clear(dir string, log *slog.Logger) error {
 	}
 }
 
-// Ours tells whether there is a mount of ours on dir, and what it shows. A dir that cannot
+// Ours reports whether there is a mount of ours on dir, and what it shows. A dir that cannot
 // be looked up has none.
 func Ours(dir string) (source string, mounted bool) {
 	on, fstype, source, err := Of(dir)

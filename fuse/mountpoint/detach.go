@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +38,10 @@ func Unmount(dir string, force bool) error {
 		return err
 	}
 	if strings.HasPrefix(m.FsType, "fuse") {
-		Abort(m.Minor)
+		// It does for users what MNT_FORCE does for root; where it cannot be done, readers go on waiting.
+		if c, err := ConnectionOf(m.Minor); err == nil {
+			_ = c.Abort()
+		}
 	}
 	return Detach(abs, Abruptly)
 }
@@ -96,15 +97,4 @@ func detachUnprivileged(dir string, lazy bool) error {
 		return fmt.Errorf("%s: %w", dir, ErrBusy)
 	}
 	return fmt.Errorf("unmounting %s through fusermount3: %w: %s", dir, err, text)
-}
-
-// Abort ends a FUSE connection by the control file system, where that is mounted and
-// the user may: requests in flight fail with ENOTCONN. It does for users what MNT_FORCE does
-// for root.
-func Abort(minor int) {
-	file := filepath.Join("/sys/fs/fuse/connections", strconv.Itoa(minor), "abort")
-	if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil {
-		_, _ = f.WriteString("1")
-		_ = f.Close()
-	}
 }

@@ -8,5 +8,5 @@
 //  2. Somebody answers the connection's INIT. Until then every question to the mount waits.
 //  3. [Settle] sets what is set from outside: the read-ahead.
 //  4. [Bind] shows it in another place. [At], [Of] and [IsStale] look it up in mountinfo without asking it.
-//  5. [Detach] takes it away: plainly, lazily or abruptly. [Abort] ends a connection that does not answer.
+//  5. [Detach] takes it away: plainly, lazily or abruptly. [Connection.Abort] ends a connection that does not answer.
 package mountpoint

@@ -19,8 +19,8 @@ const tableFile = "/proc/thread-self/mountinfo"
 // emptySource is the source of a mount that was given none.
 const emptySource = "none"
 
-// Table is the mounts of this mount namespace that keep wants, in the order of the kernel's table; a nil keep wants all. It asks
-// no file system.
+// Table is the mounts of this mount namespace that keep wants, in the order of the kernel's table; a nil keep wants
+// all. It asks no file system.
 func Table(keep func(m *mount.MountInfo) bool) ([]mount.MountInfo, error) {
 	text, err := os.ReadFile(tableFile)
 	if err != nil {
@@ -36,8 +36,9 @@ func Table(keep func(m *mount.MountInfo) bool) ([]mount.MountInfo, error) {
 	return mounts, nil
 }
 
-// parse reads a table. ParseMountInfo takes a file's name, fails on the whole table for one mount without a source, splits
-// names at all that Unicode calls a space, and leaves the kernel's escapes in. So it reads a mended copy in memory.
+// parse reads a table. ParseMountInfo takes a file's name, fails on the whole table for one mount without a source,
+// splits names at all that Unicode calls a space, and leaves the kernel's escapes in. So it reads a mended copy in
+// memory.
 func parse(text string) ([]mount.MountInfo, error) {
 	copied, err := inMemory(mend(text))
 	if err != nil {

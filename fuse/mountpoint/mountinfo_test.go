@@ -14,8 +14,8 @@ import (
 	mount "k8s.io/mount-utils"
 )
 
-// TestParse reads lines as the kernel writes them: escapes, spaces that it leaves as they are, no source, and any number of
-// optional fields.
+// TestParse reads lines as the kernel writes them: escapes, spaces that it leaves as they are, no source, and any
+// number of optional fields.
 func TestParse(t *testing.T) {
 	long := "/" + strings.Repeat("d/", 2040) + "end"
 	lines := []string{

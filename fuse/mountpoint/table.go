@@ -61,7 +61,7 @@ func above(mounts []mount.MountInfo, path string) *mount.MountInfo {
 	return best
 }
 
-// within tells whether a clean path is the directory dir or below it.
+// within reports whether a clean path is the directory dir or below it.
 func within(path, dir string) bool {
 	if dir == "/" {
 		return strings.HasPrefix(path, "/")
@@ -88,9 +88,9 @@ func At(dir string) (*mount.MountInfo, error) {
 	return &mounts[len(mounts)-1], nil
 }
 
-// IsStale reports whether the directory is a FUSE mount whose server is gone, by what kubelet calls corrupted. It asks the server
-// past the kernel's caches, in a goroutine that stays behind where the server does not
-// answer within five seconds; that is an error.
+// IsStale reports whether the directory is a FUSE mount whose server is gone, by what kubelet calls corrupted. It asks
+// the server past the kernel's caches, in a goroutine that stays behind where the server does not answer within five
+// seconds; that is an error.
 func IsStale(dir string) (bool, error) {
 	abs, err := Path(dir)
 	if err != nil {
@@ -123,9 +123,8 @@ func ask(dir string) error {
 	return unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_FORCE_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
 }
 
-// corrupted judges what the root of a FUSE mount was answered with as kubelet does, but for EACCES: the kernel says that of
-// another user's mount, which may be well and must not be taken away.
-// D-122 says why.
+// corrupted judges what the root of a FUSE mount was answered with as kubelet does, but for EACCES: the kernel says
+// that of another user's mount, which may be well and must not be taken away. D-122 says why.
 func corrupted(err error) (bool, error) {
 	if mount.IsCorruptedMnt(err) && !errors.Is(err, unix.EACCES) {
 		return true, nil

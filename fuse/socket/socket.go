@@ -116,7 +116,7 @@ func clearSocket(path string) error {
 	return os.Remove(path)
 }
 
-// Answers tells whether a process listens on the socket at path. It is false only when the
+// Answers reports whether a process listens on the socket at path. It is false only when the
 // kernel says that nobody does: a process that is too slow to accept is there.
 func Answers(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
@@ -185,7 +185,7 @@ func Peer(c net.Conn) *unix.Ucred {
 	return cred
 }
 
-// MayAsk tells whether a peer is the user of this process, or root.
+// MayAsk reports whether a peer is the user of this process, or root.
 func MayAsk(peer *unix.Ucred) bool { return mayAsk(peer, os.Geteuid()) }
 
 func mayAsk(peer *unix.Ucred, self int) bool {

@@ -1,5 +1,5 @@
-// Command apiserver starts a real Kubernetes API on loopback (sanity/kube) with the CRDs and policies of deploy/, says how to
-// talk to it, and stops it at Ctrl-C. With -prepare it only builds the programs, once on a machine.
+// Command apiserver starts a real Kubernetes API on loopback (sanity/kube) with the CRDs and policies of deploy/, says
+// how to talk to it, and stops it at Ctrl-C. With -prepare it only builds the programs, once on a machine.
 package main
 
 import (
@@ -53,8 +53,8 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 // prepareLimit bounds the build, which takes twelve minutes on two busy cores with nothing built before.
 const prepareLimit = 30 * time.Minute
 
-// prepareMachine builds what is built once, so that no test waits for it. What fails is said, and no reason to end: the tests that
-// need it say it again.
+// prepareMachine builds what is built once, so that no test waits for it. What fails is said, and no reason to end: the
+// tests that need it say it again.
 func prepareMachine(ctx context.Context, out io.Writer) {
 	if kube.Built() {
 		return

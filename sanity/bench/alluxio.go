@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/sanity/cluster"
@@ -20,8 +21,8 @@ const (
 	// inOne has the large file in one block, inBlocks in blocks of 64 MiB, and inMany is a tree of small files: their
 	// under stores are directories of this machine.
 	inOne, inBlocks, inMany = "one", "blocks", "many"
-	// inLimited and inBare have the large file in one block; their under stores are gateways to web servers, one of 100 MB/s
-	// and one without limits.
+	// inLimited and inBare have the large file in one block; their under stores are gateways to web servers, one of 100
+	// MB/s and one without limits.
 	inLimited, inBare = "limited", "bare"
 	// tinyName is a file beside the large one in inOne.
 	tinyName = "tiny"
@@ -266,7 +267,7 @@ func (r *alluxioRig) missing(ctx context.Context, file string) (int, error) {
 // walk lists a tree, and returns how many files it has.
 func (r *alluxioRig) walk(ctx context.Context, dir string) (int, error) {
 	files := 0
-	for from := uint64(0); ; {
+	for from := (cacheclient.Cursor{}); ; {
 		page, err := r.client.List(ctx, dir, from, 1000, true)
 		if err != nil {
 			return files, err
@@ -282,7 +283,7 @@ func (r *alluxioRig) walk(ctx context.Context, dir string) (int, error) {
 			}
 			files += n
 		}
-		from += uint64(len(page.Entries))
+		from = page.Next
 		if page.End {
 			return files, nil
 		}

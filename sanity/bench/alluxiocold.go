@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// measureAlluxioCold reads a cold file whose source is the limit. millrace reads the source by itself, and feeds the worker.
+// measureAlluxioCold reads a cold file whose source is the limit. millrace reads the source by itself, and feeds the
+// worker.
 func (b *bench) measureAlluxioCold(round int) error {
 	for _, system := range b.turns(round, millrace, curl, alluxioFuse) {
 		b.readLimited("alluxio-cold-limited", "alluxio-cold-traffic", system, local)
@@ -44,8 +45,8 @@ func (b *bench) readLimited(rate, traffic, system string, how reach) {
 	b.keep(traffic, system, sent)
 }
 
-// measureAlluxioReaders has four readers read one cold file at once. Alluxio's FUSE, which takes up to four times as long,
-// is measured in the first round only.
+// measureAlluxioReaders has four readers read one cold file at once. Alluxio's FUSE, which takes up to four times as
+// long, is measured in the first round only.
 func (b *bench) measureAlluxioReaders(round int) error {
 	for _, system := range b.turns(round, millrace, alluxioFuse) {
 		if system == millrace || round == 0 {
@@ -149,8 +150,8 @@ func (b *bench) readBare(system string) (float64, error) {
 // tailBytes is what is read of the end of a cold file.
 const tailBytes = 1 << 20
 
-// measureAlluxioTail reads the end of a cold file in one block, the whole command, and waits until the rest is cached in
-// the background.
+// measureAlluxioTail reads the end of a cold file in one block, the whole command, and waits until the rest is cached
+// in the background.
 func (b *bench) measureAlluxioTail(round int) error {
 	for _, system := range b.turns(round, millrace, curl, alluxioFuse) {
 		var values []float64

@@ -20,8 +20,8 @@ func alluxioReads() []alluxioRead {
 	}
 }
 
-// measureAlluxioLocal mounts once for each system, lists, reads what the local worker has in every way, and then looks at
-// the memory of the processes that served all of that. The memory case has everything done, asked for or not.
+// measureAlluxioLocal mounts once for each system, lists, reads what the local worker has in every way, and then looks
+// at the memory of the processes that served all of that. The memory case has everything done, asked for or not.
 func (b *bench) measureAlluxioLocal(round int) error {
 	mounts := b.mountEach(round, "alluxio-warm-seq", local)
 	defer func() { closeAll(mounts) }()

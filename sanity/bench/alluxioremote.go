@@ -98,8 +98,8 @@ func (b *bench) readByClient() (clientRead, error) {
 	return got, nil
 }
 
-// clientChild reads a file by our client, one MiB after the other, from a worker that is to it one of another machine, and
-// prints a clientRead.
+// clientChild reads a file by our client, one MiB after the other, from a worker that is to it one of another machine,
+// and prints a clientRead.
 func clientChild(args []string) error {
 	flags := flag.NewFlagSet(clientMode, flag.ExitOnError)
 	_ = flags.Parse(args)
@@ -161,8 +161,8 @@ func processorTime(who int) float64 {
 
 func seconds(t syscall.Timeval) float64 { return time.Duration(t.Nano()).Seconds() }
 
-// readByCLI reads the warm file by `alluxio fs cat`, less what the same command takes for a tiny file, which is the start of
-// Java.
+// readByCLI reads the warm file by `alluxio fs cat`, less what the same command takes for a tiny file, which is the
+// start of Java.
 func (b *bench) readByCLI() (clientRead, error) {
 	tiny, err := b.cat(inOne + "/" + tinyName)
 	if err != nil {

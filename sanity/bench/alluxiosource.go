@@ -15,8 +15,8 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// showServer starts a gateway to the large files of a web server, and mounts it in Alluxio: workers read by the gateway,
-// and millrace, which is told the true source, by itself.
+// showServer starts a gateway to the large files of a web server, and mounts it in Alluxio: workers read by the
+// gateway, and millrace, which is told the true source, by itself.
 func (b *bench) showServer(dir string, server *webServer) error {
 	source := server.url("big/")
 	keysFile := filepath.Join(b.work, dir+".keys")

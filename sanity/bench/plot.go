@@ -49,8 +49,8 @@ func redraw(name string) error {
 	return r.draw(name)
 }
 
-// plot draws how much better or worse than millrace each other system is, a group of bars for each case whose name begins
-// with prefix, on a logarithmic axis: 1 is millrace, to the right of it is better than millrace.
+// plot draws how much better or worse than millrace each other system is, a group of bars for each case whose name
+// begins with prefix, on a logarithmic axis: 1 is millrace, to the right of it is better than millrace.
 func (r *results) plot(w io.Writer, title, prefix string) error {
 	rows := r.rows(prefix)
 	height := plotTop + 40

@@ -75,8 +75,8 @@ func load(name string) (*results, error) {
 	return r, nil
 }
 
-// write writes the results to a file, ordered by case and system. What an earlier run has written of cases that this one has not
-// measured stays.
+// write writes the results to a file, ordered by case and system. What an earlier run has written of cases that this
+// one has not measured stays.
 func (r *results) write(name string) error {
 	if len(r.values) == 0 {
 		return errors.New("nothing was measured")

@@ -17,10 +17,10 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// A master loads 9,000 to 13,000 classes from the jars, which is most of what its start costs. Java can map them from an
-// archive instead (class data sharing): a cluster then takes half the processor time to start. The archive is made
-// from the names of the classes that a small cluster loads, and fits one Java and one set of jars. Java ignores
-// one that does not fit.
+// A master loads 9,000 to 13,000 classes from the jars, which is most of what its start costs. Java can map them from
+// an archive instead (class data sharing): a cluster then takes half the processor time to start. The archive is made
+// from the names of the classes that a small cluster loads, and fits one Java and one set of jars. Java ignores one
+// that does not fit.
 
 // archiveLimit bounds the making of the archive, beside the cluster's start.
 const archiveLimit = 5 * time.Minute

@@ -82,7 +82,8 @@ func (s *Server) ownProperties() map[string]string {
 	p["alluxio.user.rpc.retry.base.sleep"] = "50ms"
 	p["alluxio.user.rpc.retry.max.sleep"] = "200ms"
 	p["alluxio.worker.master.periodical.rpc.timeout"] = "5s"
-	// A worker whose leader dies while it registers waits twice the first of these for the rest of it, by default 20 minutes.
+	// A worker whose leader dies while it registers waits twice the first of these for the rest of it, by default 20
+	// minutes.
 	p["alluxio.worker.register.stream.response.timeout"] = "5s"
 	p["alluxio.worker.register.stream.complete.timeout"] = "5s"
 	p["alluxio.worker.register.stream.deadline"] = "15s"

@@ -145,8 +145,9 @@ func (r *actual) shell(args ...string) string {
 	return out
 }
 
-// kubelet plays the kubelets of the nodes until the test ends: it gives pods the addresses of real servers, says that their containers run,
-// that they are ready where the controller has said that they do their work, and takes away those that are deleted.
+// kubelet plays the kubelets of the nodes until the test ends: it gives pods the addresses of real servers, says that
+// their containers run, that they are ready where the controller has said that they do their work, and takes away those
+// that are deleted.
 func (r *actual) kubelet() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	done := make(chan struct{})

@@ -15,8 +15,8 @@ import (
 	"millrace.io/millrace/sanity/kube"
 )
 
-// TestAPIServerAway takes the API server away for a while, a minute where time is no matter, and changes a spec when it is back. The
-// controller runs on as the same process, and has changed nothing else.
+// TestAPIServerAway takes the API server away for a while, a minute where time is no matter, and changes a spec when it
+// is back. The controller runs on as the same process, and has changed nothing else.
 func TestAPIServerAway(t *testing.T) {
 	t.Parallel()
 	needKube(t)
@@ -57,8 +57,8 @@ func TestAPIServerAway(t *testing.T) {
 	}
 }
 
-// TestWebhookRefuses has a webhook that does not answer, then a policy that refuses, in the way of StatefulSets. The condition says so, other
-// Datasets go on, and the objects come when the way is free.
+// TestWebhookRefuses has a webhook that does not answer, then a policy that refuses, in the way of StatefulSets. The
+// condition says so, other Datasets go on, and the objects come when the way is free.
 func TestWebhookRefuses(t *testing.T) {
 	s, c := server(t)
 	for name, tc := range map[string]struct{ manifest, says string }{

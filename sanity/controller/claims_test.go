@@ -22,8 +22,8 @@ import (
 	"millrace.io/millrace/driver"
 )
 
-// The server of these tests has Kubernetes' own binder: it writes the annotations of claims, binds, and releases, as in a cluster. There is no scheduler, so
-// tests write the node that it would select.
+// The server of these tests has Kubernetes' own binder: it writes the annotations of claims, binds, and releases, as in
+// a cluster. There is no scheduler, so tests write the node that it would select.
 
 // class makes a StorageClass of a name that nobody else has, until the test ends. change is merged into it.
 func class(t *testing.T, c client.Client, name, change string) *storagev1.StorageClass {
@@ -154,7 +154,8 @@ func counted(t *testing.T) map[string]float64 {
 	return outcomes
 }
 
-// TestClaims runs a controller with its generated rights: a claim gets a volume of its class, is bound to it, and takes it along, or not.
+// TestClaims runs a controller with its generated rights: a claim gets a volume of its class, is bound to it, and takes
+// it along, or not.
 func TestClaims(t *testing.T) {
 	s, c := server(t)
 	grant(t, c, "claims", "role.yaml")
@@ -223,7 +224,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestClaimsRefused gives claims and classes that cannot be served. Each is told why, once, and a class that is mended serves the claims that waited.
+// TestClaimsRefused gives claims and classes that cannot be served. Each is told why, once, and a class that is mended
+// serves the claims that waited.
 func TestClaimsRefused(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)
@@ -321,7 +323,8 @@ func TestClaimsFindVolumes(t *testing.T) {
 	}
 }
 
-// TestClaimsKilled kills the controller between the volume and the Event, and finds what such a one left; and what somebody else left under the same name.
+// TestClaimsKilled kills the controller between the volume and the Event, and finds what such a one left; and what
+// somebody else left under the same name.
 func TestClaimsKilled(t *testing.T) {
 	s, c := server(t)
 	ns := namespace(t, c)

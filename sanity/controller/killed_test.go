@@ -51,8 +51,8 @@ func (k *killer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return k.next.RoundTrip(r)
 }
 
-// TestKilledAtEachWrite kills a controller at every write of a Dataset's life, from its creation to its end. The next one finishes
-// the work, and what there is then is always the same. The short form kills at some of them.
+// TestKilledAtEachWrite kills a controller at every write of a Dataset's life, from its creation to its end. The next
+// one finishes the work, and what there is then is always the same. The short form kills at some of them.
 func TestKilledAtEachWrite(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)
@@ -76,7 +76,8 @@ func TestKilledAtEachWrite(t *testing.T) {
 	}
 }
 
-// killedAt makes and deletes a Dataset, and both times kills the controller after so many writes. It reports whether there was one more to kill it at.
+// killedAt makes and deletes a Dataset, and both times kills the controller after so many writes. It reports whether
+// there was one more to kill it at.
 func killedAt(t *testing.T, s *kube.Server, c client.Client, writes int) bool {
 	t.Helper()
 	ns := namespace(t, c)
@@ -95,8 +96,8 @@ func killedAt(t *testing.T, s *kube.Server, c client.Client, writes int) bool {
 	return creating || deleting
 }
 
-// killed runs a controller that is killed after so many writes, and reports whether it came to one more. It always has something to write, and is done
-// when it has written nothing for a while since.
+// killed runs a controller that is killed after so many writes, and reports whether it came to one more. It always has
+// something to write, and is done when it has written nothing for a while since.
 func killed(t *testing.T, s *kube.Server, ns string, writes int) bool {
 	t.Helper()
 	k := &killer{left: writes, wrote: make(chan struct{}, 1), dead: make(chan struct{})}

@@ -1,4 +1,5 @@
-// Package controller_test runs the controller against a real API server: what it makes, what it says, what it takes down.
+// Package controller_test runs the controller against a real API server: what it makes, what it says, what it takes
+// down.
 package controller_test
 
 import (
@@ -29,7 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(inDirectory(m))
 }
 
-// sideBySide has more tests run at a time than there are processors, where nobody says otherwise: most of them wait for the API server.
+// sideBySide has more tests run at a time than there are processors, where nobody says otherwise: most of them wait for
+// the API server.
 func sideBySide() {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
@@ -66,7 +68,7 @@ func needKube(t *testing.T) {
 	kube.Need(t)
 }
 
-// long tells whether tests may take minutes, which make controller asks for.
+// long reports whether tests may take minutes, which make controller asks for.
 func long() bool { return os.Getenv("MILLRACE_KUBE") != "" }
 
 // withCRDs is a client that may do everything, and knows CRDs too.

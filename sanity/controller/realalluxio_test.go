@@ -299,7 +299,8 @@ func (r *actual) hash(conn *rpc.Cluster) string {
 	return table["/hbase"].GetProperties()[objects.HashOption]
 }
 
-// rotated changes the Secret that a mount names, back and forth: Alluxio gets the new key, and loses nothing that it has cached.
+// rotated changes the Secret that a mount names, back and forth: Alluxio gets the new key, and loses nothing that it
+// has cached.
 func (r *actual) rotated() {
 	conn := r.connect()
 	first := r.hash(conn)

@@ -166,7 +166,8 @@ func TestProblemsEndInConditions(t *testing.T) {
 	})
 }
 
-// TestNameTaken has somebody else's volume, Service and claim where ours would be. They are named, and stay when the Dataset goes.
+// TestNameTaken has somebody else's volume, Service and claim where ours would be. They are named, and stay when the
+// Dataset goes.
 func TestNameTaken(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)

@@ -9,8 +9,8 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// TestSamples applies what Fluid's users have, with strict validation, so that no field is unknown. Each runtime's objects are applied, and
-// what has no effect is named.
+// TestSamples applies what Fluid's users have, with strict validation, so that no field is unknown. Each runtime's
+// objects are applied, and what has no effect is named.
 func TestSamples(t *testing.T) {
 	s, c := server(t)
 	ns := namespace(t, c)

@@ -12,7 +12,8 @@ import (
 	"millrace.io/millrace/controller/objects"
 )
 
-// TestNodesAreSwept has workers on nodes: when one leaves, and at the end, what is in the nodes' directories is removed.
+// TestNodesAreSwept has workers on nodes: when one leaves, and at the end, what is in the nodes' directories is
+// removed.
 func TestNodesAreSwept(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)

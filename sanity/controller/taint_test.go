@@ -62,8 +62,8 @@ func taints(t *testing.T, c client.Client, node *corev1.Node) string {
 	return fmt.Sprint(keys)
 }
 
-// TestStartupTaint runs a controller with its generated rights: a node loses the startup taint, and no other, when our driver has registered there,
-// whichever comes first.
+// TestStartupTaint runs a controller with its generated rights: a node loses the startup taint, and no other, when our
+// driver has registered there, whichever comes first.
 func TestStartupTaint(t *testing.T) {
 	s, c := server(t)
 	grant(t, c, "taints", "role.yaml")

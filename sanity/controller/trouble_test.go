@@ -25,7 +25,8 @@ type troubled struct {
 	ns string
 }
 
-// newTroubled makes the walkthrough's Dataset in a namespace, served by a controller that has the generated rights and no others.
+// newTroubled makes the walkthrough's Dataset in a namespace, served by a controller that has the generated rights and
+// no others.
 func newTroubled(t *testing.T, s *kube.Server, c client.Client, ns string) *troubled {
 	t.Helper()
 	start(t, s, ns, func(config *controller.Config) {
@@ -93,8 +94,8 @@ func (r *troubled) warns(about *corev1.Pod, reason, message string) {
 	}))
 }
 
-// is waits until the Dataset and the runtime's condition of that kind have the reason and say all the words, with an Event on both, and checks how long that
-// took.
+// is waits until the Dataset and the runtime's condition of that kind have the reason and say all the words, with an
+// Event on both, and checks how long that took.
 func (r *troubled) is(kind, reason string, words ...string) {
 	r.t.Helper()
 	begun := time.Now()
@@ -154,7 +155,8 @@ func (r *troubled) events(kind, reason string) []corev1.Event {
 	return list.Items
 }
 
-// once checks that a change was told once of the Dataset, and once of each of some parts of the runtime, however often it was looked at.
+// once checks that a change was told once of the Dataset, and once of each of some parts of the runtime, however often
+// it was looked at.
 func (r *troubled) once(reason string, parts int) {
 	r.t.Helper()
 	for kind, want := range map[string]int{"Dataset": 1, "AlluxioRuntime": parts} {

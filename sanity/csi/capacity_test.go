@@ -178,8 +178,8 @@ func (n *node) goroutines() int {
 	return 0
 }
 
-// TestBesideAWedgedSource: a source that takes connections and never answers. Its volume is taken down in bounded time while
-// readers hang in it, says so meanwhile, and another volume is read as before.
+// TestBesideAWedgedSource: a source that takes connections and never answers. Its volume is taken down in bounded time
+// while readers hang in it, says so meanwhile, and another volume is read as before.
 func TestBesideAWedgedSource(t *testing.T) {
 	n := newNode(t)
 	n.write("big", random(3, 32<<20))

@@ -159,7 +159,7 @@ func TestAgentGoneForGood(t *testing.T) {
 	n.eventually("the volume is abnormal", func(ctx context.Context) error { return n.abnormal(ctx, "a") })
 	resp, err := n.client().NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "a", VolumePath: n.target("a", "pod")})
 	n.must("stats", err)
-	if len(resp.GetUsage()) != 2 || len(resp.ProtoReflect().GetUnknown()) == 0 {
+	if len(resp.GetUsage()) != 1 || len(resp.ProtoReflect().GetUnknown()) == 0 {
 		t.Errorf("stats without an agent: %v", resp)
 	}
 	watcher.End()
@@ -224,8 +224,8 @@ func TestAbortedConnection(t *testing.T) {
 	n.takeDown("a", "pod")
 }
 
-// TestStateOfAnotherBuild: a state that the next agent cannot read is refused, and the volume is mounted anew and published
-// again, as if both processes had gone.
+// TestStateOfAnotherBuild: a state that the next agent cannot read is refused, and the volume is mounted anew and
+// published again, as if both processes had gone.
 func TestStateOfAnotherBuild(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

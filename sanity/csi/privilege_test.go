@@ -11,8 +11,8 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// TestLeastPrivilege: an agent without any capability, as a user who is not root, on a file system that is read-only but
-// for the tier and the sockets, and one with CAP_SYS_ADMIN alone, which passes files through.
+// TestLeastPrivilege: an agent without any capability, as a user who is not root, on a file system that is read-only
+// but for the tier and the sockets, and one with CAP_SYS_ADMIN alone, which passes files through.
 func TestLeastPrivilege(t *testing.T) {
 	for _, tool := range []string{"setpriv", "unshare"} {
 		if _, err := exec.LookPath(tool); err != nil {

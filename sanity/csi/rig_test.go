@@ -325,7 +325,7 @@ func (n *node) read(dir string) error {
 	}
 }
 
-// logged tells whether the log has the text. What a process writes arrives a moment later.
+// logged reports whether the log has the text. What a process writes arrives a moment later.
 func (n *node) logged(text string) func(context.Context) error {
 	return func(context.Context) error {
 		if !strings.Contains(n.log.String(), text) {

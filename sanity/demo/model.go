@@ -73,8 +73,8 @@ func (m mapped) rate() string {
 	return fmt.Sprintf("%.2f s, %s/s", m.Took.Seconds(), size(int64(float64(m.Bytes)/m.Took.Seconds())))
 }
 
-// mapInChild has a process of its own map the model: a page fault stops this one's scheduler, and with it the web server
-// that the page comes from.
+// mapInChild has a process of its own map the model: a page fault stops this one's scheduler, and with it the web
+// server that the page comes from.
 func mapInChild(s *session.Session, name string) (m mapped, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -90,8 +90,8 @@ func mapInChild(s *session.Session, name string) (m mapped, err error) {
 // mapLimit bounds the mapping of a model.
 const mapLimit = 10 * time.Minute
 
-// mapModel maps a model and touches each page of each tensor, as a loader does: the time is that of the touching. Then it
-// takes the sum of all that is mapped.
+// mapModel maps a model and touches each page of each tensor, as a loader does: the time is that of the touching. Then
+// it takes the sum of all that is mapped.
 func mapModel(ctx context.Context, name string) (m mapped, err error) {
 	f, err := os.Open(name)
 	if err != nil {

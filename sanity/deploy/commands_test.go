@@ -73,7 +73,8 @@ type command struct {
 // prompt begins a command of a block, for a user or for root.
 var prompt = regexp.MustCompile(`^[$#] `)
 
-// typed are the lines of a block after a prompt, each with what continues it: a line that ends in a backslash, or a here-document.
+// typed are the lines of a block after a prompt, each with what continues it: a line that ends in a backslash, or a
+// here-document.
 func typed(b *block) []string {
 	var found []string
 	lines := strings.Split(b.text, "\n")
@@ -98,7 +99,8 @@ func typed(b *block) []string {
 	return found
 }
 
-// split cuts a line of a shell into its commands, whose words are still to be told apart. What a shell would replace becomes a word.
+// split cuts a line of a shell into its commands, whose words are still to be told apart. What a shell would replace
+// becomes a word.
 func split(page, line string, mentioned bool) []command {
 	line, _, _ = strings.Cut(line, "<<EOF")
 	var found []command
@@ -204,7 +206,8 @@ var fenced = regexp.MustCompile("(?ms)^```.*?^```")
 // plain are programs that pages use and that have nothing of ours among their arguments.
 var plain = []string{"cp", "curl", "docker", "mkdir", "source", "wc", "export", "cd", "git", "ssh-keygen", "openssl", "sha256sum", "tar", "cat", "go", "apt-get", "install", "du", "sh", "ls", "alluxio"}
 
-// TestCommands looks at each command of each document: a target of make exists, and millrace's own programs understand the flags.
+// TestCommands looks at each command of each document: a target of make exists, and millrace's own programs understand
+// the flags.
 func TestCommands(t *testing.T) {
 	targets := text(t, "Makefile")
 	for _, c := range commands(t) {
@@ -252,8 +255,8 @@ var ownPrograms = sync.OnceValues(func() (string, error) {
 	return dir, err
 })
 
-// understood has millrace read arguments and then show its help in place of doing anything: flags that do not exist, and values that are not
-// accepted, are errors before that.
+// understood has millrace read arguments and then show its help in place of doing anything: flags that do not exist,
+// and values that are not accepted, are errors before that.
 func understood(t *testing.T, c command, args []string) {
 	t.Helper()
 	if testing.Short() {
@@ -303,7 +306,8 @@ func (c *command) files(t *testing.T) {
 	}
 }
 
-// TestCommandsOfKubernetes has kubectl and helm read what the pages have them do, and show their help in place of doing it.
+// TestCommandsOfKubernetes has kubectl and helm read what the pages have them do, and show their help in place of doing
+// it.
 func TestCommandsOfKubernetes(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)
@@ -333,7 +337,8 @@ func TestCommandsOfKubernetes(t *testing.T) {
 	}
 }
 
-// TestObjects decodes each Kubernetes object of a page strictly: those of blocks in YAML, and those that a command is given.
+// TestObjects decodes each Kubernetes object of a page strictly: those of blocks in YAML, and those that a command is
+// given.
 func TestObjects(t *testing.T) {
 	decoded := 0
 	for _, page := range pages(t) {

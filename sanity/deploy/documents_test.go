@@ -21,7 +21,8 @@ import (
 // word is what a reason, a type of condition or a phase looks like.
 var word = regexp.MustCompile(`^[A-Z][A-Za-z]{3,}$`)
 
-// noReasons are words in the code that users do not see as reasons: kinds, actions of Events, names in Alluxio's answers and in the status.
+// noReasons are words in the code that users do not see as reasons: kinds, actions of Events, names in Alluxio's
+// answers and in the status.
 var noReasons = []string{
 	"Accelerate", "Delete", "Load", "PersistentVolume", "PersistentVolumeClaim", "Reconcile", "StatefulSet", "Sweep", "Unfinished", "Normal", "DataLoad", "Provision",
 }
@@ -154,7 +155,8 @@ func TestReadmeIsShort(t *testing.T) {
 	}
 }
 
-// TestDecisions checks that each decision's number is its own, that the index has them all, and that what the tree refers to exists.
+// TestDecisions checks that each decision's number is its own, that the index has them all, and that what the tree
+// refers to exists.
 func TestDecisions(t *testing.T) {
 	id := regexp.MustCompile(`\bD-\d{3}\b`)
 	index, body, found := strings.Cut(text(t, "DECISIONS.md"), "\n## ")

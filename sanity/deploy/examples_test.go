@@ -40,7 +40,8 @@ func below(t *testing.T, dir, ext string) []string {
 	return found
 }
 
-// strictly decodes an object of Kubernetes' API or ours, and fails for a field that does not exist. It reports false for objects of others.
+// strictly decodes an object of Kubernetes' API or ours, and fails for a field that does not exist. It reports false
+// for objects of others.
 func strictly(t *testing.T, where string, o *unstructured.Unstructured) bool {
 	t.Helper()
 	if slices.Contains(theirKinds, o.GroupVersionKind().Group) {

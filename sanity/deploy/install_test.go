@@ -34,8 +34,8 @@ func kubectl(t *testing.T, s *kube.Server, args ...string) string {
 const theNode = `{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one", "labels": {"kubernetes.io/os": "linux"}},
 	"spec": {"taints": [{"key": "csi.millrace.io/not-ready", "effect": "NoSchedule"}]}}`
 
-// TestInstall installs, upgrades and removes, in each of the ways that deploy/README.md tells, on a real API server whose controllers make pods.
-// Whatever is refused, by validation, admission, Pod Security or a quota, shows here.
+// TestInstall installs, upgrades and removes, in each of the ways that deploy/README.md tells, on a real API server
+// whose controllers make pods. Whatever is refused, by validation, admission, Pod Security or a quota, shows here.
 func TestInstall(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)
@@ -192,7 +192,8 @@ func pods(t *testing.T, s *kube.Server, namespace string) {
 	})
 }
 
-// TestValuesAreAccepted renders the chart with values other than the defaults, and has the API server look at each object.
+// TestValuesAreAccepted renders the chart with values other than the defaults, and has the API server look at each
+// object.
 func TestValuesAreAccepted(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)

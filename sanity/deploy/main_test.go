@@ -1,5 +1,5 @@
-// Package deploy_test tests what is in deploy/: the chart and what is rendered from it, on a real API server where one is needed; and the
-// documents, which must know what the code says.
+// Package deploy_test tests what is in deploy/: the chart and what is rendered from it, on a real API server where one
+// is needed; and the documents, which must know what the code says.
 package deploy_test
 
 import (

@@ -67,7 +67,8 @@ func scrape(t *testing.T, url string, into map[string]family) {
 	}
 }
 
-// agentPage is where an agent with a mount tells its metrics. Only the kernel is missing: what it would have asked is given.
+// agentPage is where an agent with a mount tells its metrics. Only the kernel is missing: what it would have asked is
+// given.
 func agentPage(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -141,7 +142,8 @@ func controllerPage(t *testing.T) string {
 // given are the labels that Prometheus, or the ServiceMonitor, adds.
 var given = []string{"job", "node", "pod", "namespace", "instance", "component"}
 
-// TestMetricsExist looks for each metric, label and value of the rules and the dashboard on the pages of a real agent and a real controller.
+// TestMetricsExist looks for each metric, label and value of the rules and the dashboard on the pages of a real agent
+// and a real controller.
 func TestMetricsExist(t *testing.T) {
 	kube.Need(t)
 	known := map[string]family{"up": {}}

@@ -46,7 +46,8 @@ func testFaults(t *testing.T) {
 	}
 }
 
-// begin makes the Dataset, starts the readers, and waits until they have all of it cached, by a wire that is as fast as it can be.
+// begin makes the Dataset, starts the readers, and waits until they have all of it cached, by a wire that is as fast as
+// it can be.
 func (f *faults) begin(t *testing.T) {
 	t.Helper()
 	if err := f.mirror.Limit(0); err != nil {

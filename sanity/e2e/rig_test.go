@@ -55,10 +55,11 @@ func get(t *testing.T) *rig {
 	return &shared
 }
 
-// short tells whether it is the short form: the walkthrough, and the first half of the failures.
+// short reports whether it is the short form: the walkthrough, and the first half of the failures.
 func short() bool { return os.Getenv("MILLRACE_E2E") == "short" }
 
-// hold keeps the cluster of a test that failed as it is until the run is interrupted, where MILLRACE_E2E_HOLD asks for it.
+// hold keeps the cluster of a test that failed as it is until the run is interrupted, where MILLRACE_E2E_HOLD asks for
+// it.
 func (r *rig) hold(t *testing.T) {
 	t.Helper()
 	if t.Failed() && os.Getenv("MILLRACE_E2E_HOLD") != "" && r.ctx.Err() == nil {

@@ -9,7 +9,8 @@ import (
 	"millrace.io/millrace/sanity/pace"
 )
 
-// trouble has Datasets whose pods cannot run, each for another reason. Dataset and runtime say why within 10 s of Kubernetes.
+// trouble has Datasets whose pods cannot run, each for another reason. Dataset and runtime say why within 10 s of
+// Kubernetes.
 func (r *rest) trouble(t *testing.T) {
 	for _, tc := range []struct {
 		name, spec string
@@ -64,7 +65,8 @@ func (r *rest) trouble(t *testing.T) {
 	}
 }
 
-// tells is nil when the conditions of a Dataset and its runtime have a reason and say all the words, and an Event on each has the reason.
+// tells is nil when the conditions of a Dataset and its runtime have a reason and say all the words, and an Event on
+// each has the reason.
 func (r *rest) tells(t *testing.T, name, kind, reason string, says []string) error {
 	t.Helper()
 	for object, condition := range map[string]string{"dataset": "Ready", "alluxioruntime": kind} {

@@ -264,7 +264,8 @@ func median(of []time.Duration) time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// copyJob runs the Job that copies the Dataset on a node, and returns what time says; the page shows what it logs where it is to.
+// copyJob runs the Job that copies the Dataset on a node, and returns what time says; the page shows what it logs where
+// it is to.
 func (w *walk) copyJob(t *testing.T, node string, show bool) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(examples + "job.yaml")
@@ -460,7 +461,8 @@ func (r *rig) gone(t *testing.T) error {
 		}
 	}
 	for _, m := range r.cluster.Nodes() {
-		// Mounts, files in memory, and processes. What the agent has cached by itself, for volumes without Alluxio, it keeps within bounds.
+		// Mounts, files in memory, and processes. What the agent has cached by itself, for volumes without Alluxio, it keeps
+		// within bounds.
 		script := `grep csi.millrace.io /proc/self/mountinfo | grep -v "plugins/csi.millrace.io /"
 find /dev/shm -mindepth 1 -not -path '/dev/shm/millrace*'
 ls -d /var/lib/kubelet/plugins/kubernetes.io/csi/csi.millrace.io/* 2>/dev/null

@@ -36,9 +36,9 @@ log4j.appender.A.layout=org.apache.log4j.PatternLayout
 log4j.appender.A.layout.ConversionPattern=%d{ISO8601} %-5p %c{1} - %m%n
 `
 
-// alluxio has Alluxio's jars from Maven, this machine's Java runtime, and of the stock image's commands those that people and the
-// controller's pods use. The jars are of the version in sanity/cluster/pom.xml: of the one that the chart names, the last with a public
-// image, Maven has none.
+// alluxio has Alluxio's jars from Maven, this machine's Java runtime, and of the stock image's commands those that
+// people and the controller's pods use. The jars are of the version in sanity/cluster/pom.xml: of the one that the
+// chart names, the last with a public image, Maven has none.
 func alluxio(ctx context.Context) (plan, error) {
 	jars, err := cluster.Jars(ctx)
 	if err != nil {

@@ -78,8 +78,8 @@ func (p plan) write(to, tag string) error {
 	return layer.Archive(to, tag, image)
 }
 
-// cached links an archive into dir, which write makes where the user's cache has none with that key. Of each name the cache keeps
-// one. Processes that ask at once wait for each other.
+// cached links an archive into dir, which write makes where the user's cache has none with that key. Of each name the
+// cache keeps one. Processes that ask at once wait for each other.
 func cached(dir, tag, key string, write func(to string) error) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -41,9 +41,9 @@ type recipe struct {
 	make func(ctx context.Context) (plan, error)
 }
 
-// Build writes an archive of each image into dir, and returns their paths: that of the holder of a pod's namespaces, busybox, nginx, and
-// Alluxio and millrace by the names that the chart's defaults have. It says what it builds; what it has built before it takes from the
-// user's cache.
+// Build writes an archive of each image into dir, and returns their paths: that of the holder of a pod's namespaces,
+// busybox, nginx, and Alluxio and millrace by the names that the chart's defaults have. It says what it builds; what it
+// has built before it takes from the user's cache.
 func Build(ctx context.Context, dir string, log Log) ([]string, error) {
 	millraceTag, alluxioTag, err := deploy.Images()
 	if err != nil {

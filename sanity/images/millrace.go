@@ -17,8 +17,8 @@ import (
 // builder is the program that makes millrace's image.
 const builder = "millrace.io/millrace/deploy/image"
 
-// millrace writes the archive of millrace's image for this machine's architecture, as deploy/image makes it. Where the source is that
-// of the archive in the cache, nothing is built.
+// millrace writes the archive of millrace's image for this machine's architecture, as deploy/image makes it. Where the
+// source is that of the archive in the cache, nothing is built.
 func millrace(ctx context.Context, dir, tag string, log Log) (string, error) {
 	key, err := sourceKey(ctx, tag)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package janitor removes what a test leaves, however its process ends: a shell that waits for the end of a pipe, which the kernel closes
-// for a process that was killed, unmounts and removes.
+// Package janitor removes what a test leaves, however its process ends: a shell that waits for the end of a pipe, which
+// the kernel closes for a process that was killed, unmounts and removes.
 package janitor
 
 import (
@@ -13,7 +13,8 @@ import (
 
 // script reads mountpoints, a line each, until its standard input ends, which it does when the cluster stops or
 // the process that started it is gone in whatever way. Then it unmounts them and removes the directories in its
-// arguments, again while servers that were killed this moment may still write. A mount that stays is not descended into.
+// arguments, again while servers that were killed this moment may still write. A mount that stays is not descended
+// into.
 const script = `
 mounts=
 while IFS= read -r m; do mounts="$mounts$m

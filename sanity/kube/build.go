@@ -40,7 +40,7 @@ func place() (string, error) {
 	return filepath.Join(cache, "millrace", "kube-"+kubernetesVersion), err
 }
 
-// Built tells whether all programs are there, so that nobody has to wait for them.
+// Built reports whether all programs are there, so that nobody has to wait for them.
 func Built() bool {
 	dir, err := place()
 	return err == nil && len(missing(dir, []string{etcd, apiserver, kubectl, controllerManager})) == 0
@@ -78,7 +78,7 @@ func NodeBinaries(ctx context.Context) (string, error) {
 	})
 }
 
-// NodesBuilt tells whether NodeBinaries has nothing to build.
+// NodesBuilt reports whether NodeBinaries has nothing to build.
 func NodesBuilt() bool {
 	dir, err := place()
 	return err == nil && Built() && len(missing(dir, []string{scheduler, kubelet, proxy, coredns})) == 0
@@ -112,8 +112,8 @@ func buildAPI(ctx context.Context, dir string, programs []string) error {
 	return build(ctx, dir, programs, kubernetesModule, "-s -w -X k8s.io/component-base/version.gitVersion=v"+kubernetesVersion)
 }
 
-// build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and tells
-// their packages.
+// build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and
+// tells their packages.
 func build(ctx context.Context, dir string, programs []string, module func(context.Context, string) (func(string) string, error), ldflags string) error {
 	if programs = missing(dir, programs); len(programs) == 0 {
 		return nil
@@ -187,8 +187,8 @@ var (
 	staging = regexp.MustCompile(`(?m)(k8s\.io/[a-z0-9-]*) v0\.0\.0( |$)`)
 )
 
-// kubernetesModule takes over the go.mod of Kubernetes: it cannot be required as it is, because it requires its parts at v0.0.0
-// and replaces them by its own directories.
+// kubernetesModule takes over the go.mod of Kubernetes: it cannot be required as it is, because it requires its parts
+// at v0.0.0 and replaces them by its own directories.
 func kubernetesModule(ctx context.Context, dir string) (func(string) string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "k8s.io/kubernetes@v"+kubernetesVersion)
 	cmd.Dir = dir
@@ -220,8 +220,8 @@ func kubernetesModule(ctx context.Context, dir string) (func(string) string, err
 	return packageOf, write(dir, "tools.go", tools.String()+")\n")
 }
 
-// corednsModule is CoreDNS with the plugins that a cluster for tests needs, a tenth of the whole. A plugin that a configuration names
-// and that is not compiled in stops it.
+// corednsModule is CoreDNS with the plugins that a cluster for tests needs, a tenth of the whole. A plugin that a
+// configuration names and that is not compiled in stops it.
 func corednsModule(ctx context.Context, dir string) (func(string) string, error) {
 	const main = "github.com/coredns/coredns"
 	var program strings.Builder

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Need skips a test, and says why, where the programs are not built yet and nobody has asked for that: it takes some minutes. `make test` builds
-// them, and so does the first test that is run with MILLRACE_KUBE set.
+// Need skips a test, and says why, where the programs are not built yet and nobody has asked for that: it takes some
+// minutes. `make test` builds them, and so does the first test that is run with MILLRACE_KUBE set.
 func Need(tb testing.TB) {
 	tb.Helper()
 	notInShort(tb)
@@ -20,8 +20,8 @@ func Need(tb testing.TB) {
 	}
 }
 
-// ForTest starts a server that stops with the test. Without the go command, which builds it, the test is skipped and says so;
-// any other failure fails it.
+// ForTest starts a server that stops with the test. Without the go command, which builds it, the test is skipped and
+// says so; any other failure fails it.
 func ForTest(tb testing.TB, options Options) *Server {
 	tb.Helper()
 	notInShort(tb)

@@ -18,8 +18,9 @@ type process struct {
 	ended chan struct{} // closed once the child is waited for
 }
 
-// launch starts a program whose output goes to the file of that name. The kernel kills it when the thread that started it
-// ends, which need not be the end of the process; so the goroutine that starts it keeps its thread until the program is gone.
+// launch starts a program whose output goes to the file of that name. The kernel kills it when the thread that started
+// it ends, which need not be the end of the process; so the goroutine that starts it keeps its thread until the program
+// is gone.
 func launch(log, program string, args ...string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

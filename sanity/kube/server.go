@@ -32,7 +32,8 @@ var Usual = []string{
 	"persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller", "namespace-controller",
 }
 
-// Server is a running API. Its methods belong to one goroutine, but for Config, Admin, Kubeconfig with a name of its own, and Kubectl.
+// Server is a running API. Its methods belong to one goroutine, but for Config, Admin, Kubeconfig with a name of its
+// own, and Kubectl.
 type Server struct {
 	options Options
 	bin     string

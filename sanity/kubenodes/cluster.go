@@ -23,8 +23,8 @@ import (
 type Options struct {
 	// Nodes is how many there are, named node1 and so on.
 	Nodes int
-	// Images writes docker-archives into a directory, which every node imports when it is first started; that of PauseImage is
-	// among them.
+	// Images writes docker-archives into a directory, which every node imports when it is first started; that of
+	// PauseImage is among them.
 	Images func(ctx context.Context, dir string) ([]string, error)
 	// Shm is the size of each node's /dev/shm in bytes.
 	Shm int64
@@ -171,8 +171,8 @@ func (c *Cluster) machine(name string) machines.Config {
 	return m
 }
 
-// AddMachine starts a machine beside the cluster, at an address from 10.200.0.2 to 10: a server that pods reach, with its own power and
-// its own network card.
+// AddMachine starts a machine beside the cluster, at an address from 10.200.0.2 to 10: a server that pods reach, with
+// its own power and its own network card.
 func (c *Cluster) AddMachine(ctx context.Context, name, address string) (*machines.Machine, error) {
 	config := c.machine(name)
 	config.Address, config.Routes = prefix(address), nodeRoutes(-1, c.options.Nodes)

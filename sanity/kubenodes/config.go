@@ -104,8 +104,8 @@ func networkConfig(pods string) string {
 `, pods)
 }
 
-// corefile has a server for each kind of names: in one, the template, which refuses at once all names that are not ours, would come
-// before those that know them.
+// corefile has a server for each kind of names: in one, the template, which refuses at once all names that are not
+// ours, would come before those that know them.
 func (c *Cluster) corefile() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, `cluster.local:53 in-addr.arpa:53 {
@@ -138,7 +138,8 @@ func indent(text string) string {
 	return "    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") + "\n"
 }
 
-// dnsObjects lead the address that pods ask for names to the control plane's machine, so that names survive the loss of nodes.
+// dnsObjects lead the address that pods ask for names to the control plane's machine, so that names survive the loss of
+// nodes.
 const dnsObjects = `apiVersion: v1
 kind: Service
 metadata: {name: kube-dns, namespace: kube-system}

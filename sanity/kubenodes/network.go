@@ -42,8 +42,8 @@ func (c *Cluster) hosts() string {
 	return text.String()
 }
 
-// controlRoutes are those of the control plane's machine. That for Services is only there for the look-up to succeed, which comes before
-// kube-proxy's redirection. There is no default: what would leave the cluster is refused here.
+// controlRoutes are those of the control plane's machine. That for Services is only there for the look-up to succeed,
+// which comes before kube-proxy's redirection. There is no default: what would leave the cluster is refused here.
 func controlRoutes(nodes int) []machines.Route {
 	routes := []machines.Route{{To: netip.MustParsePrefix(serviceNetwork)}}
 	for i := range nodes {

@@ -11,8 +11,9 @@ import (
 	"millrace.io/millrace/sanity/pki"
 )
 
-// Terminal opens the cluster to this machine's other terminals: the API answers on a port of the loopback until the context ends. The
-// directory that it returns has kubectl, and a kubeconfig of an administrator; both go with the cluster.
+// Terminal opens the cluster to this machine's other terminals: the API answers on a port of the loopback until the
+// context ends. The directory that it returns has kubectl, and a kubeconfig of an administrator; both go with the
+// cluster.
 func (c *Cluster) Terminal(ctx context.Context) (dir string, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

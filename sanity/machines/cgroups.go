@@ -87,8 +87,8 @@ func (h hierarchy) move(to string) error {
 	return os.WriteFile(filepath.Join(h.mountpoint, to, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
 }
 
-// leave moves this process to where it came from, and removes the machine's cgroups, for a while: those of processes that
-// were killed this moment are busy until these are gone.
+// leave moves this process to where it came from, and removes the machine's cgroups, for a while: those of processes
+// that were killed this moment are busy until these are gone.
 func (h hierarchy) leave(parent, name string) error {
 	if err := h.move(h.home); err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// cutOrder is what a supervisor hears on its standard input to end the machine and keep its disk. Anything else, and the end of
-// the input, removes the disk too.
+// cutOrder is what a supervisor hears on its standard input to end the machine and keep its disk. Anything else, and
+// the end of the input, removes the disk too.
 const cutOrder = "cut"
 
 // controlFD is the descriptor of the connection on which the first process is told what to do.
@@ -76,8 +76,8 @@ func run(c Config) (keep bool, err error) {
 	}
 }
 
-// startFirst starts this program as the first process of new namespaces. The kernel kills it when the thread that started
-// it ends, so that one waits for it.
+// startFirst starts this program as the first process of new namespaces. The kernel kills it when the thread that
+// started it ends, so that one waits for it.
 func startFirst() (*os.Process, <-chan error, error) {
 	cmd := exec.Command("/proc/self/exe") //nolint:noctx // It ends with this process, and by order.
 	cmd.Args[0] = "machine"

@@ -1,5 +1,5 @@
-// Package manifest reads the workloads of deploy/ for the tests of the programs that they run, which compare what is written there with
-// what their own flags understand.
+// Package manifest reads the workloads of deploy/ for the tests of the programs that they run, which compare what is
+// written there with what their own flags understand.
 package manifest
 
 import (
@@ -14,7 +14,8 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// Read returns the pod of a file of the kustomize base, and its only container with the arguments as kubelet gives them.
+// Read returns the pod of a file of the kustomize base, and its only container with the arguments as kubelet gives
+// them.
 func Read(tb testing.TB, name string) (corev1.PodSpec, corev1.Container, []string) {
 	tb.Helper()
 	raw, err := os.ReadFile("../../deploy/kustomize/base/" + name + ".yaml")

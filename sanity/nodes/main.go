@@ -1,6 +1,6 @@
-// Command nodes runs a real Kubernetes cluster of two nodes on this machine (sanity/kubenodes) until Ctrl-C: its nodes have all images that
-// the chart and its examples name, and a web server has the data of the examples. It prints the commands that come next. With -prepare
-// it only builds what is built once on a machine.
+// Command nodes runs a real Kubernetes cluster of two nodes on this machine (sanity/kubenodes) until Ctrl-C: its nodes
+// have all images that the chart and its examples name, and a web server has the data of the examples. It prints the
+// commands that come next. With -prepare it only builds what is built once on a machine.
 package main
 
 import (

@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 )
 
-// free makes the place of the link free: a link to a cluster that is gone goes, and one to a cluster that runs is an error.
+// free makes the place of the link free: a link to a cluster that is gone goes, and one to a cluster that runs is an
+// error.
 func free(link string) error {
 	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 // prepareLimit bounds the build, which takes a quarter of an hour on two busy cores with nothing built before.
 const prepareLimit = 40 * time.Minute
 
-// prepareMachine builds what is built once. Where there can be no cluster it says so, as the tests do that are skipped then.
+// prepareMachine builds what is built once. Where there can be no cluster it says so, as the tests do that are skipped
+// then.
 func prepareMachine(ctx context.Context, out io.Writer, log images.Log) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()

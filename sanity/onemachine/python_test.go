@@ -18,8 +18,8 @@ import (
 // examples is where the scripts are that users start from.
 const examples = "../../deploy/examples"
 
-// python returns a way to run a script of the examples, and skips the test where a module that it imports is not there, with the command
-// that installs it.
+// python returns a way to run a script of the examples, and skips the test where a module that it imports is not there,
+// with the command that installs it.
 func python(t *testing.T, install string, modules ...string) func(r *rig, script string, args ...string) string {
 	t.Helper()
 	needs(t, "python3")
@@ -47,7 +47,8 @@ func python(t *testing.T, install string, modules ...string) func(r *rig, script
 	}
 }
 
-// tensors writes a safetensors file: a header's length, the header in JSON, the bytes. It returns what read.py says of it.
+// tensors writes a safetensors file: a header's length, the header in JSON, the bytes. It returns what read.py says of
+// it.
 func tensors(t *testing.T, name string, rows ...int) string {
 	t.Helper()
 	const columns = 1 << 10

@@ -88,8 +88,9 @@ func (r *rig) run(dir, name string, args ...string) string {
 func (r *rig) try(dir string, limit time.Duration, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(r.session.Context(), limit)
 	defer cancel()
-	// env goes to the directory and starts the command. A child of this process must do neither before its exec: its source is
-	// served here, and this process stands still where its garbage collector waits for the thread that waits for the child.
+	// env goes to the directory and starts the command. A child of this process must do neither before its exec: its
+	// source is served here, and this process stands still where its garbage collector waits for the thread that waits for
+	// the child.
 	cmd := session.Command(ctx, "env", append([]string{"-C", cmp.Or(dir, "/"), name}, args...)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	out, err := session.RunCmd(ctx, cmd)

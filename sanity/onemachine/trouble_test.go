@@ -135,8 +135,8 @@ func TestUnmountInUse(t *testing.T) {
 	}
 }
 
-// TestTierFullAndUnwritable: with no room for another block, and where nothing may be written, files are read from the source
-// and the mount stays well.
+// TestTierFullAndUnwritable: with no room for another block, and where nothing may be written, files are read from the
+// source and the mount stays well.
 func TestTierFullAndUnwritable(t *testing.T) {
 	needsMount(t)
 	t.Parallel()

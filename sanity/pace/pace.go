@@ -1,7 +1,8 @@
 // Package pace stretches the limits of time in tests by how slow the machine is.
 //
-// A limit is written for a machine of two idle cores. [Factor] measures, once a process, how much longer a fixed piece of
-// work takes here on all processors at once: other work on the machine and slower processors show in the same number.
+// A limit is written for a machine of two idle cores. [Factor] measures, once a process, how much longer a fixed piece
+// of work takes here on all processors at once: other work on the machine and slower processors show in the same
+// number.
 // [Limit] multiplies by it, and [Within] measures again before a test fails, since the machine may have become busy since.
 // A test that can count events instead needs none of this.
 package pace
@@ -31,8 +32,8 @@ var Factor = sync.OnceValue(measure)
 // Limit stretches a limit by Factor.
 func Limit(d time.Duration) time.Duration { return time.Duration(float64(d) * Factor()) }
 
-// Within fails the test where what it names took longer than the limit, stretched by the factor of now where that is larger
-// than that of the start.
+// Within fails the test where what it names took longer than the limit, stretched by the factor of now where that is
+// larger than that of the start.
 func Within(tb testing.TB, what string, took, limit time.Duration) {
 	tb.Helper()
 	if took <= limit {

@@ -1,5 +1,5 @@
-// Package pattern is content for files that whoever reads a part of it can check without having the rest: a function of the
-// file's name and the place in it.
+// Package pattern is content for files that whoever reads a part of it can check without having the rest: a function of
+// the file's name and the place in it.
 package pattern
 
 import (
@@ -30,7 +30,7 @@ func Fill(name string, offset int64, p []byte) {
 	}
 }
 
-// Equal tells whether p is what the file has from the offset on.
+// Equal reports whether p is what the file has from the offset on.
 func Equal(name string, offset int64, p []byte) bool {
 	want := make([]byte, len(p))
 	Fill(name, offset, want)

@@ -1,9 +1,9 @@
 // Command ring runs the tests of a ring (unit, test, e2e) by gotestsum, and is never silent for long.
 //
-// It says first what the ring needs, how long it takes, and how slow the machine is (sanity/pace). While nothing else is
-// printed, a line each few seconds names what is being built or which test runs (events.go). gotestsum's own lines pass
-// through as they are, and its summary and exit code are the last of it. With -reasons the skipped tests are counted by
-// their reasons ahead of that summary, where a list of each would be pages.
+// It says first what the ring needs, how long it takes, and how slow the machine is (sanity/pace). While nothing else
+// is printed, a line each few seconds names what is being built or which test runs (events.go). gotestsum's own lines
+// pass through as they are, and its summary and exit code are the last of it. With -reasons the skipped tests are
+// counted by their reasons ahead of that summary, where a list of each would be pages.
 package main
 
 import (

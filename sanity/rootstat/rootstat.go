@@ -2,7 +2,8 @@
 //
 // Kubelet asks for a volume's root before it does anything with it, and takes one that answers as
 // [mount.IsCorruptedMnt] describes for lost: it unmounts it under its readers. So no fault that a mount outlives may show
-// there. [Watch] asks as kubelet does, which the kernel may answer, and past the kernel's caches, which the server must.
+// there. [Watch] asks as kubelet does, which the kernel may answer, and past the kernel's caches, which the server
+// must.
 package rootstat
 
 import (
@@ -27,8 +28,8 @@ type Watcher struct {
 	users sync.WaitGroup
 }
 
-// Watch asks for the roots of the mounts on the directories, again and again, until End, and fails the test for each answer
-// that kubelet would call corrupted. What hangs then is freed when the mount goes.
+// Watch asks for the roots of the mounts on the directories, again and again, until End, and fails the test for each
+// answer that kubelet would call corrupted. What hangs then is freed when the mount goes.
 func Watch(tb testing.TB, dirs ...string) *Watcher {
 	tb.Helper()
 	w := &Watcher{tb: tb}
@@ -57,8 +58,8 @@ func (w *Watcher) watch(dir, how string, ask func(string) error) {
 	}
 }
 
-// End stops asking; a question that still waits is not waited for, and its answer does not count. It fails the test where no
-// question was answered, and does nothing the second time.
+// End stops asking; a question that still waits is not waited for, and its answer does not count. It fails the test
+// where no question was answered, and does nothing the second time.
 func (w *Watcher) End() {
 	if w.ended.Swap(true) {
 		return

@@ -56,8 +56,17 @@ func checkHostPort(s string) error {
 	if err != nil || host == "" {
 		return errors.New("is no host:port")
 	}
+	if len(host) > mostHostBytes || strings.ContainsFunc(host, notOfHosts) {
+		return fmt.Errorf("has no host's name; accepted are %d bytes without spaces, controls and any of %s", mostHostBytes, separators)
+	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("has the port %q; accepted are 1 to 65535", port)
 	}
 	return nil
 }
+
+// separators are what stands around hosts and is in none.
+const separators = `/\@?#"`
+
+// notOfHosts reports whether no host's name has the character.
+func notOfHosts(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(separators, r) }

@@ -43,7 +43,7 @@ func (m *Masters) MasterInfo(ctx context.Context) (MasterInfo, error) {
 	return out, err
 }
 
-// supported tells whether we speak the protocol of a version. The 2.9 line is one protocol as far as a reader needs
+// supported reports whether we speak the protocol of a version. The 2.9 line is one protocol as far as a reader needs
 // it; 3.x has another under the same service names.
 func supported(addr, version string) error {
 	if version == "2.9" || strings.HasPrefix(version, "2.9.") || strings.HasPrefix(version, "2.9-") {
@@ -69,7 +69,8 @@ type Mount struct {
 	Shared bool
 }
 
-// Mount makes a mount. One that is there already is fs.ErrExist, also when an earlier attempt whose answer was lost made it.
+// Mount makes a mount. One that is there already is fs.ErrExist, also when an earlier attempt whose answer was lost
+// made it.
 func (m *Masters) Mount(ctx context.Context, mount Mount) error {
 	return m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).Mount(ctx, &wire.MountPRequest{
@@ -117,6 +118,9 @@ func (m *Masters) MountTable(ctx context.Context) (map[string]*wire.MountPointIn
 		table = r.GetMountPoints()
 		return err
 	})
+	if len(table) > mostMounts {
+		return nil, fmt.Errorf("%w: %d mounts; accepted are %d", errClaim, len(table), mostMounts)
+	}
 	return table, err
 }
 
@@ -155,6 +159,10 @@ func (m *Masters) Capacity(ctx context.Context) (*wire.BlockMasterInfo, error) {
 		info = r.GetBlockMasterInfo()
 		return err
 	})
+	if info != nil {
+		capacity, used := max(info.GetCapacityBytes(), 0), max(info.GetUsedBytes(), 0)
+		info.CapacityBytes, info.UsedBytes = &capacity, &used
+	}
 	return info, err
 }
 
@@ -166,7 +174,7 @@ func (m *Masters) WorkerInfos(ctx context.Context) ([]*wire.WorkerInfo, error) {
 		infos = r.GetWorkerInfos()
 		return err
 	})
-	return infos, err
+	return bounded(infos), err
 }
 
 // Metrics are the numbers that the leader has of itself and of the whole cluster, by their names.

@@ -34,6 +34,9 @@ func (w *Worker) Locate(ctx context.Context, id int64) (string, error) {
 		})
 		return nil
 	})
+	if err == nil {
+		err = checkPath(path)
+	}
 	return path, err
 }
 
@@ -44,8 +47,8 @@ func (w *Worker) Cache(ctx context.Context, id, length int64, under UnderStore, 
 	return w.cache(ctx, w, &wire.CacheRequest{BlockId: &id, Length: &length, Async: &async, OpenUfsBlockOptions: under.options()})
 }
 
-// Copy has a worker copy a block from another worker. It returns before that is done, and errors are the worker's secret.
-// length is exact.
+// Copy has a worker copy a block from another worker. It returns before that is done, and errors are the worker's
+// secret. length is exact.
 func (w *Worker) Copy(ctx context.Context, id, length int64, from *Worker) error {
 	return w.cache(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(true)})
 }
@@ -56,15 +59,16 @@ func (w *Worker) Fetch(ctx context.Context, id, length int64, from *Worker) erro
 }
 
 func (w *Worker) cache(ctx context.Context, from *Worker, q *wire.CacheRequest) error {
-	q.SourceHost, q.SourcePort = proto.String(reachableHost(from.address)), proto.Int32(from.address.GetDataPort())
+	at := from.named()
+	q.SourceHost, q.SourcePort = proto.String(reachableHost(at)), proto.Int32(at.GetDataPort())
 	return w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewBlockWorkerClient(conn).Cache(ctx, q)
 		return err
 	})
 }
 
-// Remove drops a worker's copy of a block; one that it does not have is fs.ErrNotExist. A connection that breaks leaves open
-// whether it was done, so the worker is asked once more.
+// Remove drops a worker's copy of a block; one that it does not have is fs.ErrNotExist. A connection that breaks leaves
+// open whether it was done, so the worker is asked once more.
 func (w *Worker) Remove(ctx context.Context, id int64) error {
 	err := w.remove(ctx, id)
 	if unavailable(err) && ctx.Err() == nil {

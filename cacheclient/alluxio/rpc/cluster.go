@@ -68,17 +68,21 @@ func Connect(cfg Config) (*Cluster, error) {
 // Release ends the connections, and all calls, when the last user has released the cluster. Nothing of them runs
 // any more when it returns.
 func (c *Cluster) Release() {
-	clusters.mu.Lock()
-	c.users--
-	last := c.users == 0
-	if last {
-		delete(clusters.byKey, c.key)
-	}
-	clusters.mu.Unlock()
-	if last {
+	if c.left() {
 		c.Masters.close()
 		c.Workers.close()
 	}
+}
+
+// left counts one user less, and reports whether that was the last.
+func (c *Cluster) left() bool {
+	clusters.mu.Lock()
+	defer clusters.mu.Unlock()
+	c.users--
+	if c.users == 0 {
+		delete(clusters.byKey, c.key)
+	}
+	return c.users == 0
 }
 
 // Check asks the leader which version it runs, and refuses one whose protocol is another. It is for the start of a

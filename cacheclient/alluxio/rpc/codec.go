@@ -45,8 +45,8 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 // longestPrefix is two tags of one byte, each with a varint of at most ten.
 const longestPrefix = 22
 
-// chunkPrefix is how many bytes come before the block's bytes, if the message is nothing but a chunk whose bytes go on to
-// the message's end.
+// chunkPrefix is how many bytes come before the block's bytes, if the message is nothing but a chunk whose bytes go on
+// to the message's end.
 func chunkPrefix(data mem.BufferSlice) (skip int, ok bool) {
 	total := data.Len()
 	head, err := firstBytes(data, min(longestPrefix, total))

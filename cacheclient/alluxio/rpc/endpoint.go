@@ -19,6 +19,9 @@ const (
 	// largestMessage is what we take in one message: a listing comes in batches of 10,000 files, which with long
 	// names are more than gRPC's 4 MiB. Alluxio's own clients take as much.
 	largestMessage = 100 << 20
+	// largestOfWorker is the same for workers, which send chunks of 2 MiB at the most: what a stream receives ahead
+	// is bounded by whole messages.
+	largestOfWorker = 8 << 20
 	// keepaliveTime is how long a connection with calls may be silent before it is pinged. Servers close one that pings
 	// more often than alluxio.{master,worker}.network.permit.keepalive.time, 30 s by default.
 	keepaliveTime    = 40 * time.Second
@@ -46,8 +49,12 @@ type Endpoint struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
+	// most is the largest message that is taken, in bytes.
+	most int
+
 	// mu guards the rest.
-	mu   sync.Mutex
+	mu sync.Mutex
+	// conn is nil before the first call: a server that is only named costs nothing.
 	conn *grpc.ClientConn
 	// session is the authentication made last, nil before the first.
 	session *session
@@ -56,25 +63,23 @@ type Endpoint struct {
 	// handshake is the one under way, nil when there is none.
 	handshake *handshake
 	closed    bool
+	// why is what calls get after Close.
+	why error
 }
 
-// newEndpoint makes an endpoint without connecting.
-func newEndpoint(addr string, who identity) (*Endpoint, error) {
-	conn, err := dial(addr, who)
-	if err != nil {
-		return nil, err
-	}
-	e := &Endpoint{addr: addr, who: who, conn: conn}
+// newEndpoint makes an endpoint without connecting, which takes messages of so many bytes at the most.
+func newEndpoint(addr string, who identity, most int) *Endpoint {
+	e := &Endpoint{addr: addr, who: who, most: most, why: errReleased}
 	e.life, e.end = context.WithCancel(context.Background())
-	return e, nil
+	return e
 }
 
 // dial makes a connection, which connects with the first call.
-func dial(addr string, who identity) (*grpc.ClientConn, error) {
+func dial(addr string, who identity, most int) (*grpc.ClientConn, error) {
 	// Each attempt to connect looks the name up: a server may come back at another address.
 	conn, err := grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(who.transport),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestMessage)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialPause, Multiplier: 1, Jitter: 0.3, MaxDelay: redialPause},
@@ -94,11 +99,26 @@ func dial(addr string, who identity) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// connection is the connection in use.
-func (e *Endpoint) connection() *grpc.ClientConn {
+// connection is the connection in use, which its first user makes.
+func (e *Endpoint) connection() (*grpc.ClientConn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.conn
+	return e.connected()
+}
+
+// connected is connection with mu held.
+func (e *Endpoint) connected() (*grpc.ClientConn, error) {
+	if e.closed {
+		return nil, e.why
+	}
+	if e.conn == nil {
+		conn, err := dial(e.addr, e.who, e.most)
+		if err != nil {
+			return nil, err
+		}
+		e.conn = conn
+	}
+	return e.conn, nil
 }
 
 // redialled is the connection in use, or a new one where the last attempt to connect has failed: gRPC tells of that
@@ -106,11 +126,11 @@ func (e *Endpoint) connection() *grpc.ClientConn {
 func (e *Endpoint) redialled() (*grpc.ClientConn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed || e.conn.GetState() != connectivity.TransientFailure {
-		return e.conn, nil
+	conn, err := e.connected()
+	if err != nil || conn.GetState() != connectivity.TransientFailure {
+		return conn, err
 	}
-	conn, err := dial(e.addr, e.who)
-	if err != nil {
+	if conn, err = dial(e.addr, e.who, e.most); err != nil {
 		return nil, err
 	}
 	_ = e.conn.Close()
@@ -129,7 +149,11 @@ func (e *Endpoint) Do(ctx context.Context, f func(ctx context.Context, conn *grp
 		if err != nil {
 			return err
 		}
-		err = f(s.outgoing(ctx), e.connection())
+		conn, err := e.connection()
+		if err != nil {
+			return err
+		}
+		err = f(s.outgoing(ctx), conn)
 		if try == mostHandshakes || status.Code(err) != codes.Unauthenticated {
 			return err
 		}
@@ -140,40 +164,53 @@ func (e *Endpoint) Do(ctx context.Context, f func(ctx context.Context, conn *grp
 // explain says what an error of a call to the server means.
 func (e *Endpoint) explain(err error) error {
 	if err != nil && e.life.Err() != nil {
-		return errReleased
+		return e.over()
 	}
 	return explain(e.addr, err)
+}
+
+// over is what calls get after Close.
+func (e *Endpoint) over() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.why
 }
 
 // authenticated returns the session in use, after making one if there is none; nil where the server wants none. Callers
 // share a handshake, and its failure.
 func (e *Endpoint) authenticated(ctx context.Context) (*session, error) {
-	e.mu.Lock()
-	switch {
-	case e.closed:
-		e.mu.Unlock()
-		return nil, errReleased
-	case e.open:
-		e.mu.Unlock()
-		return nil, nil
-	case e.session != nil && !e.session.ended():
-		defer e.mu.Unlock()
-		return e.session, nil
-	}
-	h := e.handshake
+	s, h, err := e.sessionOrHandshake()
 	if h == nil {
-		h = &handshake{done: make(chan struct{})}
-		e.handshake = h
-		e.work.Add(1)
-		go e.authenticate(h)
+		return s, err
 	}
-	e.mu.Unlock()
 	select {
 	case <-h.done:
 		return h.session, h.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%s: %w", e.addr, ctx.Err())
 	}
+}
+
+// sessionOrHandshake is the session in use, or the handshake that is under way, which is begun where there is none;
+// neither where the server wants no session.
+func (e *Endpoint) sessionOrHandshake() (*session, *handshake, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		return nil, nil, e.why
+	case e.open:
+		return nil, nil, nil
+	case e.session != nil && !e.session.ended():
+		return e.session, nil, nil
+	}
+	if e.handshake == nil {
+		e.handshake = &handshake{done: make(chan struct{})}
+		h := e.handshake
+		e.work.Add(1)
+		go e.authenticate(h)
+	}
+	return nil, e.handshake, nil
 }
 
 // forget ends a session that the server does not know any more. With nil it forgets that the server wanted none: it may
@@ -189,13 +226,25 @@ func (e *Endpoint) forget(s *session) {
 }
 
 // Close ends the authentication, the connection, and all calls. It returns when nothing of them runs any more.
-func (e *Endpoint) Close() {
-	e.mu.Lock()
-	e.closed = true
-	e.mu.Unlock()
-	e.end()
-	_ = e.connection().Close()
+func (e *Endpoint) Close() { e.leave(errReleased) }
+
+// leave is Close, after which calls get the reason.
+func (e *Endpoint) leave(why error) {
+	if conn := e.shut(why); conn != nil {
+		_ = conn.Close()
+	}
 	e.work.Wait()
+}
+
+// shut has no call begin any more, ends the sessions, and returns the connection, nil where there is none.
+func (e *Endpoint) shut(why error) *grpc.ClientConn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.closed, e.why = true, why
+	}
+	e.end()
+	return e.conn
 }
 
 // closeAll closes endpoints side by side: the farewell to a server that hangs takes a while.

@@ -15,22 +15,22 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
-// TestRedialling has a server appear at an address that refused connections a moment ago: who asks who leads finds it at
-// once, and a call that was about to use the old connection may be repeated, and was not made after the release.
+// TestRedialling has a server appear at an address that refused connections a moment ago: who asks who leads finds it
+// at once, and a call that was about to use the old connection may be repeated, and was not made after the release.
 func TestRedialling(t *testing.T) {
 	noMoreGoroutines(t)
 	l := listen(t)
 	addr := l.Addr().String()
 	_ = l.Close()
-	e, err := newEndpoint(addr, identity{transport: insecure.NewCredentials()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := newEndpoint(addr, identity{transport: insecure.NewCredentials()}, largestMessage)
 	t.Cleanup(e.Close)
 	if err := e.leads(within(t, 5*time.Second)); !errors.Is(err, cacheclient.ErrUnavailable) {
 		t.Fatal(err)
 	}
-	old := e.connection()
+	old, err := e.connection()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if state := old.GetState(); state != connectivity.TransientFailure {
 		t.Fatalf("the connection is %v: this tests nothing", state)
 	}

@@ -40,6 +40,10 @@ var (
 	// ErrShort says that a worker ended a block early and called that a success: what it has of the block is damaged.
 	ErrShort = errors.New("the worker has fewer bytes of the block than the block has")
 
+	// ErrRefused says that the leading master answers, and refused this call again and again: it says nothing of
+	// others. It comes with cacheclient.ErrUnavailable.
+	ErrRefused = errors.New("the leading master refuses this call")
+
 	// errNoSuchCall says that a server does not know the call: a master that does not lead, or no Alluxio at all.
 	errNoSuchCall = errors.New("the server does not know the call")
 	// errReleased says that the cluster was released while the call was made.
@@ -52,7 +56,7 @@ func explain(addr string, err error) error {
 	if err == nil || !ok {
 		return err
 	}
-	text := strings.TrimSpace(st.Message())
+	text := brief(st.Message())
 	switch st.Code() {
 	case codes.NotFound:
 		return fmt.Errorf("%s: %w: %s", addr, fs.ErrNotExist, text)
@@ -80,6 +84,18 @@ func explain(addr string, err error) error {
 	}
 	return fmt.Errorf("%s: %s: %s", addr, st.Code(), text)
 }
+
+// longestText is how much of a server's message is kept, in bytes: it goes into logs.
+const longestText = 1000
+
+// brief is a server's message in a length that can be read.
+func brief(text string) string {
+	text = strings.TrimSpace(text)
+	return text[:min(len(text), longestText)]
+}
+
+// Misled reports whether an error says that a server told, or sent, what cannot be.
+func Misled(err error) bool { return errors.Is(err, errClaim) }
 
 // explainCancelled tells apart who ended a call.
 func explainCancelled(addr, text string) error {
@@ -137,12 +153,12 @@ func plain(text string) string {
 	return "does not answer: " + cause
 }
 
-// unavailable tells whether another attempt, perhaps with another server, may succeed.
+// unavailable reports whether another attempt, perhaps with another server, may succeed.
 func unavailable(err error) bool {
 	return errors.Is(err, cacheclient.ErrUnavailable)
 }
 
-// busy tells whether the server that failed is the right one to ask again.
+// busy reports whether the server that failed is the right one to ask again.
 func busy(err error) bool {
 	var u *Unreachable
 	return errors.As(err, &u) && u.busy

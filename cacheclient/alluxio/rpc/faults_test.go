@@ -178,8 +178,8 @@ func TestSlowWire(t *testing.T) {
 	}
 }
 
-// TestHalfOpen has the connection to the leader go dead without an end: calls fail within their deadlines, and succeed as
-// soon as bytes pass again.
+// TestHalfOpen has the connection to the leader go dead without an end: calls fail within their deadlines, and succeed
+// as soon as bytes pass again.
 func TestHalfOpen(t *testing.T) {
 	c := shared.Get(t)
 	noMoreGoroutines(t)

@@ -93,7 +93,7 @@ func (m *Masters) noLeader(ctx context.Context, why error) error {
 	switch {
 	case m.life.Err() != nil:
 		return errReleased
-	case errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errQuiet):
 		return fmt.Errorf("search for the leading master: %w", context.Canceled)
 	case why == nil:
 		return &Unreachable{Addr: m.names(), Why: "did not answer in time"}
@@ -178,7 +178,7 @@ func (m *Masters) ask(delay time.Duration) {
 	}
 }
 
-// conclude draws the conclusion from the last answers of the masters, and tells whether the search is over.
+// conclude draws the conclusion from the last answers of the masters, and reports whether the search is over.
 func (m *Masters) conclude(heard map[*Endpoint]answer) (over bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -206,8 +206,8 @@ func (m *Masters) conclude(heard map[*Endpoint]answer) (over bool) {
 	return !m.asking
 }
 
-// found is the master that says that it leads, another than the one in doubt if there are two: one that was cut off from
-// the others may not know yet that it was followed. mu is held.
+// found is the master that says that it leads, another than the one in doubt if there are two: one that was cut off
+// from the others may not know yet that it was followed. mu is held.
 func (m *Masters) found(heard map[*Endpoint]answer) *Endpoint {
 	var doubted *Endpoint
 	for e, a := range heard {

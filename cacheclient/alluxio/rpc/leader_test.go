@@ -85,8 +85,8 @@ func pause(tb testing.TB, c *cluster.Cluster, master *cluster.Server) {
 	})
 }
 
-// found is what a client that does nothing else sees of a new leader: when it says that it leads, and when it has answered a
-// first lookup.
+// found is what a client that does nothing else sees of a new leader: when it says that it leads, and when it has
+// answered a first lookup.
 type found struct{ leads, answers time.Time }
 
 // await polls the masters as directly as can be until one of them leads and answers.
@@ -94,12 +94,9 @@ func await(ctx context.Context, t *testing.T, addrs []string) found {
 	t.Helper()
 	for ; ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		for _, addr := range addrs {
-			e, err := newEndpoint(addr, identity{payload: []byte("\x00watcher\x00x"), transport: insecure.NewCredentials()})
-			if err != nil {
-				t.Fatal(err)
-			}
+			e := newEndpoint(addr, identity{payload: []byte("\x00watcher\x00x"), transport: insecure.NewCredentials()}, largestMessage)
 			ask, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-			err = e.leads(ask)
+			err := e.leads(ask)
 			cancel()
 			f := found{leads: time.Now()}
 			if err == nil {
@@ -121,8 +118,8 @@ func await(ctx context.Context, t *testing.T, addrs []string) found {
 	return found{}
 }
 
-// prompt checks that a call was answered within a second of when the new leader answers at all, which on a busy machine is
-// well after it says that it leads.
+// prompt checks that a call was answered within a second of when the new leader answers at all, which on a busy machine
+// is well after it says that it leads.
 func (f found) prompt(t *testing.T, since, answered time.Time, allowance time.Duration) {
 	t.Helper()
 	t.Logf("a new leader says so after %v; a first lookup is answered %v later to a client that does nothing else, and %v later to ours",

@@ -21,8 +21,8 @@ import (
 	"millrace.io/millrace/sanity/pace"
 )
 
-// shared is the cluster of all tests that need none of their own. It has few block locks, so that a lock that is not given
-// back shows.
+// shared is the cluster of all tests that need none of their own. It has few block locks, so that a lock that is not
+// given back shows.
 var shared = cluster.Shared{Config: cluster.Config{
 	TierQuota: 512 << 20, BlockSize: 8 << 20,
 	WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": strconv.Itoa(blockLocks)},

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -30,6 +31,8 @@ type Masters struct {
 	addrs     []string
 	endpoints []*Endpoint
 	log       *slog.Logger
+	// odd are the directories whose names were told to be left out.
+	odd noted
 
 	// life ends with the cluster, and with it the search, whose goroutines work counts.
 	life context.Context
@@ -46,24 +49,27 @@ func newMasters(addrs []string, who identity, log *slog.Logger) (*Masters, error
 	m.life, m.end = context.WithCancel(context.Background())
 	m.news = make(chan struct{})
 	for _, addr := range addrs {
-		e, err := newEndpoint(addr, who)
-		if err != nil {
-			m.close()
-			return nil, err
+		if err := checkHostPort(addr); err != nil {
+			return nil, fmt.Errorf("master %q %w", addr, err)
 		}
-		m.endpoints = append(m.endpoints, e)
+		m.endpoints = append(m.endpoints, newEndpoint(addr, who, largestMessage))
 	}
 	return m, nil
 }
 
 // close ends the search and the connections, and all calls with them.
 func (m *Masters) close() {
-	m.mu.Lock()
-	m.end()
-	m.tell()
-	m.mu.Unlock()
+	m.stop()
 	closeAll(m.endpoints)
 	m.work.Wait()
+}
+
+// stop ends the search, and tells its waiters.
+func (m *Masters) stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.end()
+	m.tell()
 }
 
 // Leader is the address of the leading master.
@@ -83,13 +89,20 @@ const (
 	once   repeat = false
 )
 
-// call makes a call at the leader, and again at the next one while that is safe and the context lasts.
+// call makes a call that has one answer, at the leader, and again at the next one while that is safe and the context
+// lasts.
 func (m *Masters) call(ctx context.Context, again repeat, f func(context.Context, *grpc.ClientConn) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, callPatience)
 		defer cancel()
 	}
+	return m.lasting(ctx, again, f)
+}
+
+// lasting is call for as long as the context lasts: its answer may come in parts.
+func (m *Masters) lasting(ctx context.Context, again repeat, f func(context.Context, *grpc.ClientConn) error) error {
+	var row refusals
 	for pauses := firstPauses; ; {
 		t, err := m.lead(ctx)
 		if err != nil {
@@ -104,13 +117,44 @@ func (m *Masters) call(ctx context.Context, again repeat, f func(context.Context
 		if !refused && !unavailable(err) {
 			return m.judge(ctx, t, err)
 		}
-		if !busy(err) {
+		switch first := row.count(t); {
+		case busy(err):
+		case first:
 			m.forget(t)
+		default:
+			// It was asked since whether it leads, and said so: others go on with it meanwhile.
+			m.doubt(t)
 		}
 		if again == once && made && !refused || !sleep(ctx, pauses.Next()) {
-			return m.judge(ctx, t, err)
+			return m.judge(ctx, t, row.explain(err))
 		}
 	}
+}
+
+// refusals are the failures in a row of one call at one leader.
+type refusals struct {
+	by *term
+	n  int
+}
+
+// count counts a failure, and reports whether it is the first of this leader.
+func (r *refusals) count(t *term) (first bool) {
+	if r.by != t {
+		*r = refusals{by: t}
+	}
+	r.n++
+	return r.n == 1
+}
+
+// refusedAfter failures at a leader that says each time that it leads are its answer to this call.
+const refusedAfter = 3
+
+// explain has an error that is a leader's answer to this call say so.
+func (r *refusals) explain(err error) error {
+	if r.n < refusedAfter {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrRefused, err)
 }
 
 // attempt makes the call once at the leader of the term, and ends it when the term ends: a leader that hangs neither
@@ -152,11 +196,28 @@ func (m *Masters) judge(ctx context.Context, t *term, err error) error {
 		return &Unreachable{Addr: t.addr, Why: "is no Alluxio master of a version that is supported: " + err.Error()}
 	case errors.Is(err, context.DeadlineExceeded) && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return &Unreachable{Addr: t.addr, Why: "did not answer in time"}
+	case errors.Is(context.Cause(ctx), errQuiet):
+		return &Unreachable{Addr: t.addr, Why: fmt.Sprintf("told nothing more of a directory for %v", callPatience)}
 	}
 	return err
 }
 
-// firstPauses are those between attempts, before the first: ten thousand agents that lost their leader at once do not ask at once.
+// errQuiet says that a listing brought nothing for callPatience. How long it takes does not matter while it brings
+// something.
+var errQuiet = errors.New("nothing came")
+
+// untilQuiet is a context that ends when heard was not called for so long. stop gives it back.
+func untilQuiet(ctx context.Context, patience time.Duration) (quiet context.Context, heard, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	silence := time.AfterFunc(patience, func() { cancel(errQuiet) })
+	return ctx, func() { silence.Reset(patience) }, func() {
+		silence.Stop()
+		cancel(nil)
+	}
+}
+
+// firstPauses are those between attempts, before the first: ten thousand agents that lost their leader at once do not
+// ask at once.
 var firstPauses = backoff.Pauses{First: firstPause, Longest: longestPause, Factor: 1.5, Spread: 0.5}
 
 // jitter cuts a time by up to a half, for the same reason.

@@ -53,12 +53,17 @@ func (m *Masters) Status(ctx context.Context, path string, maxAge time.Duration)
 	if info == nil {
 		return nil, fmt.Errorf("%s: the master told nothing of it", path)
 	}
+	if err := believe(info); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	return info, nil
 }
 
-// List calls fn for each entry of the directory, in the master's order, as batches come. The list is good only
-// if List returns nil: a stream may end with an error half way. restart is called before entries come anew from another
-// leader. An error of fn or of restart ends the listing, and is returned as it is.
+// List calls fn for each entry of the directory, in the master's order, as batches come. The list is good only if
+// List returns nil: a stream may end with an error half way. restart is called before entries come anew from another
+// leader. An error of fn or of restart ends the listing, and is returned as it is. Without a deadline it ends when
+// nothing has come for callPatience. Names that no directory can have are left out and logged; of a file whose
+// numbers cannot be, the name alone is told.
 func (m *Masters) List(ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error) error {
 	return m.list(ctx, dir, &wire.ListStatusPOptions{
 		LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
@@ -79,22 +84,32 @@ func (m *Masters) list(ctx context.Context, dir string, options *wire.ListStatus
 		stopped = err
 		return err == nil
 	}
-	begun := false
-	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		if begun && !goesOn(restart()) {
+	ctx, heard, stop := untilQuiet(ctx, callPatience)
+	defer stop()
+	taken, leftOut := 0, 0
+	err := m.lasting(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
+		if taken > 0 && !goesOn(restart()) {
 			return nil
 		}
-		begun = false
+		taken, leftOut = 0, 0
 		return receiveAll(ctx, conn, &wire.ListStatusPRequest{Path: &dir, Options: options}, func(batch *wire.ListStatusPResponse) bool {
 			for _, info := range batch.GetFileInfos() {
-				begun = true
-				if !goesOn(fn(info)) {
+				heard()
+				if taken++; taken > mostListed {
+					return goesOn(fmt.Errorf("%s: %w: more than %d entries", dir, errClaim, mostListed))
+				}
+				if !entry(info) {
+					leftOut++
+				} else if !goesOn(fn(info)) {
 					return false
 				}
 			}
 			return true
 		})
 	})
+	if leftOut > 0 {
+		m.tellLeftOut(dir, leftOut)
+	}
 	if err != nil {
 		return err
 	}
@@ -143,5 +158,8 @@ func (m *Masters) Block(ctx context.Context, id int64) (*wire.BlockInfo, error) 
 		info = r.GetBlockInfo()
 		return err
 	})
-	return info, err
+	if err != nil {
+		return nil, err
+	}
+	return blockPlaces(id, info)
 }

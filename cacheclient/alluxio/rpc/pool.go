@@ -6,14 +6,14 @@ import (
 )
 
 const (
-	// leastPooled and mostPooled are the sizes that buffers keeps, as powers of two of bytes: frames have 16 KiB at the most, and
-	// messages that are put together are rare.
+	// leastPooled and mostPooled are the sizes that buffers keeps, as powers of two of bytes: frames have 16 KiB at the
+	// most, and messages that are put together are rare.
 	leastPooled, mostPooled = 10, 20
 )
 
-// buffers is the memory that frames are received into. gRPC's own pool clears each buffer before it is filled, which is a
-// tenth of what a block's bytes cost this process; here the bytes of a frame overwrite what was there, and nobody sees more of a
-// buffer than was written.
+// buffers is the memory that frames are received into. gRPC's own pool clears each buffer before it is filled, which is
+// a tenth of what a block's bytes cost this process; here the bytes of a frame overwrite what was there, and nobody
+// sees more of a buffer than was written.
 type buffers struct {
 	// classes are buffers of the sizes that are kept, the smallest first.
 	classes [mostPooled - leastPooled + 1]sync.Pool

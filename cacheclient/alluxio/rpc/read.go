@@ -55,8 +55,8 @@ type BlockReader struct {
 	done bool
 }
 
-// ReadBlock asks for the range [off, off+n) of a block, n at least 1. With under, a worker that does not have the block reads
-// it from its under store, and keeps it if the range is the whole block and is read to its end. Without, a block
+// ReadBlock asks for the range [off, off+n) of a block, n at least 1. With under, a worker that does not have the block
+// reads it from its under store, and keeps it if the range is the whole block and is read to its end. Without, a block
 // that is not cached is fs.ErrNotExist. It returns when the first bytes are here; the context bounds only that. The
 // stream lasts until Close or Abort.
 func (w *Worker) ReadBlock(ctx context.Context, id, off, n int64, under *UnderStore) (*BlockReader, error) {
@@ -121,7 +121,7 @@ func (r *BlockReader) Next() (*Chunk, error) {
 	}
 	if r.at+int64(c.n) > r.end {
 		c.Free()
-		return nil, fmt.Errorf("%s sends more of a block than was asked for", r.endpoint.addr)
+		return nil, fmt.Errorf("%s: %w: more of a block than was asked for", r.endpoint.addr, errClaim)
 	}
 	r.at += int64(c.n)
 	if r.at-r.acked >= ackEvery && r.at < r.end {

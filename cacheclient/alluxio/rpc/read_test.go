@@ -146,7 +146,8 @@ func TestDamagedBlock(t *testing.T) {
 	}
 }
 
-// TestSlowReader leaves a stream of a large block alone: what is in memory meanwhile is bounded by the transport's window.
+// TestSlowReader leaves a stream of a large block alone: what is in memory meanwhile is bounded by the transport's
+// window.
 func TestSlowReader(t *testing.T) {
 	c := shared.Get(t)
 	noMoreGoroutines(t)

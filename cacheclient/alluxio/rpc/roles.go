@@ -14,7 +14,8 @@ const (
 	Standby Role = "standby"
 )
 
-// Roles asks all masters at once what they are, for at most probePatience. The result has those that answered, by their addresses.
+// Roles asks all masters at once what they are, for at most probePatience. The result has those that answered, by their
+// addresses.
 func (m *Masters) Roles(ctx context.Context) map[string]Role {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()

@@ -61,8 +61,8 @@ func (r *recorder) answer(_ any, stream grpc.ServerStream) error {
 	return stream.SendMsg(&reply)
 }
 
-// TestEveryRequestIsSafe makes every call of Masters, and checks every request whose type can have common options: without
-// ttl -1 and FREE a master would delete files from their sources.
+// TestEveryRequestIsSafe makes every call of Masters, and checks every request whose type can have common options:
+// without ttl -1 and FREE a master would delete files from their sources.
 func TestEveryRequestIsSafe(t *testing.T) {
 	noMoreGoroutines(t)
 	r := &recorder{asked: make(map[string][]byte)}

@@ -95,7 +95,11 @@ func (e *Endpoint) settle(h *handshake, s *session, err error) {
 
 // shakeHands opens the stream that registers the id, by the mechanism PLAIN, which Alluxio calls SIMPLE.
 func (e *Endpoint) shakeHands(ctx context.Context, id string) (grpc.BidiStreamingClient[wire.SaslMessage, wire.SaslMessage], error) {
-	stream, err := wire.NewSaslAuthenticationServiceClient(e.connection()).Authenticate(ctx)
+	conn, err := e.connection()
+	if err != nil {
+		return nil, err
+	}
+	stream, err := wire.NewSaslAuthenticationServiceClient(conn).Authenticate(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -122,13 +126,13 @@ var errNoAuthentication = errors.New("the server wants no authentication")
 // explainHandshake says in a sentence why there is no session.
 func (e *Endpoint) explainHandshake(err error) error {
 	if e.life.Err() != nil {
-		return errReleased
+		return e.over()
 	}
 	switch status.Code(err) {
 	case codes.Unimplemented:
 		return errNoAuthentication
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return fmt.Errorf("%s refuses the user: %w: %s", e.addr, fs.ErrPermission, status.Convert(err).Message())
+		return fmt.Errorf("%s refuses the user: %w: %s", e.addr, fs.ErrPermission, brief(status.Convert(err).Message()))
 	}
 	return explain(e.addr, err)
 }

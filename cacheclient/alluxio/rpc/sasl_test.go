@@ -68,10 +68,7 @@ func TestOneHandshakeForAll(t *testing.T) {
 // forget has the server forget an id that we go on using: authenticating it once more throws out its first holder.
 func forget(t *testing.T, e *Endpoint, id string) {
 	t.Helper()
-	other, err := newEndpoint(e.addr, e.who)
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := newEndpoint(e.addr, e.who, largestMessage)
 	defer other.Close()
 	if _, err := other.shakeHands(within(t, 10*time.Second), id); err == nil {
 		t.Fatal("an id was authenticated twice")
@@ -115,8 +112,8 @@ func TestForgottenIsNoticedByNobody(t *testing.T) {
 	}
 }
 
-// TestForgottenInTheMiddle checks that what is under way when the server forgets us goes on, that what cannot is no question
-// of permission, and that the worker keeps neither a lock nor a half-written block.
+// TestForgottenInTheMiddle checks that what is under way when the server forgets us goes on, that what cannot is no
+// question of permission, and that the worker keeps neither a lock nor a half-written block.
 func TestForgottenInTheMiddle(t *testing.T) {
 	x := newWriting(t)
 	e := x.w.endpoint
@@ -213,8 +210,8 @@ func TestRefusedUser(t *testing.T) {
 	}
 }
 
-// TestServersOfOtherSettings runs two clusters of one master: one that wants no authentication and waits for workers, and
-// one that forgets ids by itself all the time, as every server does after three days.
+// TestServersOfOtherSettings runs two clusters of one master: one that wants no authentication and waits for workers,
+// and one that forgets ids by itself all the time, as every server does after three days.
 func TestServersOfOtherSettings(t *testing.T) {
 	t.Run("no authentication", func(t *testing.T) {
 		t.Parallel()
@@ -263,9 +260,9 @@ func TestServersOfOtherSettings(t *testing.T) {
 	})
 }
 
-// safeMode checks what a leader in safe mode means, which it is for some seconds after each failover unless the property
-// alluxio.master.worker.connect.wait.time says otherwise: it tells nothing of workers nor of files, because that is where
-// their blocks are, and is no less the leader for it.
+// safeMode checks what a leader in safe mode means, which it is for some seconds after each failover unless the
+// property alluxio.master.worker.connect.wait.time says otherwise: it tells nothing of workers nor of files, because
+// that is where their blocks are, and is no less the leader for it.
 func safeMode(t *testing.T, m *Cluster) {
 	t.Helper()
 	ctx := within(t, 90*time.Second)

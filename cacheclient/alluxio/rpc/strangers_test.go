@@ -77,7 +77,8 @@ func grpcServer(tb testing.TB, register func(*grpc.Server), options ...grpc.Serv
 	return l.Addr().String()
 }
 
-// versioned is a master of another version, as far as a client looks at it before it refuses: no such server can run here.
+// versioned is a master of another version, as far as a client looks at it before it refuses: no such server can run
+// here.
 type versioned struct {
 	wire.UnimplementedServiceVersionClientServiceServer
 	wire.UnimplementedMetaMasterClientServiceServer

@@ -58,8 +58,8 @@ func (o opening) stream() stream {
 // call that waits. After the stream's end it does nothing.
 func (s *stream) Abort() { s.cancel() }
 
-// closeSend ends our side. A server that has forgotten us refuses that, and never tells its handler of the stream, which
-// goes on holding its lock, or its half-written block: so to such a server the stream is cancelled.
+// closeSend ends our side. A server that has forgotten us refuses that, and never tells its handler of the stream,
+// which goes on holding its lock, or its half-written block: so to such a server the stream is cancelled.
 func (s *stream) closeSend(closeSend func() error) error {
 	if s.session.ended() {
 		s.cancel()

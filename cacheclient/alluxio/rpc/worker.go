@@ -24,10 +24,12 @@ const (
 // Worker is one worker, with a breaker.
 type Worker struct {
 	endpoint *Endpoint
-	address  *wire.WorkerNetAddress
 
 	// mu guards the rest.
 	mu sync.Mutex
+	// address is what the masters told last, at told: a worker that comes back may have another name and data port.
+	address *wire.WorkerNetAddress
+	told    time.Time
 	// failures are those in a row, until is when a worker with too many is tried again, and breaks are those.
 	failures int
 	until    time.Time
@@ -36,14 +38,35 @@ type Worker struct {
 }
 
 func newWorker(e *Endpoint, a *wire.WorkerNetAddress) *Worker {
-	return &Worker{endpoint: e, address: a, breaks: backoff.Pauses{First: breakFor, Longest: longestBreak, Factor: 2}}
+	return &Worker{endpoint: e, address: a, told: time.Now(), breaks: backoff.Pauses{First: breakFor, Longest: longestBreak, Factor: 2}}
 }
 
 // Addr is host:port.
 func (w *Worker) Addr() string { return w.endpoint.addr }
 
 // Host is the name that the worker goes by: locality is told by it.
-func (w *Worker) Host() string { return w.address.GetHost() }
+func (w *Worker) Host() string { return w.named().GetHost() }
+
+// named is the address as the masters told it last; it is not changed.
+func (w *Worker) named() *wire.WorkerNetAddress {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.address
+}
+
+// rename takes note that the masters have named the worker again.
+func (w *Worker) rename(a *wire.WorkerNetAddress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.address, w.told = a, time.Now()
+}
+
+// lastNamed is when the masters last did.
+func (w *Worker) lastNamed() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.told
+}
 
 // Capacity is the size of its tiers in bytes, 0 where it is not known.
 func (w *Worker) Capacity() int64 {
@@ -58,7 +81,7 @@ func (w *Worker) setCapacity(bytes int64) {
 	w.capacity = bytes
 }
 
-// Broken tells whether the worker failed so often that it is left alone for a moment.
+// Broken reports whether the worker failed so often that it is left alone for a moment.
 func (w *Worker) Broken() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -72,8 +95,8 @@ func (w *Worker) Failed() {
 	w.failed()
 }
 
-// Stalled counts a stream that brought nothing while somebody waited for long: as many failures as it takes to leave the
-// worker alone.
+// Stalled counts a stream that brought nothing while a reader waited for long: as many failures as it takes to leave
+// the worker alone.
 func (w *Worker) Stalled() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,6 +115,8 @@ func (w *Worker) failed() {
 // outcome counts failures in a row. What a worker says clearly is none, and ends the row.
 func (w *Worker) outcome(err error) {
 	switch {
+	case busy(err):
+		// It is there, and has too much to do for this at the moment.
 	case unavailable(err), errors.Is(err, context.DeadlineExceeded):
 		w.Failed()
 	case errors.Is(err, context.Canceled), errors.Is(err, errReleased):
@@ -116,5 +141,5 @@ func (w *Worker) Greet(ctx context.Context) error {
 	return w.do(ctx, func(context.Context, *grpc.ClientConn) error { return nil })
 }
 
-// NotCached tells whether an error says that a worker does not have a block.
+// NotCached reports whether an error says that a worker does not have a block.
 func NotCached(err error) bool { return errors.Is(err, fs.ErrNotExist) }

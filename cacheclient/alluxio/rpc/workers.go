@@ -10,29 +10,38 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
 const (
-	// listAge is how long the list of workers is believed while all goes well, and listAgain after how long it is asked for
-	// anew when it could not be had, or has become shorter: a new leader learns of its workers one by one.
+	// listAge is how long the list of workers is believed while all goes well, and listAgain after how long it is asked
+	// for anew when it could not be had, or has become shorter: a new leader learns of its workers one by one.
 	listAge   = 10 * time.Second
 	listAgain = time.Second
 	// listPatience bounds the question for it.
 	listPatience = 3 * time.Second
+	// forgetAfter is how long a worker is known that masters neither list nor name: pods have another address with
+	// each restart.
+	forgetAfter = 5 * time.Minute
 )
 
 // Workers are the workers of a cluster, as the masters list them and as locations of blocks name them.
 type Workers struct {
 	masters *Masters
 	who     identity
-	// work counts the goroutine that asks for the list.
+	// work counts the goroutines that ask for the list and that close connections.
 	work sync.WaitGroup
+	// unusable are the errors of workers that were logged.
+	unusable noted
 
 	// mu guards the rest.
 	mu sync.Mutex
-	// byAddr has every worker that was ever named.
-	byAddr map[string]*Worker
+	// byAddr are the workers that masters listed or named lately, first the one that they have not for longest.
+	byAddr *simplelru.LRU[string, *Worker]
+	// forgotten are those that byAddr has let go of and that are still to be closed.
+	forgotten []*Endpoint
 	// live are those of the last list, sorted by address, stale is when to ask for another, and err why there was none.
 	live  []*Worker
 	stale time.Time
@@ -43,7 +52,10 @@ type Workers struct {
 }
 
 func newWorkers(m *Masters, who identity) *Workers {
-	return &Workers{masters: m, who: who, byAddr: make(map[string]*Worker)}
+	ws := &Workers{masters: m, who: who}
+	// It fails for a size below 1 only.
+	ws.byAddr, _ = simplelru.NewLRU(mostWorkers, func(_ string, w *Worker) { ws.forgotten = append(ws.forgotten, w.endpoint) })
+	return ws
 }
 
 // reachableHost is where to connect: in containers the host name that locality is told by may be none to connect to.
@@ -63,8 +75,12 @@ func (ws *Workers) At(a *wire.WorkerNetAddress) (*Worker, error) {
 
 // at is At with mu held.
 func (ws *Workers) at(a *wire.WorkerNetAddress) (*Worker, error) {
+	if len(a.GetHost()) > mostHostBytes || len(reachableHost(a)) > mostHostBytes {
+		return nil, fmt.Errorf("the masters name a worker by more than %d bytes", mostHostBytes)
+	}
 	addr := net.JoinHostPort(reachableHost(a), strconv.Itoa(int(a.GetRpcPort())))
-	if w := ws.byAddr[addr]; w != nil {
+	if w, ok := ws.byAddr.Get(addr); ok {
+		w.rename(a)
 		return w, nil
 	}
 	if ws.closed {
@@ -73,13 +89,36 @@ func (ws *Workers) at(a *wire.WorkerNetAddress) (*Worker, error) {
 	if err := checkHostPort(addr); err != nil {
 		return nil, fmt.Errorf("the masters name a worker %q that %w", addr, err)
 	}
-	e, err := newEndpoint(addr, ws.who)
-	if err != nil {
-		return nil, err
-	}
-	w := newWorker(e, a)
-	ws.byAddr[addr] = w
+	w := newWorker(newEndpoint(addr, ws.who, largestOfWorker), a)
+	ws.byAddr.Add(addr, w)
+	ws.dismiss()
 	return w, nil
+}
+
+// forgetOld lets go of the workers that no master has named for long; mu is held. D-181 says why.
+func (ws *Workers) forgetOld(now time.Time) {
+	for {
+		_, w, ok := ws.byAddr.GetOldest()
+		if !ok || now.Sub(w.lastNamed()) < forgetAfter {
+			break
+		}
+		ws.byAddr.RemoveOldest()
+	}
+	ws.dismiss()
+}
+
+// dismiss closes the connections of the workers that were let go of, beside whatever its caller does; mu is held.
+func (ws *Workers) dismiss() {
+	if len(ws.forgotten) == 0 || ws.closed {
+		return
+	}
+	gone := ws.forgotten
+	ws.forgotten = nil
+	ws.work.Go(func() {
+		for _, e := range gone {
+			e.leave(&Unreachable{Addr: e.addr, Why: "is no worker that the masters name any more"})
+		}
+	})
 }
 
 // Live are the workers that the masters listed last. A list that is old is asked for anew; while no master
@@ -149,6 +188,7 @@ func (ws *Workers) list(done chan struct{}) {
 	before := len(ws.live)
 	if len(infos) > 0 {
 		ws.live = ws.listed(infos)
+		ws.forgetOld(time.Now())
 	}
 	age := listAge
 	if err != nil || len(infos) == 0 || len(ws.live) < before {
@@ -160,12 +200,20 @@ func (ws *Workers) list(done chan struct{}) {
 // listed are the workers of a list, sorted by address; mu is held.
 func (ws *Workers) listed(infos []*wire.WorkerInfo) []*Worker {
 	live := make([]*Worker, 0, len(infos))
+	seen := make(map[*Worker]bool, len(infos))
 	for _, info := range infos {
 		w, err := ws.at(info.GetAddress())
 		if err != nil {
-			ws.masters.log.Warn("a worker cannot be used", "error", err)
+			if ws.unusable.first(err.Error()) {
+				ws.masters.log.Warn("a worker cannot be used", "error", err)
+			}
 			continue
 		}
+		if seen[w] {
+			// It is listed twice.
+			continue
+		}
+		seen[w] = true
 		w.setCapacity(info.GetCapacityBytes())
 		live = append(live, w)
 	}
@@ -175,13 +223,15 @@ func (ws *Workers) listed(infos []*wire.WorkerInfo) []*Worker {
 
 // close ends the connections, and all calls. The masters are closed before.
 func (ws *Workers) close() {
-	ws.mu.Lock()
-	ws.closed = true
-	endpoints := make([]*Endpoint, 0, len(ws.byAddr))
-	for _, w := range ws.byAddr {
-		endpoints = append(endpoints, w.endpoint)
-	}
-	ws.mu.Unlock()
-	closeAll(endpoints)
+	closeAll(ws.shut())
 	ws.work.Wait()
+}
+
+// shut has no worker be named any more, and returns the connections of all.
+func (ws *Workers) shut() []*Endpoint {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.closed = true
+	ws.byAddr.Purge()
+	return ws.forgotten
 }

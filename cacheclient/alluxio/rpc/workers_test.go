@@ -170,8 +170,8 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestReleaseWhileCallsRun releases the cluster under all kinds of calls: they end, with an error that says why, and nothing
-// is left.
+// TestReleaseWhileCallsRun releases the cluster under all kinds of calls: they end, with an error that says why, and
+// nothing is left.
 func TestReleaseWhileCallsRun(t *testing.T) {
 	c := shared.Get(t)
 	noMoreGoroutines(t)

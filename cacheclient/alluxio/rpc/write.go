@@ -33,9 +33,9 @@ type LocalBlock struct {
 	grpc grpc.BidiStreamingClient[wire.CreateLocalBlockRequest, wire.CreateLocalBlockResponse]
 }
 
-// CreateLocal has a worker on this machine make a file for a block of length bytes. A block that the worker has, or that
-// somebody else is writing, is fs.ErrExist, one that does not fit ErrNoRoom. The context bounds only this call; the block
-// lasts until Commit or Abort.
+// CreateLocal has a worker on this machine make a file for a block of length bytes. A block that the worker has, or
+// that another client is writing, is fs.ErrExist, one that does not fit ErrNoRoom. The context bounds only this call;
+// the block lasts until Commit or Abort.
 func (w *Worker) CreateLocal(ctx context.Context, id, length int64) (*LocalBlock, error) {
 	b := new(LocalBlock)
 	err := w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -55,13 +55,17 @@ func (w *Worker) CreateLocal(ctx context.Context, id, length int64) (*LocalBlock
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPath(b.Path); err != nil {
+		b.Abort()
+		return nil, err
+	}
 	return b, nil
 }
 
 // noRoom makes the want of space an error of its own: the worker is well.
 func noRoom(addr string, err error) error {
 	if status.Code(err) == codes.ResourceExhausted {
-		return fmt.Errorf("%s: %w: %s", addr, ErrNoRoom, status.Convert(err).Message())
+		return fmt.Errorf("%s: %w: %s", addr, ErrNoRoom, brief(status.Convert(err).Message()))
 	}
 	return err
 }
@@ -143,8 +147,8 @@ func (b *BlockWriter) send(part []byte) error {
 	return b.explain(err)
 }
 
-// Commit makes what was written a block, which is known to the masters when Commit returns nil, as that of a LocalBlock.
-// A block that is not complete is dropped instead, with an error.
+// Commit makes what was written a block, which is known to the masters when Commit returns nil, as that of a
+// LocalBlock. A block that is not complete is dropped instead, with an error.
 func (b *BlockWriter) Commit(ctx context.Context) error {
 	if b.left != 0 {
 		b.cancel()

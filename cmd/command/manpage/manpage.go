@@ -10,13 +10,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// DirVar is the environment variable with the directory that the tests of the programs write their pages to. Where it is not set
-// they write to one of the test.
+// DirVar is the environment variable with the directory that the tests of the programs write their pages to. Where it
+// is not set they write to one of the test.
 const DirVar = "MILLRACE_MANPAGES"
 
-// Write writes the pages of root and of the commands below it, and gives the directory that they are in. A root other than millrace
-// is a command of millrace that is a program of its own: its page is millrace-NAME.1. The date is $SOURCE_DATE_EPOCH where that
-// is set.
+// Write writes the pages of root and of the commands below it, and gives the directory that they are in. A root other
+// than millrace is a command of millrace that is a program of its own: its page is millrace-NAME.1. The date is
+// $SOURCE_DATE_EPOCH where that is set.
 func Write(t *testing.T, root *cobra.Command) string {
 	t.Helper()
 	dir := os.Getenv(DirVar)
@@ -36,8 +36,8 @@ func Write(t *testing.T, root *cobra.Command) string {
 	return dir
 }
 
-// showValues has the pages show the word for a flag's value where they would show its default, which goes to the end of what the
-// flag means.
+// showValues has the pages show the word for a flag's value where they would show its default, which goes to the end of
+// what the flag means.
 func showValues(c *cobra.Command) {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.DefValue != "" && f.NoOptDefVal == "" {

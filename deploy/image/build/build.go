@@ -1,5 +1,5 @@
-// Package build compiles millrace's programs and makes container images of them. The same source, the same modules and the same Go make
-// the same programs and images, bit for bit, wherever and whenever they are built.
+// Package build compiles millrace's programs and makes container images of them. The same source, the same modules and
+// the same Go make the same programs and images, bit for bit, wherever and whenever they are built.
 package build
 
 import (
@@ -28,11 +28,12 @@ var Programs = []string{"millrace-controller", "millrace-gateway", "millrace"}
 // user runs the program where a pod says nothing.
 const user = "65532:65532"
 
-// Stamp is what the programs say that they are. An empty Version is that of no release, an empty Revision an unknown commit.
+// Stamp is what the programs say that they are. An empty Version is that of no release, an empty Revision an unknown
+// commit.
 type Stamp struct{ Version, Revision string }
 
-// Compile writes programs for Linux on a processor architecture into a directory. What git says is not read: the same source
-// with the same stamp is the same program in any checkout.
+// Compile writes programs for Linux on a processor architecture into a directory. What git says is not read: the same
+// source with the same stamp is the same program in any checkout.
 func Compile(ctx context.Context, dir, architecture string, stamp Stamp, programs ...string) error {
 	flags := "-s -w"
 	if stamp.Version != "" {

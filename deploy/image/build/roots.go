@@ -7,8 +7,8 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// mozilla writes the certificates of the public authorities as PEM. Those that are trusted under conditions are left out, since a file
-// of certificates cannot say them.
+// mozilla writes the certificates of the public authorities as PEM. Those that are trusted under conditions are left
+// out, since a file of certificates cannot say them.
 func mozilla() []byte {
 	var out bytes.Buffer
 	for root := range bundle.Roots() {

@@ -1,4 +1,5 @@
-// Package layer makes container images out of files, with no daemon: the same files always make the same image, bit for bit.
+// Package layer makes container images out of files, with no daemon: the same files always make the same image, bit for
+// bit.
 package layer
 
 import (
@@ -87,8 +88,8 @@ func Tree(from, to string, keep func(path string) bool) ([]File, error) {
 	return files, err
 }
 
-// New is a layer with the files, all of them root's, and the directories that lead to them. Of two with one path the first
-// counts.
+// New is a layer with the files, all of them root's, and the directories that lead to them. Of two with one path the
+// first counts.
 func New(files []File, options ...tarball.LayerOption) (v1.Layer, error) {
 	var buffer bytes.Buffer
 	if err := Tar(&buffer, files, epoch); err != nil {

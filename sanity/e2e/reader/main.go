@@ -1,6 +1,6 @@
-// Command reader reads the files of a directory again and again, in pieces at random places, and checks every byte by the file's
-// name (sanity/pattern). It runs in pods of the walkthrough while parts of the cluster fail. Each second it prints a line of JSON with what it has
-// seen in that second; an error is a line of its own.
+// Command reader reads the files of a directory again and again, in pieces at random places, and checks every byte by
+// the file's name (sanity/pattern). It runs in pods of the walkthrough while parts of the cluster fail. Each second it
+// prints a line of JSON with what it has seen in that second; an error is a line of its own.
 package main
 
 import (

@@ -1,0 +1,131 @@
+package ufs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"strings"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+const (
+	// wholeContent is the size up to which all of a file is read to know its version, where nothing else tells it.
+	wholeContent = 4 << 20
+	// sampled is how much is read at the beginning, the middle and the end of a larger one.
+	sampled = 64 << 10
+	// mostCounted is how far a file is read whose size the server does not tell.
+	mostCounted = 64 << 20
+)
+
+// byContent describes a file by what is in it: all of it up to a size, samples above. A size that the server does not
+// tell is counted.
+func (s *httpStore) byContent(ctx context.Context, r request, h head) (size int64, version string, err error) {
+	if h.size >= 0 && h.size > wholeContent && !s.whole {
+		version, err = s.samples(ctx, r, h.size)
+		return h.size, version, err
+	}
+	sum := sha256.New()
+	most := int64(mostCounted)
+	if h.size >= 0 {
+		most = h.size
+	}
+	n, _, err := s.pass(ctx, r, nil, most, sum)
+	switch {
+	case err != nil:
+		return 0, "", err
+	case n > most && h.size < 0:
+		return 0, "", errNoSize(r)
+	case h.size >= 0 && n != h.size:
+		return 0, "", fmt.Errorf("%s: %d bytes came, and %d were told: %w", r.show, n, h.size, io.ErrUnexpectedEOF)
+	}
+	return n, keyContent + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// samples reads the beginning, the middle and the end of a file.
+func (s *httpStore) samples(ctx context.Context, r request, size int64) (string, error) {
+	sum := sha256.New()
+	for _, off := range []int64{0, (size - sampled) / 2, size - sampled} {
+		span := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+sampled-1)}}
+		if _, _, err := s.pass(ctx, r, span, sampled, sum); err != nil {
+			return "", err
+		}
+	}
+	return keySamples + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// pass reads a body, or the part of it that the header asks for, into sum: most bytes at the most, and tells how many
+// there are, one more than most where there are more. A server without ranges gives its beginning for any part.
+func (s *httpStore) pass(
+	ctx context.Context, r request, part http.Header, most int64, sum hash.Hash,
+) (int64, head, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	resp, err := s.client.send(ctx, s.client.files, http.MethodGet, r, part) //nolint:bodyclose // body closes it
+	if err != nil {
+		return 0, head{}, err
+	}
+	body := newPatientReader(ctx, cancel, resp.Body, r.url.Host, s.client.timeout)
+	defer func() { _ = body.Close() }()
+	if resp.StatusCode != http.StatusOK && (part == nil || resp.StatusCode != http.StatusPartialContent) {
+		return 0, head{}, newStatusError(resp, r.show)
+	}
+	if err := s.client.checkEncoding(resp, r); err != nil {
+		return 0, head{}, err
+	}
+	h := readHead(resp)
+	n, err := io.Copy(sum, io.LimitReader(body, most))
+	if err != nil || n < most || part != nil {
+		return n, h, err
+	}
+	var more [1]byte
+	m, err := io.ReadFull(body, more[:])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, h, err
+	}
+	return n + int64(m), h, nil
+}
+
+// summedBody sums a whole body as it passes, to compare it with the version by content.
+type summedBody struct {
+	io.ReadCloser
+	sum    hash.Hash
+	passed int64
+}
+
+func (b *summedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	_, _ = b.sum.Write(p[:n])
+	b.passed += int64(n)
+	return n, err
+}
+
+// version is the version that the bytes which passed are.
+func (b *summedBody) version() string { return keyContent + hex.EncodeToString(b.sum.Sum(nil)) }
+
+// confirmContent sums a whole body as it comes, which costs no request. A part of one is confirmed by reading the file
+// as its version was made.
+func (s *httpStore) confirmContent(r request, want cacheclient.Info, body *Body) func(context.Context) error {
+	var summed *summedBody
+	if body.Start == 0 && body.End == want.Size && !strings.HasPrefix(want.Version, keySamples) {
+		summed = &summedBody{ReadCloser: body.ReadCloser, sum: sha256.New()}
+		body.ReadCloser = summed
+	}
+	return func(ctx context.Context) error {
+		version, err := "", error(nil)
+		if summed != nil && summed.passed == want.Size {
+			version = summed.version()
+		} else if _, version, err = s.byContent(ctx, r, head{size: want.Size}); err != nil {
+			return err
+		}
+		if version != want.Version {
+			return stale(r, "its content changed")
+		}
+		return nil
+	}
+}

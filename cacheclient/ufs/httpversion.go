@@ -1,0 +1,192 @@
+package ufs
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/cacheclient/border"
+)
+
+// trust is which validators of a web server tell versions apart. D-150 says why.
+type trust int32
+
+const (
+	// trustAll is the strong ETag, else size, time and whatever else is told.
+	trustAll trust = iota
+	// trustTime is size and time, for servers whose ETags differ for one content.
+	trustTime
+	// trustSize is the size alone.
+	trustSize
+	// trustContent is the content itself, which is read to know.
+	trustContent
+)
+
+// validators are what an answer tells of a file's version, beside its size.
+type validators struct {
+	etag string
+	// digest is what else names content: a checksum, a generation.
+	digest  string
+	modTime time.Time
+}
+
+// Keys of the lines of a version that is no strong ETag.
+const (
+	keyETag    = "etag="
+	keyDigest  = "digest="
+	keyTime    = "time="
+	keyContent = "content="
+	// keySamples is that of content of which only samples were read.
+	keySamples = keyContent + "samples:"
+)
+
+// sizeOnly is the version of each file whose size alone counts.
+const sizeOnly = "size"
+
+// longestPart bounds a validator within a version of several.
+const longestPart = border.MostVersionBytes / 4
+
+// version is what the validators name: "" where the time is all there is, which Info has anyway.
+func (v validators) version(t trust) string {
+	switch {
+	case t == trustSize:
+		return sizeOnly
+	case t != trustAll, v.etag == "" && v.digest == "":
+		return ""
+	case strongETag(v.etag):
+		return v.etag
+	}
+	var lines []string
+	if v.etag != "" {
+		lines = append(lines, keyETag+short(v.etag))
+	}
+	if v.digest != "" {
+		lines = append(lines, keyDigest+short(v.digest))
+	}
+	if !v.modTime.IsZero() {
+		lines = append(lines, keyTime+strconv.FormatInt(v.modTime.Unix(), 10))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// short is a validator, or its hash where it is long.
+func short(s string) string {
+	if len(s) <= longestPart {
+		return s
+	}
+	return border.Version(s + strings.Repeat(" ", border.MostVersionBytes))
+}
+
+// recorded are the validators that a version was made of.
+func recorded(info cacheclient.Info) validators {
+	v := validators{modTime: info.ModTime}
+	if strongETag(info.Version) {
+		v.etag = info.Version
+		return v
+	}
+	for line := range strings.SplitSeq(info.Version, "\n") {
+		if etag, ok := strings.CutPrefix(line, keyETag); ok {
+			v.etag = etag
+		}
+		if digest, ok := strings.CutPrefix(line, keyDigest); ok {
+			v.digest = digest
+		}
+	}
+	// Versions of other makes are ETags as they are.
+	if v.etag == "" && v.digest == "" && info.Version != sizeOnly && !strings.HasPrefix(info.Version, keyContent) {
+		v.etag = info.Version
+	}
+	return v
+}
+
+// differ tells in words how the validators differ, "" where what both have agrees. A strong ETag settles it, for its
+// bytes are the same whatever the time.
+func (v validators) differ(was validators, t trust) string {
+	if t == trustAll {
+		both := was.etag != "" && v.etag != ""
+		if both && weak(short(was.etag)) != weak(short(v.etag)) {
+			return "its ETag is " + v.etag + " and was " + was.etag
+		}
+		if both && strongETag(was.etag) && strongETag(v.etag) {
+			return ""
+		}
+		if was.digest != "" && v.digest != "" && short(was.digest) != short(v.digest) {
+			return "its checksum is " + v.digest + " and was " + was.digest
+		}
+	}
+	if t > trustTime || was.modTime.IsZero() || v.modTime.IsZero() || v.modTime.Equal(was.modTime) {
+		return ""
+	}
+	return "it was modified at " + v.modTime.UTC().String() + ", not at " + was.modTime.UTC().String()
+}
+
+// none reports whether nothing tells this content from another of its size. Servers of builds that set all times to the
+// epoch tell no time.
+func (v validators) none() bool {
+	return v.etag == "" && v.digest == "" && (v.modTime.IsZero() || v.modTime.Unix() == 0 || v.modTime.Unix() == 1)
+}
+
+// digests are the headers that name content besides ETags: RFC 9530, RFC 3230, and those of stores. Content-MD5 is not
+// among them, for in an answer to a range it is that of the range.
+var digests = []string{
+	"Repr-Digest", "Digest", "X-Checksum-Sha256", "X-Checksum-Sha1", "X-Goog-Generation", "X-Amz-Version-Id",
+	"X-Ms-Blob-Content-Md5",
+}
+
+func readValidators(h http.Header) validators {
+	v := validators{etag: border.Version(strings.TrimSpace(h.Get("Etag")))}
+	if weak(v.etag) == `""` {
+		// An ETag of nothing is the same for all.
+		v.etag = ""
+	}
+	for _, name := range digests {
+		if value := strings.TrimSpace(h.Get(name)); value != "" && value != "null" {
+			v.digest = border.Version(name + ":" + value)
+			break
+		}
+	}
+	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
+		v.modTime = t
+	}
+	return v
+}
+
+// youngest is the age below which a time in whole seconds does not tell this content from the next: the second it was
+// written in, and one for the clocks of a file server and its web server.
+const youngest = 2 * time.Second
+
+// proves reports whether an answer of these validators can only be of the version, so that its bytes need no
+// confirmation: it has the version's strong ETag. One that is made of size and time is as good as its clock.
+func (h head) proves(want cacheclient.Info, t trust) bool {
+	if t != trustAll || !strongETag(want.Version) || h.etag != want.Version {
+		return false
+	}
+	return !h.young() || !madeOfSize(h.etag, want.Size)
+}
+
+// young reports whether the file was modified so lately, by the server's clock, that its time may stand for two
+// contents.
+func (h head) young() bool {
+	return !h.modTime.IsZero() && !h.date.IsZero() && h.date.Sub(h.modTime) < youngest
+}
+
+// madeOfSize reports whether the ETag has the size of the file in it, as those of nginx, Apache httpd, lighttpd and
+// Caddy do: it is made of attributes, not of content.
+func madeOfSize(etag string, size int64) bool {
+	for _, base := range []int{10, 16, 36} {
+		if strings.Contains(etag, strconv.FormatInt(size, base)) {
+			return true
+		}
+	}
+	return false
+}
+
+// strongETag reports whether a version is one that If-Match compares (RFC 9110, section 8.8.3).
+func strongETag(version string) bool {
+	return len(version) > 2 && version[0] == '"' && version[len(version)-1] == '"' && !strings.Contains(version, "\n")
+}
+
+// weak is an ETag for the weak comparison.
+func weak(etag string) string { return strings.TrimPrefix(etag, "W/") }

@@ -1,0 +1,195 @@
+package ufs
+
+import (
+	"cmp"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// s3Item is an object of a listing, or what several keys begin with up to the delimiter.
+type s3Item struct {
+	key     string
+	common  bool
+	size    int64
+	modTime time.Time
+	etag    string
+}
+
+// s3Page is a page of a listing of either version, in the order of its keys.
+type s3Page struct {
+	items []s3Item
+	// next is what the next page is asked for by, "" after the last one.
+	next string
+}
+
+// slashes is the delimiter of directories.
+const slashes = "/"
+
+// pages passes on the pages of what begins with prefix, as many items a page as most says, 0 for what the options say.
+func (c *s3Client) pages(ctx context.Context, prefix, delimiter string, most int32, fn func([]s3Item) error) error {
+	if most == 0 {
+		most = c.opt.ListChunk
+	}
+	for next := ""; ; {
+		page, err := c.page(ctx, prefix, delimiter, next, most)
+		if err != nil {
+			return err
+		}
+		if err := fn(page.items); err != nil {
+			return err
+		}
+		if page.next == "" {
+			return nil
+		}
+		if page.next == next {
+			return fmt.Errorf("the server's listing does not go on after %q", next)
+		}
+		next = page.next
+	}
+}
+
+// page asks for one page, by the version and in the encoding that the server turns out to know.
+func (c *s3Client) page(ctx context.Context, prefix, delimiter, next string, most int32) (s3Page, error) {
+	for {
+		encoding := types.EncodingType("")
+		if c.encode.Load() {
+			encoding = types.EncodingTypeUrl
+		}
+		ask := c.pageV2
+		if c.noV2.Load() {
+			ask = c.pageV1
+		}
+		page, err := ask(ctx, prefix, delimiter, next, most, encoding)
+		switch {
+		case encoding == "" && !c.opt.ListURLEncode.Valid && unreadable(page, err):
+			c.encode.Store(true)
+		case errors.Is(err, errNoV2) && next == "":
+			c.noV2.Store(true)
+		default:
+			return page, err
+		}
+	}
+}
+
+// errNoV2 says that the server does not know listings of the second version.
+var errNoV2 = errors.New("the server has no listings of version 2")
+
+// unreadable reports whether a page has names that XML does not carry, which servers write as U+FFFD or fail over.
+func unreadable(page s3Page, err error) bool {
+	var syntax *xml.SyntaxError
+	if errors.As(err, &syntax) {
+		return true
+	}
+	return slices.ContainsFunc(page.items, func(i s3Item) bool { return strings.ContainsRune(i.key, '\uFFFD') })
+}
+
+func (c *s3Client) pageV2(
+	ctx context.Context, prefix, delimiter, next string, most int32, encoding types.EncodingType,
+) (s3Page, error) {
+	in := &s3.ListObjectsV2Input{
+		Bucket: &c.bucket, Prefix: &prefix, MaxKeys: &most, EncodingType: encoding, RequestPayer: c.payer,
+	}
+	in.Delimiter, in.ContinuationToken = given(delimiter), given(next)
+	out, err := c.api.ListObjectsV2(ctx, in)
+	switch code := statusCode(err); {
+	case code == http.StatusNotImplemented || code == http.StatusBadRequest && c.opt.ListVersion == 0:
+		return s3Page{}, fmt.Errorf("%w: %w", errNoV2, err)
+	case err != nil:
+		return s3Page{}, err
+	}
+	page, err := newPage(out.Contents, out.CommonPrefixes, out.EncodingType)
+	if err == nil && aws.ToBool(out.IsTruncated) {
+		if page.next = aws.ToString(out.NextContinuationToken); page.next == "" {
+			// It took the request for one of the first version.
+			return s3Page{}, errNoV2
+		}
+	}
+	return page, err
+}
+
+func (c *s3Client) pageV1(
+	ctx context.Context, prefix, delimiter, next string, most int32, encoding types.EncodingType,
+) (s3Page, error) {
+	in := &s3.ListObjectsInput{
+		Bucket: &c.bucket, Prefix: &prefix, MaxKeys: &most, EncodingType: encoding, RequestPayer: c.payer,
+	}
+	in.Delimiter, in.Marker = given(delimiter), given(next)
+	out, err := c.api.ListObjects(ctx, in)
+	if err != nil {
+		return s3Page{}, err
+	}
+	page, err := newPage(out.Contents, out.CommonPrefixes, out.EncodingType)
+	if err == nil && aws.ToBool(out.IsTruncated) {
+		page.next = decoded(aws.ToString(out.NextMarker), out.EncodingType)
+		if n := len(page.items); page.next == "" && n > 0 {
+			page.next = page.items[n-1].key
+		}
+	}
+	return page, err
+}
+
+// given is a parameter, absent where it is empty: some servers refuse an empty one.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// newPage merges what a page tells apart, in the order of keys.
+func newPage(objects []types.Object, prefixes []types.CommonPrefix, encoding types.EncodingType) (s3Page, error) {
+	page := s3Page{items: make([]s3Item, 0, len(objects)+len(prefixes))}
+	for _, o := range objects {
+		if o.Key == nil {
+			return page, errors.New("the server's listing has an object without a key")
+		}
+		page.items = append(page.items, s3Item{
+			key: decoded(*o.Key, encoding), size: aws.ToInt64(o.Size), etag: aws.ToString(o.ETag),
+			// Responses tell whole seconds.
+			modTime: aws.ToTime(o.LastModified).Truncate(time.Second).UTC(),
+		})
+	}
+	for _, p := range prefixes {
+		page.items = append(page.items, s3Item{key: decoded(aws.ToString(p.Prefix), encoding), common: true})
+	}
+	slices.SortStableFunc(page.items, func(a, b s3Item) int { return cmp.Compare(a.key, b.key) })
+	return page, nil
+}
+
+// decoded is a name as it is. Servers that encode keys may leave common prefixes as they are: what no encoder writes is
+// not decoded.
+func decoded(name string, encoding types.EncodingType) string {
+	if encoding != types.EncodingTypeUrl {
+		return name
+	}
+	for i := range len(name) {
+		if b := name[i]; b <= ' ' || b >= 0x7f || b == '"' || b == '<' || b == '>' {
+			return name
+		}
+	}
+	plain, err := url.QueryUnescape(name)
+	if err != nil {
+		return name
+	}
+	return plain
+}
+
+// statusCode is the HTTP status that an error of the SDK stands for, 0 where it is none.
+func statusCode(err error) int {
+	var status interface{ HTTPStatusCode() int }
+	if err == nil || !errors.As(err, &status) {
+		return 0
+	}
+	return status.HTTPStatusCode()
+}

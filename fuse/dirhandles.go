@@ -1,0 +1,311 @@
+package fuse
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// A directory's offsets are small numbers, which 32-bit programs can hold, and each means one place in one version of
+// the directory, whichever handle it was given to: the kernel caches entries with their offsets for all handles. So
+// each version that is read while the directory is open gets a range of its own.
+//
+// Beside that the names are remembered that offsets are behind. By them the client finds the place where the version is
+// gone. The ranges, and the names of each handle's last reply, which is where the kernel goes on, are in the state, so
+// that another process finds it too.
+// D-143 says why.
+
+// dirRange is the offsets of one version: that behind its k-th entry is first+k, k being 1 for the first entry.
+type dirRange struct{ version, first, count uint64 }
+
+const (
+	// maxDirRanges bounds the versions of an open directory whose offsets are remembered, and savedRanges those in the
+	// state.
+	maxDirRanges = 64
+	savedRanges  = 3
+	// maxDirReplies bounds the replies of an open directory whose names are remembered, each of 4 KiB at the most.
+	maxDirReplies = 256
+)
+
+// directory is what the offsets of a directory mean that is open, or whose entries the kernel may have cached.
+type directory struct {
+	ranges []dirRange
+	opens  int
+	// replies are the places of former replies, the oldest first, while it is open.
+	replies []dirPlaces
+}
+
+// dirHandle is one open of a directory.
+type dirHandle struct {
+	saved record
+	node  uint64
+	// places are the offset that was asked for last and those of the reply, with the names that they are behind.
+	places dirPlaces
+}
+
+// dirTable holds the directories that are open, by node id, and their handles, which it keeps in the state.
+type dirTable struct {
+	state *stateFile
+	// mu guards the maps, and what they hold.
+	mu      sync.Mutex
+	dirs    map[uint64]*directory
+	handles map[uint64]*dirHandle
+}
+
+func newDirTable(state *stateFile) *dirTable {
+	return &dirTable{state: state, dirs: make(map[uint64]*directory), handles: make(map[uint64]*dirHandle)}
+}
+
+// open gives a handle of the directory. same says that the kernel may have cached entries, with their offsets.
+func (t *dirTable) open(id uint64, same bool) (number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.directory(id)
+	if d.opens == 0 && !same {
+		d.ranges = nil
+	}
+	d.opens++
+	number = t.state.nextHandle()
+	h := &dirHandle{node: id}
+	h.saved = t.state.saveDir(number, id)
+	t.handles[number] = h
+	return number
+}
+
+// directory is that of the node id; mu is held.
+func (t *dirTable) directory(id uint64) *directory {
+	d := t.dirs[id]
+	if d == nil {
+		d = &directory{}
+		t.dirs[id] = d
+	}
+	return d
+}
+
+// release ends a handle.
+func (t *dirTable) release(number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.handles[number]
+	if h == nil {
+		return
+	}
+	delete(t.handles, number)
+	t.state.release(h.saved)
+	if d := t.dirs[h.node]; d != nil {
+		if d.opens--; d.opens == 0 {
+			d.replies = nil
+		}
+	}
+}
+
+// forget drops what is known of a directory that the kernel has forgotten.
+func (t *dirTable) forget(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.dirs[id]; d != nil && d.opens <= 0 {
+		delete(t.dirs, id)
+	}
+}
+
+// cursor is the place that an offset means to a handle. It is ErrStale where that is not known any more.
+func (t *dirTable) cursor(number, id, offset uint64) (cacheclient.Cursor, error) {
+	if offset <= dotEntries {
+		return cacheclient.Cursor{}, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, d := t.handles[number], t.dirs[id]
+	if h == nil {
+		// An earlier build gave it, whose offsets count entries.
+		return cacheclient.Cursor{Index: offset - dotEntries}, nil
+	}
+	name := h.places.name(offset)
+	if d == nil {
+		d = &directory{}
+	}
+	for n := len(d.replies) - 1; n >= 0 && name == ""; n-- {
+		name = d.replies[n].name(offset)
+	}
+	for _, r := range d.ranges {
+		if offset > r.first && offset <= r.first+r.count {
+			return cacheclient.Cursor{Version: r.version, Index: offset - r.first, After: name}, nil
+		}
+	}
+	if name == "" {
+		return cacheclient.Cursor{}, fmt.Errorf("the place %d of a directory: %w", offset, cacheclient.ErrStale)
+	}
+	return cacheclient.Cursor{After: name}, nil
+}
+
+// first is the offset before the first entry of a page.
+func (t *dirTable) first(id uint64, page cacheclient.Page) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.directory(id)
+	for _, r := range d.ranges {
+		if r.version == page.Version {
+			return r.first + page.First
+		}
+	}
+	r := dirRange{version: page.Version, first: d.end(), count: max(page.Count, page.First+uint64(len(page.Entries)))}
+	if len(d.ranges) == maxDirRanges {
+		d.ranges = slices.Delete(d.ranges, 0, 1)
+	}
+	d.ranges = append(d.ranges, r)
+	for _, h := range t.handles {
+		// The kernel may show this version's offsets, which it caches, to each of them.
+		if h.node == id {
+			t.state.savePlaces(h.saved, h.places, d.ranges)
+		}
+	}
+	return r.first + page.First
+}
+
+// end is an offset behind all that were given out.
+func (d *directory) end() uint64 {
+	if n := len(d.ranges); n > 0 {
+		return d.ranges[n-1].first + d.ranges[n-1].count + 1
+	}
+	return dotEntries
+}
+
+// replied notes the places of a reply, before the kernel has it.
+func (t *dirTable) replied(number uint64, places dirPlaces) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.handles[number]
+	if h == nil {
+		return
+	}
+	d := t.directory(h.node)
+	h.places = places
+	t.state.savePlaces(h.saved, places, d.ranges)
+	if len(d.replies) == maxDirReplies {
+		d.replies = slices.Delete(d.replies, 0, 1)
+	}
+	d.replies = append(d.replies, places)
+}
+
+// load takes over the handles that an earlier process gave out, and what their offsets mean.
+func (t *dirTable) load() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state.each(recordDir, func(r record) error {
+		number, id, places, ranges := t.state.loadDir(r)
+		t.handles[number] = &dirHandle{saved: r, node: id, places: places}
+		d := t.directory(id)
+		d.opens++
+		if saved := (&directory{ranges: ranges}); saved.end() > d.end() {
+			d.ranges = ranges
+		}
+		d.replies = append(d.replies, places)
+		return nil
+	})
+}
+
+// dirPlaces are offsets and the names that they are behind, as they are kept: for each the difference to the offset
+// before, the name's length, and the name.
+type dirPlaces []byte
+
+// with appends a place; false where there is no room for it.
+func (p dirPlaces) with(before, offset uint64, name string) (dirPlaces, bool) {
+	next := binary.AppendVarint(p, int64(offset-before))
+	next = binary.AppendUvarint(next, uint64(len(name)))
+	next = append(next, name...)
+	if len(next) > dirPlacesMost {
+		return p, false
+	}
+	return next, true
+}
+
+// name is the name behind which the offset is, "" where it is not among these.
+func (p dirPlaces) name(offset uint64) string {
+	at := uint64(0)
+	for len(p) > 0 {
+		step, n := binary.Varint(p)
+		if n <= 0 {
+			return ""
+		}
+		length, m := binary.Uvarint(p[n:])
+		if m <= 0 || length > uint64(len(p)-n-m) {
+			return ""
+		}
+		at += uint64(step)
+		p = p[n+m:]
+		if at == offset {
+			return string(p[:length])
+		}
+		p = p[length:]
+	}
+	return ""
+}
+
+// Offsets in the record of an open directory. It has two areas, of which the state names one when it is filled, so that
+// a process which dies on the way leaves what was before. An area has ranges, the length of the places, and the places.
+const (
+	dirNumber     = 8
+	dirNode       = 16
+	dirArea       = 24
+	dirAreas      = 32
+	dirAreaSize   = (recordMost - dirAreas) / 2
+	dirRangeSize  = 24
+	dirLength     = savedRanges * dirRangeSize
+	dirPlacesAt   = dirLength + 8
+	dirPlacesMost = dirAreaSize - dirPlacesAt
+)
+
+// saveDir keeps an open directory and returns its record, 0 where there is no room.
+func (s *stateFile) saveDir(number, node uint64) record {
+	r := s.alloc(recordMost)
+	if r == 0 {
+		return 0
+	}
+	b := s.bytes(r)
+	clear(b[dirNumber:])
+	le := binary.LittleEndian
+	le.PutUint64(b[dirNumber:], number)
+	le.PutUint64(b[dirNode:], node)
+	s.commit(r, recordDir)
+	return r
+}
+
+// savePlaces keeps the places of the last reply, and the last ranges of the directory.
+func (s *stateFile) savePlaces(r record, places dirPlaces, ranges []dirRange) {
+	if r == 0 {
+		return
+	}
+	named := s.u32(uint64(r) + dirArea)
+	next := (named.Load() + 1) % 2
+	area := s.bytes(r)[dirAreas+next*dirAreaSize:][:dirAreaSize]
+	le := binary.LittleEndian
+	clear(area[:dirLength])
+	for i, d := range ranges[max(0, len(ranges)-savedRanges):] {
+		for k, v := range []uint64{d.version, d.first, d.count} {
+			le.PutUint64(area[i*dirRangeSize+8*k:], v)
+		}
+	}
+	le.PutUint64(area[dirLength:], uint64(len(places)))
+	copy(area[dirPlacesAt:], places)
+	named.Store(next)
+}
+
+// loadDir reads an open directory.
+func (s *stateFile) loadDir(r record) (number, node uint64, places dirPlaces, ranges []dirRange) {
+	b := s.bytes(r)
+	le := binary.LittleEndian
+	if len(b) < recordMost {
+		return 0, 0, nil, nil
+	}
+	area := b[dirAreas+s.u32(uint64(r)+dirArea).Load()%2*dirAreaSize:][:dirAreaSize]
+	for i := range savedRanges {
+		if v := area[i*dirRangeSize:]; le.Uint64(v) != 0 {
+			ranges = append(ranges, dirRange{le.Uint64(v), le.Uint64(v[8:]), le.Uint64(v[16:])})
+		}
+	}
+	n := min(le.Uint64(area[dirLength:]), dirPlacesMost)
+	return le.Uint64(b[dirNumber:]), le.Uint64(b[dirNode:]), slices.Clone(area[dirPlacesAt : dirPlacesAt+n]), ranges
+}

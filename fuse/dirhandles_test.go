@@ -1,0 +1,235 @@
+package fuse
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"millrace.io/millrace/cacheclient"
+)
+
+// TestDirectoryOffsets: an offset means one place in one version, for all handles and in another process; one that
+// is not known is an error.
+func TestDirectoryOffsets(t *testing.T) {
+	state := testState(t)
+	table := newDirTable(state)
+	page := func(version, first uint64, names ...string) cacheclient.Page {
+		p := cacheclient.Page{Version: version, First: first, Count: 10}
+		for _, n := range names {
+			p.Entries = append(p.Entries, cacheclient.Info{Path: n})
+		}
+		return p
+	}
+	const dir = 7
+	one, other := table.open(dir, false), table.open(dir, true)
+	if got := table.first(dir, page(100, 0)); got != dotEntries {
+		t.Errorf("the first version begins at %d", got)
+	}
+	places, _ := dirPlaces{}.with(0, dotEntries, "")
+	last := uint64(dotEntries)
+	for i, name := range []string{"a", "b", "c"} {
+		at := dotEntries + uint64(i) + 1
+		places, _ = places.with(last, at, name)
+		last = at
+	}
+	table.replied(one, places)
+	if got := table.first(dir, page(200, 3)); got <= dotEntries+10 {
+		t.Errorf("the second version has offsets of the first: %d", got)
+	}
+	if a, b := table.first(dir, page(100, 4)), table.first(dir, page(100, 5)); b != a+1 || a != dotEntries+4 {
+		t.Errorf("places of the first version: %d, %d", a, b)
+	}
+	check := func(table *dirTable, number, offset uint64, want cacheclient.Cursor, wantErr error) {
+		t.Helper()
+		if got, err := table.cursor(number, dir, offset); got != want || !errors.Is(err, wantErr) {
+			t.Errorf("offset %d: %+v, %v; want %+v, %v", offset, got, err, want, wantErr)
+		}
+	}
+	for _, table := range []*dirTable{table, loadedDirs(t, state)} {
+		check(table, one, 0, cacheclient.Cursor{}, nil)
+		check(table, one, dotEntries, cacheclient.Cursor{}, nil)
+		check(table, one, dotEntries+2, cacheclient.Cursor{Version: 100, Index: 2, After: "b"}, nil)
+		check(table, other, dotEntries+2, cacheclient.Cursor{Version: 100, Index: 2, After: "b"}, nil)
+		check(table, one, dotEntries+9, cacheclient.Cursor{Version: 100, Index: 9}, nil)
+		check(table, one, table.first(dir, page(200, 5)), cacheclient.Cursor{Version: 200, Index: 5}, nil)
+		check(table, one, 5000, cacheclient.Cursor{}, cacheclient.ErrStale)
+		check(table, 999, dotEntries+3, cacheclient.Cursor{Index: 3}, nil)
+	}
+	// Offsets that the kernel may have cached keep their meaning; others need not.
+	table.release(one)
+	table.release(other)
+	if got := table.open(dir, true); table.first(dir, page(200, 0)) == dotEntries {
+		t.Error("a version whose entries may be cached has other offsets")
+	} else {
+		table.release(got)
+	}
+	table.open(dir, false)
+	if got := table.first(dir, page(300, 0)); got != dotEntries {
+		t.Errorf("a directory that was opened anew begins at %d", got)
+	}
+}
+
+func loadedDirs(t *testing.T, state *stateFile) *dirTable {
+	t.Helper()
+	table := newDirTable(state)
+	if err := table.load(); err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// TestLongNamesFitAReply: whatever their length, a reply has room for the name before it and one more.
+func TestLongNamesFitAReply(t *testing.T) {
+	name := strings.Repeat("n", maxNameLength)
+	places, ok := dirPlaces{}.with(0, 1<<62, name)
+	n := 0
+	for at := uint64(1 << 62); ok; n++ {
+		places, ok = places.with(at, at+1, name)
+		at++
+	}
+	if n < 2 || len(places) > dirPlacesMost || places.name(1<<62) != name {
+		t.Errorf("%d places of %d bytes", n-1, len(places))
+	}
+}
+
+// changer changes a directory while it is read: what was read last goes, and others come before it and behind it.
+type changer struct {
+	source string
+	n      int
+	gone   map[string]bool
+}
+
+func (c *changer) change(t *testing.T, last string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(c.source, "d", last)); err != nil {
+		t.Fatal(err)
+	}
+	c.gone[last] = true
+	c.n++
+	write(t, c.source, fmt.Sprintf("d/a-%04d", c.n), nil)
+	write(t, c.source, fmt.Sprintf("d/%s-and", last), nil)
+}
+
+const changing = 400
+
+func newChanger(t *testing.T) *changer {
+	t.Helper()
+	c := &changer{source: t.TempDir(), gone: map[string]bool{}}
+	for i := range changing {
+		write(t, c.source, fmt.Sprintf("d/k-%04d", i), nil)
+	}
+	return c
+}
+
+// check tells what came twice, and what was there throughout and did not come.
+func (c *changer) check(t *testing.T, what string, names []string) {
+	t.Helper()
+	seen := make(map[string]int)
+	for _, n := range names {
+		if seen[n]++; seen[n] == 2 {
+			t.Errorf("%s: %s comes twice", what, n)
+		}
+	}
+	for i := range changing {
+		if n := fmt.Sprintf("k-%04d", i); seen[n] == 0 && !c.gone[n] {
+			t.Errorf("%s: %s is missing", what, n)
+		}
+	}
+}
+
+// someDirents reads a few entries, as a program with a small buffer does.
+func someDirents(t *testing.T, fd int) (names []string) {
+	t.Helper()
+	buf := make([]byte, 200)
+	n, err := unix.ReadDirent(fd, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for todo := buf[:n]; len(todo) > 0; {
+		var e gofuse.DirEntry
+		todo = todo[e.Parse(todo):]
+		if e.Name != "." && e.Name != ".." {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+// TestADirectoryThatChangesWhileItIsRead reads it by two handles in turns, with buffers smaller than replies, while it
+// changes after each and others open it anew. Neither skips nor repeats what is there throughout.
+func TestADirectoryThatChangesWhileItIsRead(t *testing.T) {
+	needMount(t)
+	c := newChanger(t)
+	_, mnt := mountLocal(t, newLocalClient(c.source), nil)
+	var fds [2]int
+	var names [2][]string
+	for i := range fds {
+		fd, err := unix.Open(filepath.Join(mnt, "d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		fds[i] = fd
+	}
+	for step, ended := 0, [2]bool{}; !ended[0] || !ended[1]; step++ {
+		i := step % 2
+		some := someDirents(t, fds[i])
+		names[i] = append(names[i], some...)
+		ended[i] = len(some) == 0
+		if step%5 == 0 && len(some) > 0 {
+			c.change(t, some[len(some)-1])
+			if _, err := os.ReadDir(filepath.Join(mnt, "d")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.check(t, "the first", names[0])
+	c.check(t, "the second", names[1])
+	// Back to a place of long ago, and the beginning.
+	if _, err := unix.Seek(fds[0], 0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.ReadDir(filepath.Join(c.source, "d")); err != nil || len(direntsFrom(t, fds[0])) != len(now)+dotEntries {
+		t.Error("from the beginning: not all of what is there now", err)
+	}
+}
+
+// TestADirectoryThatChangesUnderSuccessors reads a directory while it changes and one process after the other serves
+// it.
+func TestADirectoryThatChangesUnderSuccessors(t *testing.T) {
+	notShort(t)
+	c := newChanger(t)
+	var names []string
+	fd := -1
+	k := keep(t, c.source, func(mnt string) {
+		var err error
+		if fd, err = unix.Open(filepath.Join(mnt, "d"), unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			names = append(names, someDirents(t, fd)...)
+		}
+	})
+	defer func() { _ = unix.Close(fd) }()
+	for range 3 {
+		c.change(t, names[len(names)-1])
+		cmd := k.serve(t)
+		for range 3 {
+			names = append(names, someDirents(t, fd)...)
+		}
+		kill(cmd)
+	}
+	cmd := k.serve(t)
+	defer kill(cmd)
+	for some := someDirents(t, fd); len(some) > 0; some = someDirents(t, fd) {
+		names = append(names, some...)
+	}
+	c.check(t, "over four processes", names)
+}
