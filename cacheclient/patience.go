@@ -13,7 +13,7 @@ type patienceKey struct{}
 func Patient(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	silence := time.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
-	ctx = context.WithValue(ctx, patienceKey{}, func() {
+	ctx = OnHeard(ctx, func() {
 		if ctx.Err() == nil {
 			silence.Reset(d)
 		}
@@ -22,6 +22,11 @@ func Patient(ctx context.Context, d time.Duration) (context.Context, context.Can
 		silence.Stop()
 		cancel(context.Canceled)
 	}
+}
+
+// OnHeard is a context by which [Heard] calls a function of its own.
+func OnHeard(ctx context.Context, heard func()) context.Context {
+	return context.WithValue(ctx, patienceKey{}, heard)
 }
 
 // Heard tells the waiters of a patient context that something came.

@@ -34,7 +34,7 @@ var fakes atomic.Int64
 // newFaked starts a fake, which shows a directory with what put makes.
 func newFaked(t *testing.T, put func(dir string), fake func(*fakealluxio.Config), change func(*Config)) *faked {
 	t.Helper()
-	tier, err := os.MkdirTemp("/dev/shm", "millrace-fake-*")
+	tier, err := os.MkdirTemp("/dev/shm", "millrace-fake-*") //nolint:usetesting // a worker's tier is in memory
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -273,13 +273,29 @@ func (c *Cache) extra(all []gone, old *stub, f found) []gone {
 // index puts a cached file into the index, as the one used last or before all others; c.mu is held.
 func (c *Cache) index(f found, last bool) {
 	c.indexAt(f, last)
-	switch {
+	switch latest := c.latest[f.path]; {
 	case f.path == 0:
-	case c.latest[f.path] == 0:
+	case latest == 0:
 		c.latest[f.path] = f.id
-	case c.latest[f.path] != f.id:
+	case latest == f.id:
+	case f.confirmed > c.confirmedAt(latest):
+		// A reader of the former process had the older one open, and was here first.
+		c.latest[f.path] = f.id
+		c.left.replaced = append(c.left.replaced, latest)
+	default:
 		c.left.replaced = append(c.left.replaced, f.id)
 	}
+}
+
+// confirmedAt is when the source confirmed a version that is in the index, as far as is known; c.mu is held.
+func (c *Cache) confirmedAt(id uint64) int64 {
+	if e := c.entries[id]; e != nil {
+		return e.confirmed
+	}
+	if t := c.shelf.get(id); t != nil {
+		return t.confirmed
+	}
+	return 0
 }
 
 func (c *Cache) indexAt(f found, last bool) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestSizesThatAreClaimed(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	for _, size := range []int64{-1 << 63, -2, -1, border.MostBytes + 1, 1 << 62, 1<<63 - 1} {
-		info := src.claim(cacheclient.Info{Path: fmt.Sprint(size), Size: size, ModTime: long}, nil)
+		info := src.claim(cacheclient.Info{Path: strconv.FormatInt(size, 10), Size: size, ModTime: long}, nil)
 		_, err := c.Resume(t.Context(), info)
 		if !errors.Is(err, cacheclient.ErrTooLarge) && !errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("%d bytes: %v", size, err)
@@ -38,7 +39,7 @@ func TestSizesThatAreClaimed(t *testing.T) {
 	}
 	before := heap()
 	for _, size := range []int64{1, BlockSize, 1 << 40, 1<<47 + 1, border.MostBytes - 1, border.MostBytes} {
-		info := src.claim(cacheclient.Info{Path: fmt.Sprint(size), Size: size, ModTime: long}, nil)
+		info := src.claim(cacheclient.Info{Path: strconv.FormatInt(size, 10), Size: size, ModTime: long}, nil)
 		f := openFile(t, c, info)
 		for _, off := range []int64{0, size / 2, size - 1} {
 			buf := []byte{1}
@@ -126,7 +127,7 @@ func TestNamesAndTimesOfAnyKind(t *testing.T) {
 	} {
 		for j, at := range []int64{0, -1, 1 << 40, 253402300800, -62135596800, 1 << 62, -1 << 62} {
 			info := cacheclient.Info{
-				Path: name + fmt.Sprint(j), Size: int64(len(want)), ModTime: time.Unix(at, int64(i)).UTC(),
+				Path: name + strconv.Itoa(j), Size: int64(len(want)), ModTime: time.Unix(at, int64(i)).UTC(),
 			}
 			if i%2 == 0 {
 				info.Mode, info.ModeKnown = 0o640, true

@@ -86,6 +86,7 @@ type Cache struct {
 	// nobody waits for yet, fewer, so that who waits finds a place.
 	slots, ahead *semaphore.Weighted
 	staging      *staging
+	paused       pausedPasses
 	meta         *metadata
 	lists        *listings
 	listeners    listeners
@@ -117,6 +118,8 @@ type Cache struct {
 	left *adoption
 	// shut says that the tiers may be another's now: no file is removed any more.
 	shut bool
+	// elsewhere is how many bytes of listings are in files outside of the levels.
+	elsewhere int64
 
 	// gate guards closed, after which no work begins. It is taken last.
 	gate   sync.Mutex
@@ -152,6 +155,7 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 		slots:   semaphore.NewWeighted(int64(cfg.Connections)),
 		ahead:   semaphore.NewWeighted(int64(cfg.Connections) * 3 / 4),
 		staging: &staging{b: cfg.Budget},
+		paused:  pausedPasses{most: max(1, cfg.Connections/4)},
 		evictor: make(chan struct{}, 1),
 		entries: make(map[uint64]*entry), latest: make(map[uint64]uint64), claims: make(map[uint64]chan struct{}),
 		left: newAdoption(),

@@ -122,17 +122,33 @@ func (c *Cache) latestOf(key uint64) (id uint64, l *level, info cacheclient.Info
 	return id, nil, info, 0
 }
 
-// unconfirm forgets that the source had the cached version of a path, unless that is the one with the identity.
+// unconfirm forgets that the source had the cached version of a path, unless that is the one with the identity; the
+// next process does not take it from the state either.
 func (c *Cache) unconfirm(path string, but uint64) {
+	id, e, l := c.unconfirmNow(path, but)
+	switch {
+	case e != nil:
+		e.confirm(time.Time{})
+	case l != nil:
+		_ = confirmFile(l.path(id, stateSuffix), time.Time{})
+	}
+}
+
+// unconfirmNow forgets it in the index, and returns where it is to be written.
+func (c *Cache) unconfirmNow(path string, but uint64) (id uint64, e *entry, l *level) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id := c.latest[pathKey(path)]
+	id = c.latest[pathKey(path)]
 	if id == but {
-		return
+		return id, nil, nil
 	}
-	if e := c.entries[id]; e != nil {
+	if e := c.entries[id]; e != nil && e.confirmed != 0 {
 		e.confirmed = 0
-	} else if t := c.shelf.get(id); t != nil {
-		t.confirmed = 0
+		return id, e, nil
 	}
+	if t := c.shelf.get(id); t != nil && t.confirmed != 0 {
+		t.confirmed = 0
+		return id, nil, c.levels[t.level]
+	}
+	return id, nil, nil
 }

@@ -96,7 +96,7 @@ func (f *fetch) fetch(ctx context.Context) error {
 		return err
 	}
 	defer f.leave()
-	tier := c.reserve(ctx, f.e, f.price())
+	tier := c.reserve(ctx, f.e, f.run)
 	if !f.place(tier) {
 		return errNoRanges
 	}
@@ -253,6 +253,9 @@ func (f *fetch) request(ctx context.Context, patience time.Duration) error {
 // receive asks for the bytes up to end, and puts them where they belong.
 func (f *fetch) receive(ctx context.Context, end int64, patience time.Duration) error {
 	e := f.e
+	if f.proof.alone && f.doubtful() > 0 {
+		f.rewind()
+	}
 	e.c.count.sourceRequests.Add(1)
 	body, err := e.c.store.Open(ctx, e.info, f.at, end-f.at)
 	if err != nil {
@@ -313,7 +316,7 @@ func (f *fetch) fill(ctx context.Context, body io.Reader, end int64, patience ti
 		if err != nil && f.at < end {
 			return shortBody(err)
 		}
-		if f.at == blockEnd && f.doubtful() >= maxRun*BlockSize {
+		if f.due() {
 			if err := f.prove(ctx, patience); err != nil {
 				return err
 			}
@@ -353,11 +356,11 @@ func (f *fetch) stage(ctx context.Context, body io.Reader, end int64, patience t
 			}
 		}
 		blockEnd := min((f.current.block+1)*BlockSize, end)
-		if err := f.stageBlock(body, blockEnd, patience); err != nil {
+		if err := f.stageBlock(ctx, body, blockEnd, patience); err != nil {
 			return err
 		}
 		f.settleStaged()
-		if f.doubtful() >= maxRun*BlockSize {
+		if f.due() {
 			if err := f.prove(ctx, patience); err != nil {
 				return err
 			}
@@ -391,7 +394,7 @@ func (f *fetch) takeStaged(ctx context.Context, b int64, patience time.Duration)
 	return nil
 }
 
-func (f *fetch) stageBlock(body io.Reader, blockEnd int64, patience time.Duration) error {
+func (f *fetch) stageBlock(ctx context.Context, body io.Reader, blockEnd int64, patience time.Duration) error {
 	sb := f.current
 	for f.at < blockEnd {
 		n, err := body.Read(sb.buf[f.at-sb.block*BlockSize : blockEnd-sb.block*BlockSize])
@@ -405,17 +408,22 @@ func (f *fetch) stageBlock(body io.Reader, blockEnd int64, patience time.Duratio
 		if err != nil && f.at < blockEnd {
 			return shortBody(err)
 		}
+		if f.at < blockEnd && f.due() {
+			if err := f.prove(ctx, patience); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 // price is what the tier is charged for the blocks of the run that it does not have.
-func (f *fetch) price() int64 {
-	f.e.mu.Lock()
-	defer f.e.mu.Unlock()
-	size, have := f.e.info.Size, &f.e.have
-	n := f.run.charge(size) - have.countIn(f.run)*BlockSize
-	if last := blocksIn(size) - 1; f.run.has(last) && have.has(last) {
+func (e *entry) price(r run) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	size, have := e.info.Size, &e.have
+	n := r.charge(size) - have.countIn(r)*BlockSize
+	if last := blocksIn(size) - 1; r.has(last) && have.has(last) {
 		n += BlockSize - run{last, last + 1}.charge(size)
 	}
 	return n

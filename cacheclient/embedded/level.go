@@ -77,6 +77,8 @@ type level struct {
 	// used is what files and runs under way are charged for, in bytes; left about what an earlier process left that
 	// is not among them yet.
 	used, left int64
+	// listed is how many of the used bytes are listings.
+	listed int64
 	// problem says why the level takes no data until blockedUntil.
 	problem      error
 	blockedUntil time.Time
@@ -125,11 +127,11 @@ const (
 )
 
 // errInUse says that another process has the source's directory on a tier. It adds no words.
-var errInUse = inUse{}
+var errInUse = inUseError{}
 
-type inUse struct{}
+type inUseError struct{}
 
-func (inUse) Error() string { return "" }
+func (inUseError) Error() string { return "" }
 
 // take makes the level's directory and locks it; EWOULDBLOCK when another has it.
 func (l *level) take() error {

@@ -49,6 +49,8 @@ type listings struct {
 	newest string
 	// dropped are those to be closed once mu is free.
 	dropped []*listing
+	// closed says that nothing is remembered any more.
+	closed bool
 }
 
 func newListings(most *bound, mostSpilled int64) (*listings, error) {
@@ -119,6 +121,10 @@ func (ls *listings) version(dir string, version uint64) *listing {
 func (ls *listings) put(dir string, l *listing) {
 	ls.mu.Lock()
 	defer ls.unlock()
+	if ls.closed {
+		ls.dropped = append(ls.dropped, l)
+		return
+	}
 	now := listed{latest: l}
 	if old, ok := ls.lru.Peek(dir); ok {
 		now.before = old.latest
@@ -133,8 +139,14 @@ func (ls *listings) put(dir string, l *listing) {
 	ls.lru.Add(dir, now)
 	ls.account(dir, l, 1)
 	ls.newest = dir
-	for ls.part.tooMuch() && ls.dropOldest(false) || ls.spilled > ls.mostSpilled && ls.dropOldest(true) {
+	for ls.shrink() {
+		continue
 	}
+}
+
+// shrink forgets something if the listings take too much, and reports whether it did; mu is held.
+func (ls *listings) shrink() bool {
+	return ls.part.tooMuch() && ls.dropOldest(false) || ls.spilled > ls.mostSpilled && ls.dropOldest(true)
 }
 
 // dropOldest forgets the directory that was read the longest ago, of those whose listing is in a file if spilled. The
@@ -184,6 +196,7 @@ func (ls *listings) outdate(dir string) {
 func (ls *listings) close() {
 	ls.mu.Lock()
 	defer ls.unlock()
+	ls.closed = true
 	ls.lru.Purge()
 }
 

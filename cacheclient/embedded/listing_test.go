@@ -169,8 +169,8 @@ func TestAListingLargerThanTheTier(t *testing.T) {
 	if got := listAll(t, c, "d", 1000); len(got) != 20_000 {
 		t.Errorf("%d entries", len(got))
 	}
-	if cap := c.Capacity(); cap.Used > cap.Quota {
-		t.Errorf("%d bytes of a quota of %d are used", cap.Used, cap.Quota)
+	if room := c.Capacity(); room.Used > room.Quota {
+		t.Errorf("%d bytes of a quota of %d are used", room.Used, room.Quota)
 	}
 }
 

@@ -36,6 +36,8 @@ type metadata struct {
 	lru          *simplelru.LRU[string, record]
 	files, bytes int64
 	part         part
+	// closed says that nothing is remembered any more.
+	closed bool
 }
 
 // record is what the source said of a path, and when.
@@ -73,6 +75,9 @@ func (m *metadata) get(path string) (record, bool) {
 func (m *metadata) put(path string, r record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
 	m.lru.Remove(path)
 	m.lru.Add(path, r)
 	m.account(path, r, 1)
@@ -99,6 +104,7 @@ func (m *metadata) remove(path string) {
 func (m *metadata) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closed = true
 	m.lru.Purge()
 }
 
@@ -225,8 +231,8 @@ func (c *Cache) lookup(path string) (record, error) {
 var firstPauses = backoff.Pauses{First: 20 * time.Millisecond, Longest: time.Second, Factor: 2}
 
 // persistently makes attempts at a metadata request until one succeeds, fails for good, or nothing has come for as long
-// as the client waits. try calls alive when something comes. A pause that the source asks for is kept where it ends
-// within that time; else the request fails at once.
+// as the client waits. try calls alive when something comes, or cacheclient.Heard with its context. A pause that the
+// source asks for is kept where it ends within that time; else the request fails at once.
 func (c *Cache) persistently(what string, try func(ctx context.Context, alive func()) error) error {
 	patience, retry := c.patience(what)
 	ctx, cancel := context.WithCancel(c.ctx)
@@ -237,10 +243,11 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 	for pauses := firstPauses; ; {
 		heard := false
 		c.count.sourceRequests.Add(1)
-		err := try(ctx, func() {
+		alive := func() {
 			heard, giveUp = true, time.Now().Add(patience)
 			silence.Reset(patience)
-		})
+		}
+		err := try(cacheclient.OnHeard(ctx, alive), alive)
 		if err == nil {
 			c.served(what)
 			return nil

@@ -3,6 +3,8 @@ package embedded
 import (
 	"context"
 	"io"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -20,6 +22,32 @@ type pass struct {
 
 // maxPaused is how many passes of one file may wait for their readers, each with a connection.
 const maxPaused = 4
+
+// pausedPasses are the passes of a cache that wait for their readers, the longest first. Together they have no more
+// than a quarter of the connections, for others need some.
+type pausedPasses struct {
+	mu sync.Mutex // guards the rest
+	// most is how many there may be.
+	most int
+	all  []*fetch
+}
+
+// add notes one more, and cancels the one that waited the longest where there are too many.
+func (p *pausedPasses) add(f *fetch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = append(p.all, f)
+	if len(p.all) > p.most {
+		p.all[0].cancel()
+		p.all = p.all[1:]
+	}
+}
+
+func (p *pausedPasses) remove(f *fetch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = slices.DeleteFunc(p.all, func(g *fetch) bool { return g == f })
+}
 
 // demandWhole has a source without ranges bring want; mu is held.
 func (e *entry) demandWhole(want run) {
@@ -149,6 +177,8 @@ func (f *fetch) idle(ctx context.Context, more <-chan struct{}, patience time.Du
 	defer f.stall.Reset(patience)
 	begun := time.Now()
 	f.leave()
+	f.e.c.paused.add(f)
+	defer f.e.c.paused.remove(f)
 	if err := waitFor(ctx, more); err != nil {
 		return err
 	}

@@ -68,6 +68,40 @@ func (m *mute) List(ctx context.Context, dir string, fn func(cacheclient.Info) e
 	return m.Store.List(ctx, dir, fn)
 }
 
+// dripping is a store that reads a file to describe it, for longer than anybody waits for a silent one.
+type dripping struct {
+	ufs.Store
+	every time.Duration
+}
+
+func (d *dripping) Stat(ctx context.Context, path string) (cacheclient.Info, error) {
+	for range 10 {
+		select {
+		case <-time.After(d.every):
+			cacheclient.Heard(ctx)
+		case <-ctx.Done():
+			return cacheclient.Info{}, ctx.Err()
+		}
+	}
+	return d.Store.Stat(ctx, path)
+}
+
+// TestADescriptionThatTakesLong has a source take long to describe a file, while something of it comes: only silence
+// ends that.
+func TestADescriptionThatTakesLong(t *testing.T) {
+	under := newFakeStore()
+	under.put("file", []byte("content"), "1")
+	timeout := pace.Limit(200 * time.Millisecond)
+	c, err := embedded.New(&dripping{under, timeout / 5}, embedded.Config{Timeout: timeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if info, err := c.Stat(t.Context(), "file"); err != nil || info.Size != 7 {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
 // TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory
 // waits a moment once, the next ones hardly, all long before the source is given up; and when it speaks again its word
 // counts.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/ufs"
 )
 
@@ -19,6 +20,10 @@ type proof struct {
 	// sums are the blocks that are whole in the tier, and held those in memory.
 	sums []blockSum
 	held []*stagedBlock
+	// alone says that ask speaks of one body alone: what another body brought is not proven by it.
+	alone bool
+	// since is when the first of the bytes in doubt came.
+	since time.Time
 	// from is the checksum of the block that fetch.shown is in, up to there.
 	from uint32
 }
@@ -32,8 +37,16 @@ type blockSum struct {
 // trust takes over how the bytes of a body are proven. Those of an earlier body that are still in doubt stay so.
 func (f *fetch) trust(body *ufs.Body) {
 	if body.Confirm != nil || f.doubtful() == 0 {
-		f.proof.ask = body.Confirm
+		f.proof.ask, f.proof.alone = body.Confirm, body.Alone
 	}
+}
+
+// proveEvery is how long readers of a slow source wait for bytes that are here and in doubt.
+const proveEvery = time.Second
+
+// due reports whether what is in doubt is to be proven now: a whole run, or bytes that have waited for long.
+func (f *fetch) due() bool {
+	return f.doubtful() >= maxRun*BlockSize || f.doubtful() > 0 && time.Since(f.proof.since) >= proveEvery
 }
 
 // doubtful is how many bytes have come and are not proven.
@@ -69,6 +82,9 @@ func (f *fetch) advance(at int64) error {
 	if f.spoiled {
 		return context.Canceled
 	}
+	if f.doubtful() == 0 {
+		f.proof.since = time.Now()
+	}
 	f.at = at
 	if f.proof.ask == nil {
 		f.show()
@@ -99,10 +115,9 @@ func (f *fetch) prove(ctx context.Context, patience time.Duration) error {
 	}
 	f.stall.Reset(patience)
 	f.e.c.count.sourceRequests.Add(1)
-	if err := f.proof.ask(ctx); err != nil {
+	if err := f.proof.ask(cacheclient.OnHeard(ctx, func() { f.stall.Reset(patience) })); err != nil {
 		return err
 	}
-	f.stall.Reset(patience)
 	for _, s := range f.proof.sums {
 		if err := f.set(s.block, s.sum); err != nil {
 			return err

@@ -36,6 +36,7 @@ func eachWay(t *testing.T, test func(t *testing.T, store *fakeStore, cfg embedde
 // TestBytesInDoubtAreProvenOnceARun reads files whose bodies are to be confirmed: right bytes, and few more requests.
 func TestBytesInDoubtAreProvenOnceARun(t *testing.T) {
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
+		t.Helper()
 		want := random(1, 20<<20+77)
 		store.put("a", want, "v")
 		store.confirm = func(context.Context) error { return nil }
@@ -58,6 +59,7 @@ func TestBytesInDoubtAreProvenOnceARun(t *testing.T) {
 // comes.
 func TestNobodyHasBytesInDoubt(t *testing.T) {
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
+		t.Helper()
 		want := random(1, 3<<20)
 		store.put("a", want, "v")
 		asked, answer := make(chan struct{}, 100), make(chan struct{})
@@ -104,6 +106,7 @@ func TestNobodyHasBytesInDoubt(t *testing.T) {
 // version.
 func TestBytesOfAnotherVersionAreNobodys(t *testing.T) {
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
+		t.Helper()
 		before, after := random(1, 6<<20), random(2, 6<<20)
 		store.put("a", before, "one")
 		var mixing atomic.Bool
@@ -144,6 +147,7 @@ func TestBytesOfAnotherVersionAreNobodys(t *testing.T) {
 // TestAProofThatDoesNotCome asks again, and does not bring the bytes again.
 func TestAProofThatDoesNotCome(t *testing.T) {
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
+		t.Helper()
 		want := random(1, 1<<20)
 		store.put("a", want, "v")
 		var n atomic.Int64
@@ -166,6 +170,7 @@ func TestAProofThatDoesNotCome(t *testing.T) {
 // TestAProofThatNeverComes is an error of the read within its patience, and nothing is kept.
 func TestAProofThatNeverComes(t *testing.T) {
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
+		t.Helper()
 		cfg.Timeout = 300 * time.Millisecond
 		store.put("a", random(1, 3<<20), "v")
 		store.confirm = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
@@ -185,6 +190,7 @@ func TestAProofThatNeverComes(t *testing.T) {
 // TestAProofThatFailsForAMoment says once that the version is gone, which it is not: the bytes come again.
 func TestAProofThatFailsForAMoment(t *testing.T) {
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
+		t.Helper()
 		want := random(1, 5<<20)
 		store.put("a", want, "v")
 		var n atomic.Int64

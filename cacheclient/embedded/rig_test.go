@@ -76,7 +76,7 @@ func (m *memory) Open(_ context.Context, info cacheclient.Info, off, n int64) (*
 	if err != nil {
 		return nil, err
 	}
-	var r io.Reader = io.LimitReader(zeros{}, n)
+	r := io.LimitReader(zeros{}, n)
 	if f.content != nil {
 		r = bytes.NewReader(f.content[off : off+n])
 	}

@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -27,17 +28,20 @@ type fault func(w http.ResponseWriter, r *http.Request, content http.HandlerFunc
 
 // source is a real web server over a directory that can be told to fail.
 type source struct {
-	dir   string
-	srv   *httptest.Server
-	sent  atomic.Int64
-	gets  atomic.Int64
-	mu    sync.Mutex
-	fault func(r *http.Request) fault // guarded by mu
+	dir  string
+	srv  *httptest.Server
+	sent atomic.Int64
+	gets atomic.Int64
+	// strong has it tell ETags.
+	strong atomic.Bool
+	mu     sync.Mutex
+	fault  func(r *http.Request) fault // guarded by mu
 }
 
 func newSource(t *testing.T) *source {
 	t.Helper()
 	s := &source{dir: t.TempDir()}
+	s.strong.Store(true)
 	s.start(t, "127.0.0.1:0")
 	return s
 }
@@ -69,7 +73,11 @@ func (s *source) setFault(f func(r *http.Request) fault) {
 
 func (s *source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	files := http.FileServer(http.Dir(s.dir))
-	if r.Method != http.MethodGet || strings.HasSuffix(r.URL.Path, "/") {
+	if at, err := os.Stat(filepath.Join(s.dir, r.URL.Path)); err == nil && s.strong.Load() {
+		w.Header().Set("ETag", fmt.Sprintf("%q", at.ModTime().Format(time.RFC3339Nano)))
+	}
+	// One byte is asked for once, to see whether HEAD tells what GET does: that is no read.
+	if r.Method != http.MethodGet || strings.HasSuffix(r.URL.Path, "/") || r.Header.Get("Range") == "bytes=0-0" {
 		files.ServeHTTP(w, r)
 		return
 	}
@@ -143,7 +151,7 @@ func ignoreRange(w http.ResponseWriter, r *http.Request, content http.HandlerFun
 	content(w, r)
 }
 
-// stall sends n bytes of the body and then nothing until the client goes.
+// stall sends n bytes of the body and then nothing until the client goes; a body that has no more is sent whole.
 func stall(n int) fault {
 	return func(w http.ResponseWriter, r *http.Request, content http.HandlerFunc) {
 		rec := httptest.NewRecorder()
@@ -154,7 +162,31 @@ func stall(n int) fault {
 		w.WriteHeader(rec.Code)
 		_, _ = w.Write(rec.Body.Bytes()[:min(n, rec.Body.Len())])
 		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
+		if rec.Body.Len() > n || rec.Body.Len() == 0 {
+			<-r.Context().Done()
+		}
+	}
+}
+
+// trickle sends n bytes of the body, and then one now and then until the client goes.
+func trickle(n int) fault {
+	return func(w http.ResponseWriter, r *http.Request, content http.HandlerFunc) {
+		rec := httptest.NewRecorder()
+		content(rec, r)
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		for body := rec.Body.Bytes(); len(body) > 0; n = 1 {
+			_, _ = w.Write(body[:min(n, len(body))])
+			body = body[min(n, len(body)):]
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-r.Context().Done():
+				return
+			}
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func (s *spill) Write(p []byte) (int, error) {
 	var tried error
 	for s.file == nil || !s.append(p, &tried) {
 		if err := s.move(); err != nil {
-			return 0, fmt.Errorf("no place for a listing of more than %d bytes: %w", spillAt, errors.Join(tried, err))
+			return 0, fmt.Errorf("no place for a listing of more than %d bytes: %w", max(s.size, spillAt), errors.Join(tried, err))
 		}
 	}
 	return len(p), nil
@@ -94,7 +94,8 @@ func (s *spill) move() error {
 	}
 	if _, err := io.Copy(f, io.NewSectionReader(s.file, 0, s.size)); err != nil {
 		s.c.giveRoom(next.level, s.size)
-		return errors.Join(err, f.Close())
+		_ = f.Close()
+		return s.move()
 	}
 	_ = s.file.Close()
 	s.c.giveRoom(s.at.level, s.size)
@@ -120,38 +121,62 @@ func (s *spill) close() {
 	})
 }
 
+// mostElsewhere is how many bytes of listings a cache has in files outside of its tiers.
+const mostElsewhere = 1 << 30
+
 // takeRoom counts n bytes of a listing against the level, for which idle files make room; false where there is none.
 func (c *Cache) takeRoom(l *level, n int64) bool {
-	if l == nil {
-		return true
+	ok, excess := c.tryRoom(l, n)
+	if !ok && excess > 0 {
+		c.reclaim(l, excess)
+		ok, _ = c.tryRoom(l, n)
 	}
+	return ok
+}
+
+// tryRoom is takeRoom without reclaiming; excess is what would have to go first, 0 where nothing may. Listings take the
+// place of cached files only as far as they may be kept, a listing and what it is sorted from.
+func (c *Cache) tryRoom(l *level, n int64) (ok bool, excess int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut || !l.open(time.Now()) {
-		return false
+	if c.shut {
+		return false, 0
 	}
-	if l.used+n > l.quota && c.left.over {
-		c.reclaim(l, l.used+n-l.low)
+	if l == nil {
+		if c.elsewhere+n > mostElsewhere {
+			return false, 0
+		}
+		c.elsewhere += n
+		return true, 0
+	}
+	if !l.open(time.Now()) {
+		return false, 0
 	}
 	if l.used+l.left+n > l.quota {
-		return false
+		if c.left.over && l.listed+n <= 2*max(l.quota/listedShare, leastSpilled) {
+			excess = l.used + n - l.low
+		}
+		return false, excess
 	}
 	l.used += n
+	l.listed += n
 	if l.used > l.high {
 		select {
 		case c.evictor <- struct{}{}:
 		default:
 		}
 	}
-	return true
+	return true, 0
 }
 
 // giveRoom takes back what takeRoom counted.
 func (c *Cache) giveRoom(l *level, n int64) {
-	if l == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if l == nil {
+		c.elsewhere -= n
+		return
+	}
 	l.used -= n
+	l.listed -= n
 }

@@ -19,20 +19,21 @@ const (
 	sizedPatience = time.Second
 )
 
-// reserve charges e's level for n more bytes, finding a level, making room and the files first. It
+// reserve charges e's level for what r brings, finding a level, making room and the files first. It
 // returns false when the bytes must stay in memory.
-func (c *Cache) reserve(ctx context.Context, e *entry, n int64) bool {
+func (c *Cache) reserve(ctx context.Context, e *entry, r run) bool {
 	ctx, cancel := context.WithTimeout(ctx, sizedPatience)
 	defer cancel()
-	return waitFor(ctx, c.left.sized) == nil && c.reserveNow(e, n)
+	return waitFor(ctx, c.left.sized) == nil && c.reserveNow(e, r)
 }
 
-func (c *Cache) reserveNow(e *entry, n int64) bool {
+func (c *Cache) reserveNow(e *entry, r run) bool {
 	e.admit.Lock()
 	defer e.admit.Unlock()
 	if e.unkept || c.attachAdmitted(e) != nil {
 		return false
 	}
+	n := e.price(r)
 	for range len(c.levels) {
 		l, lack := c.charge(e, n)
 		if lack.l != nil {

@@ -83,7 +83,7 @@ func (e *entry) tryTiers() {
 
 // bring waits until the blocks of r are in a tier.
 func (e *entry) bring(ctx context.Context, r run) error {
-	for {
+	for ctx.Err() == nil {
 		e.verify(r)
 		block, have, bypass := e.lacks(r)
 		switch {
@@ -96,15 +96,19 @@ func (e *entry) bring(ctx context.Context, r run) error {
 			return err
 		}
 	}
+	return fmt.Errorf("warm %q: %w", e.info.Path, ctx.Err())
 }
 
 // lacks is the first block of r that the tier does not have, unless it has all, and whether the last fetch found no
-// room.
+// room. Such a block that is whole in memory would not be fetched: it is forgotten there.
 func (e *entry) lacks(r run) (block int64, have, bypass bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for b := r.first; b < r.last; b++ {
 		if !e.have.has(b) {
+			if e.staged[b] != nil && !e.partly(b) && !e.bypass {
+				delete(e.staged, b)
+			}
 			return b, false, e.bypass
 		}
 	}

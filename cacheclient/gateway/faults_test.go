@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,7 +23,9 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/sanity/pace"
 	"millrace.io/millrace/sanity/serve"
 )
@@ -37,7 +40,8 @@ func TestTraffic(t *testing.T) {
 	if got, err := get(t, c, "file"); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
-	if s := server.Stats(); s.BodyBytes != int64(len(want)) {
+	// The first file of a server is described by its first byte.
+	if s := server.Stats(); s.BodyBytes != int64(len(want))+1 {
 		t.Errorf("one read of %d bytes cost the source %d", len(want), s.BodyBytes)
 	}
 	before := server.Stats()
@@ -131,6 +135,11 @@ func (b *breaking) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Etag", tag)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	out := &cutting{ResponseWriter: w, b: b, left: -1}
+	if r.Header.Get("Range") == "bytes=0-0" {
+		// By which the file is described.
+		http.ServeContent(w, r, "", time.Unix(1e9, 0), bytes.NewReader(b.data))
+		return
+	}
 	if r.Method == http.MethodGet && b.times.Add(-1) >= 0 {
 		out.left = b.after
 	}
@@ -203,6 +212,65 @@ func TestBreaks(t *testing.T) {
 			t.Errorf("%d bytes of a file that changed after %d, %v", len(got), b.after, err)
 		}
 	})
+}
+
+// doubted is a source whose bodies need to be confirmed, those from the offset from on; which fails at the offset of lies.
+type doubted struct {
+	ufs.Store
+	from, lies int64
+	mu         sync.Mutex
+	// confirmed are the ends of bodies that were asked about; mu guards it.
+	confirmed []int64
+}
+
+func (d *doubted) Open(ctx context.Context, info cacheclient.Info, off, length int64) (*ufs.Body, error) {
+	body, err := d.Store.Open(ctx, info, off, length)
+	if err != nil || off < d.from {
+		return body, err
+	}
+	end := off + length
+	body.Confirm = func(context.Context) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.confirmed = append(d.confirmed, end)
+		if end == d.lies {
+			return cacheclient.ErrStale
+		}
+		return nil
+	}
+	return body, nil
+}
+
+// TestEachBlockIsConfirmed reads without an end over the boundaries of blocks, at each of which a client may keep what it
+// has: no last byte of a block is sent before the source has confirmed it.
+func TestEachBlockIsConfirmed(t *testing.T) {
+	const block = 1 << 20
+	const size = 4*block + 5
+	for _, c := range []struct {
+		from, lies int64
+		confirmed  []int64
+	}{
+		{confirmed: []int64{block, 2 * block, 3 * block, 4 * block, size}},
+		{lies: 3 * block},
+		// The first body is asked for as far as the file goes.
+		{from: 1, confirmed: []int64{size, 3 * block, 4 * block, size}},
+		{from: 1, lies: 3 * block},
+		{from: size},
+	} {
+		lies, dir := c.lies, t.TempDir()
+		want := randomFile(t, dir, "file", size)
+		d := &doubted{Store: open(t, dir), from: c.from, lies: lies}
+		r := start(t, d, func(c *gateway.Config) { c.BlockSize = block })
+		got, err := get(t, r.client(r.keys), "file")
+		switch {
+		case lies == 0 && (err != nil || !bytes.Equal(got, want)):
+			t.Errorf("%d bytes, %v", len(got), err)
+		case lies == 0 && !slices.Equal(d.confirmed, c.confirmed):
+			t.Errorf("confirmed at %d", d.confirmed)
+		case lies != 0 && (err == nil || int64(len(got)) >= lies || !bytes.HasPrefix(want, got)):
+			t.Errorf("%d bytes of which %d are confirmed, %v", len(got), lies-block, err)
+		}
+	}
 }
 
 // TestChanged replaces a file: who knows it from before gets the new one whole.

@@ -162,7 +162,8 @@ func TestListMany(t *testing.T) {
 			t.Fatalf("%q is listed with %d bytes", name, size)
 		}
 	}
-	if s := server.Stats().Sub(before); s.Lists != 1 || s.Heads != files || s.BodyBytes != 0 {
+	// Until a HEAD has been compared, once, files are described by their first byte; the directory is looked at, too.
+	if s := server.Stats().Sub(before); s.Lists != 1 || s.Requests > files+4 || s.BodyBytes > s.Requests-s.Heads {
 		t.Errorf("the source saw %+v", s)
 	}
 	before = server.Stats()
@@ -171,7 +172,8 @@ func TestListMany(t *testing.T) {
 			t.Errorf("%q: %q, %v", names[n], data, err)
 		}
 	}
-	if s := server.Stats().Sub(before); s.Requests != 3 {
+	// What was written a moment ago is confirmed by a HEAD.
+	if s := server.Stats().Sub(before); s.Requests-s.Heads != 3 {
 		t.Errorf("three files that are known cost the source %+v", s)
 	}
 }

@@ -42,6 +42,8 @@ type stream struct {
 	at, end int64
 	// stop is the end of what the source is asked for: end, or the boundary of a block before it.
 	stop int64
+	// passed says that a boundary has been waited at.
+	passed bool
 	// partial says that the client asked for a range.
 	partial bool
 	// broken counts how often the source broke off since at was brokenAt.
@@ -71,13 +73,20 @@ func (s *stream) bound(size int64) {
 	}
 }
 
-// pass waits at a boundary, and goes on to the end if the client is still there.
+// pass waits at the first boundary, and goes on if the client is still there: to the end where the answers prove what
+// they bring, else to the next boundary, at which a client may keep what it has. D-198 says why.
 func (s *stream) pass() error {
 	s.drop()
-	if err := sleep(s.ctx, boundaryPause); err != nil {
-		return err
+	if !s.passed {
+		if err := sleep(s.ctx, boundaryPause); err != nil {
+			return err
+		}
 	}
-	s.stop = s.end
+	if s.passed = true; s.confirmation() != nil {
+		s.bound(s.gateway.cfg.BlockSize)
+	} else {
+		s.stop = s.end
+	}
 	return nil
 }
 
@@ -98,6 +107,10 @@ func (s *stream) open() error {
 		return err
 	}
 	kept = true
+	if s.passed && body.Confirm != nil {
+		// The answers before were proof, and this one is none.
+		s.bound(s.gateway.cfg.BlockSize)
+	}
 	s.receive(body)
 	if err := s.skip(body, s.at-body.Start); err != nil {
 		s.drop()
@@ -125,7 +138,7 @@ func (s *stream) prove() error {
 		return nil
 	}
 	src := s.gateway.source
-	ctx, cancel := context.WithTimeout(s.ctx, src.timeout)
+	ctx, cancel := cacheclient.Patient(s.ctx, src.timeout)
 	defer cancel()
 	return src.try(ctx, "stat", confirm)
 }

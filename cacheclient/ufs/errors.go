@@ -163,6 +163,10 @@ func isTimeout(err error) bool {
 // badLength is how net/http says that a Content-Length has too many digits for it.
 var badLength = regexp.MustCompile(`bad Content-Length "[0-9]+"`)
 
+// badHead is how net/http says that it does not understand the head of one answer. The source has answered, and may answer
+// well to others.
+var badHead = regexp.MustCompile(`Content-Length|MIME header|transfer encoding|trailer key|response headers exceeded`)
+
 // explain turns an error of the HTTP client into one for the user, without the URL, which
 // may have secrets after a redirect.
 func explain(ctx context.Context, err error, host string, timeout time.Duration) error {
@@ -187,6 +191,8 @@ func explain(ctx context.Context, err error, host string, timeout time.Duration)
 		return fmt.Errorf("%s: %w", host, errInside)
 	case badLength.MatchString(err.Error()):
 		return fmt.Errorf("%s announces a body of a length that no number holds: %w", host, cacheclient.ErrTooLarge)
+	case badHead.MatchString(err.Error()):
+		return fmt.Errorf("%s answers by a head that HTTP does not have: %.200s", host, err.Error())
 	case isTimeout(err):
 		return &networkError{what: fmt.Sprintf("%s: nothing came for %v", host, timeout), err: err}
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -42,7 +42,7 @@ func TestBorderStat(t *testing.T) {
 	for size, want := range map[int64]error{
 		0: nil, 1: nil, border.MostBytes: nil, border.MostBytes + 1: cacheclient.ErrTooLarge,
 		1 << 62: cacheclient.ErrTooLarge, math.MaxInt64: cacheclient.ErrTooLarge,
-		-1: cacheclient.ErrUnavailable, math.MinInt64: cacheclient.ErrUnavailable,
+		-1: cacheclient.ErrTooLarge, math.MinInt64: cacheclient.ErrTooLarge,
 	} {
 		long := strings.Repeat("v", 1<<20)
 		g := guardedOf(&told{stat: cacheclient.Info{Path: "f", Size: size, Version: long}})

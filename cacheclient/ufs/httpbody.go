@@ -105,6 +105,8 @@ type countedBody struct {
 	// open says that no length was announced, so that the end has to be seen.
 	open bool
 	show string
+	// spent says that its connection is not needed any more.
+	spent flag
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
@@ -124,6 +126,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	switch {
 	case b.left == 0:
+		b.spent.Store(true)
 		return n, nil
 	case err == io.EOF: //nolint:errorlint // the bare value
 		return n, io.ErrUnexpectedEOF
@@ -146,4 +149,8 @@ func (b *countedBody) ended(err error) error {
 	return err
 }
 
-func (b *countedBody) Close() error { return b.src.Close() }
+// Close ends the body.
+func (b *countedBody) Close() error {
+	b.spent.Store(true)
+	return b.src.Close()
+}

@@ -32,8 +32,9 @@ const maxRedirects = 10
 // connection each, with its own window and its own place in a server's fair queue; in HTTP/2 they
 // would share one, and copy every byte through its flow control once more.
 type httpClient struct {
-	// files is for requests to one file, lists for index pages. They have separate connections: one
-	// who reads an index page may ask for files meanwhile, and must not wait for itself.
+	// files is for requests to one file, lists for index pages and for questions in the middle of a body. They have
+	// separate connections: a reader of an index page, or of a body, may ask for files meanwhile, and must not wait for
+	// itself.
 	files, lists *http.Transport
 	// header goes with each request, user and pass and the names in private to the
 	// source's own host only.
@@ -52,6 +53,8 @@ const idleGrace = 2 * time.Second
 type request struct {
 	url  *url.URL
 	show string
+	// dropped says that the server took the slash off a directory's address: files are asked for so, too.
+	dropped bool
 }
 
 func newHTTPClient(o httpOptions, security tlsOptions, opts Options) (*httpClient, error) {
@@ -174,6 +177,23 @@ func (c *httpClient) send(ctx context.Context, transport *http.Transport, method
 	return nil, fmt.Errorf("%s redirects more than %d times", r.show, maxRedirects)
 }
 
+// besideKey marks the context of a question that is asked beside a body.
+type besideKey struct{}
+
+// besideBodies has questions of the context take no connection for files, all of which bodies may hold.
+// D-197 says why.
+func besideBodies(ctx context.Context) context.Context {
+	return context.WithValue(ctx, besideKey{}, true)
+}
+
+// forFiles is the transport for a question about a file.
+func (c *httpClient) forFiles(ctx context.Context) *http.Transport {
+	if beside, _ := ctx.Value(besideKey{}).(bool); beside {
+		return c.lists
+	}
+	return c.files
+}
+
 // isRedirect reports whether resp sends the client elsewhere. A caller of send sees one only where tellsKind.
 func isRedirect(resp *http.Response) bool {
 	switch resp.StatusCode {
@@ -188,6 +208,10 @@ func isRedirect(resp *http.Response) bool {
 func tellsKind(u *url.URL, location string) bool {
 	plain, slash := strings.CutSuffix(u.Path, "/")
 	name := plain[strings.LastIndexByte(plain, '/')+1:]
+	if name == "" {
+		// The root of a server is no file, wherever it leads.
+		return false
+	}
 	// Go's file server writes the name as it is, unescaped.
 	if location == name+"/" && !slash || location == "../"+name && slash {
 		return true

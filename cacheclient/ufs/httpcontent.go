@@ -66,7 +66,7 @@ func (s *httpStore) pass(
 ) (int64, head, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	resp, err := s.client.send(ctx, s.client.files, http.MethodGet, r, part) //nolint:bodyclose // body closes it
+	resp, err := s.client.send(ctx, s.client.forFiles(ctx), http.MethodGet, r, part) //nolint:bodyclose // body closes it
 	if err != nil {
 		return 0, head{}, err
 	}
@@ -79,7 +79,7 @@ func (s *httpStore) pass(
 		return 0, head{}, err
 	}
 	h := readHead(resp)
-	n, err := io.Copy(sum, io.LimitReader(body, most))
+	n, err := io.Copy(sum, io.LimitReader(heardReader{ctx, body}, most))
 	if err != nil || n < most || part != nil {
 		return n, h, err
 	}
@@ -89,6 +89,21 @@ func (s *httpStore) pass(
 		return n, h, err
 	}
 	return n + int64(m), h, nil
+}
+
+// heardReader tells the waiters of a context of each part that comes: a question that is answered by a whole file may take
+// as long as that comes.
+type heardReader struct {
+	ctx context.Context //nolint:containedctx // of the question that is answered by what it reads
+	src io.Reader
+}
+
+func (r heardReader) Read(p []byte) (int, error) {
+	n, err := r.src.Read(p)
+	if n > 0 {
+		cacheclient.Heard(r.ctx)
+	}
+	return n, err
 }
 
 // summedBody sums a whole body as it passes, to compare it with the version by content.
@@ -108,24 +123,46 @@ func (b *summedBody) Read(p []byte) (int, error) {
 // version is the version that the bytes which passed are.
 func (b *summedBody) version() string { return keyContent + hex.EncodeToString(b.sum.Sum(nil)) }
 
+// namesContent reports whether a version is that of the content.
+func namesContent(version string) bool { return strings.HasPrefix(version, keyContent) }
+
 // confirmContent sums a whole body as it comes, which costs no request. A part of one is confirmed by reading the file
-// as its version was made.
+// as its version was made. The whole body of a version that names no content is compared with the file, read once more.
 func (s *httpStore) confirmContent(r request, want cacheclient.Info, body *Body) func(context.Context) error {
 	var summed *summedBody
 	if body.Start == 0 && body.End == want.Size && !strings.HasPrefix(want.Version, keySamples) {
 		summed = &summedBody{ReadCloser: body.ReadCloser, sum: sha256.New()}
-		body.ReadCloser = summed
+		body.ReadCloser, body.Alone = summed, true
 	}
 	return func(ctx context.Context) error {
-		version, err := "", error(nil)
-		if summed != nil && summed.passed == want.Size {
-			version = summed.version()
-		} else if _, version, err = s.byContent(ctx, r, head{size: want.Size}); err != nil {
-			return err
+		whole := summed != nil && summed.passed == want.Size
+		var got, version string
+		var err error
+		switch named := namesContent(want.Version); {
+		case named && whole:
+			got, version = summed.version(), want.Version
+		case named:
+			version = want.Version
+			_, got, err = s.byContent(ctx, r, head{size: want.Size})
+		case whole:
+			got = summed.version()
+			version, err = s.wholly(ctx, r, want.Size)
 		}
-		if version != want.Version {
+		switch {
+		case err != nil:
+			return err
+		case got == "" || got != version:
 			return stale(r, "its content changed")
 		}
 		return nil
 	}
+}
+
+// wholly is the version by content of a file of this size that is read to its last byte, "" where it has another.
+func (s *httpStore) wholly(ctx context.Context, r request, size int64) (string, error) {
+	sum := sha256.New()
+	if n, _, err := s.pass(ctx, r, nil, size, sum); err != nil || n != size {
+		return "", err
+	}
+	return keyContent + hex.EncodeToString(sum.Sum(nil)), nil
 }

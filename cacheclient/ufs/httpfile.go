@@ -17,14 +17,19 @@ func (s *httpStore) Open(ctx context.Context, info cacheclient.Info, off, length
 	if err != nil {
 		return nil, err
 	}
-	body, got, err := s.openVersion(ctx, r, info, off, length)
+	t := s.trust()
+	if t == trustContent && !namesContent(info.Version) {
+		return nil, stale(r, "only its content tells versions apart now")
+	}
+	body, got, err := s.openVersion(ctx, r, info, off, length, t)
 	if errors.Is(err, cacheclient.ErrStale) && s.stands(ctx, r, info, got, length == info.Size, err) {
-		body, got, err = s.openVersion(ctx, r, info, off, length)
+		t = s.trust()
+		body, got, err = s.openVersion(ctx, r, info, off, length, t)
 	}
 	if err != nil {
 		return nil, err
 	}
-	body.Confirm = s.confirmation(r, info, got, body)
+	body.confirmBy(s.confirmation(r, info, got, body, t))
 	return body, nil
 }
 
@@ -34,24 +39,46 @@ func (s *httpStore) stands(
 ) bool {
 	var marks *otherMarks
 	if errors.As(err, &marks) {
-		return s.settle(ctx, r, info, got, whole)
+		if s.settle(ctx, r, info, got, whole) {
+			return true
+		}
+		s.doubtHeads(ctx, r, info)
+		return false
 	}
 	if got.size >= 0 && got.size != info.Size && s.heads.state.Load() == headsAgree {
-		// The size came from a HEAD, and may be what is wrong.
-		if h, err := s.client.statBy(ctx, http.MethodHead, r, nil); err == nil && h.size == info.Size {
-			s.heads.distrust()
-		}
+		s.doubtHeads(ctx, r, info)
 	}
 	return false
+}
+
+// doubtHeads is called when a GET has found another version than the one described. Where HEAD tells that one still, it
+// told what is wrong, as one that a proxy keeps does.
+func (s *httpStore) doubtHeads(ctx context.Context, r request, info cacheclient.Info) {
+	if s.heads.state.Load() != headsAgree {
+		return
+	}
+	h, err := s.client.statBy(ctx, http.MethodHead, r, nil)
+	if err != nil || h.dir || h.size != info.Size || h.differ(recorded(info), s.trust()) != "" {
+		return
+	}
+	g, err := s.client.byGet(ctx, r)
+	switch {
+	case err != nil || g.dir:
+	case g.size != h.size:
+		s.heads.learn(headsDiffer, "HEAD tells another size than GET")
+	case g.differ(h.validators, s.trust()) != "":
+		// As in judgeHead.
+		s.heads.learn(headsDiffer, "")
+	}
 }
 
 // openVersion makes a request for the range. Where the server refuses the condition (412) or the range (416), it is
 // asked what the file is now: mostly it changed. When it did not, the server gets If-Match wrong, and is not sent it
 // again.
 func (s *httpStore) openVersion(
-	ctx context.Context, r request, want cacheclient.Info, off, length int64,
+	ctx context.Context, r request, want cacheclient.Info, off, length int64, t trust,
 ) (*Body, head, error) {
-	body, got, err := s.client.open(ctx, r, want, off, length, !s.noIfMatch.Load(), s.trust())
+	body, got, err := s.client.open(ctx, r, want, off, length, !s.noIfMatch.Load(), t)
 	status, _ := statusOf(err)
 	if status != http.StatusPreconditionFailed && status != http.StatusRequestedRangeNotSatisfiable {
 		return body, got, err
@@ -63,12 +90,12 @@ func (s *httpStore) openVersion(
 	case now.dir || now.size >= 0 && now.size != want.Size:
 		return nil, now, stale(r, "it changed")
 	}
-	if how := now.differ(recorded(want), s.trust()); how != "" {
+	if how := now.differ(recorded(want), t); how != "" {
 		return nil, now, &otherMarks{stale(r, "%s", how)}
 	}
 	if status == http.StatusPreconditionFailed && !s.noIfMatch.Load() {
 		s.noIfMatch.Store(true)
-		return s.client.open(ctx, r, want, off, length, false, s.trust())
+		return s.client.open(ctx, r, want, off, length, false, t)
 	}
 	return nil, got, err
 }

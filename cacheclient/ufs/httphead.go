@@ -2,6 +2,7 @@ package ufs
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,7 @@ const (
 	headsDiffer
 )
 
-// heads asks for heads of files, by HEAD once that was seen to tell what GET does. D-151 says why.
+// heads asks for heads of files, by HEAD once that was seen to tell what GET does. D-151 and D-194 say why.
 type heads struct {
 	client *httpClient
 	notes  *notes
@@ -79,6 +80,8 @@ func (a *heads) ask(ctx context.Context, r request) (head, error) {
 func believed(h head, err error) bool {
 	status, answered := statusOf(err)
 	switch {
+	case errors.Is(err, errEncoded):
+		return false
 	case err != nil && !answered:
 		return true
 	case err != nil:
@@ -102,6 +105,8 @@ func busy(status int) bool {
 func judgeHead(h head, err error, g head) (state int32, how string) {
 	status, answered := statusOf(err)
 	switch {
+	case errors.Is(err, errEncoded):
+		return headsDiffer, "HEAD is answered as if the file were compressed, which GET does not do"
 	case err != nil && (!answered || busy(status)), h.dir:
 		return headsUnknown, ""
 	case err != nil:
@@ -112,6 +117,9 @@ func judgeHead(h head, err error, g head) (state int32, how string) {
 		return headsUnknown, ""
 	case h.size != g.size:
 		return headsDiffer, "HEAD tells another size than GET"
+	case h.version(trustAll) != g.version(trustAll), !h.modTime.Equal(g.modTime):
+		// Or they were answered by two servers of one name, which people hear of where it matters.
+		return headsDiffer, ""
 	case h.size > 0:
 		return headsAgree, ""
 	}
@@ -128,6 +136,3 @@ func (a *heads) learn(state int32, how string) {
 		a.notes.tell("head", how+", so that files are described by a GET of their first byte")
 	}
 }
-
-// distrust has files be described by GET from now on.
-func (a *heads) distrust() { a.learn(headsDiffer, "HEAD tells another size than GET") }

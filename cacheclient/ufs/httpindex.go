@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
 
@@ -29,6 +30,10 @@ type index struct {
 	base, root *url.URL
 	// entry is called for each entry, in the index's order, more than once where it is linked to more than once.
 	entry func(name string, dir bool) error
+	// asked is the directory's address that was asked for, where it is not base.
+	asked *url.URL
+	// strict says that only a page that calls itself an index is one.
+	strict bool
 	// endless says that the body has no length, so that only the page itself reports whether it was cut.
 	endless bool
 
@@ -47,6 +52,8 @@ func (*listedElsewhere) Error() string { return "the page is made in the browser
 type markup struct {
 	// known says that there is something that index pages of empty directories have, too.
 	known bool
+	// named says that the page calls itself an index.
+	named bool
 	// title says that the next text is the page's title or heading, and script that it is a script.
 	title, script bool
 	// open says that the page began as a whole document, and closed that it ended as one.
@@ -86,7 +93,7 @@ func (m *markup) text(tokens *html.Tokenizer) error {
 	m.title, m.script = false, false
 	switch {
 	case title && indexTitle.Match(tokens.Text()):
-		m.known = true
+		m.known, m.named = true, true
 	case script && dufsScript.Match(tokens.Text()):
 		return &listedElsewhere{query: dufsQuery}
 	}
@@ -136,15 +143,23 @@ func (i *index) link(address string, m *markup) error {
 		return nil
 	case link.name == "", link.key() == m.last:
 		return nil
+	case i.strict && !m.named:
+		return errNoIndex
 	}
 	m.known, m.last = true, link.key()
 	i.entries++
 	return i.entry(link.name, link.dir)
 }
 
-// setRoot has the directory be the address of its index, with a slash at its end.
+// setRoot has the directory be the address of its index, with a slash at its end. A page of another name that a directory
+// leads to, as /dir/ to /dir/index.html, is in it.
 func (i *index) setRoot() {
-	if i.root = i.base; !strings.HasSuffix(i.base.Path, "/") {
+	i.root = i.base
+	switch {
+	case strings.HasSuffix(i.base.Path, "/"):
+	case i.asked != nil && strings.HasSuffix(i.asked.Path, "/") && path.Base(i.asked.Path) != path.Base(i.base.Path):
+		i.root = i.base.ResolveReference(&url.URL{Path: "."})
+	default:
 		i.root = withPath(i.base, i.base.Path+"/", i.base.EscapedPath()+"/")
 	}
 }
@@ -167,7 +182,7 @@ func (i *index) endHTML(tokens *html.Tokenizer, m *markup) error {
 		return err
 	case i.endless && m.open && !m.closed, bytes.HasPrefix(bytes.TrimSpace(tokens.Raw()), []byte("<a ")):
 		return fmt.Errorf("the page ends in its middle: %w", io.ErrUnexpectedEOF)
-	case !m.known:
+	case !m.known, i.strict && !m.named:
 		return errNoIndex
 	}
 	return nil
@@ -222,12 +237,12 @@ func (i *index) parseLink(address string) link {
 	if name, slash := strings.CutSuffix(address, "/"); i.base == i.root && plainName(name) {
 		return link{name: name, dir: slash}
 	}
-	relative, err := url.Parse(address)
+	relative, err := parseAddress(address)
 	if err != nil {
 		return link{}
 	}
 	u, root := i.base.ResolveReference(relative), i.root
-	if !sameHost(root, u) && !sameHost(u, root) || u.User != nil || u.Opaque != "" || u.Fragment != "" {
+	if !i.here(u) {
 		return link{}
 	}
 	if u.RawQuery != "" || u.ForceQuery {
@@ -249,6 +264,23 @@ func (i *index) parseLink(address string) link {
 		return link{}
 	}
 	return link{name: plain, dir: dir}
+}
+
+// hasScheme has the addresses that begin with a scheme.
+var hasScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
+
+// parseAddress reads an address as browsers do, which follow a first name with a colon in it.
+func parseAddress(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err != nil && !hasScheme.MatchString(address) {
+		return url.Parse("./" + address)
+	}
+	return u, err
+}
+
+// here reports whether an address is on the host of the directory, and is of a file or a directory at all.
+func (i *index) here(u *url.URL) bool {
+	return (sameHost(i.root, u) || sameHost(u, i.root)) && u.User == nil && u.Opaque == "" && u.Fragment == ""
 }
 
 // plainName reports whether an address is a name and cannot be anything else. Most are, and

@@ -81,7 +81,7 @@ func (s *httpStore) Stat(ctx context.Context, path string) (cacheclient.Info, er
 // doubtful describes a path whose answer may be a page instead of the file: a directory's index without a redirect, or
 // a page that says that nothing is there.
 func (s *httpStore) doubtful(ctx context.Context, r request, path string, h head) (cacheclient.Info, error) {
-	kind := kindUnknown
+	var kind kind
 	switch {
 	case s.told.has(path):
 		// It may have become a file; then it has no index.
@@ -94,11 +94,7 @@ func (s *httpStore) doubtful(ctx context.Context, r request, path string, h head
 	case htmlName.MatchString(path):
 		kind = kindFile
 	default:
-		if kind = s.kindInListing(ctx, path); kind == kindFile || kind == kindUnknown {
-			if isDir, _ := s.slashed(ctx, path, false); isDir {
-				kind = kindDir
-			}
-		}
+		kind = s.lookedFor(ctx, path)
 	}
 	switch kind {
 	case kindDir:
@@ -163,6 +159,23 @@ const (
 	// kindAbsent: the listing is there, and lacks the name.
 	kindAbsent
 )
+
+// lookedFor asks the server for the kind of a name that no listing told to be a directory: the listing that may have it,
+// unless that was lately read for it, and the address with a slash.
+func (s *httpStore) lookedFor(ctx context.Context, path string) kind {
+	found := kindFile
+	if !s.pages.has(path) {
+		if found = s.kindInListing(ctx, path); found == kindFile {
+			s.pages.add(path)
+		}
+	}
+	if found == kindFile || found == kindUnknown {
+		if isDir, _ := s.slashed(ctx, path, false); isDir {
+			return kindDir
+		}
+	}
+	return found
+}
 
 // kindInListing lists the directory that the path is in.
 func (s *httpStore) kindInListing(ctx context.Context, path string) kind {

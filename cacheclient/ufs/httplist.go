@@ -47,22 +47,25 @@ func (s *httpStore) List(ctx context.Context, dir string, fn func(cacheclient.In
 	return err
 }
 
-// described completes entries by their own types.
+// described completes entries by their own types. What cannot be described is there all the same, and a question for its
+// attributes gets the error; one that says nothing of the entry ends the listing.
 func (s *httpStore) described(ctx context.Context, fn func(cacheclient.Info) error) func(cacheclient.Info) error {
 	return func(info cacheclient.Info) error {
 		if info.Dir {
 			return fn(info)
 		}
 		full, err := s.Stat(ctx, info.Path)
+		status, answered := statusOf(err)
+		again, _ := Retryable(err)
 		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		case err == nil:
+			return fn(full)
+		case errors.Is(err, fs.ErrNotExist):
 			return nil
-		case errors.Is(err, cacheclient.ErrTooLarge):
-			return fn(info)
-		case err != nil:
+		case ctx.Err() != nil, answered && busy(status), !answered && again:
 			return err
 		}
-		return fn(full)
+		return fn(info)
 	}
 }
 
@@ -101,8 +104,11 @@ func (s *httpStore) readIndex(
 ) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	header := http.Header{"Accept": {accept}}
-	resp, err := s.client.send(ctx, s.client.lists, http.MethodGet, r, header) //nolint:bodyclose // page closes it
+	header := http.Header{}
+	if s.client.header.Get("Accept") == "" {
+		header.Set("Accept", accept)
+	}
+	resp, err := s.client.send(ctx, s.client.lists, http.MethodGet, r, header)
 	if err != nil {
 		return err
 	}
@@ -110,7 +116,8 @@ func (s *httpStore) readIndex(
 	defer func() { _ = page.Close() }()
 	switch {
 	case isRedirect(resp):
-		return fmt.Errorf("%s: %w", r.show, cacheclient.ErrNotDir)
+		discard(resp)
+		return s.readDropped(ctx, dir, r, accept, fn)
 	case resp.StatusCode == http.StatusNotAcceptable && accept != "":
 		return s.readIndex(ctx, dir, r, "", fn)
 	case resp.StatusCode != http.StatusOK:
@@ -119,7 +126,7 @@ func (s *httpStore) readIndex(
 		return fmt.Errorf("%s is sent with the Content-Encoding %s although identity was asked for", r.show,
 			resp.Header.Get("Content-Encoding"))
 	}
-	i := index{base: indexBase(resp), entry: func(name string, isDir bool) error {
+	i := index{base: indexBase(resp), asked: r.url, strict: r.dropped, entry: func(name string, isDir bool) error {
 		return fn(s.entry(dir, name, isDir))
 	}, endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0}
 	err = s.parse(resp, page, &i)
@@ -128,7 +135,7 @@ func (s *httpStore) readIndex(
 	case errors.As(err, &elsewhere) && r.url.RawQuery == "":
 		u := *r.url
 		u.RawQuery = elsewhere.query
-		return s.readIndex(ctx, dir, request{url: &u, show: r.show}, acceptIndex, fn)
+		return s.readIndex(ctx, dir, request{url: &u, show: r.show, dropped: r.dropped}, acceptIndex, fn)
 	case errors.Is(err, errNoIndex) && i.entries == 0 && accept == acceptIndex && mediaType(resp) == mediaJSON:
 		// It may have a page for people after all.
 		return s.readIndex(ctx, dir, r, "text/html", fn)
@@ -141,6 +148,23 @@ func (s *httpStore) readIndex(
 	return err
 }
 
+// readDropped reads the index of a directory whose address the server wants without a slash. So it wants those of files,
+// too: what does not call itself an index is one. D-195 says why.
+func (s *httpStore) readDropped(
+	ctx context.Context, dir string, r request, accept string, fn func(cacheclient.Info) error,
+) error {
+	plain, slash := strings.CutSuffix(r.url.Path, "/")
+	if !slash {
+		return fmt.Errorf("%s: %w", r.show, cacheclient.ErrNotDir)
+	}
+	u := withPath(r.url, plain, strings.TrimSuffix(r.url.EscapedPath(), "/"))
+	err := s.readIndex(ctx, dir, request{url: u, show: r.show, dropped: true}, accept, fn)
+	if errors.Is(err, errNoIndex) {
+		return fmt.Errorf("%s: %w", r.show, cacheclient.ErrNotDir)
+	}
+	return err
+}
+
 const mediaJSON = "application/json"
 
 // parse reads the index by its type.
@@ -148,6 +172,8 @@ func (s *httpStore) parse(resp *http.Response, page io.Reader, i *index) error {
 	switch kind := mediaType(resp); {
 	case readHead(resp).html:
 		return i.parseHTML(page)
+	case i.strict:
+		return errNoIndex
 	case kind == mediaJSON:
 		return i.parseJSON(page)
 	case kind == "text/xml", kind == "application/xml":
@@ -201,8 +227,9 @@ func (s *httpStore) heldBack(
 	dir string, shape *shape, emit func(cacheclient.Info) error,
 ) (hold func(cacheclient.Info) error, end func() error) {
 	var held []cacheclient.Info
+	size := 0
 	hold = func(info cacheclient.Info) error {
-		if len(held) < mostHeld {
+		if size += len(info.Path); len(held) < mostHeld && size < mostHeldBytes {
 			shape.add(info)
 			held = append(held, info)
 			return nil

@@ -251,7 +251,9 @@ func (i *index) parseXML(page io.Reader) error {
 				return err
 			}
 		case html.TextToken:
-			x.name += string(tokens.Text())
+			if x.name += string(tokens.Text()); len(x.name) > maxToken {
+				return fmt.Errorf("%w: a text in it is longer than %d bytes", errNoIndex, maxToken)
+			}
 		case html.EndTagToken:
 			tag, _ := tokens.TagName()
 			name, dir, err := x.finish(string(tag))

@@ -11,18 +11,20 @@ import (
 
 const (
 	// sameAbove is how many directories above one must look alike before it is compared with them: a tree that holds
-	// itself looks so, and no other does.
-	sameAbove = 8
-	// mostShapes is how many directories are remembered by their looks, and mostHeld how many entries of one are kept
-	// until it is compared.
-	mostShapes, mostHeld = 8 << 10, 1 << 16
+	// itself looks so, and no other does. Directories of directories alone, as those of a tree of map tiles, look alike
+	// for longer. D-196 says why.
+	sameAbove, sameDirsAbove = 8, 40
+	// mostShapes is how many directories are remembered by their looks. mostHeld is how many entries of one are kept
+	// until it is compared, and mostHeldBytes how long their paths are together.
+	mostShapes, mostHeld, mostHeldBytes = 8 << 10, 1 << 16, 16 << 20
 )
 
 // shape is what a directory looks like: its names and kinds, in any order, by their hashes.
 type shape struct {
 	seed maphash.Seed
 	sum  uint64
-	n    int
+	// n counts what is in it, and files those of it that are files.
+	n, files int
 }
 
 // shapeSeed is one for all, since shapes are compared.
@@ -30,12 +32,14 @@ var shapeSeed = maphash.MakeSeed()
 
 func newShape() *shape { return &shape{seed: shapeSeed} }
 
-func (s *shape) reset() { s.sum, s.n = 0, 0 }
+func (s *shape) reset() { s.sum, s.n, s.files = 0, 0, 0 }
 
 func (s *shape) add(info cacheclient.Info) {
 	name := info.Name()
 	if info.Dir {
 		name += "/"
+	} else {
+		s.files++
 	}
 	s.sum += maphash.String(s.seed, name)
 	s.n++
@@ -55,7 +59,7 @@ func (s *shapes) put(dir string, sh *shape) { s.known.Add(maphash.String(shapeSe
 // repeats reports whether the directories above dir, of which there are enough, all look alike.
 func (s *shapes) repeats(dir string) bool {
 	var first shape
-	for i := range sameAbove {
+	for i, enough := 0, sameAbove; i < enough; i++ {
 		if dir == "" {
 			return false
 		}
@@ -64,7 +68,9 @@ func (s *shapes) repeats(dir string) bool {
 		if !ok || sh.n == 0 || i > 0 && sh != first {
 			return false
 		}
-		first = sh
+		if first = sh; sh.files == 0 {
+			enough = sameDirsAbove
+		}
 	}
 	return true
 }

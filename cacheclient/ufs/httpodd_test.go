@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -213,6 +214,46 @@ func TestMixInOneBody(t *testing.T) {
 	}
 }
 
+// TestConfirmationInABody confirms in the middle of bodies that hold all connections for files.
+func TestConfirmationInABody(t *testing.T) {
+	for name, file := range map[string]marked{"weak": {etag: `W/"v1"`, modTime: long}, "nothing": {}} {
+		file.content = strings.Repeat("0123456789", 1<<20)
+		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/" {
+				page(w, "f")
+				return
+			}
+			file.serve(w, r)
+		})
+		store := mustOpen(t, o.URL, Options{MaxConns: 2})
+		info := statOf(t, store, "f")
+		compared(t, store)
+		other, err := store.Open(testContext(t), info, 0, info.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := store.Open(testContext(t), info, 0, info.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(testContext(t), pace.Limit(3*time.Second))
+		if err := body.Confirm(ctx); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+		if got, err := io.ReadAll(body); err != nil || len(got)+1000 != len(file.content) {
+			t.Errorf("%s: %d bytes more, %v", name, len(got), err)
+		}
+		if err := body.Confirm(testContext(t)); err != nil {
+			t.Errorf("%s: at the end: %v", name, err)
+		}
+		_, _ = body.Close(), other.Close()
+	}
+}
+
 // TestBodyWithoutLength sends bodies whose length is not told: what is longer or shorter than the version is none.
 func TestBodyWithoutLength(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -277,7 +318,7 @@ func TestBackends(t *testing.T) {
 				[]marked{first, c.second}[turn.Add(1)%2].serve(w, r)
 			})
 			store := opened(t, o, c.values)
-			failed := 0
+			failed, early := 0, statOf(t, store, "f")
 			for range 6 {
 				got, err := readConfirmed(t, store, statOf(t, store, "f"))
 				if err != nil && !errors.Is(err, cacheclient.ErrStale) || err == nil && c.err == nil && got != content {
@@ -289,12 +330,87 @@ func TestBackends(t *testing.T) {
 				// Turns and requests are out of step.
 				turn.Add(1)
 			}
-			if (failed > 0) != (c.err != nil) {
+			// By content a file is described anew, once.
+			again := strings.Contains(c.note, "content")
+			if failed > 1 && c.err == nil || failed == 1 && !again || failed == 0 && c.err != nil {
 				t.Errorf("%d of 6 reads failed", failed)
+			} else if _, err := readConfirmed(t, store, early); again && !errors.Is(err, cacheclient.ErrStale) {
+				t.Errorf("what no content names is read: %v", err)
 			}
 			told := strings.Join(noted(t, store), "\n")
 			if !strings.Contains(told, c.note) || c.note == "" && told != "" {
 				t.Errorf("it is told: %q", told)
+			}
+		})
+	}
+}
+
+// TestBackendsOfOtherEnds has two servers tell one size, and other bytes where no beginning shows them.
+func TestBackendsOfOtherEnds(t *testing.T) {
+	for name, off := range map[string]int{"middle": 5 << 19, "end": 5<<20 - 1} {
+		for _, later := range []time.Duration{0, 3 * time.Second} {
+			one := bytes.Repeat([]byte("x"), 5<<20)
+			other := bytes.Clone(one)
+			other[off] = 'y'
+			files := []marked{{`"aaa1"`, long, string(one)}, {`"bbb2"`, long.Add(later), string(other)}}
+			var turn atomic.Int64
+			o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					page(w, "f")
+					return
+				}
+				r.Header.Del("If-Match")
+				files[turn.Add(1)%2].serve(w, r)
+			})
+			store := opened(t, o, nil)
+			for range 4 {
+				info := statOf(t, store, "f")
+				if got, err := readConfirmed(t, store, info); err == nil && got[off] != files[turn.Load()%2].content[off] {
+					t.Errorf("%s: bytes of another version", name)
+				} else if err != nil && !errors.Is(err, cacheclient.ErrStale) {
+					t.Errorf("%s: %v", name, err)
+				}
+				turn.Add(1)
+			}
+			if told := noted(t, store); len(told) != 0 {
+				t.Errorf("%s: %q", name, told)
+			}
+		}
+	}
+}
+
+// TestETagsOfOneUse is for servers whose ETag is another in each answer, and for a file that changes all the time.
+func TestETagsOfOneUse(t *testing.T) {
+	for name, c := range map[string]struct{ rotates, young, fails bool }{
+		"another ETag": {}, "another content": {rotates: true, fails: true}, "young": {young: true, fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var answers atomic.Int64
+			o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					page(w, "f")
+					return
+				}
+				n := answers.Add(1)
+				r.Header.Del("If-Match")
+				m := marked{fmt.Sprintf("%q", fmt.Sprint("use", n)), long, "content"}
+				if c.rotates {
+					m.content = fmt.Sprintf("%07d", n)
+				}
+				if c.young {
+					w.Header().Set("Date", long.Format(http.TimeFormat))
+				}
+				m.serve(w, r)
+			})
+			store := opened(t, o, nil)
+			for range 3 {
+				_, err := readConfirmed(t, store, statOf(t, store, "f"))
+				if errors.Is(err, cacheclient.ErrStale) != c.fails || err != nil && !c.fails {
+					t.Errorf("%v", err)
+				}
+			}
+			if told := strings.Join(noted(t, store), "\n"); strings.Contains(told, "validate=time") == c.fails {
+				t.Errorf("%q", told)
 			}
 		})
 	}
@@ -390,6 +506,35 @@ func TestNoValidators(t *testing.T) {
 	}
 }
 
+// TestContentIsHeard has each part of a file that is read to describe it be heard by those that wait for that.
+func TestContentIsHeard(t *testing.T) {
+	const parts = 5
+	heard := make(chan struct{}, 10*parts)
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			page(w, "f")
+			return
+		}
+		for part := range parts {
+			_, _ = io.WriteString(w, "content")
+			_ = http.NewResponseController(w).Flush()
+			if r.Header.Get("Range") != "" || part == parts-1 {
+				continue
+			}
+			// The next part comes when this one was heard.
+			select {
+			case <-heard:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	store := opened(t, o, map[string]string{"validate": "content", "no_head": "true"})
+	ctx := cacheclient.OnHeard(testContext(t), func() { heard <- struct{}{} })
+	if info, err := store.Stat(ctx, "f"); err != nil || info.Size != parts*7 {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
 // TestTimeIsNow is for servers whose Last-Modified is the present.
 func TestTimeIsNow(t *testing.T) {
 	var clock atomic.Int64
@@ -433,12 +578,25 @@ func TestHeads(t *testing.T) {
 	status := func(code int) func(http.ResponseWriter) {
 		return func(w http.ResponseWriter) { w.WriteHeader(code) }
 	}
+	marks := func(header ...string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) {
+			for i := 0; i < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		}
+	}
 	for name, c := range map[string]struct {
 		head func(http.ResponseWriter)
 		note string
 	}{
 		"zero": {length(0), "another size"}, "smaller": {length(1234), "another size"}, "larger": {length(1 << 40), "another size"},
 		"400": {status(400), "Bad Request"}, "403": {status(403), "Forbidden"}, "404": {status(404), "Not Found"},
+		"other ETag": {marks("Etag", `"0"`), ""}, "no ETag": {marks("Last-Modified", long.Format(http.TimeFormat)), ""},
+		"other time": {marks("Etag", `"1"`, "Last-Modified", long.Add(time.Second).Format(http.TimeFormat)), ""},
+		"gzip": {
+			marks("Etag", `"1"`, "Last-Modified", long.Format(http.TimeFormat), "Content-Encoding", "gzip"), "compressed",
+		},
 		"405": {status(405), "Method Not Allowed"}, "500": {status(500), "Internal"}, "501": {status(501), "Not Implemented"},
 	} {
 		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
@@ -475,6 +633,70 @@ func TestHeads(t *testing.T) {
 		}
 		if told := strings.Join(noted(t, store), "\n"); !strings.Contains(told, c.note) {
 			t.Errorf("%s: %q", name, told)
+		}
+	}
+}
+
+// TestHeadsOfBefore has a HEAD that agreed tell later what was before, as one that a proxy keeps, or that is compressed.
+func TestHeadsOfBefore(t *testing.T) {
+	for name, later := range map[string]func(w http.ResponseWriter, r *http.Request, before marked){
+		"kept": func(w http.ResponseWriter, r *http.Request, before marked) { before.serve(w, r) },
+		"compressed": func(w http.ResponseWriter, r *http.Request, before marked) {
+			w.Header().Set("Content-Encoding", "gzip")
+			before.serve(w, r)
+		},
+	} {
+		before, after := marked{`"1"`, long, "content"}, marked{`"2"`, long.Add(time.Hour), "CONTENT"}
+		var changed atomic.Bool
+		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/":
+				page(w, "f")
+			case !changed.Load():
+				before.serve(w, r)
+			case r.Method == http.MethodHead:
+				later(w, r, before)
+			default:
+				after.serve(w, r)
+			}
+		})
+		store := opened(t, o, nil)
+		statOf(t, store, "f")
+		compared(t, store)
+		changed.Store(true)
+		got, err := readConfirmed(t, store, statOf(t, store, "f"))
+		if errors.Is(err, cacheclient.ErrStale) {
+			got, err = readConfirmed(t, store, statOf(t, store, "f"))
+		}
+		if err != nil || got != after.content {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestEpoch changes a file of a server whose times are all the epoch, so that its ETags are sizes.
+func TestEpoch(t *testing.T) {
+	for seconds, etag := range map[int64]string{0: `"0-7"`, 1: `"1-7"`} {
+		var now atomic.Pointer[string]
+		content := "content"
+		now.Store(&content)
+		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/" {
+				page(w, "f")
+				return
+			}
+			w.Header().Set("Last-Modified", time.Unix(seconds, 0).UTC().Format(http.TimeFormat))
+			marked{etag, time.Time{}, *now.Load()}.serve(w, r)
+		})
+		store := opened(t, o, nil)
+		was := statOf(t, store, "f")
+		other := "CONTENT"
+		now.Store(&other)
+		if got, err := readConfirmed(t, store, was); !errors.Is(err, cacheclient.ErrStale) {
+			t.Errorf("%s: %q, %v", etag, got, err)
+		}
+		if got, err := readConfirmed(t, store, statOf(t, store, "f")); err != nil || got != other {
+			t.Errorf("%s: %q, %v", etag, got, err)
 		}
 	}
 }
@@ -601,6 +823,11 @@ func TestMissingForms(t *testing.T) {
 		if info, err := store.Stat(testContext(t), "site"); err != nil || info.Dir {
 			t.Errorf("%s: a page: %+v, %v", name, info, err)
 		}
+		// Its directory is listed for it once.
+		o.count(http.MethodGet, "/")
+		if info, err := store.Stat(testContext(t), "site"); err != nil || info.Dir || o.count(http.MethodGet, "/") != 0 {
+			t.Errorf("%s: a page again: %+v, %v", name, info, err)
+		}
 	}
 }
 
@@ -640,18 +867,172 @@ func TestHugeSizes(t *testing.T) {
 	}
 }
 
+// TestMalformedHeads has one file be answered by a head that HTTP does not have: the source is not down for that.
+func TestMalformedHeads(t *testing.T) {
+	for name, head := range map[string]string{
+		"negative": "Content-Length: -1", "two": "Content-Length: 7\r\nContent-Length: 8", "word": "Content-Length: many",
+		"no name": "what is this", "coding": "Transfer-Encoding: zip", "long": "X: " + strings.Repeat("x", mostHeader+1),
+	} {
+		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/":
+				page(w, "f", "odd")
+			case "/odd":
+				hijack(w, "HTTP/1.1 200 OK\r\n"+head+"\r\n\r\n", []byte("content"))
+			default:
+				marked{`"1"`, long, "content"}.serve(w, r)
+			}
+		})
+		store := opened(t, o, nil)
+		_, err := store.Stat(testContext(t), "odd")
+		again, _ := Retryable(err)
+		if err == nil || again || errors.Is(err, cacheclient.ErrUnavailable) || len(err.Error()) > 400 {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := readConfirmed(t, store, statOf(t, store, "f")); err != nil || got != "content" {
+			t.Errorf("%s: the other file: %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestRedirectsOfDirectories mounts servers that lead a directory elsewhere before they list it.
+func TestRedirectsOfDirectories(t *testing.T) {
+	to := func(target string) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, target, http.StatusFound) }
+	}
+	list := func(links ...string) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) { page(w, links...) }
+	}
+	file := func(w http.ResponseWriter, r *http.Request) { marked{`"1"`, long, "content"}.serve(w, r) }
+	words := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, `<title>Words</title><pre><a href="other">x</a></pre>`)
+	}
+	for name, answers := range map[string]map[string]func(http.ResponseWriter, *http.Request){
+		"to a page in it": {
+			"/": list("dir/"), "/dir": to("/dir/"), "/dir/": to("/dir/index.html"),
+			"/dir/index.html": list("f", "sub/", "/dir/g", "/elsewhere"),
+		},
+		"to its other name": {
+			"/": list("dir/"), "/dir": to("/dir/"), "/dir/": to("/other/dir"),
+			"/other/dir": list("dir/f", "/other/dir/sub/", "/other/dir/g"),
+		},
+		"to its bare address": {"/": list("dir"), "/dir/": to("/dir"), "/dir": list("dir/f", "dir/sub/", "/dir/g")},
+	} {
+		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+			if answer := answers[r.URL.Path]; answer != nil {
+				answer(w, r)
+				return
+			}
+			switch plain := strings.TrimSuffix(r.URL.Path, "/"); {
+			case plain == "/words" && plain != r.URL.Path, plain == "/dir/f" && plain != r.URL.Path:
+				to(plain)(w, r)
+			case plain == "/words":
+				words(w, r)
+			case plain == "/dir/f":
+				file(w, r)
+			default:
+				http.NotFound(w, r)
+			}
+		})
+		store := opened(t, o, nil)
+		if info, err := store.Stat(testContext(t), "dir"); err != nil || !info.Dir {
+			t.Errorf("%s: %+v, %v", name, info, err)
+		}
+		if names, _ := listNames(t, store, "dir"); !slices.Equal(names, []string{"f", "g", "sub/"}) {
+			t.Errorf("%s: %q", name, names)
+		}
+		for _, path := range []string{"dir/f", "words"} {
+			err := store.List(testContext(t), path, func(cacheclient.Info) error { return nil })
+			if !errors.Is(err, cacheclient.ErrNotDir) {
+				t.Errorf("%s: %s is listed: %v", name, path, err)
+			}
+		}
+	}
+	// A server may lead to another host without a slash there.
+	u, err := url.Parse("http://h/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tellsKind(u, "https://www.h") {
+		t.Error("a root is taken for a file")
+	}
+}
+
+// TestNoSlashOddEntries lists a directory whose entries are each asked for, some of which answer otherwise.
+func TestNoSlashOddEntries(t *testing.T) {
+	var busy atomic.Bool
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		status := map[string]int{"/broken": http.StatusInternalServerError, "/secret": http.StatusForbidden}[r.URL.Path]
+		switch {
+		case r.URL.Path == "/":
+			page(w, "broken", "f", "gone", "long", "secret")
+		case r.URL.Path == "/f" && busy.Load():
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case status != 0:
+			w.WriteHeader(status)
+		case r.URL.Path == "/long":
+			hijack(w, "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", nil)
+		case r.URL.Path == "/f":
+			marked{`"1"`, long, "content"}.serve(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	store := opened(t, o, map[string]string{"no_slash": "true"})
+	names, infos := listNames(t, store, "")
+	if !slices.Equal(names, []string{"broken", "f", "long", "secret"}) {
+		t.Fatalf("%q", names)
+	}
+	for _, info := range infos {
+		if unknown := info.Size == cacheclient.UnknownSize; unknown != (info.Path != "f") {
+			t.Errorf("%+v", info)
+		}
+	}
+	busy.Store(true)
+	err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil })
+	if again, _ := Retryable(err); !again {
+		t.Errorf("a server that is busy: %v", err)
+	}
+}
+
+// TestPlusSigns asks for names with a plus sign as they are, also of servers that read one as a space.
+func TestPlusSigns(t *testing.T) {
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/":
+			page(w, "a+b", "/c+d/")
+		case strings.Contains(r.URL.EscapedPath(), "+"):
+			http.NotFound(w, r)
+		case strings.HasSuffix(r.URL.Path, "/"):
+			page(w, "e+f", r.URL.Path+"g")
+		default:
+			marked{`"1"`, long, r.URL.Path}.serve(w, r)
+		}
+	})
+	store := opened(t, o, nil)
+	listNames(t, store, "")
+	if names, _ := listNames(t, store, "c+d"); !slices.Equal(names, []string{"e+f", "g"}) {
+		t.Errorf("%q", names)
+	}
+	if got, err := readConfirmed(t, store, statOf(t, store, "a+b")); err != nil || got != "/a+b" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestLinkForms links entries in several forms, and directories by what is in them. That each name is there once is
 // seen to by the keeper of the listing.
 func TestLinkForms(t *testing.T) {
 	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" {
-			page(w, "b.iso", "a%20b", "./a%20b", "z", "x", "%7a", "build/100/i586/", "build/101/i586/", "x/", "/z", "//"+r.Host+"/b.iso", r.Host, "")
+			page(w, "b.iso", "a%20b", "./a%20b", "z", "x", "%7a", "build/100/i586/", "build/101/i586/", "x/", "/z",
+				"//"+r.Host+"/b.iso", "http:"+r.Host, "12:30.log", "")
 			return
 		}
 		http.NotFound(w, r)
 	})
 	names, _ := listNames(t, opened(t, o, nil), "")
-	if names = slices.Compact(names); !slices.Equal(names, []string{"a b", "b.iso", "build/", "x", "x/", "z"}) {
+	if names = slices.Compact(names); !slices.Equal(names, []string{"12:30.log", "a b", "b.iso", "build/", "x", "x/", "z"}) {
 		t.Errorf("%q", names)
 	}
 }
@@ -705,6 +1086,60 @@ func TestHoldsItself(t *testing.T) {
 	}
 	if names, _ := listNames(t, store, dir); !slices.Equal(names, []string{"leaf"}) || len(noted(t, store)) != 0 {
 		t.Errorf("%q, %q", names, noted(t, store))
+	}
+}
+
+// TestTiles walks a tree of map tiles, which has files at its leaves alone.
+func TestTiles(t *testing.T) {
+	tiles := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		switch n := strings.Count(r.URL.Path, "/"); {
+		case n < 3*sameAbove:
+			page(w, "0/", "1/", "2/", "3/")
+		case strings.HasSuffix(r.URL.Path, "/"):
+			page(w, "tile.png")
+		default:
+			page(w)
+		}
+	})
+	store := opened(t, tiles, nil)
+	tile := ""
+	for range 3*sameAbove - 1 {
+		if names, _ := listNames(t, store, tile); !slices.Equal(names, []string{"0/", "1/", "2/", "3/"}) {
+			t.Fatalf("%q has %q", tile, names)
+		}
+		tile = join(tile, "3")
+	}
+	if names, _ := listNames(t, store, tile); !slices.Equal(names, []string{"tile.png"}) || len(noted(t, store)) != 0 {
+		t.Errorf("%q, %q", names, noted(t, store))
+	}
+	// One of directories alone ends as well, later.
+	store = opened(t, newOdd(t, func(w http.ResponseWriter, _ *http.Request) { page(w, "a/") }), nil)
+	levels, inner := 0, ""
+	for names := []string{""}; len(names) > 0 && levels <= 2*sameDirsAbove; inner = join(inner, "a") {
+		names, _ = listNames(t, store, inner)
+		levels++
+	}
+	if levels != sameDirsAbove+1 {
+		t.Errorf("%d directories in each other", levels)
+	}
+}
+
+// TestHeldBackIsBounded keeps so many bytes of names back until a directory is compared, and no more.
+func TestHeldBackIsBounded(t *testing.T) {
+	s := &httpStore{shapes: newShapes()}
+	passed := 0
+	hold, end := s.heldBack("d", newShape(), func(cacheclient.Info) error { passed++; return nil })
+	const entries = 20
+	for range entries {
+		if err := hold(cacheclient.Info{Path: "d/" + strings.Repeat("n", maxToken)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if held := entries - passed; held > mostHeldBytes/maxToken {
+		t.Errorf("%d names of a megabyte are held back", held)
+	}
+	if err := end(); err != nil || passed != entries {
+		t.Errorf("%d entries, %v", passed, err)
 	}
 }
 
@@ -848,9 +1283,11 @@ func TestRootWithoutSlash(t *testing.T) {
 
 // TestOwnHeaders has the user's headers win over ours, and others sent beside.
 func TestOwnHeaders(t *testing.T) {
-	t.Setenv("UFS_TEST_HEADERS", "User-Agent,Mozilla/5.0,Accept-Encoding,gzip,X-Twice,1,X-Twice,2")
+	t.Setenv("UFS_TEST_HEADERS", "User-Agent,Mozilla/5.0,Accept-Encoding,gzip,accept,text/odd,X-Twice,1,X-Twice,2")
 	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
-		for name, want := range map[string]string{"User-Agent": "Mozilla/5.0", "Accept-Encoding": "gzip", "X-Twice": "1 2"} {
+		for name, want := range map[string]string{
+			"User-Agent": "Mozilla/5.0", "Accept-Encoding": "gzip", "Accept": "text/odd", "X-Twice": "1 2",
+		} {
 			if got := strings.Join(r.Header.Values(name), " "); got != want {
 				t.Errorf("%s of %s is %q", name, r.URL.Path, got)
 			}
@@ -994,6 +1431,9 @@ func TestValidators(t *testing.T) {
 		"strong": {"Etag": {`"a"`}}, "weak": {"Etag": {`W/"a"`}, "Last-Modified": {long.Format(http.TimeFormat)}},
 		"long": {"Etag": {`"` + strings.Repeat("e", 1<<20) + `"`}}, "digest": {"Repr-Digest": {"sha-256=:x:"}},
 		"both": {"Etag": {"odd\ttag"}, "Digest": {"md5=y"}}, "none": {}, "time": {"Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
+		"made of both": {"Etag": {`"1-7"`}, "Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
+		"of content":   {"Etag": {`"c0ffee"`}, "Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
+		"of a time":    {"Etag": {`"66321d20-7"`}, "Last-Modified": {long.Format(http.TimeFormat)}},
 	} {
 		v := readValidators(h)
 		info := cacheclient.Info{Size: 1, ModTime: v.modTime, Version: v.version(trustAll)}
@@ -1003,8 +1443,9 @@ func TestValidators(t *testing.T) {
 		if len(info.Version) > 1024 {
 			t.Errorf("%s: a version of %d bytes", name, len(info.Version))
 		}
-		if none := name == "none" || name == "time"; v.none() != none {
-			t.Errorf("%s: none is %v", name, v.none())
+		none := name == "none" || name == "time" || name == "made of both"
+		if (head{validators: v, size: 7}).none() != none {
+			t.Errorf("%s: none is not %v", name, none)
 		}
 		for _, other := range []validators{{etag: `"b"`, digest: "Digest:z", modTime: long.Add(time.Hour)}} {
 			if got := other.differ(recorded(info), trustAll) != ""; got == (name == "none") {

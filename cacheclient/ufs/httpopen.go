@@ -34,7 +34,7 @@ func (c *httpClient) open(
 	}
 	patient := newPatientReader(ctx, cancel, resp.Body, r.url.Host, c.timeout)
 	counted := &countedBody{src: patient, left: end - start, open: resp.ContentLength < 0, show: r.show}
-	return &Body{ReadCloser: counted, Start: start, End: end}, readHead(resp), nil
+	return &Body{ReadCloser: counted, Start: start, End: end, spent: &counted.spent}, readHead(resp), nil
 }
 
 // checkResponse tells which bytes of the file will come. Anything that shows another version is
@@ -106,24 +106,23 @@ func stale(r request, how string, args ...any) error {
 // sent it again.
 func (c *httpClient) openConfirmed(
 	ctx context.Context, r request, want cacheclient.Info, off, length int64, noIfMatch *flag, stat func(context.Context) (cacheclient.Info, error),
-) (*Body, error) {
-	body, _, err := c.open(ctx, r, want, off, length, !noIfMatch.Load(), trustAll)
+) (*Body, head, error) {
+	body, got, err := c.open(ctx, r, want, off, length, !noIfMatch.Load(), trustAll)
 	var status *StatusError
 	if !errors.As(err, &status) || status.Code != http.StatusPreconditionFailed && status.Code != http.StatusRequestedRangeNotSatisfiable {
-		return body, err
+		return body, got, err
 	}
 	now, statErr := stat(ctx)
 	switch {
 	case errors.Is(statErr, fs.ErrNotExist):
-		return nil, statErr
+		return nil, got, statErr
 	case statErr != nil:
-		return nil, statErr
+		return nil, got, statErr
 	case now.Dir || now.Mark() != want.Mark():
-		return nil, stale(r, "it changed")
+		return nil, got, stale(r, "it changed")
 	case status.Code == http.StatusPreconditionFailed && !noIfMatch.Load():
 		noIfMatch.Store(true)
-		body, _, err = c.open(ctx, r, want, off, length, false, trustAll)
-		return body, err
+		return c.open(ctx, r, want, off, length, false, trustAll)
 	}
-	return nil, err
+	return nil, got, err
 }

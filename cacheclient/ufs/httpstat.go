@@ -66,7 +66,7 @@ func (c *httpClient) statBy(ctx context.Context, method string, r request, heade
 	// The end of the context closes the connection instead of reading an answer that is longer than asked for.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := c.send(ctx, c.files, method, r, header)
+	resp, err := c.send(ctx, c.forFiles(ctx), method, r, header)
 	if err != nil {
 		return head{}, err
 	}
@@ -113,11 +113,27 @@ var compressed = regexp.MustCompile(`(?i)\.(gz|tgz|svgz|z|taz|bz2|tbz2?|xz|txz|z
 // checkEncoding refuses a file that the server compresses on the way, although it was asked not to: the bytes and their
 // number would be those of another file.
 func (c *httpClient) checkEncoding(resp *http.Response, r request) error {
+	if c.stored && !encoded(resp) && resp.Header.Get("X-Goog-Stored-Content-Encoding") == "gzip" {
+		return fmt.Errorf("%s is stored compressed and sent decompressed, so that its size is not told", r.show)
+	}
 	if c.stored || !encoded(resp) || compressed.MatchString(r.url.Path) {
 		return nil
 	}
-	return fmt.Errorf("%s is sent with the Content-Encoding %s although identity was asked for; the server must be told not to compress it", r.show, resp.Header.Get("Content-Encoding"))
+	return &encodedError{resp.Header.Get("Content-Encoding"), r.show}
 }
+
+// errEncoded is what each encodedError is.
+var errEncoded = errors.New("the file is compressed on the way")
+
+// encodedError says that a server compresses a file on the way.
+type encodedError struct{ coding, show string }
+
+func (e *encodedError) Error() string {
+	return e.show + " is sent with the Content-Encoding " + e.coding +
+		" although identity was asked for; the server must be told not to compress it"
+}
+
+func (e *encodedError) Unwrap() error { return errEncoded }
 
 func encoded(resp *http.Response) bool {
 	coding := strings.ToLower(resp.Header.Get("Content-Encoding"))

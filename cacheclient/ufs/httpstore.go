@@ -28,6 +28,8 @@ type httpStore struct {
 	heads    heads
 	// told are the directories that listings told of.
 	told *toldDirs
+	// pages are the files that listings told of and that are answered by a page, as what is not there may be.
+	pages recent
 	// shapes are what directories look like, by which a tree that holds itself is known.
 	shapes *shapes
 	// trusted is the trust in what tells versions apart; fixed says that the user chose it, and whole that content is
@@ -119,11 +121,12 @@ func (s *httpStore) request(path string, dir bool) (request, error) {
 	return request{url: u, show: u.String()}, nil
 }
 
-// escapePath escapes each name of a path, so that the server reads every byte as it is.
+// escapePath escapes each name of a path, so that the server reads every byte as it is. Object stores read a plus sign as
+// a space, also in a path.
 func escapePath(path string) string {
 	names := strings.Split(path, "/")
 	for i, name := range names {
-		names[i] = url.PathEscape(name)
+		names[i] = strings.ReplaceAll(url.PathEscape(name), "+", "%2B")
 	}
 	return strings.Join(names, "/")
 }

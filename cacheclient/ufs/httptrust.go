@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"strings"
+	"net/http"
 	"time"
 
 	"millrace.io/millrace/cacheclient"
@@ -75,14 +75,18 @@ const (
 	// settleHeads is how many heads are asked for to see whether validators alternate, and changedHeads after how many
 	// a file whose time is another counts as changed.
 	settleHeads, changedHeads = 6, 3
-	// settleBodies is how many bodies are asked for to compare them, and settleBytes how much of each is.
+	// settleBodies is how many bodies are asked for to compare them, and settleBytes how much of each is read at its
+	// beginning, its middle and its end.
 	settleBodies, settleBytes = 8, 1 << 20
+	// neverAgain is how many ETags, no two of them alike, say that a server makes a new one for each answer.
+	neverAgain = 3
 )
 
 // settle is called when an answer had other validators than the version. It reports whether they name the same content:
 // answers of servers behind one name, which come and go while the content stays. From then on only what agrees counts
-// for the source. A file that really changed does not show its former validators again. whole says that the bytes are
-// all of the file, which are no mix where the server tells the present for the time of each file.
+// for the source; where that is the content alone, the file has to be described anew, and so it is false. A file that
+// really changed does not show its former validators again. whole says that the bytes are all of the file, which are no
+// mix where the server tells the present for the time of each file. D-193 says why.
 func (s *httpStore) settle(ctx context.Context, r request, want cacheclient.Info, seen head, whole bool) bool {
 	t := s.trust()
 	if s.fixed || t >= trustContent || seen.dir || seen.size >= 0 && seen.size != want.Size {
@@ -101,20 +105,36 @@ func (s *httpStore) settle(ctx context.Context, r request, want cacheclient.Info
 			break
 		}
 	}
+	enough := bothAgree
 	if !again {
-		return s.noticeClock(ctx, r, answers) && whole
+		if enough = manyAgree; !eachAnother(was, answers) {
+			return s.noticeClock(ctx, r, answers) && whole
+		}
 	}
-	if !s.sameContent(ctx, r, want) {
+	if !s.sameContent(ctx, r, want, enough) {
 		return false
 	}
 	if timesAgree(was, answers) {
 		s.fallBack(t, trustTime, "its answers give one file several ETags, as servers behind one name do: size and "+
 			"time tell versions apart from now on (option validate=time)")
-	} else {
-		s.fallBack(t, trustContent, "its answers give one file several ETags and times: files are read to know whether they "+
-			"changed from now on (option validate=content)")
+		return true
 	}
-	return true
+	s.fallBack(t, trustContent, "its answers give one file several ETags and times: files are read to know whether they "+
+		"changed from now on (option validate=content)")
+	return false
+}
+
+// eachAnother reports whether no two answers have one ETag, although all tell the time of the version, and one at which
+// nothing is being written.
+func eachAnother(was validators, answers []head) bool {
+	etags := map[string]bool{}
+	for _, h := range answers {
+		if h.etag == "" || etags[h.etag] || h.young() {
+			return false
+		}
+		etags[h.etag] = true
+	}
+	return len(answers) >= neverAgain && timesAgree(was, answers)
 }
 
 // fallBack has the source trusted for less, and says so.
@@ -162,24 +182,47 @@ func timesAgree(was validators, answers []head) bool {
 	return true
 }
 
-// sameContent reports whether answers with the validators of the version, and with others, have the same bytes, as far
-// as they are compared.
-func (s *httpStore) sameContent(ctx context.Context, r request, want cacheclient.Info) bool {
-	if want.Size == 0 {
+// bothAgree and manyAgree tell when enough bodies of the same bytes have come: of answers with the validators of the
+// version and of others, or of others alone.
+func bothAgree(agree, differ int) bool { return agree > 0 && differ > 0 }
+func manyAgree(agree, differ int) bool { return agree+differ >= neverAgain }
+
+// sameContent reports whether the bytes of answers are the same, whatever their validators, until there are enough of
+// them: at the beginning, in the middle and at the end of the file.
+func (s *httpStore) sameContent(
+	ctx context.Context, r request, want cacheclient.Info, enough func(agree, differ int) bool,
+) bool {
+	if want.Size <= 3*settleBytes {
+		return s.sameBytes(ctx, r, want, 0, want.Size, enough)
+	}
+	for _, off := range []int64{0, (want.Size - settleBytes) / 2, want.Size - settleBytes} {
+		if !s.sameBytes(ctx, r, want, off, settleBytes, enough) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameBytes is sameContent for a part of the file.
+func (s *httpStore) sameBytes(
+	ctx context.Context, r request, want cacheclient.Info, off, length int64, enough func(agree, differ int) bool,
+) bool {
+	if length == 0 {
 		return true
 	}
+	span := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+length-1)}}
 	var first string
-	agrees, differs := false, false
-	for i := 0; i < settleBodies && !(agrees && differs); i++ {
+	agree, differ := 0, 0
+	for i := 0; i < settleBodies && !enough(agree, differ); i++ {
 		sum := sha256.New()
-		_, h, err := s.pass(ctx, r, nil, min(want.Size, settleBytes), sum)
-		if err != nil {
+		n, h, err := s.pass(ctx, r, span, length, sum)
+		if err != nil || n != length {
 			return false
 		}
 		if h.differ(recorded(want), trustAll) == "" {
-			agrees = true
+			agree++
 		} else {
-			differs = true
+			differ++
 		}
 		got := string(sum.Sum(nil))
 		if first == "" {
@@ -189,13 +232,15 @@ func (s *httpStore) sameContent(ctx context.Context, r request, want cacheclient
 			return false
 		}
 	}
-	return agrees && differs
+	return enough(agree, differ)
 }
 
-// confirmation is how a body is confirmed: not at all where its answer proves the version.
-func (s *httpStore) confirmation(r request, want cacheclient.Info, got head, body *Body) func(context.Context) error {
-	t := s.trust()
-	if strings.HasPrefix(want.Version, keyContent) {
+// confirmation is how a body that was opened with this trust is confirmed: not at all where its answer proves the
+// version.
+func (s *httpStore) confirmation(
+	r request, want cacheclient.Info, got head, body *Body, t trust,
+) func(context.Context) error {
+	if namesContent(want.Version) || t == trustContent {
 		return s.confirmContent(r, want, body)
 	}
 	if t == trustSize || got.proves(want, t) {

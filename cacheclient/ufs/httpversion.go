@@ -123,9 +123,16 @@ func (v validators) differ(was validators, t trust) string {
 }
 
 // none reports whether nothing tells this content from another of its size. Servers of builds that set all times to the
-// epoch tell no time.
-func (v validators) none() bool {
-	return v.etag == "" && v.digest == "" && (v.modTime.IsZero() || v.modTime.Unix() == 0 || v.modTime.Unix() == 1)
+// epoch tell no time, and an ETag that is made of such a time and the size is no other.
+func (h head) none() bool {
+	epoch := !h.modTime.IsZero() && (h.modTime.Unix() == 0 || h.modTime.Unix() == 1)
+	switch {
+	case h.digest != "":
+		return false
+	case h.etag != "":
+		return epoch && h.size >= 0 && madeOfSize(h.etag, h.size)
+	}
+	return epoch || h.modTime.IsZero()
 }
 
 // digests are the headers that name content besides ETags: RFC 9530, RFC 3230, and those of stores. Content-MD5 is not

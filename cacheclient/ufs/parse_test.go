@@ -394,7 +394,8 @@ func TestNoListings(t *testing.T) {
 	long := strings.Repeat("x", 2*maxToken)
 	for page, kind := range map[string]string{
 		`[{"name":"` + long + `","type":"file"}]`: "json", `{"a":"` + long + `","paths":[]}`: "json",
-		`<list><file>` + long + `</file></list>`: "xml",
+		`<list><file>` + long + `</file></list>`:                                           "xml",
+		`<list><file>` + strings.Repeat(long[:1<<10]+"<!-- -->", 2<<10) + `</file></list>`: "xml",
 	} {
 		if _, _, err := parseAs(t, "http://h/t/", kind, page); !errors.Is(err, errNoIndex) {
 			t.Errorf("a long value in %s: %v", kind, err)

@@ -24,6 +24,8 @@ import (
 	rclone "github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/config/configstruct"
+
+	"millrace.io/millrace/cacheclient"
 )
 
 // bucketOptions are those of rclone's s3 backend that decide how a bucket is reached.
@@ -251,8 +253,11 @@ func (d listDoer) Do(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = newPatientReader(ctx, cancel, resp.Body, req.URL.Host, d.client.timeout)
+	patient := newPatientReader(ctx, cancel, resp.Body, req.URL.Host, d.client.timeout)
+	bounded := &boundedBody{ReadCloser: patient, left: mostExplanation, host: req.URL.Host}
+	resp.Body = bounded
 	if resp.StatusCode == http.StatusOK {
+		bounded.left = mostListing
 		// The SDK takes what is no listing for an empty one.
 		begin := bufio.NewReaderSize(resp.Body, readBuffer)
 		head, err := begin.Peek(listingHead)
@@ -269,6 +274,27 @@ func (d listDoer) Do(req *http.Request) (*http.Response, error) {
 		}{begin, resp.Body}
 	}
 	return resp, nil
+}
+
+// The SDK keeps a page of a listing in memory, and what is sent beside another status: mostListing and mostExplanation
+// bound them, in bytes.
+const mostListing, mostExplanation = 64 << 20, 64 << 10
+
+// boundedBody fails after so many bytes.
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+	host string
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("%s sends more than a listing or the reason of a refusal can be: %w", b.host,
+			cacheclient.ErrTooLarge)
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
 
 // listingHead is how many bytes a listing says within that it is one.

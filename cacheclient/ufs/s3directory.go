@@ -89,6 +89,11 @@ func (d *s3Directory) release(now string) error {
 	for n > 0 && d.waiting[n-1].key+slashes < now {
 		n--
 	}
+	return d.passFrom(n)
+}
+
+// passFrom passes on the objects that wait, from the nth on.
+func (d *s3Directory) passFrom(n int) error {
 	ready := d.waiting[n:]
 	d.waiting = d.waiting[:n]
 	for _, i := range ready {
@@ -102,7 +107,7 @@ func (d *s3Directory) release(now string) error {
 }
 
 // end passes on what still waits.
-func (d *s3Directory) end() error { return d.release("\xff\xff") }
+func (d *s3Directory) end() error { return d.passFrom(0) }
 
 func (d *s3Directory) pass(info cacheclient.Info) error {
 	if d.failed == nil {

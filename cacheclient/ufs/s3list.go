@@ -132,7 +132,11 @@ func (c *s3Client) pageV1(
 	page, err := newPage(out.Contents, out.CommonPrefixes, out.EncodingType)
 	if err == nil && aws.ToBool(out.IsTruncated) {
 		page.next = decoded(aws.ToString(out.NextMarker), out.EncodingType)
-		if n := len(page.items); page.next == "" && n > 0 {
+		n := len(page.items)
+		switch {
+		case page.next == "" && n == 0:
+			return s3Page{}, errors.New("the server's listing goes on, and does not tell where")
+		case page.next == "":
 			page.next = page.items[n-1].key
 		}
 	}

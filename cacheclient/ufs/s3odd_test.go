@@ -450,11 +450,12 @@ func TestS3ListingLies(t *testing.T) {
 	for what, text := range map[string]string{
 		"again and again": "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>" +
 			"<NextMarker>t</NextMarker><Contents><Key>f</Key><Size>1</Size></Contents></ListBucketResult>",
-		"cut":        "<ListBucketResult><Contents><Key>f</Key>",
-		"no XML":     "what?",
-		"no key":     "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
-		"no number":  "<ListBucketResult><Contents><Key>f</Key><Size>many</Size></Contents></ListBucketResult>",
-		"a web page": "<html><body>Welcome</body></html>",
+		"cut":                "<ListBucketResult><Contents><Key>f</Key>",
+		"no XML":             "what?",
+		"no key":             "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
+		"no number":          "<ListBucketResult><Contents><Key>f</Key><Size>many</Size></Contents></ListBucketResult>",
+		"a web page":         "<html><body>Welcome</body></html>",
+		"goes on to nowhere": "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
 	} {
 		answer.Store(&text)
 		ctx, cancel := context.WithTimeout(testContext(t), pace.Limit(10*time.Second))
@@ -467,11 +468,121 @@ func TestS3ListingLies(t *testing.T) {
 	}
 }
 
+// TestS3EndlessAnswers ends where a listing, or the reason of a refusal, has no end: it is read to a bound.
+func TestS3EndlessAnswers(t *testing.T) {
+	for status, most := range map[int]int64{
+		http.StatusOK: mostListing, http.StatusForbidden: mostExplanation, http.StatusInternalServerError: mostExplanation,
+	} {
+		var sent atomic.Int64
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(status)
+			_, err := io.WriteString(w, "<ListBucketResult><Contents><Key>")
+			for chunk := bytes.Repeat([]byte("k"), 64<<10); err == nil && sent.Load() < 2*mostListing; {
+				var n int
+				n, err = w.Write(chunk)
+				sent.Add(int64(n))
+			}
+		}))
+		opts := s3Options(t, server.URL)
+		opts.Deferred = true
+		store := mustOpen(t, "s3://b", opts)
+		err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil })
+		code, refused := statusOf(err)
+		if ok := status == http.StatusOK; ok && !errors.Is(err, cacheclient.ErrTooLarge) || !ok && (!refused || code != status) {
+			t.Errorf("%d: %v", status, err)
+		}
+		server.Close()
+		// Sockets hold some megabytes.
+		if n := sent.Load(); n > most+16<<20 {
+			t.Errorf("%d: %d bytes were read", status, n)
+		}
+	}
+}
+
+// TestS3RetryAfter keeps what a server that refuses a listing asks to wait.
+func TestS3RetryAfter(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	opts := s3Options(t, server.URL)
+	opts.Deferred = true
+	err := mustOpen(t, "s3://b", opts).List(testContext(t), "", func(cacheclient.Info) error { return nil })
+	if again, after := Retryable(err); !again || after != 7*time.Second {
+		t.Errorf("retry %v after %v for %v", again, after, err)
+	}
+}
+
+// TestS3Decompressed refuses an object that is decompressed on the way, whose listed size is that of other bytes.
+func TestS3Decompressed(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Goog-Stored-Content-Encoding", "gzip")
+		w.Header().Set("Etag", `"v1"`)
+		if r.Method == http.MethodGet {
+			_ = http.NewResponseController(w).Flush()
+			_, _ = io.WriteString(w, "what is longer than it is stored")
+		}
+	}))
+	t.Cleanup(server.Close)
+	opts := s3Options(t, server.URL)
+	opts.Deferred = true
+	store := mustOpen(t, "s3://b", opts)
+	_, err := readConfirmed(t, store, cacheclient.Info{Path: "f", Size: 7, Version: `"v1"`})
+	if err == nil || errors.Is(err, cacheclient.ErrStale) || !strings.Contains(err.Error(), "decompressed") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestS3Confirmation overwrites an object that has no ETag while its body comes: what came is confirmed by another
+// question, which an ETag spares.
+func TestS3Confirmation(t *testing.T) {
+	for etag, confirm := range map[string]bool{`"v1"`: false, "": true, `W/"v1"`: true} {
+		at := long
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if etag != "" {
+				w.Header().Set("Etag", etag)
+			}
+			http.ServeContent(w, r, "", at, strings.NewReader("content"))
+		}))
+		t.Cleanup(server.Close)
+		opts := s3Options(t, server.URL)
+		opts.Deferred = true
+		store := mustOpen(t, "s3://b", opts)
+		info := cacheclient.Info{Path: "f", Size: 7, ModTime: at}
+		if !confirm {
+			info.Version = etag
+		}
+		if _, err := readConfirmed(t, store, info); err != nil {
+			t.Errorf("%q: %v", etag, err)
+		}
+		body, err := store.Open(testContext(t), info, 0, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(body); err != nil {
+			t.Error(err)
+		}
+		_ = body.Close()
+		if (body.Confirm != nil) != confirm {
+			t.Errorf("%q: the body has a confirmation: %v", etag, body.Confirm != nil)
+			continue
+		}
+		at = long.Add(time.Second)
+		if confirm && !errors.Is(body.Confirm(testContext(t)), cacheclient.ErrStale) {
+			t.Errorf("%q: bytes of an object that was overwritten are vouched for", etag)
+		}
+	}
+}
+
 // TestS3UnorderedListing shows each name once within a page, and all of them, where a server does not sort.
 func TestS3UnorderedListing(t *testing.T) {
 	var got []string
 	d := &s3Directory{store: &s3Store{log: newLog().logger}, fn: func(i cacheclient.Info) error { got = append(got, i.Path); return nil }}
-	for _, page := range [][]s3Item{{{key: "z"}, {key: "y/", common: true}}, {{key: "m"}, {key: "n"}}, {{key: "a/", common: true}, {key: "b"}}} {
+	for _, page := range [][]s3Item{
+		{{key: "z"}, {key: "y/", common: true}}, {{key: "m"}, {key: "n"}}, {{key: "a/", common: true}, {key: "b"}}, {{key: "\xff\xffz"}},
+	} {
 		if err := d.add(page); err != nil {
 			t.Fatal(err)
 		}
@@ -480,7 +591,7 @@ func TestS3UnorderedListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(got)
-	if !slices.Equal(got, []string{"a", "b", "m", "n", "y", "z"}) {
+	if !slices.Equal(got, []string{"a", "b", "m", "n", "y", "z", "\xff\xffz"}) {
 		t.Errorf("%q", got)
 	}
 }

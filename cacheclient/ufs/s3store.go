@@ -337,13 +337,30 @@ func (s *s3Store) Open(ctx context.Context, info cacheclient.Info, off, length i
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.client.http.openConfirmed(ctx, r, info, off, length, &s.noIfMatch, func(ctx context.Context) (cacheclient.Info, error) {
-		return s.statObject(ctx, info.Path)
-	})
+	stat := func(ctx context.Context) (cacheclient.Info, error) { return s.statObject(ctx, info.Path) }
+	body, got, err := s.client.http.openConfirmed(ctx, r, info, off, length, &s.noIfMatch, stat)
 	if errors.Is(err, cacheclient.ErrStale) {
 		s.compare(ctx, info)
 	}
+	if err == nil && (info.Version == "" || got.etag != info.Version) {
+		body.confirmBy(func(ctx context.Context) error { return s.confirm(ctx, r, info) })
+	}
 	return body, err
+}
+
+// confirm asks, after the bytes of an answer without the version's ETag have come, what the object is now.
+func (s *s3Store) confirm(ctx context.Context, r request, want cacheclient.Info) error {
+	h, err := s.headObject(ctx, s.key(want.Path), r.show)
+	if err != nil {
+		return err
+	}
+	if h.size != want.Size {
+		return stale(r, "it has %d bytes, not %d", h.size, want.Size)
+	}
+	if how := h.differ(recorded(want), trustAll); how != "" {
+		return stale(r, "%s", how)
+	}
+	return nil
 }
 
 // compare looks, when an object seems to have changed, whether the server's listings and responses tell different ETags
@@ -374,7 +391,11 @@ func (s *s3Store) explain(ctx context.Context, err error, show string) error {
 		if errors.As(err, &told) {
 			reason = told.ErrorCode()
 		}
-		return &StatusError{Code: code, URL: show, Reason: reason}
+		refused := &StatusError{Code: code, URL: show, Reason: reason}
+		if answer := (*smithyhttp.ResponseError)(nil); errors.As(err, &answer) && answer.Response != nil {
+			refused.RetryAfter = retryAfter(answer.Response.Header, time.Now())
+		}
+		return refused
 	}
 	var network *networkError
 	if errors.As(err, &network) {

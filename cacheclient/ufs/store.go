@@ -41,4 +41,22 @@ type Body struct {
 	// Confirm asks the source, after the bytes have come, whether they can only be those of the version. It is nil
 	// where the answer itself proves it (a strong validator). ErrStale says that they may be others'.
 	Confirm func(ctx context.Context) error
+	// Alone says that Confirm speaks of the bytes of this body only, as it summed them itself.
+	Alone bool
+	// spent says that no more bytes will come; nil where that is not known.
+	spent *flag
+}
+
+// confirmBy has the body be confirmed by a question, if there is one. In the middle of a body it does not wait for one of
+// the connections that readers of bodies hold.
+func (b *Body) confirmBy(ask func(ctx context.Context) error) {
+	if ask == nil {
+		return
+	}
+	b.Confirm = func(ctx context.Context) error {
+		if b.spent != nil && !b.spent.Load() {
+			ctx = besideBodies(ctx)
+		}
+		return ask(ctx)
+	}
 }

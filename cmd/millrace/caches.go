@@ -105,7 +105,9 @@ func (c *caches) enter(key string, wish embedded.Tuning) (use *cacheUse, first b
 func (c *caches) remove(s *sharedCache) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.byKey, s.key)
+	if c.byKey[s.key] == s {
+		delete(c.byKey, s.key)
+	}
 }
 
 // begin waits for the cache to be open, and sets it as its users wish.
@@ -117,6 +119,7 @@ func (u *cacheUse) begin(ctx context.Context) error {
 		return fmt.Errorf("the cache is being opened for another volume: %w: %w", cacheclient.ErrUnavailable, ctx.Err())
 	}
 	if u.of.err != nil {
+		_ = u.Close()
 		return u.of.err
 	}
 	u.Cache = u.of.cache
@@ -150,6 +153,10 @@ func (c *caches) leave(u *cacheUse) error {
 	}
 	defer close(s.gone)
 	defer c.remove(s)
+	if s.cache == nil {
+		// It did not open.
+		return nil
+	}
 	return s.cache.Close()
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -178,7 +177,7 @@ func TestCacheThatDoesNotOpen(t *testing.T) {
 	if got := c.Capacity().Quota; got != b.quota {
 		t.Errorf("the quota is %d", got)
 	}
-	if fmt.Sprint(len(b.caches.byKey)) != "1" {
+	if len(b.caches.byKey) != 1 {
 		t.Errorf("%d caches", len(b.caches.byKey))
 	}
 }

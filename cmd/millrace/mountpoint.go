@@ -78,8 +78,7 @@ func checkInside(source, dir string) error {
 	}
 	root, err := os.Stat(source)
 	if err != nil {
-		// Opening it tells that better.
-		return nil
+		return nil //nolint:nilerr // opening it tells that better
 	}
 	for at := dir; ; at = filepath.Dir(at) {
 		if st, err := os.Stat(at); err == nil && os.SameFile(st, root) {

@@ -15,7 +15,10 @@ type renewable struct {
 	now      atomic.Pointer[ufs.Store]
 }
 
-var _ ufs.Store = (*renewable)(nil)
+var (
+	_ ufs.Store = (*renewable)(nil)
+	_ ufs.Noted = (*renewable)(nil)
+)
 
 func newRenewable(store ufs.Store) *renewable {
 	r := &renewable{identity: store.Identity()}
@@ -30,6 +33,14 @@ func (r *renewable) String() string { return (*r.now.Load()).String() }
 
 // Identity implements ufs.Store.
 func (r *renewable) Identity() string { return r.identity }
+
+// Notes implements ufs.Noted.
+func (r *renewable) Notes() []string {
+	if noted, ok := (*r.now.Load()).(ufs.Noted); ok {
+		return noted.Notes()
+	}
+	return nil
+}
 
 // Stat implements ufs.Store.
 func (r *renewable) Stat(ctx context.Context, path string) (cacheclient.Info, error) {

@@ -373,9 +373,15 @@ func (r *rig) write(name string, size int) []byte {
 // a test that hangs in a read of its own could not be stopped.
 func (r *rig) same(name string, want []byte) {
 	r.t.Helper()
+	r.sameAt(r.dir, name, want)
+}
+
+// sameAt is same in another mount.
+func (r *rig) sameAt(dir, name string, want []byte) {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
-	got, err := exec.CommandContext(ctx, "cat", "--", filepath.Join(r.dir, name)).Output()
+	got, err := exec.CommandContext(ctx, "cat", "--", filepath.Join(dir, name)).Output()
 	if err != nil || !bytes.Equal(got, want) {
 		r.t.Errorf("%s: %d bytes that differ from the %d bytes it has (%v)", name, len(got), len(want), err)
 	}

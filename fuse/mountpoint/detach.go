@@ -43,7 +43,13 @@ func Unmount(dir string, force bool) error {
 			_ = c.Abort()
 		}
 	}
-	return Detach(abs, Abruptly)
+	if err = Detach(abs, Abruptly); err != nil {
+		if m, atErr := At(abs); atErr == nil && m == nil {
+			// A server that loses its connection may unmount first.
+			return nil
+		}
+	}
+	return err
 }
 
 // Way is a way to unmount.

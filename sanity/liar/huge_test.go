@@ -32,6 +32,7 @@ func TestHugeFileAmongOthers(t *testing.T) {
 // manyReads reads 1,000 files by 8 readers, who open a file of that claimed size too where it is given, and returns the
 // 99th percentile of the time that a file took.
 func manyReads(t *testing.T, kind Kind, claims string) time.Duration {
+	t.Helper()
 	b := newBed(t, Plan{Kind: kind, Seed: 1}, func(w *World) {
 		w.AddDir(&Dir{Path: "d"})
 		for i := range 1000 {
@@ -70,6 +71,7 @@ func manyReads(t *testing.T, kind Kind, claims string) time.Duration {
 // readEach reads the files in an order of its own, the one of a false size before each tenth other, and returns how
 // long each of the others took.
 func readEach(t *testing.T, r *reader, files []*File, mnt string) (took []time.Duration) {
+	t.Helper()
 	files = slices.Clone(files)
 	var huge *File
 	files = slices.DeleteFunc(files, func(f *File) bool {

@@ -1,6 +1,7 @@
 package liar
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,21 +61,18 @@ func (m *mount) mount() error {
 // unmount unmounts as a user does.
 func (m *mount) unmount() error { return m.millrace.Unmount(m.dir) }
 
-// processes are those of the mount: the keeper, and the one that serves, which is the keeper's child.
-func (m *mount) processes() (keeper, serving int) {
+// serving is the process of the mount that serves, which is the keeper's child; 0 where there is none.
+func (m *mount) serving() int {
 	pids := session.PidsWithArgument(m.dir)
 	for _, pid := range pids {
 		parent := parentOf(pid)
 		for _, other := range pids {
 			if other == parent {
-				return other, pid
+				return pid
 			}
 		}
 	}
-	if len(pids) > 0 {
-		keeper = pids[0]
-	}
-	return keeper, 0
+	return 0
 }
 
 // parentOf is a process's parent, 0 where it is gone.
@@ -84,7 +82,7 @@ func parentOf(pid int) int {
 		return 0
 	}
 	// The name in brackets may have spaces.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	if len(fields) < 2 {
 		return 0
 	}
@@ -94,7 +92,7 @@ func parentOf(pid int) int {
 
 // kill kills the process that serves, which its keeper replaces.
 func (m *mount) kill() {
-	if _, serving := m.processes(); serving != 0 && syscall.Kill(serving, syscall.SIGKILL) == nil {
+	if serving := m.serving(); serving != 0 && syscall.Kill(serving, syscall.SIGKILL) == nil {
 		m.kills.Add(1)
 	}
 }

@@ -101,7 +101,7 @@ func (r *reader) call(name string, f *File, fn func() error) error {
 	end := r.watch.begin(name, f.Path)
 	err := fn()
 	end()
-	if err != nil && !(f.Guest && errors.Is(err, syscall.ENOENT)) {
+	if err != nil && (!f.Guest || !errors.Is(err, syscall.ENOENT)) {
 		r.judge.Failed(name, f.Path, f.Honest, err)
 	}
 	return err

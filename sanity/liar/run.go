@@ -275,7 +275,7 @@ func (r *run) deaths() {
 // breakOff frees readers that hang: the process tells where it stands, and the mount goes.
 func (r *run) breakOff() {
 	r.judge.end()
-	if _, serving := r.mount.processes(); serving != 0 {
+	if serving := r.mount.serving(); serving != 0 {
 		_ = syscall.Kill(serving, syscall.SIGQUIT)
 		time.Sleep(200 * time.Millisecond)
 	}

@@ -64,9 +64,9 @@ func Grow(p Plan) *World {
 }
 
 // file adds a file to the directory.
-func (g *grower) file(name string, size int64, f File) *File {
+func (g *grower) file(name string, size int64, f File) {
 	f.Path = join(g.dir.Path, name)
-	return g.world.AddFile(&f, size)
+	g.world.AddFile(&f, size)
 }
 
 // size draws a size: small ones, those at borders, and a few of several blocks.

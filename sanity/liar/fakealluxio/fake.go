@@ -2,6 +2,7 @@ package fakealluxio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -82,9 +83,13 @@ func Start(cfg Config) (*Fake, error) {
 	if err != nil {
 		return nil, err
 	}
+	at, ok := listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%s is no port", listener.Addr()), listener.Close())
+	}
 	f := &Fake{
 		cfg: cfg, server: grpc.NewServer(), served: make(chan struct{}), ids: map[string]int64{}, writing: map[int64]bool{},
-		port: int32(listener.Addr().(*net.TCPAddr).Port), //nolint:forcetypeassert // A TCP listener's address is one.
+		port: int32(at.Port),
 	}
 	f.life, f.end = context.WithCancel(context.Background())
 	wire.RegisterServiceVersionClientServiceServer(f.server, f)

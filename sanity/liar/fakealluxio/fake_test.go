@@ -291,7 +291,7 @@ func lies(t *testing.T, seed uint64) {
 	draw := rand.New(rand.NewPCG(seed, 0))
 	base := t.TempDir()
 	w := &world{dir: filepath.Join(base, "files"), versions: map[string][]int64{}}
-	tier, err := os.MkdirTemp("/dev/shm", "millrace-fake-*")
+	tier, err := os.MkdirTemp("/dev/shm", "millrace-fake-*") //nolint:usetesting // a worker's tier is in memory
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func (f *Fake) ReadBlock(s grpc.BidiStreamingServer[wire.ReadRequest, wire.ReadR
 	if err != nil {
 		return asStatus(err)
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }()
 	return f.send(s, d, io.NewSectionReader(from, at+q.GetOffset(), q.GetLength()))
 }
 
@@ -225,7 +225,7 @@ func (f *Fake) WriteBlock(s grpc.BidiStreamingServer[wire.WriteRequest, wire.Wri
 	if err != nil {
 		return asStatus(err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if err := s.Send(&wire.WriteResponse{}); err != nil {
 		return err
 	}
@@ -256,14 +256,15 @@ func (f *Fake) Cache(ctx context.Context, q *wire.CacheRequest) (*wire.CacheResp
 	}
 	done, err := f.begin(id)
 	if err != nil {
-		return &wire.CacheResponse{}, nil //nolint:nilerr // It is here.
+		// It is here.
+		return &wire.CacheResponse{}, nil
 	}
 	defer done()
 	from, at, err := f.content(id, q.GetOpenUfsBlockOptions())
 	if err != nil {
 		return nil, asStatus(err)
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }()
 	name := f.temporary(id)
 	if err := create(name); err != nil {
 		return nil, asStatus(err)
