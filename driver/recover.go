@@ -110,6 +110,10 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 		d.log.Info("what was interrupted is undone", "volume", id)
 		return rec, d.clear(ctx, rec)
 	}
+	rec, err := d.identified(rec)
+	if err != nil {
+		return rec, err
+	}
 	if d.custody.holds(id) {
 		// Somebody may have unmounted the staging path alone: the targets keep the connection alive.
 		if ok, err := restoreStaging(rec); ok || err != nil {
@@ -144,6 +148,21 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 	d.custody.add(v, device, state, generation)
 	d.log.Info("a volume was taken back from the agent", "volume", id)
 	return rec, nil
+}
+
+// identified is the record with the connection of its mount where that is there, and the build that made it did not
+// note one.
+func (d *Driver) identified(rec record) (record, error) {
+	if rec.Minor == 0 || rec.Connection != (mountpoint.Connection{}) {
+		return rec, nil
+	}
+	if minor, err := mountedDevice(rec.Volume.Dir); err != nil || minor != rec.Minor {
+		return rec, err
+	}
+	if rec.Connection = d.connection(rec.Minor); rec.Connection == (mountpoint.Connection{}) {
+		return rec, nil
+	}
+	return rec, d.records.put(rec.Volume.ID, rec)
 }
 
 // restoreStaging reports whether the mount of the volume's session is where it was staged. A mount namespace that began

@@ -2,16 +2,20 @@ package fuse
 
 import (
 	"errors"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// ownNamespace is the number of this process's namespace of process ids, 0 where it is not known.
+// ownNamespace is the number of this process's namespace of process ids, 0 where it is not known, or where /proc is of
+// another one: what that tells of a number is about another process.
 func ownNamespace() uint64 {
+	if !procIsOwn("/proc") {
+		return 0
+	}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
 		return 0
@@ -19,16 +23,28 @@ func ownNamespace() uint64 {
 	return st.Ino
 }
 
-// callerDying reports whether the thread is being killed, or gone.
+// procIsOwn reports whether a /proc has this process by the number that it has itself.
+func procIsOwn(proc string) bool {
+	self, err := os.Readlink(filepath.Join(proc, "self"))
+	return err == nil && self == strconv.Itoa(os.Getpid())
+}
+
+// callerDying reports whether the thread is being killed, or gone. That /proc does not show it says nothing: it may be
+// mounted with hidepid.
 func callerDying(caller uint32) bool {
 	if caller == 0 {
 		return false
 	}
-	status, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(caller), 10) + "/status")
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+	if errors.Is(unix.Kill(int(caller), 0), unix.ESRCH) {
 		return true
 	}
+	status, err := readStatus(caller)
 	return err == nil && isDying(string(status))
+}
+
+// readStatus is the thread's /proc/PID/status; a variable for tests.
+var readStatus = func(thread uint32) ([]byte, error) {
+	return os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
 }
 
 // harmless are the signals that end no process by themselves.

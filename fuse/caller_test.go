@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -51,6 +52,26 @@ func TestIsDying(t *testing.T) {
 	}
 	if !callerDying(1 << 30) {
 		t.Error("a thread that is not there is not dying")
+	}
+}
+
+// TestHiddenCallersLive: a /proc that hides a process, or is of another namespace, says nothing about it.
+func TestHiddenCallersLive(t *testing.T) {
+	was := readStatus
+	defer func() { readStatus = was }()
+	readStatus = func(uint32) ([]byte, error) { return nil, os.ErrNotExist }
+	if callerDying(uint32(os.Getppid())) {
+		t.Error("a process that /proc hides is taken for one that is dying")
+	}
+	if !procIsOwn("/proc") {
+		t.Error("this process's /proc is taken for another namespace's")
+	}
+	other := t.TempDir()
+	if err := os.Symlink(strconv.Itoa(os.Getpid()+1), filepath.Join(other, "self")); err != nil {
+		t.Fatal(err)
+	}
+	if procIsOwn(other) || procIsOwn(t.TempDir()) {
+		t.Error("another namespace's /proc is taken for this process's")
 	}
 }
 

@@ -45,7 +45,7 @@ func (fs *filesystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.
 	if same {
 		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
 	}
-	out.Fh = fs.dirs.open(n.id, same)
+	out.Fh = fs.dirs.open(n.id, in.Unique, same)
 	return gofuse.OK
 }
 

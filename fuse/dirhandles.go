@@ -42,6 +42,10 @@ type directory struct {
 type dirHandle struct {
 	saved record
 	node  uint64
+	// unique is the request that opened it, as the state has it (shortUnique); answered says that the kernel was told
+	// of the handle, former that another process gave it, and claimed that its request came again to this one.
+	unique                    uint32
+	answered, former, claimed bool
 	// places are the offset that was asked for last and those of the reply, with the names that they are behind.
 	places dirPlaces
 }
@@ -59,18 +63,27 @@ func newDirTable(state *stateFile) *dirTable {
 	return &dirTable{state: state, dirs: make(map[uint64]*directory), handles: make(map[uint64]*dirHandle)}
 }
 
-// open gives a handle of the directory. same says that the kernel may have cached entries, with their offsets.
-func (t *dirTable) open(id uint64, same bool) (number uint64) {
+// open gives a handle of the directory. same says that the kernel may have cached entries, with their offsets. A
+// request that the kernel sent before, to a process that died over it, gets the handle that it got then.
+func (t *dirTable) open(id, unique uint64, same bool) (number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if unique&uniqueResent != 0 {
+		for number, h := range t.handles {
+			if h.former && h.node == id && h.unique == shortUnique(unique) && !h.answered {
+				h.claimed = true
+				return number
+			}
+		}
+	}
 	d := t.directory(id)
 	if d.opens == 0 && !same {
 		d.ranges = nil
 	}
 	d.opens++
 	number = t.state.nextHandle()
-	h := &dirHandle{node: id}
-	h.saved = t.state.saveDir(number, id)
+	h := &dirHandle{node: id, unique: shortUnique(unique)}
+	h.saved = t.state.saveDir(number, id, h.unique)
 	t.handles[number] = h
 	return number
 }
@@ -85,10 +98,47 @@ func (t *dirTable) directory(id uint64) *directory {
 	return d
 }
 
+// answering notes that the kernel is told of a handle, which it releases from then on.
+func (t *dirTable) answering(number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.handles[number]; h != nil && !h.answered {
+		h.answered = true
+		t.state.saveDirAnswered(h.saved)
+	}
+}
+
+// unclaimed are the handles of an earlier process of which no caller was told, and whose request did not come again.
+func (t *dirTable) unclaimed() []uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var numbers []uint64
+	for number, h := range t.handles {
+		if h.former && !h.answered && !h.claimed {
+			numbers = append(numbers, number)
+		}
+	}
+	return numbers
+}
+
+// releaseUnclaimed ends a handle that the kernel does not know of, unless its request has come again.
+func (t *dirTable) releaseUnclaimed(number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.handles[number]; h != nil && !h.answered && !h.claimed {
+		t.take(number)
+	}
+}
+
 // release ends a handle.
 func (t *dirTable) release(number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.take(number)
+}
+
+// take takes a handle out; mu is held.
+func (t *dirTable) take(number uint64) {
 	h := t.handles[number]
 	if h == nil {
 		return
@@ -118,12 +168,11 @@ func (t *dirTable) cursor(number, id, offset uint64) (cacheclient.Cursor, error)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h, d := t.handles[number], t.dirs[id]
-	if h == nil {
-		// An earlier build gave it, whose offsets count entries.
-		return cacheclient.Cursor{Index: offset - dotEntries}, nil
+	name, d := "", t.dirs[id]
+	// A handle that is not known had no room in the state; other handles may have been given the same offsets.
+	if h := t.handles[number]; h != nil {
+		name = h.places.name(offset)
 	}
-	name := h.places.name(offset)
 	if d == nil {
 		d = &directory{}
 	}
@@ -195,14 +244,14 @@ func (t *dirTable) load() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.state.each(recordDir, func(r record) error {
-		number, id, places, ranges := t.state.loadDir(r)
-		t.handles[number] = &dirHandle{saved: r, node: id, places: places}
-		d := t.directory(id)
+		number, h, ranges := t.state.loadDir(r)
+		t.handles[number] = h
+		d := t.directory(h.node)
 		d.opens++
 		if saved := (&directory{ranges: ranges}); saved.end() > d.end() {
 			d.ranges = ranges
 		}
-		d.replies = append(d.replies, places)
+		d.replies = append(d.replies, h.places)
 		return nil
 	})
 }
@@ -250,16 +299,27 @@ const (
 	dirNumber     = 8
 	dirNode       = 16
 	dirArea       = 24
+	dirOpened     = 28
 	dirAreas      = 32
 	dirAreaSize   = (recordMost - dirAreas) / 2
 	dirRangeSize  = 24
 	dirLength     = savedRanges * dirRangeSize
 	dirPlacesAt   = dirLength + 8
 	dirPlacesMost = dirAreaSize - dirPlacesAt
+
+	// dirAnswered is the bit of dirOpened that says that the kernel was told of the handle; the others are the request.
+	// 0 is a handle of an earlier build, which does not tell.
+	dirAnswered = 1
 )
 
+// shortUnique is a request's number as the record of a directory has it, above dirAnswered; never 0.
+func shortUnique(unique uint64) uint32 {
+	// The kernel's numbers are even.
+	return max(uint32(unique&^uniqueResent>>1)<<1, 1<<1)
+}
+
 // saveDir keeps an open directory and returns its record, 0 where there is no room.
-func (s *stateFile) saveDir(number, node uint64) record {
+func (s *stateFile) saveDir(number, node uint64, unique uint32) record {
 	r := s.alloc(recordMost)
 	if r == 0 {
 		return 0
@@ -269,8 +329,16 @@ func (s *stateFile) saveDir(number, node uint64) record {
 	le := binary.LittleEndian
 	le.PutUint64(b[dirNumber:], number)
 	le.PutUint64(b[dirNode:], node)
+	le.PutUint32(b[dirOpened:], unique)
 	s.commit(r, recordDir)
 	return r
+}
+
+// saveDirAnswered notes that the kernel is told of an open directory.
+func (s *stateFile) saveDirAnswered(r record) {
+	if r != 0 {
+		s.u32(uint64(r) + dirOpened).Or(dirAnswered)
+	}
 }
 
 // savePlaces keeps the places of the last reply, and the last ranges of the directory.
@@ -294,11 +362,11 @@ func (s *stateFile) savePlaces(r record, places dirPlaces, ranges []dirRange) {
 }
 
 // loadDir reads an open directory.
-func (s *stateFile) loadDir(r record) (number, node uint64, places dirPlaces, ranges []dirRange) {
+func (s *stateFile) loadDir(r record) (number uint64, h *dirHandle, ranges []dirRange) {
 	b := s.bytes(r)
 	le := binary.LittleEndian
 	if len(b) < recordMost {
-		return 0, 0, nil, nil
+		return 0, &dirHandle{saved: r, answered: true}, nil
 	}
 	area := b[dirAreas+s.u32(uint64(r)+dirArea).Load()%2*dirAreaSize:][:dirAreaSize]
 	for i := range savedRanges {
@@ -307,5 +375,9 @@ func (s *stateFile) loadDir(r record) (number, node uint64, places dirPlaces, ra
 		}
 	}
 	n := min(le.Uint64(area[dirLength:]), dirPlacesMost)
-	return le.Uint64(b[dirNumber:]), le.Uint64(b[dirNode:]), slices.Clone(area[dirPlacesAt : dirPlacesAt+n]), ranges
+	opened := s.u32(uint64(r) + dirOpened).Load()
+	return le.Uint64(b[dirNumber:]), &dirHandle{
+		saved: r, node: le.Uint64(b[dirNode:]), places: slices.Clone(area[dirPlacesAt : dirPlacesAt+n]),
+		unique: opened &^ dirAnswered, answered: opened == 0 || opened&dirAnswered != 0, former: true,
+	}, ranges
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +29,7 @@ func TestDirectoryOffsets(t *testing.T) {
 		return p
 	}
 	const dir = 7
-	one, other := table.open(dir, false), table.open(dir, true)
+	one, other := table.open(dir, 2, false), table.open(dir, 4, true)
 	if got := table.first(dir, page(100, 0)); got != dotEntries {
 		t.Errorf("the first version begins at %d", got)
 	}
@@ -60,19 +61,51 @@ func TestDirectoryOffsets(t *testing.T) {
 		check(table, one, dotEntries+9, cacheclient.Cursor{Version: 100, Index: 9}, nil)
 		check(table, one, table.first(dir, page(200, 5)), cacheclient.Cursor{Version: 200, Index: 5}, nil)
 		check(table, one, 5000, cacheclient.Cursor{}, cacheclient.ErrStale)
-		check(table, 999, dotEntries+3, cacheclient.Cursor{Index: 3}, nil)
+		check(table, 999, dotEntries+9, cacheclient.Cursor{Version: 100, Index: 9}, nil)
+		check(table, 999, 5000, cacheclient.Cursor{}, cacheclient.ErrStale)
 	}
 	// Offsets that the kernel may have cached keep their meaning; others need not.
 	table.release(one)
 	table.release(other)
-	if got := table.open(dir, true); table.first(dir, page(200, 0)) == dotEntries {
+	if got := table.open(dir, 6, true); table.first(dir, page(200, 0)) == dotEntries {
 		t.Error("a version whose entries may be cached has other offsets")
 	} else {
 		table.release(got)
 	}
-	table.open(dir, false)
+	table.open(dir, 8, false)
 	if got := table.first(dir, page(300, 0)); got != dotEntries {
 		t.Errorf("a directory that was opened anew begins at %d", got)
+	}
+}
+
+// TestDirectoriesOpenOnce: an OPENDIR whose process was killed before the answer gets the same handle when it comes
+// again, and one that does not come again leaves none.
+func TestDirectoriesOpenOnce(t *testing.T) {
+	state := testState(t)
+	table := newDirTable(state)
+	known, again, lost := table.open(7, 100, false), table.open(7, 102, true), table.open(8, 104, false)
+	table.answering(known)
+	old := table.open(9, 106, false)
+	state.u32(uint64(table.handles[old].saved) + dirOpened).Store(0)
+
+	next := loadedDirs(t, mustSucceed(t, state))
+	if got := next.open(7, 102|uniqueResent, false); got != again {
+		t.Errorf("the handle %d, want %d", got, again)
+	}
+	if got := next.unclaimed(); !slices.Equal(got, []uint64{lost}) {
+		t.Fatalf("unclaimed: %v, want %d", got, lost)
+	}
+	for _, number := range []uint64{known, again, old, lost} {
+		if next.releaseUnclaimed(number); (next.handles[number] == nil) != (number == lost) {
+			t.Errorf("the handle %d: %+v", number, next.handles[number])
+		}
+	}
+	// What was answered is another request's, whatever its number; so is what this process gave.
+	for _, unique := range []uint64{100, 104, 200} {
+		fresh := next.open(7, unique, true)
+		if got := next.open(7, unique|uniqueResent, true); got == fresh || got == known {
+			t.Errorf("the request %d got the handle %d of another", unique, got)
+		}
 	}
 }
 

@@ -45,8 +45,8 @@
 // answered from memory, whatever the source does.
 //
 // What may not end. A request that was in service when its process died is served alone by the next one, and answered
-// with EIO after two deaths (poison.go). A handler that hangs is left behind when its session ends (session.go). Files
-// of an earlier process are opened side by side, each with a deadline (reopen.go).
+// with EIO after two deaths or more (poison.go). A handler that hangs is left behind when its session ends
+// (session.go). Files of an earlier process are opened side by side, each with a deadline (reopen.go).
 //
 // D-027, D-031, D-032, D-033, D-170, D-173 and D-174 say why.
 package fuse

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -262,6 +265,37 @@ func TestHandlesThatNobodyKnows(t *testing.T) {
 	if _, _, _, err := modern.load(); err != nil || len(modern.unclaimed()) != 0 {
 		t.Errorf("handles of the first format: %v, %v", modern.unclaimed(), err)
 	}
+}
+
+// TestFullSessionGoesOn: a session whose state is full says so, and serves.
+func TestFullSessionGoesOn(t *testing.T) {
+	source := t.TempDir()
+	for i := range 8 {
+		write(t, source, strconv.Itoa(i), pattern(100))
+	}
+	var log logBuffer
+	s, dir := mountLocal(t, newLocalClient(source), func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	// Enough for a worker, and not for a node.
+	s.state.u64(stateEnd).Store(stateSize - recordUnit)
+	served := make(chan error, 1)
+	go func() {
+		var err error
+		for i := range 8 {
+			_, e := os.Stat(filepath.Join(dir, strconv.Itoa(i)))
+			err = errors.Join(err, e)
+		}
+		served <- err
+	}()
+	select {
+	case err := <-served:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(pace.Limit(30 * time.Second)):
+		_ = s.Abort()
+		t.Fatal("a session whose state is full serves nothing more")
+	}
+	eventually(t, "it says so", func() bool { return strings.Count(log.String(), "state is full") == 1 })
 }
 
 // TestFullState: that there is no room is said once.

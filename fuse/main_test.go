@@ -59,7 +59,7 @@ func leftoverMounts() []string {
 // childMain serves until it is unmounted or killed: "serve SOURCE DIR".
 func childMain(mode string) int {
 	if mode == "resume" {
-		return resumeMain(os.Args[1])
+		return resumeMain(os.Args[1:]...)
 	}
 	client := newLocalClient(os.Args[2])
 	s, err := Mount(context.Background(), Config{

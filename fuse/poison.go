@@ -2,7 +2,6 @@ package fuse
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"log/slog"
 	"slices"
@@ -13,10 +12,10 @@ import (
 )
 
 const (
-	// deathsToPoison is at how many deaths of its process a request may be in service before it is answered with EIO.
+	// deathsToPoison is at how many deaths of its process a request may be in service before it is answered with EIO,
+	// where it was served alone at the last, and deathsAnyway where it was served beside others of its kind.
 	deathsToPoison = 2
-	// laneTime is how long a request that was in service when a process died is served with no other one of them.
-	laneTime = 100 * time.Millisecond
+	deathsAnyway   = 4
 	// poisonTerm is how long what a request asked is refused to all the first time, termGrowth times longer each time
 	// after that up to longestTerm.
 	poisonTerm  = 10 * time.Second
@@ -72,6 +71,10 @@ func isResent(op uint32) bool {
 	return true
 }
 
+// isRefusable reports whether a request of this kind may be answered with EIO in place of being served. What ends a
+// handle is not: the kernel asks for that once, and the handle would be open for ever.
+func isRefusable(op uint32) bool { return op != opRelease && op != opReleaseDir }
+
 // term is how long a question is refused that was found to be poison so many times.
 func term(convictions uint32) time.Duration {
 	d := poisonTerm
@@ -85,14 +88,13 @@ func term(convictions uint32) time.Duration {
 //
 // The kernel sends them again to the next process, so one that kills what serves it would kill each successor. The
 // state has what each worker is serving. A request that was in service at one death is a suspect: suspects are served
-// one at a time, so that a second death finds few of them in service. One that was in service at two deaths is answered
-// with EIO, and what it asked is refused to all for a while.
-// D-173 says why.
+// one at a time, so that a second death finds one of them in service. That one is answered with EIO, and what it asked
+// is refused to all for a while. Where several were in service, as they take long, their next turns are longer.
+// D-173 and D-210 say why.
 type quarantine struct {
 	state *stateFile
 	log   *slog.Logger
-	// lane has the suspect that is served.
-	lane chan struct{}
+	lane  *lane
 	// refused is the number of questions in poisons, so that others need no lock.
 	refused atomic.Int32
 
@@ -123,7 +125,7 @@ type poison struct {
 
 func newQuarantine(state *stateFile, log *slog.Logger) *quarantine {
 	return &quarantine{
-		state: state, log: log, lane: make(chan struct{}, 1),
+		state: state, log: log, lane: processLane,
 		suspects: make(map[uint64]*suspect), poisons: make(map[question]*poison),
 	}
 }
@@ -136,7 +138,11 @@ func (t *quarantine) refuses(q question, now time.Time) (refused, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.poisons[q]
-	if p == nil || now.Sub(p.since) >= term(p.convictions) {
+	if p == nil {
+		return false, false
+	}
+	// A clock that was put back makes ages that say nothing.
+	if age := now.Sub(p.since); age < 0 || age >= term(p.convictions) {
 		return false, false
 	}
 	first = !p.told
@@ -154,21 +160,8 @@ func (t *quarantine) suspect(unique uint64) *suspect {
 	return t.suspects[unique&^uniqueResent]
 }
 
-// enter waits until no other suspect is being served, or the context ends. leave lets the next one in; that is done
-// before where the suspect takes long: it is no longer likely that it ends the process.
-func (t *quarantine) enter(ctx context.Context) (leave func()) {
-	select {
-	case t.lane <- struct{}{}:
-	case <-ctx.Done():
-		return func() {}
-	}
-	free := sync.OnceFunc(func() { <-t.lane })
-	late := time.AfterFunc(laneTime, free)
-	return func() {
-		late.Stop()
-		free()
-	}
-}
+// convicted reports whether the request is refused, however much later the kernel sends it.
+func (s *suspect) convicted() bool { return s.deaths >= deathsAnyway && isRefusable(s.op) }
 
 // acquit forgets a request that was answered.
 func (t *quarantine) acquit(s *suspect) {
@@ -205,7 +198,7 @@ func (t *quarantine) load(died bool, now time.Time) (inService int, err error) {
 		s := t.state.loadRequest(r)
 		if s.unique != 0 && died {
 			inService++
-			t.accuse(s, now)
+			t.accuse(s, t.state.wasBeside(r), now)
 		}
 		// The workers of this process have slots of their own.
 		t.state.release(r)
@@ -228,7 +221,7 @@ func (t *quarantine) loadKept(now time.Time) error {
 	var old []record
 	err = t.state.each(recordPoison, func(r record) error {
 		p := t.state.loadPoison(r)
-		if now.Sub(p.since) > term(p.convictions)+poisonMemory {
+		if age := now.Sub(p.since); age < 0 || age > term(p.convictions)+poisonMemory {
 			old = append(old, r)
 			return nil
 		}
@@ -241,16 +234,17 @@ func (t *quarantine) loadKept(now time.Time) error {
 	return err
 }
 
-// accuse notes one death more with the request in service; mu is held.
-func (t *quarantine) accuse(s *suspect, now time.Time) {
+// accuse notes one death more with the request in service, beside other suspects or not; mu is held.
+func (t *quarantine) accuse(s *suspect, beside bool, now time.Time) {
 	if old := t.suspects[s.unique]; old != nil {
 		s.deaths = max(s.deaths, old.deaths)
 		t.drop(old)
 	}
-	s.deaths++
-	if s.deaths >= deathsToPoison {
+	if s.deaths++; s.deaths >= deathsToPoison && !beside {
+		s.deaths = deathsAnyway
+	}
+	if s.convicted() {
 		t.convict(s.question, now)
-		return
 	}
 	s.saved = t.state.saveRequest(s, recordSuspect)
 	t.suspects[s.unique] = s
@@ -298,7 +292,11 @@ func (w *worker) admit(h inHeader, msg []byte) bool {
 	}
 	t, q := w.s.quarantine, questionOf(h, msg)
 	w.suspect = t.suspect(h.unique)
-	if refused, first := t.refuses(q, w.start); refused {
+	refused, first := t.refuses(q, w.start)
+	if w.suspect != nil && w.suspect.convicted() && !refused {
+		refused, first = true, true
+	}
+	if refused {
 		if first {
 			t.log.Error("a request was in service when the process died twice, and is answered with EIO", "op", opName(h.op), "path", w.pathOf(h, msg))
 		}
@@ -308,7 +306,7 @@ func (w *worker) admit(h inHeader, msg []byte) bool {
 	var deaths uint32
 	if w.suspect != nil {
 		deaths = w.suspect.deaths
-		w.leaveLane = t.enter(w.context())
+		w.leaveLane = t.lane.enter(w.context(), deaths, func(on bool) { w.s.state.beside(w.slot, on) })
 	}
 	w.s.state.serving(w.slot, h.unique&^uniqueResent, q, deaths)
 	return true
@@ -336,6 +334,8 @@ const (
 	askedDeaths  = 36
 	askedSince   = 40
 	askedSize    = 48
+	// askedBeside is where a request has what a poison has askedSince for.
+	askedBeside = askedSince
 )
 
 // serving notes in a worker's slot what it serves, nothing where unique is 0. The unique is written last when a request
@@ -370,6 +370,7 @@ func (s *stateFile) saveRequest(r *suspect, kind recordKind) record {
 	b := s.bytes(saved)
 	putQuestion(b, r.question, r.deaths)
 	binary.LittleEndian.PutUint64(b[askedUnique:], r.unique)
+	s.beside(saved, false)
 	s.commit(saved, kind)
 	return saved
 }
@@ -385,6 +386,22 @@ func (s *stateFile) loadQuestion(r record) (q question, count uint32) {
 func (s *stateFile) loadRequest(r record) *suspect {
 	q, deaths := s.loadQuestion(r)
 	return &suspect{unique: s.u64(uint64(r) + askedUnique).Load(), question: q, deaths: deaths, saved: r}
+}
+
+// beside notes in a worker's slot whether its suspect is served beside others.
+func (s *stateFile) beside(slot record, on bool) {
+	if slot == 0 {
+		return
+	}
+	value := uint32(0)
+	if on {
+		value = 1
+	}
+	s.u32(uint64(slot) + askedBeside).Store(value)
+}
+
+func (s *stateFile) wasBeside(slot record) bool {
+	return s.u32(uint64(slot)+askedBeside).Load() == 1
 }
 
 // savePoison keeps a poison and returns its record, 0 where there is no room.

@@ -78,7 +78,7 @@ func (fs *filesystem) resume(ctx context.Context, id uint64, free func()) (cache
 
 // releaseUnclaimed gives back the handles of an earlier process that the kernel does not know of.
 func (fs *filesystem) releaseUnclaimed(ctx context.Context) {
-	if len(fs.opens.unclaimed()) == 0 {
+	if len(fs.opens.unclaimed()) == 0 && len(fs.dirs.unclaimed()) == 0 {
 		return
 	}
 	select {
@@ -88,5 +88,8 @@ func (fs *filesystem) releaseUnclaimed(ctx context.Context) {
 	}
 	for _, number := range fs.opens.unclaimed() {
 		fs.giveBack(fs.opens.releaseUnclaimed(number))
+	}
+	for _, number := range fs.dirs.unclaimed() {
+		fs.dirs.releaseUnclaimed(number)
 	}
 }

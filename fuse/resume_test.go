@@ -31,28 +31,52 @@ const passing = "pass-"
 // deadly is the name of a file whose opening ends the resume tests' process.
 const deadly = "deadly"
 
-// resumeMain is a successor: it serves the device and the state that it inherited, until it is killed or the mount
-// is gone.
-func resumeMain(source string) int {
-	client := newLocalClient(source)
-	client.localPrefix = passing
-	client.onOpen = func(_ context.Context, path string) error {
-		if filepath.Base(path) == deadly {
-			os.Exit(3)
+// besides is the name of a file whose Stat takes a moment, and patient that of one whose opening ends the resume tests'
+// process once such a Stat is under way, or does not come.
+const besides, patient = "besides", "patient"
+
+// resumeMain is a successor: it serves the devices and the states that it inherited, one for each source, until it is
+// killed or the mounts are gone.
+func resumeMain(sources ...string) int {
+	var beside atomic.Bool
+	sessions := make([]*Session, len(sources))
+	for i, source := range sources {
+		client := newLocalClient(source)
+		client.localPrefix = passing
+		client.onOpen = func(_ context.Context, path string) error {
+			switch filepath.Base(path) {
+			case patient:
+				for end := time.Now().Add(500 * time.Millisecond); !beside.Load() && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+				os.Exit(3)
+			case deadly:
+				os.Exit(3)
+			}
+			return nil
 		}
-		return nil
-	}
-	s, err := Serve(context.Background(), Config{
-		Client: client, Dir: "/nowhere", TTL: time.Hour, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	}, os.NewFile(3, "device"), os.NewFile(4, "state"))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		client.onStat = func(_ context.Context, path string) error {
+			if filepath.Base(path) == besides {
+				beside.Store(true)
+				time.Sleep(300 * time.Millisecond)
+			}
+			return nil
+		}
+		var err error
+		sessions[i], err = Serve(context.Background(), Config{
+			Client: client, Dir: "/nowhere", TTL: time.Hour, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		}, os.NewFile(uintptr(3+2*i), "device"), os.NewFile(uintptr(4+2*i), "state"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	fmt.Println("serving")
-	if err := s.Wait(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	for _, s := range sessions {
+		if err := s.Wait(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	return 0
 }
@@ -61,6 +85,8 @@ func resumeMain(source string) int {
 type kept struct {
 	dir, source string
 	dev, state  *os.File
+	// beside is another mount that the same process serves, nil for none.
+	beside *kept
 }
 
 // keep mounts the source, serves it in this process for as long as first runs, and then leaves it.
@@ -105,6 +131,10 @@ func (k *kept) start(t *testing.T, log io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", k.source)
 	cmd.Env = append(os.Environ(), childMode+"=resume")
 	cmd.ExtraFiles = []*os.File{k.dev, k.state}
+	if k.beside != nil {
+		cmd.Args = append(cmd.Args, k.beside.source)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, k.beside.dev, k.beside.state)
+	}
 	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
 	if err == nil {

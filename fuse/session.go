@@ -49,6 +49,9 @@ type Config struct {
 	// PauseAfterDeaths has a session over whose requests many processes died within a minute begin to serve after a
 	// while, for processes that serve others too and are not paused by their starter.
 	PauseAfterDeaths bool
+	// Starting is called when a session that was taken over is about to serve: what ends the process from then on may
+	// be a request. Nil for nothing.
+	Starting func()
 	// Log takes what the session has to say; nothing is logged where it is nil.
 	Log *slog.Logger
 
@@ -197,7 +200,7 @@ func serve(ctx context.Context, cfg Config, dev, saved *os.File, space uint64) (
 		s.state.saveSpace(space)
 		err = s.initialize()
 	} else {
-		pause, err = s.resume(cfg.PauseAfterDeaths)
+		pause, err = s.resume(&cfg)
 	}
 	if err != nil {
 		s.cancel()
@@ -286,10 +289,8 @@ func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile)
 		backing:  &backing{dev: dev, state: state, log: s.log},
 	}
 	s.quarantine = newQuarantine(state, s.log)
-	state.onFull = func() {
-		s.log.Error("the session's state is full: the next process answers ESTALE for what the kernel comes to know from now on",
-			"bytes", stateSize, "nodes", s.fs.nodes.known())
-	}
+	// It is called with the locks held of what finds out.
+	state.onFull = func() { s.workers.Go(s.tellFull) }
 	if cfg.Inode32 {
 		s.fs.numbers = newInodeNumbers(state)
 	}
@@ -298,17 +299,23 @@ func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile)
 	return s
 }
 
+// tellFull logs that the state has no room.
+func (s *Session) tellFull() {
+	s.log.Error("the session's state is full: the next process answers ESTALE for what the kernel comes to know from now on",
+		"bytes", stateSize, "nodes", s.fs.nodes.known())
+}
+
 // resume goes on where another process stopped: it learns from the state what the kernel knows, tells the
 // decoder what was agreed upon, and has the kernel send again what was not answered. It returns how long to wait before
 // that is served.
-func (s *Session) resume(pauses bool) (pause time.Duration, err error) {
+func (s *Session) resume(cfg *Config) (pause time.Duration, err error) {
 	if err := s.fs.nodes.load(); err != nil {
 		return 0, err
 	}
 	if err := s.fs.numbers.load(s.fs.nodes); err != nil {
 		return 0, err
 	}
-	if pause, err = s.countDeaths(pauses); err != nil {
+	if pause, err = s.countDeaths(cfg.PauseAfterDeaths); err != nil {
 		return 0, err
 	}
 	if err := s.fs.dirs.load(); err != nil {
@@ -332,6 +339,9 @@ func (s *Session) resume(pauses bool) (pause time.Duration, err error) {
 	if errno := s.dev.write(resendRequest()); errno == unix.EINVAL {
 		return 0, fmt.Errorf("%w: the kernel does not send requests again (Linux 6.9 or later does)", ErrState)
 	}
+	if cfg.Starting != nil {
+		cfg.Starting()
+	}
 	if !agreed {
 		return pause, s.initialize()
 	}
@@ -341,19 +351,22 @@ func (s *Session) resume(pauses bool) (pause time.Duration, err error) {
 }
 
 // countDeaths learns what was in service when the last process ended, and returns how long this one waits, where it is
-// to pause.
+// to pause. One whose predecessor died while it waited waits for the rest.
 func (s *Session) countDeaths(pauses bool) (time.Duration, error) {
-	now := time.Now()
-	inService, err := s.quarantine.load(s.state.tookOver(), now)
-	if err != nil || inService == 0 {
+	now, tookOver := time.Now(), s.state.tookOver()
+	inService, err := s.quarantine.load(tookOver, now)
+	if err != nil || !tookOver {
 		return 0, err
 	}
-	died := deaths.Recent(s.state.deaths(), now)
-	s.state.saveDeaths(died)
+	died := s.state.deaths()
+	if inService > 0 {
+		died = deaths.Recent(died, now)
+		s.state.saveDeaths(died)
+	}
 	if !pauses || !deaths.Many(died, now) {
 		return 0, nil
 	}
-	return deaths.Pause(died, now), nil
+	return max(0, deaths.Pause(died, now)-max(0, now.Sub(died[len(died)-1]))), nil
 }
 
 // deviceEnded notes the end of the session: the file system is gone (ENODEV, or no

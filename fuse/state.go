@@ -103,7 +103,8 @@ type stateFile struct {
 	file *os.File
 	mem  []byte
 	free freeRecords
-	// onFull is called once, when there is no room for a record; nil where no owner wants to know.
+	// onFull is called once, when there is no room for a record, and must not wait for any lock; nil where no owner
+	// wants to know.
 	onFull func()
 	full   atomic.Bool
 }

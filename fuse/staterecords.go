@@ -131,13 +131,15 @@ func putAttributes(b []byte, n *node) {
 	le.PutUint64(b[nodeSec:], uint64(n.attrs.sec))
 	le.PutUint32(b[nodeNsec:], n.attrs.nsec)
 	le.PutUint16(b[nodePerm:], n.attrs.perm)
-	b[nodeFlags] = 0
+	var flags byte
 	if n.dir {
-		b[nodeFlags] |= nodeIsDir
+		flags |= nodeIsDir
 	}
 	if n.attrs.permKnown {
-		b[nodeFlags] |= nodePermKnown
+		flags |= nodePermKnown
 	}
+	// In one step: a process that dies on the way must not leave a directory that is none.
+	b[nodeFlags] = flags
 }
 
 // saveAttributes keeps the attributes of a node that has a record. A process that dies over it leaves some of either,

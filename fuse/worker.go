@@ -243,8 +243,13 @@ func (w *worker) serveProtocol(h inHeader, msg []byte) {
 
 // reply sends a whole reply, and takes back what it gave if the kernel did not take it.
 func (w *worker) reply(h inHeader, reply []byte) {
-	if h.op == opOpen && replyErrno(reply) == 0 {
-		w.s.fs.opens.answering(openHandle(reply))
+	if replyErrno(reply) == 0 {
+		switch h.op {
+		case opOpen:
+			w.s.fs.opens.answering(openHandle(reply))
+		case opOpenDir:
+			w.s.fs.dirs.answering(openHandle(reply))
+		}
 	}
 	if w.replied(h, len(reply), replyErrno(reply), w.s.dev.write(reply)) {
 		return
@@ -255,6 +260,8 @@ func (w *worker) reply(h inHeader, reply []byte) {
 	switch h.op {
 	case opOpen:
 		w.s.fs.release(openHandle(reply))
+	case opOpenDir:
+		w.s.fs.dirs.release(openHandle(reply))
 	case opLookup:
 		w.s.fs.Forget(entryNode(reply), 1)
 	}

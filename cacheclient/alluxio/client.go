@@ -14,6 +14,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/cacheclient/alluxio/wire"
 	"millrace.io/millrace/cacheclient/embedded"
 	"millrace.io/millrace/cacheclient/ufs"
 )
@@ -250,7 +251,7 @@ func (c *Client) look(ctx context.Context) {
 			return
 		}
 		if table, err := c.cluster.MountTable(ctx); err == nil {
-			c.sources.follow(ctx, table)
+			c.followMounts(ctx, table)
 		}
 	})
 	asking.Go(func() { c.measure(ctx) })
@@ -260,6 +261,24 @@ func (c *Client) look(ctx context.Context) {
 		}
 	})
 	asking.Wait()
+}
+
+// followMounts has the sources follow the mount table. It waits for them as long as the context lasts: a directory of
+// this machine may be on a file system that hangs.
+func (c *Client) followMounts(ctx context.Context, table map[string]*wire.MountPointInfo) {
+	if !c.begin() {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer c.work.Done()
+		defer close(done)
+		c.sources.follow(ctx, table)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // greetPause is how long that waits for who mounts, and looks at the first name.
@@ -285,7 +304,7 @@ func (c *Client) greet(workers []*rpc.Worker) {
 	}
 }
 
-// Close implements cacheclient.Client.
+// Close implements cacheclient.Client. What hangs in a source after workPatience ends when that lets it.
 func (c *Client) Close() error {
 	if !c.startClosing() {
 		return nil
@@ -293,7 +312,16 @@ func (c *Client) Close() error {
 	c.settle()
 	c.noMore()
 	c.end()
-	c.work.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.work.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(workPatience):
+		c.log.Warn("the source hangs; its requests are left behind", "source", c.cfg.Address.String())
+	}
 	var err error
 	for _, cache := range []*embedded.Cache{c.names, c.direct} {
 		if cache != nil {
@@ -319,6 +347,9 @@ func (c *Client) noMore() {
 	defer c.mu.Unlock()
 	c.closed = true
 }
+
+// workPatience is how long Close waits for what else goes on.
+const workPatience = 1500 * time.Millisecond
 
 // closePatience is how long Close waits for blocks that are nearly there: what was read from a source is worth keeping.
 const closePatience = time.Second

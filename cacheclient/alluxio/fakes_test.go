@@ -27,6 +27,8 @@ type faked struct {
 	*Client
 	// dir is what the fake shows, tier where it has its blocks.
 	dir, tier string
+	// alone has the client follow no mount table.
+	alone sync.Once
 }
 
 var fakes atomic.Int64
@@ -136,7 +138,8 @@ func (f *faked) reads(t *testing.T, path string, o *odd) {
 	}
 	o.bytes = data
 	o.info = cacheclient.Info{Path: path, Size: info.Size, ModTime: info.ModTime}
-	f.sources.given = []Source{{URL: "odd"}}
+	// The mount table is not followed any more.
+	f.alone.Do(f.sources.following.Lock)
 	f.sources.mu.Lock()
 	defer f.sources.mu.Unlock()
 	for _, m := range f.sources.mounts {
@@ -297,17 +300,20 @@ func TestOneBadFileTakesNothing(t *testing.T) {
 	mustRead(t, opened, v, 64<<10)
 }
 
-// TestAWorkerThatStallsOnOneBlock brings nothing of one block and answers all else: it is not left alone.
+// TestAWorkerThatStallsOnOneBlock brings nothing of one block and answers all else: it is not left alone, and not asked
+// for that block again and again.
 func TestAWorkerThatStallsOnOneBlock(t *testing.T) {
 	noLeaks(t)
 	bad, good := version{path: "bad", size: mib}, version{path: "good", size: mib}
 	var stall atomic.Bool
+	var stalled atomic.Int64
 	f := newFaked(t, func(dir string) {
 		bad.put(t, dir).age(t, dir)
 		good.put(t, dir).age(t, dir)
 	}, func(c *fakealluxio.Config) {
 		c.Dice = func(call, path string) *rand.Rand {
 			if call == "ReadBlock" && path == bad.path && stall.Load() {
+				stalled.Add(1)
 				return rand.New(stalling{})
 			}
 			return nil
@@ -326,13 +332,22 @@ func TestAWorkerThatStallsOnOneBlock(t *testing.T) {
 	mustRead(t, open(t, f.Client, bad.path), bad, 64<<10)
 	eventually(t, 5*time.Second, "the worker is read again", func() bool { return !workers[0].Broken() })
 	mustRead(t, open(t, f.Client, good.path), good, 64<<10)
+	opened := open(t, f.Client, bad.path).(*file)
+	eventually(t, 5*time.Second, "the block is known to stall", func() bool { return f.bad.was(opened.l.block(0)) })
+	before := stalled.Load()
+	for range 3 {
+		mustRead(t, open(t, f.Client, bad.path), bad, 64<<10)
+	}
+	if n := stalled.Load() - before; n > 0 {
+		t.Errorf("the worker is asked %d times more for what it does not bring", n)
+	}
 }
 
 // stalling draws what has the fake answer late.
 type stalling struct{}
 
 // Uint64 is such that IntN(16) is 4.
-func (stalling) Uint64() uint64 { return 4 << 60 }
+func (stalling) Uint64() uint64 { return 4 }
 
 // TestMisnamedBlocksAreReadOtherwise has the worker name files that are no blocks: nothing of them is opened, the
 // blocks are read by gRPC, and stay.
@@ -404,6 +419,36 @@ func TestPlacesAreTheirOwnFiles(t *testing.T) {
 	f.places.told(context.Canceled)
 	if !f.places.mayAsk() {
 		t.Error("what the masters say of one block has them not be asked of others")
+	}
+}
+
+// TestAStreamAfterTheLastReader has a stream come when the last reader has left, and none is there whose place it could
+// take.
+func TestAStreamAfterTheLastReader(t *testing.T) {
+	ended := false
+	s := &streams{life: t.Context()}
+	s.keep(&stream{changed: make(chan struct{}), cancel: func() { ended = true }})
+	if !ended || len(s.list) > 0 {
+		t.Errorf("it goes on: %v; %d are kept", !ended, len(s.list))
+	}
+}
+
+// TestCloseWaitsForNothingThatHangs has something hang in a source when the client is closed.
+func TestCloseWaitsForNothingThatHangs(t *testing.T) {
+	f := newFaked(t, func(string) {}, nil, nil)
+	if !f.begin() {
+		t.Fatal("the client is closed")
+	}
+	defer f.work.Done()
+	closed := make(chan error, 1)
+	go func() { closed <- f.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(pace.Limit(30 * time.Second)):
+		t.Error("Close waits for what hangs")
 	}
 }
 

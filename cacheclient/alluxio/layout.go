@@ -9,7 +9,6 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
-	"millrace.io/millrace/cacheclient/border"
 )
 
 // layout is what a version of a file is made of. All of it follows from the file's id and block size, which are
@@ -46,7 +45,7 @@ func layoutOf(i cacheclient.Info) (layout, bool) {
 
 // possible reports whether a file can lie in blocks like this. A mark may come from another process's state.
 func (l layout) possible() bool {
-	return l.blockSize > 0 && l.blockSize <= border.MostBytes && border.Size(l.size) == nil && l.blocks() <= rpc.MostBlocks
+	return l.all().Possible()
 }
 
 // notOurs is a version that an under store tells, such that it is not taken for a mark of Alluxio's; asTold is what
@@ -68,21 +67,19 @@ func asTold(version string) string {
 // escape stands before what an under store tells and looks like a mark.
 const escape = "~"
 
-// sequenceBits are the bits of a block's id below the container's; a file has the container's id with all of them
-// set (CC/master/block/BlockId.java).
-const sequenceBits = 24
+// all are the file's blocks.
+func (l layout) all() rpc.Blocks {
+	return rpc.Blocks{FileID: l.fileID, Size: l.blockSize, Length: l.size}
+}
 
 // blocks is how many blocks the file has; an empty one has none.
-func (l layout) blocks() int { return int((l.size + l.blockSize - 1) / l.blockSize) }
+func (l layout) blocks() int { return l.all().Count() }
 
 // block is the id of the k-th block.
-func (l layout) block(k int) int64 { return l.fileID&^(1<<sequenceBits-1) | int64(k) }
+func (l layout) block(k int) int64 { return l.all().ID(k) }
 
 // number is which block of the file an id is; false where it is none of its blocks.
-func (l layout) number(id int64) (k int, ok bool) {
-	k = int(id & (1<<sequenceBits - 1))
-	return k, k < l.blocks() && id == l.block(k)
-}
+func (l layout) number(id int64) (k int, ok bool) { return l.all().Number(id) }
 
 // told are the workers' addresses of blocks as the masters tell them with the file, by number. Of blocks that they do
 // not know they tell nothing, and what they tell of others than this file's is not believed.
@@ -98,9 +95,7 @@ func (l layout) told(f *wire.FileInfo) map[int][]*wire.BlockLocation {
 }
 
 // length is that of the k-th block in bytes.
-func (l layout) length(k int) int64 {
-	return min(l.blockSize, l.size-int64(k)*l.blockSize)
-}
+func (l layout) length(k int) int64 { return l.all().LengthOf(k) }
 
 // infoOf is what Alluxio tells of a path, relative to the mount's root.
 func infoOf(f *wire.FileInfo, path string) cacheclient.Info {
@@ -145,5 +140,6 @@ func (l layout) spans(off, n int64) []span {
 
 // underStore tells a worker where the k-th block is in its under store.
 func (l layout) underStore(k int, f *wire.FileInfo) *rpc.UnderStore {
-	return &rpc.UnderStore{Path: f.GetUfsPath(), Mount: f.GetMountId(), Offset: int64(k) * l.blockSize, Length: l.length(k)}
+	under := l.all().UnderStore(k, f)
+	return &under
 }

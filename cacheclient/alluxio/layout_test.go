@@ -44,6 +44,9 @@ func TestOtherVersionsAreNoLayout(t *testing.T) {
 	}
 }
 
+// sequenceBits are those of a block's id that tell the blocks of one file apart.
+const sequenceBits = 24
+
 // TestABlockIsCountedAsAlluxioDoes has the ids of a file and its blocks as masters give them: the container 3000.
 func TestABlockIsCountedAsAlluxioDoes(t *testing.T) {
 	l := layout{fileID: 50348425215, blockSize: 1 << 20, size: 2<<20 + 1}

@@ -210,7 +210,10 @@ func (c *Client) stalled(w *rpc.Worker, id int64) {
 	go func() {
 		defer c.work.Done()
 		// An answer ends the row of failures. D-187 says why.
-		alive(c.life, w, id)
+		if alive(c.life, w, id) && c.life.Err() == nil {
+			// Else each read of it would wait as long again.
+			c.bad.first(id, badFor)
+		}
 	}()
 }
 

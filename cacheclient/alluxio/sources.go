@@ -58,10 +58,17 @@ type sources struct {
 	// noLocal refuses directories of this machine.
 	noLocal bool
 	log     *slog.Logger
+	// openURL is for tests, nil for ufs.Open.
+	openURL func(ctx context.Context, url string, opts ufs.Options) (ufs.Store, error)
+
+	// following is held while a mount table is followed: what that opens may hang.
+	following sync.Mutex
 
 	// mu guards the rest.
 	mu     sync.Mutex
 	mounts []mounted
+	// closed says that nothing is opened any more.
+	closed bool
 	// refused are sources that could not be opened, by URL, and when they may be tried again.
 	refused map[string]time.Time
 }
@@ -111,49 +118,86 @@ func (s *sources) openStore(ctx context.Context, url string, opts ufs.Options) (
 	if s.noLocal && (strings.HasPrefix(url, "/") || strings.HasPrefix(strings.ToLower(url), "file:")) {
 		return nil, fmt.Errorf("source %q is a directory of this machine, and its operator allows none", url)
 	}
+	if s.openURL != nil {
+		return s.openURL(ctx, url, opts)
+	}
 	return ufs.Open(ctx, url, opts)
 }
 
-// follow opens what the mount table names and this machine can read, and closes what it names no more.
+// follow opens what the mount table names and this machine can read, and closes what it names no more. While an earlier
+// call hangs, in a directory of a server that is gone, it does nothing.
 func (s *sources) follow(ctx context.Context, table map[string]*wire.MountPointInfo) {
-	if len(s.given) > 0 {
+	if len(s.given) > 0 || !s.following.TryLock() {
 		return
 	}
+	defer s.following.Unlock()
 	wanted := s.wanted(table)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	maps.DeleteFunc(s.refused, func(_ string, until time.Time) bool { return time.Now().After(until) })
-	var kept []mounted
-	for _, m := range s.mounts {
-		if w, ok := wanted[m.at]; ok && w.url == m.url && w.below == m.below {
-			kept = append(kept, m)
-			delete(wanted, m.at)
-			continue
-		}
-		if m.store != nil {
-			_ = m.store.Close()
-		}
-	}
+	kept, left := s.sift(wanted)
+	var opened []mounted
 	for _, at := range slices.Sorted(maps.Keys(wanted)) {
 		w := wanted[at]
 		if w.store = s.tryStore(ctx, w); w.store == nil {
 			w.url = ""
 		}
-		kept = append(kept, w)
+		opened = append(opened, w)
 	}
-	s.mounts = kept
+	if !s.put(append(kept, opened...)) {
+		// Close has closed the others.
+		left = opened
+	}
+	for _, m := range left {
+		if m.store != nil {
+			_ = m.store.Close()
+		}
+	}
 }
 
-// tryStore opens what a mount names, nil where this machine does not read it; mu is held.
+// sift tells the mounts that stay from those that go, and takes the former out of what is wanted.
+func (s *sources) sift(wanted map[string]mounted) (kept, left []mounted) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.refused, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	for _, m := range s.mounts {
+		if w, ok := wanted[m.at]; ok && w.url == m.url && w.below == m.below {
+			kept = append(kept, m)
+			delete(wanted, m.at)
+		} else {
+			left = append(left, m)
+		}
+	}
+	return kept, left
+}
+
+// put has these be the mounts, unless they were closed; then it reports false.
+func (s *sources) put(mounts []mounted) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.mounts = mounts
+	}
+	return !s.closed
+}
+
+// leaves reports whether a source could not be opened lately, and leaves it alone for a while where it cannot be now.
+func (s *sources) leaves(url string, failed bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if failed {
+		s.refused[url] = time.Now().Add(retrySource)
+	}
+	return time.Now().Before(s.refused[url])
+}
+
+// tryStore opens what a mount names, nil where this machine does not read it.
 func (s *sources) tryStore(ctx context.Context, w mounted) ufs.Store {
-	if w.url == "" || time.Now().Before(s.refused[w.url]) {
+	if w.url == "" || s.leaves(w.url, false) {
 		return nil
 	}
 	opts := s.options
 	opts.Deferred = true
 	store, err := s.openStore(ctx, w.url, opts)
 	if err != nil {
-		s.refused[w.url] = time.Now().Add(retrySource)
+		s.leaves(w.url, true)
 		s.log.Info("a source is read by workers only", "mount", w.at, "reason", err)
 		return nil
 	}
@@ -352,7 +396,7 @@ func (s *sources) Close() error {
 			err = errors.Join(err, m.store.Close())
 		}
 	}
-	s.mounts = nil
+	s.mounts, s.closed = nil, true
 	return err
 }
 

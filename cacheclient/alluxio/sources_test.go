@@ -1,6 +1,7 @@
 package alluxio
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -15,6 +16,8 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
+	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // table is a mount table as the masters tell it.
@@ -192,6 +195,61 @@ func TestTheMountTableIsFollowed(t *testing.T) {
 	if _, _, err := s.find("n/f"); !errors.Is(err, errNoSource) {
 		t.Errorf("found at a mount that is gone: %v", err)
 	}
+}
+
+// TestAMountThatHangs has the directory of one mount hang while it is opened: the others are read meanwhile, and what
+// comes after the end is closed.
+func TestAMountThatHangs(t *testing.T) {
+	one := sourceDir(t, "one", "f")
+	s := newSources(t, "/", map[string]string{"/m": one})
+	entered, release, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s.openURL = func(ctx context.Context, url string, opts ufs.Options) (ufs.Store, error) {
+		close(entered)
+		<-release
+		store, err := ufs.Open(context.WithoutCancel(ctx), url, opts)
+		return noticing{store, closed}, err
+	}
+	both := table(map[string]string{"/m": one, "/n": sourceDir(t, "two", "f")})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.follow(t.Context(), both)
+	}()
+	<-entered
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		s.follow(t.Context(), both)
+		if _, _, err := s.find("m/f"); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-read:
+	case <-time.After(pace.Limit(30 * time.Second)):
+		t.Error("a mount that hangs holds up the others, or the end")
+	}
+	close(release)
+	<-ended
+	<-closed
+	<-read
+	if len(s.mounts) > 0 {
+		t.Errorf("%d mounts came after the end", len(s.mounts))
+	}
+}
+
+// noticing is a store that tells of its end.
+type noticing struct {
+	ufs.Store
+	closed chan struct{}
+}
+
+func (n noticing) Close() error {
+	close(n.closed)
+	return n.Store.Close()
 }
 
 func TestTheSourceThatAMountNames(t *testing.T) {

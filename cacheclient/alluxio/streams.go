@@ -95,7 +95,8 @@ func (s *streams) of(sp span) (st *stream, opening <-chan struct{}) {
 func (s *streams) keep(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.life.Err() != nil {
+	if s.life.Err() != nil || s.users.Load() == 0 {
+		// The last one is closing the version.
 		st.close()
 		return
 	}

@@ -118,6 +118,7 @@ func (f *fetch) prove(ctx context.Context, patience time.Duration) error {
 	if err := f.proof.ask(cacheclient.OnHeard(ctx, func() { f.stall.Reset(patience) })); err != nil {
 		return err
 	}
+	f.stall.Reset(patience)
 	for _, s := range f.proof.sums {
 		if err := f.set(s.block, s.sum); err != nil {
 			return err

@@ -234,6 +234,8 @@ func (m *served) mount(ctx context.Context, c *mountConfig, k *keeper.Child, cac
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		TTL: orShortest(c.revalidate, time.Nanosecond), NameTTL: orShortest(c.nameTTL(), time.Nanosecond),
 		Timeout: c.timeout + backendGrace, ReadAheadKB: int((c.readAhead + 1023) / 1024), Log: m.log,
+		// Before it serves: the keeper ends the mount where children die before they do.
+		Starting: k.Serving,
 	}
 	var session *fuse.Session
 	var err error
@@ -251,10 +253,9 @@ func (m *served) mount(ctx context.Context, c *mountConfig, k *keeper.Child, cac
 	return nil
 }
 
-// keepWith gives the keeper what a successor needs, or tells it that one serves.
+// keepWith gives the keeper what a successor needs, where it has not got that.
 func (m *served) keepWith(k *keeper.Child) error {
 	if k.Resumes() {
-		k.Serving()
 		return nil
 	}
 	device, state, err := m.session.Handles()

@@ -140,8 +140,14 @@ func (d *drain) file(ctx context.Context, g *errgroup.Group, f *wire.FileInfo, l
 	if f.GetInAlluxioPercentage() == 0 && len(f.GetBlockIds()) > 0 && len(f.GetFileBlockInfos()) > 0 {
 		return ctx.Err()
 	}
-	for k, id := range f.GetBlockIds() {
-		info, err := d.block(ctx, f, k)
+	blocks, err := rpc.BlocksOf(f)
+	if err != nil {
+		// A file whose numbers cannot be is read by no mount.
+		return ctx.Err()
+	}
+	for k := range blocks.Count() {
+		id := blocks.ID(k)
+		info, err := d.block(ctx, f, k, id)
 		if err != nil {
 			return err
 		}
@@ -169,9 +175,8 @@ func (d *drain) file(ctx context.Context, g *errgroup.Group, f *wire.FileInfo, l
 	return ctx.Err()
 }
 
-// block is what the leader knows of the k-th block of a file.
-func (d *drain) block(ctx context.Context, f *wire.FileInfo, k int) (*wire.BlockInfo, error) {
-	id := f.GetBlockIds()[k]
+// block is what the leader knows of the k-th block of a file, which has this id.
+func (d *drain) block(ctx context.Context, f *wire.FileInfo, k int, id int64) (*wire.BlockInfo, error) {
 	if k < len(f.GetFileBlockInfos()) {
 		if info := f.GetFileBlockInfos()[k].GetBlockInfo(); info.GetBlockId() == id {
 			return info, nil

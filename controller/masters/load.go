@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 	"time"
 
@@ -145,25 +146,30 @@ func endsLoad(ctx context.Context, err error) bool {
 	return err != nil && (ctx.Err() != nil || errors.Is(err, cacheclient.ErrUnavailable) && !errors.Is(err, rpc.ErrRefused))
 }
 
-// eachFile calls fn for the file at path, or for each file below it. age is how old the leader's knowledge may be.
+// eachFile calls fn for the file at root, or for each file below it. age is how old the leader's knowledge may be.
 // unlisted is called with each directory that cannot be listed, and returns the error that ends the walk, if it is to.
-func eachFile(ctx context.Context, conn *rpc.Cluster, path string, age time.Duration, fn func(*wire.FileInfo) error,
+func eachFile(ctx context.Context, conn *rpc.Cluster, root string, age time.Duration, fn func(*wire.FileInfo) error,
 	unlisted func(dir string, err error) error,
 ) error {
-	info, err := conn.Status(ctx, path, age)
+	info, err := conn.Status(ctx, root, age)
 	if err != nil {
 		return err
 	}
+	info.Path = &root
 	if !info.GetFolder() {
 		return fn(info)
 	}
-	queue := []string{path}
+	queue, seen := []*wire.FileInfo{info}, make(map[int64]bool)
 	for len(queue) > 0 {
 		dir := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
-		files, below, err := entries(ctx, conn, dir, age)
+		files, below, err := []*wire.FileInfo(nil), []*wire.FileInfo(nil), errLoop
+		if id := dir.GetFileId(); !seen[id] && len(dir.GetPath()) <= longestPath {
+			seen[id] = dir.FileId != nil
+			files, below, err = entries(ctx, conn, dir.GetPath(), age)
+		}
 		if err != nil {
-			if err := unlisted(dir, err); err != nil {
+			if err := unlisted(dir.GetPath(), err); err != nil {
 				return err
 			}
 			continue
@@ -178,15 +184,24 @@ func eachFile(ctx context.Context, conn *rpc.Cluster, path string, age time.Dura
 	return nil
 }
 
-// entries are the files of a directory, and the paths of the directories in it.
-func entries(ctx context.Context, conn *rpc.Cluster, dir string, age time.Duration) (files []*wire.FileInfo, below []string, err error) {
+// longestPath bounds how deep a walk goes: no file system shows a longer path.
+const longestPath = 4096
+
+// errLoop is a directory below itself, or deeper than a directory can be.
+var errLoop = errors.New("it is below itself, or too deep")
+
+// entries are the files of a directory, and the directories in it, by the path that their names give them: another one
+// that a master tells would lead anywhere.
+func entries(ctx context.Context, conn *rpc.Cluster, dir string, age time.Duration) (files, below []*wire.FileInfo, err error) {
 	restart := func() error {
 		files, below = nil, nil
 		return nil
 	}
 	err = conn.List(ctx, dir, age, restart, func(f *wire.FileInfo) error {
+		at := path.Join(dir, f.GetName())
+		f.Path = &at
 		if f.GetFolder() {
-			below = append(below, f.GetPath())
+			below = append(below, f)
 		} else {
 			files = append(files, f)
 		}
@@ -195,9 +210,14 @@ func entries(ctx context.Context, conn *rpc.Cluster, dir string, age time.Durati
 	return files, below, err
 }
 
-// file has all blocks of a file loaded, and waits only for a place to begin each.
+// file has all blocks of a file loaded, and waits only for a place to begin each. One whose numbers cannot be has
+// failed.
 func (l *load) file(ctx context.Context, g *errgroup.Group, f *wire.FileInfo, replicas int) {
-	left := len(f.GetBlockIds())
+	blocks, err := rpc.BlocksOf(f)
+	left := 0
+	if err == nil {
+		left = blocks.Count()
+	}
 	var failure error
 	var mu sync.Mutex // guards left and failure
 	done := func(length int64, err error) {
@@ -223,13 +243,11 @@ func (l *load) file(ctx context.Context, g *errgroup.Group, f *wire.FileInfo, re
 		})
 	}
 	if left == 0 {
-		done(0, nil)
+		done(0, err)
 		return
 	}
-	for k, id := range f.GetBlockIds() {
-		offset := int64(k) * f.GetBlockSizeBytes()
-		length := min(f.GetBlockSizeBytes(), f.GetLength()-offset)
-		under := rpc.UnderStore{Path: f.GetUfsPath(), Mount: f.GetMountId(), Offset: offset, Length: length}
+	for k := range blocks.Count() {
+		id, length, under := blocks.ID(k), blocks.LengthOf(k), blocks.UnderStore(k, f)
 		g.Go(func() error {
 			done(length, l.block(ctx, id, length, under, replicas))
 			return nil

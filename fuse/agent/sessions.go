@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -90,7 +91,7 @@ func NewSessions(open Opener, policy handover.Policy, server *Server, log *slog.
 // attach serves a volume on the device, by the saved state where there is one, and returns a copy of its state. It
 // takes the files. A session that exists with the same description is left as it is.
 func (s *Sessions) attach(ctx context.Context, v handover.Volume, device, saved *os.File) (*os.File, error) {
-	h, first, err := s.reserve(v)
+	h, first, err := s.reserve(v, saved != nil)
 	if err != nil || !first {
 		handover.CloseAll([]*os.File{device, saved})
 	}
@@ -117,8 +118,12 @@ func (s *Sessions) attach(ctx context.Context, v handover.Volume, device, saved 
 }
 
 // reserve enters a volume into the table; first says that the caller is the one to start it.
-func (s *Sessions) reserve(v handover.Volume) (h *hosted, first bool, err error) {
-	if err := errors.Join(v.Check(), s.policy.Check(v)); err != nil {
+func (s *Sessions) reserve(v handover.Volume, resumed bool) (h *hosted, first bool, err error) {
+	check := s.policy.Check
+	if resumed {
+		check = s.policy.CheckResumed
+	}
+	if err := errors.Join(v.Check(), check(v)); err != nil {
 		return nil, false, handover.Errorf(handover.CodeInvalid, "%w", err)
 	}
 	s.mu.Lock()
@@ -154,6 +159,12 @@ func (s *Sessions) start(ctx context.Context, h *hosted, device, saved *os.File)
 		s.mu.Unlock()
 		close(h.gone)
 	}
+	defer func() {
+		if h.session == nil && h.err == nil {
+			// A panic is on its way to the caller.
+			fail(handover.Errorf(handover.CodeInternal, "volume %s could not be attached", h.volume.ID))
+		}
+	}()
 	client, err := s.acquire(ctx, h.volume, saved != nil)
 	if err != nil {
 		handover.CloseAll([]*os.File{device, saved})
@@ -257,8 +268,7 @@ func (s *Sessions) acquire(ctx context.Context, v handover.Volume, resumed bool)
 	c.users++
 	s.mu.Unlock()
 	if first {
-		c.client, c.err = s.open(ctx, v, resumed)
-		close(c.ready)
+		s.openShared(ctx, c, v, resumed)
 	}
 	<-c.ready
 	if c.err != nil {
@@ -266,6 +276,18 @@ func (s *Sessions) acquire(ctx context.Context, v handover.Volume, resumed bool)
 		return nil, c.err
 	}
 	return c, nil
+}
+
+// openShared opens a client, and tells its waiters. A panic is an error to them all.
+func (s *Sessions) openShared(ctx context.Context, c *sharedClient, v handover.Volume, resumed bool) {
+	defer close(c.ready)
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a cache could not be opened for a panic", "volume", v, "panic", p, "stack", string(debug.Stack()))
+			c.client, c.err = nil, handover.Errorf(handover.CodeInternal, "the agent failed over opening the volume %s", v.ID)
+		}
+	}()
+	c.client, c.err = s.open(ctx, v, resumed)
 }
 
 // giveBack ends one use of a client, and closes it after the last.

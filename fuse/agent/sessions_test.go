@@ -315,6 +315,9 @@ func TestAttachRefused(t *testing.T) {
 		"no such source":  {func(v *handover.Volume) { v.Source += "/missing" }, device, nil, handover.CodeInvalid},
 		"no device":       {func(*handover.Volume) {}, null, nil, handover.CodeInvalid},
 		"no state":        {func(*handover.Volume) {}, device, null, handover.CodeState},
+		"in its source":   {func(v *handover.Volume) { v.Dir = v.Source + "/m" }, device, nil, handover.CodeInvalid},
+		// It is refused for its state, and not for where it is.
+		"in its source again": {func(v *handover.Volume) { v.Dir = v.Source + "/m" }, device, null, handover.CodeState},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -331,6 +334,41 @@ func TestAttachRefused(t *testing.T) {
 		t.Error(ids, err)
 	}
 	eventually(t, "the agent closes what it was given", func() bool { return openFiles(t) <= before })
+}
+
+// attaching is the request to attach a volume.
+func attaching(v handover.Volume, device *os.File) handover.Request {
+	return handover.Request{Op: handover.OpAttach, Volume: &v, Files: []*os.File{device}}
+}
+
+// TestAttachSurvivesPanics: a volume whose cache cannot be opened for a panic is refused to all that wait for it, and
+// the agent ends as ever.
+func TestAttachSurvivesPanics(t *testing.T) {
+	n := newNode(t)
+	writeFile(t, filepath.Join(n.base, "source", "f"), 10)
+	one, two := attaching(n.mount(t, "a")), attaching(n.mount(t, "b"))
+	log := slog.New(slog.DiscardHandler)
+	sessions := NewSessions(func(context.Context, handover.Volume, bool) (cacheclient.Client, error) { panic("the test's") },
+		handover.Policy{LocalSources: []string{n.base}}, New(log), log)
+	refused := make(chan error, 2)
+	for _, request := range []handover.Request{one, two} {
+		go func() {
+			_, err := sessions.answerSafely(t.Context(), request)
+			refused <- err
+		}()
+	}
+	for range 2 {
+		select {
+		case err := <-refused:
+			code(t, err, handover.CodeInternal)
+		case <-time.After(pace.Limit(30 * time.Second)):
+			t.Fatal("who attaches waits for ever")
+		}
+	}
+	if ids := sessions.list(); len(ids) != 0 || len(sessions.clients) != 0 {
+		t.Errorf("%v and %d caches are left", ids, len(sessions.clients))
+	}
+	sessions.Close()
 }
 
 // TestManyAttachments: rounds of attaching and detaching leave no descriptor and no goroutine behind.

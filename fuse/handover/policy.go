@@ -30,6 +30,18 @@ var hostOptions = []string{"ca_cert", "client_cert", "client_key", "env_auth", "
 // Check tells in one sentence what the volume names that it may not. It looks symbolic links up, so that a link
 // below an allowed directory leads nowhere else.
 func (p Policy) Check(v Volume) error {
+	if err := p.CheckResumed(v); err != nil {
+		return err
+	}
+	if dir, local, err := localSource(v.Source); err == nil && local && holds(dir, v.Dir) {
+		return fmt.Errorf("source %q holds %s, where the volume is mounted: it would show itself in itself", v.Source, v.Dir)
+	}
+	return nil
+}
+
+// CheckResumed is Check for a volume whose mount is there. Where it is mounted is not looked at: to refuse
+// that now would only leave its users without a server.
+func (p Policy) CheckResumed(v Volume) error {
 	if v.TierDir != "" {
 		if err := p.CheckTier(v.TierDir); err != nil {
 			return err
@@ -42,9 +54,6 @@ func (p Policy) Check(v Volume) error {
 	if local {
 		if err := allowed(dir, p.LocalSources); err != nil {
 			return fmt.Errorf("source %q %w", v.Source, explain(err, p.LocalSources, "--allow-local"))
-		}
-		if holds(dir, v.Dir) {
-			return fmt.Errorf("source %q holds %s, where the volume is mounted: it would show itself in itself", v.Source, v.Dir)
 		}
 	}
 	for _, options := range []map[string]string{v.Options, v.Secrets} {

@@ -67,6 +67,9 @@ func TestPolicyPaths(t *testing.T) {
 		if err := p.Check(Volume{Source: "file://" + join("data/set"), Dir: dir}); err == nil || !strings.Contains(err.Error(), "in itself") {
 			t.Errorf("mounted at %q, in its own source: %v", dir, err)
 		}
+		if err := p.CheckResumed(Volume{Source: "file://" + join("data/set"), Dir: dir}); err != nil {
+			t.Errorf("resumed at %q, in its own source: %v", dir, err)
+		}
 	}
 	for _, dir := range []string{join("data/sets"), join("data"), join("outside")} {
 		if err := p.Check(Volume{Source: join("data/set"), Dir: dir}); err != nil {

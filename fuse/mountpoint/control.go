@@ -31,12 +31,34 @@ type Connection struct {
 // ErrNoControl says that there is no FUSE control file system, and that this process may not have one.
 var ErrNoControl = errors.New("the FUSE control file system is not there")
 
+// ErrUnknown is a connection of which it is not known which one it is.
+var ErrUnknown = errors.New("it is not known which connection it is")
+
 // errOther is a connection that is another one by now.
 var errOther = fmt.Errorf("the connection has ended: %w", fs.ErrNotExist)
 
 // control is the directory of all connections, open for as long as the process lives: a control file system that
 // is not mounted goes with its last user, and what identifies connections with it.
-var control = sync.OnceValues(openControl)
+var control controlFS
+
+// controlFS is a control file system that is opened by the first use; one that cannot be opened now, for want
+// of descriptors, is tried again by the next.
+type controlFS struct {
+	// mu guards dir.
+	mu  sync.Mutex
+	dir *os.File
+}
+
+// open is the directory of all connections.
+func (c *controlFS) open() (*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	if c.dir == nil {
+		c.dir, err = openControl()
+	}
+	return c.dir, err
+}
 
 // openControl opens the control file system where the machine has it mounted, else one that is mounted nowhere.
 func openControl() (*os.File, error) {
@@ -74,7 +96,7 @@ func ConnectionOf(minor int) (Connection, error) {
 
 // openConnection opens the directory of the connection that has the minor number now.
 func openConnection(minor int) (*os.File, Connection, error) {
-	all, err := control()
+	all, err := control.open()
 	if err != nil {
 		return nil, Connection{}, err
 	}
@@ -93,8 +115,11 @@ func openConnection(minor int) (*os.File, Connection, error) {
 }
 
 // Abort ends the connection: requests in flight fail with ENOTCONN. Another one that has its minor number by now is
-// left alone, which is fs.ErrNotExist.
+// left alone, which is fs.ErrNotExist. The zero value is ErrUnknown.
 func (c Connection) Abort() error {
+	if c == (Connection{}) {
+		return ErrUnknown
+	}
 	dir, now, err := openConnection(c.Minor)
 	if err != nil {
 		return err

@@ -121,10 +121,13 @@ func TestAbort(t *testing.T) {
 	if err != nil {
 		t.Skip("needs the FUSE control file system:", err)
 	}
-	for _, other := range []Connection{{Minor: c.Minor}, {Minor: c.Minor, Inode: c.Inode, Made: c.Made - 1}, {Minor: c.Minor, Inode: c.Inode + 1, Made: c.Made}, {}} {
+	for _, other := range []Connection{{Minor: c.Minor}, {Minor: c.Minor, Inode: c.Inode, Made: c.Made - 1}, {Minor: c.Minor, Inode: c.Inode + 1, Made: c.Made}} {
 		if err := other.Abort(); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%+v is not %+v: %v", other, c, err)
 		}
+	}
+	if err := (Connection{}).Abort(); !errors.Is(err, ErrUnknown) || errors.Is(err, os.ErrNotExist) {
+		t.Error("a connection that is not known:", err)
 	}
 	select {
 	case err := <-answer:
@@ -141,6 +144,31 @@ func TestAbort(t *testing.T) {
 		}
 	case <-time.After(pace.Limit(30 * time.Second)):
 		t.Error("the request still waits")
+	}
+}
+
+// TestControlIsTriedAgain: what could not be opened for want of descriptors is opened later.
+func TestControlIsTriedAgain(t *testing.T) {
+	needRoot(t)
+	var had unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &had); err != nil {
+		t.Fatal(err)
+	}
+	var c controlFS
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: had.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.open()
+	if again := unix.Setrlimit(unix.RLIMIT_NOFILE, &had); again != nil {
+		t.Fatal(again)
+	}
+	if err == nil {
+		t.Fatal("it was opened without a descriptor")
+	}
+	if dir, err := c.open(); errors.Is(err, unix.EMFILE) {
+		t.Error("it is not tried again:", err)
+	} else if err == nil {
+		_ = dir.Close()
 	}
 }
 

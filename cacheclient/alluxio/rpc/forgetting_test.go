@@ -81,6 +81,8 @@ func TestWorkersAreForgotten(t *testing.T) {
 		t.Error("a worker that is named twice is two")
 	}
 	ws.mu.Lock()
+	// It is long that masters list workers.
+	ws.since, ws.last = time.Now().Add(-2*forgetAfter), time.Now()
 	ws.forgetOld(time.Now())
 	n := ws.byAddr.Len()
 	ws.mu.Unlock()
@@ -104,6 +106,25 @@ func TestWorkersAreForgotten(t *testing.T) {
 	defer ws.mu.Unlock()
 	if n := ws.byAddr.Len(); n > mostWorkers {
 		t.Errorf("%d workers are known, more than %d", n, mostWorkers)
+	}
+}
+
+// TestAnOutageForgetsNoWorker: workers that no master named while none answered are known until it has listed others
+// for long.
+func TestAnOutageForgetsNoWorker(t *testing.T) {
+	ws := nobodys(t)
+	w, _ := ws.At(workerAddress("w", 1))
+	told := time.Now()
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	back := told.Add(3 * forgetAfter)
+	for now := back; now.Before(back.Add(forgetAfter)); now = now.Add(forgetAfter / 10) {
+		if ws.forgetOld(now); ws.byAddr.Len() != 1 {
+			t.Fatalf("%s is forgotten %v after an outage", w.Addr(), now.Sub(back))
+		}
+	}
+	if ws.forgetOld(back.Add(forgetAfter)); ws.byAddr.Len() != 0 {
+		t.Error("it is never forgotten")
 	}
 }
 

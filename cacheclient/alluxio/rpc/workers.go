@@ -22,8 +22,8 @@ const (
 	listAgain = time.Second
 	// listPatience bounds the question for it.
 	listPatience = 3 * time.Second
-	// forgetAfter is how long a worker is known that masters neither list nor name: pods have another address with
-	// each restart.
+	// forgetAfter is how long a worker is known that masters neither list nor name, while they list any: pods have
+	// another address with each restart.
 	forgetAfter = 5 * time.Minute
 )
 
@@ -42,6 +42,8 @@ type Workers struct {
 	byAddr *simplelru.LRU[string, *Worker]
 	// forgotten are those that byAddr has let go of and that are still to be closed.
 	forgotten []*Endpoint
+	// since is when the first of the lists came that followed each other without an outage, and last when the last did.
+	since, last time.Time
 	// live are those of the last list, sorted by address, stale is when to ask for another, and err why there was none.
 	live  []*Worker
 	stale time.Time
@@ -95,8 +97,17 @@ func (ws *Workers) at(a *wire.WorkerNetAddress) (*Worker, error) {
 	return w, nil
 }
 
-// forgetOld lets go of the workers that no master has named for long; mu is held. D-181 says why.
+// forgetOld lets go of the workers that no master has named for long; mu is held. While no master answers, none is
+// named: after such an outage the time begins anew, as a new leader learns of its workers one by one.
+// D-181 says why.
 func (ws *Workers) forgetOld(now time.Time) {
+	if now.Sub(ws.last) >= forgetAfter/2 {
+		ws.since = now
+	}
+	ws.last = now
+	if now.Sub(ws.since) < forgetAfter {
+		return
+	}
 	for {
 		_, w, ok := ws.byAddr.GetOldest()
 		if !ok || now.Sub(w.lastNamed()) < forgetAfter {

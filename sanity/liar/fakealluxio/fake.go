@@ -35,6 +35,8 @@ type Config struct {
 	Host string
 	// Claims is what is told for a file's size, in place of the size; nil, or false, is the size.
 	Claims func(path string) (int64, bool)
+	// Retells changes what is told of the entries of a directory; nil tells what is true.
+	Retells func(dir string, entries []*wire.FileInfo)
 	// Refuses is the error of a call about a path, in place of an answer; nil answers.
 	Refuses func(call, path string) error
 	// Dice draws for one answer: call names it, as "GetStatus", and path the file, "" for what concerns all. nil

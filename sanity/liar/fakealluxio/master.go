@@ -66,6 +66,9 @@ func (f *Fake) ListStatus(q *wire.ListStatusPRequest, s grpc.ServerStreamingServ
 		if infos, err = f.entries(rel); err != nil {
 			return asStatus(err)
 		}
+		if f.cfg.Retells != nil {
+			f.cfg.Retells(rel, infos)
+		}
 		infos = lieOfListing(d, infos)
 	}
 	breaks := d != nil && d.IntN(8) == 0
