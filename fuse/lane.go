@@ -10,8 +10,8 @@ import (
 // many processes did, and turnTotals bound what all that wait for their turns wait, about: where many do, each turn is
 // shorter. What is to be found out takes longer at each death, as with memory that runs out.
 var (
-	turnTimes  = [...]time.Duration{100 * time.Millisecond, time.Second, 10 * time.Second}
-	turnTotals = [...]time.Duration{2 * time.Second, 5 * time.Second, 20 * time.Second}
+	turnTimes  = [...]time.Duration{100 * time.Millisecond, time.Second, 2 * time.Second}
+	turnTotals = [...]time.Duration{2 * time.Second, 4 * time.Second, 4 * time.Second}
 )
 
 // lane lets one request in at a time that was in service when a process died. It is the process's and no session's: a

@@ -65,13 +65,18 @@ func resumeMain(sources ...string) int {
 		var err error
 		sessions[i], err = Serve(context.Background(), Config{
 			Client: client, Dir: "/nowhere", TTL: time.Hour, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			// The first request may end the process, before all sessions are there.
+			Starting: func() {
+				if i == 0 {
+					fmt.Println("serving")
+				}
+			},
 		}, os.NewFile(uintptr(3+2*i), "device"), os.NewFile(uintptr(4+2*i), "state"))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 	}
-	fmt.Println("serving")
 	for _, s := range sessions {
 		if err := s.Wait(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -109,7 +110,12 @@ func TestProgressTakesABuildsReport(t *testing.T) {
 
 // TestProgressPassesSignalsOn: the command cleans up and its exit code counts; what it left behind is killed.
 func TestProgressPassesSignalsOn(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+	signals := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+	for _, signal := range signals {
+		// What was ignored before, as nohup has it, children would ignore too.
+		heard := make(chan os.Signal, 1)
+		ossignal.Notify(heard, signal)
+		defer ossignal.Stop(heard)
 		t.Run(signal.String(), func(t *testing.T) {
 			mark := filepath.Join(t.TempDir(), "mark")
 			ready := mark + ".ready"

@@ -221,7 +221,8 @@ func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
 	if b := f.c.held.get(id); b != nil {
 		return f.lend(b, s), nil
 	}
-	if d, ok, err := f.c.filled(ctx, id, s); ok {
+	// A fill that met another version says nothing for good: the source is asked again (cold).
+	if d, ok, err := f.c.filled(ctx, id, s); ok && !errors.Is(err, cacheclient.ErrStale) {
 		return d, err
 	}
 	if d, ok, err := f.streamed(ctx, s); ok && err == nil {
@@ -234,15 +235,7 @@ func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
 	if where.local != nil {
 		return f.lend(where.local, s), nil
 	}
-	// Those that are left alone at the moment come last.
-	var well, broken []*rpc.Worker
-	for _, w := range where.workers {
-		if w.Broken() || f.c.bad.was(id) {
-			broken = append(broken, w)
-		} else {
-			well = append(well, w)
-		}
-	}
+	well, broken := f.c.sortOut(where.workers, id)
 	var tried []error
 	if len(well) > 0 {
 		d, err := f.remote(ctx, s, well, nil, nil)
@@ -260,6 +253,18 @@ func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
 		}
 	}
 	return d, err
+}
+
+// sortOut tells workers that may be asked for a block from those that are left alone at the moment, which come last.
+func (c *Client) sortOut(workers []*rpc.Worker, id int64) (well, broken []*rpc.Worker) {
+	for _, w := range workers {
+		if w.Broken() || c.bad.was(id) {
+			broken = append(broken, w)
+		} else {
+			well = append(well, w)
+		}
+	}
+	return well, broken
 }
 
 // lend gives bytes of a local block, and its reference, away.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -213,6 +214,23 @@ func TestTwoVersionsOfOnePath(t *testing.T) {
 	}
 	if c.has(before) || !c.has(now) {
 		t.Error("after its reader the version before is still there, or the latest is not")
+	}
+}
+
+// TestTheLatestWasConfirmedLast comes upon the older of two versions first, as a reader of the former process asks for it:
+// the one that the source told of later is the latest all the same.
+func TestTheLatestWasConfirmedLast(t *testing.T) {
+	c := leave(t, 0).open(t, 1<<20)
+	if err := c.adopted(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index(found{stub: stub{id: 1, path: 7, confirmed: 100}}, true)
+	c.index(found{stub: stub{id: 2, path: 7, confirmed: 200}}, false)
+	c.index(found{stub: stub{id: 3, path: 7, confirmed: 50}}, false)
+	if c.latest[7] != 2 || !slices.Equal(c.left.replaced, []uint64{1, 3}) {
+		t.Errorf("the latest is %d, and replaced are %v", c.latest[7], c.left.replaced)
 	}
 }
 

@@ -69,8 +69,14 @@ func TestBitmapFollowsUse(t *testing.T) {
 		r    run
 		want int64
 	}{
-		{run{0, 1 << 43}, 6}, {run{0, 64}, 2}, {run{1, 63}, 0}, {run{63, 65}, 2}, {run{64, 1 << 30}, 2},
-		{run{1 << 30, 1<<30 + 1}, 1}, {run{5, 5}, 0}, {run{1<<43 - 1, 1 << 43}, 1},
+		{run{0, 1 << 43}, 6},
+		{run{0, 64}, 2},
+		{run{1, 63}, 0},
+		{run{63, 65}, 2},
+		{run{64, 1 << 30}, 2},
+		{run{1 << 30, 1<<30 + 1}, 1},
+		{run{5, 5}, 0},
+		{run{1<<43 - 1, 1 << 43}, 1},
 	} {
 		if got := m.countIn(tt.r); got != tt.want {
 			t.Errorf("%d blocks in %v, want %d", got, tt.r, tt.want)

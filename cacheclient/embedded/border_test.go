@@ -184,9 +184,15 @@ func TestFileThatNoTierCanKeep(t *testing.T) {
 		err  error
 		want blame
 	}{
-		{unix.EFBIG, ofFile}, {unix.ENAMETOOLONG, ofFile}, {errNotKept, ofFile},
-		{unix.EMFILE, ofProcess}, {unix.ENOMEM, ofProcess},
-		{unix.ENOSPC, ofTier}, {unix.EROFS, ofTier}, {unix.EACCES, ofTier}, {unix.EIO, ofTier},
+		{unix.EFBIG, ofFile},
+		{unix.ENAMETOOLONG, ofFile},
+		{errNotKept, ofFile},
+		{unix.EMFILE, ofProcess},
+		{unix.ENOMEM, ofProcess},
+		{unix.ENOSPC, ofTier},
+		{unix.EROFS, ofTier},
+		{unix.EACCES, ofTier},
+		{unix.EIO, ofTier},
 	} {
 		if got := blameOf(fmt.Errorf("%w: %w", errTierWrite, tt.err)); got != tt.want {
 			t.Errorf("%v is blamed on %d, want %d", tt.err, got, tt.want)

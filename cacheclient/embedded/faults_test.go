@@ -118,7 +118,7 @@ func TestEachBlockComesOnce(t *testing.T) {
 }
 
 // TestReadersDoNotWaitForBlocks reads the first bytes of a block whose rest never comes. Where the answer does not prove
-// its version, the rest comes very slowly.
+// its version the source is asked in the pause; the rest may also come very slowly.
 func TestReadersDoNotWaitForBlocks(t *testing.T) {
 	src := newSource(t)
 	want := random(1, 3<<20)
@@ -126,14 +126,15 @@ func TestReadersDoNotWaitForBlocks(t *testing.T) {
 	for name, cfg := range map[string]embedded.Config{
 		"tier": {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute}, "staging": {Timeout: time.Minute},
 		"weak/tier": {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute}, "weak/staging": {Timeout: time.Minute},
+		"weak/tier/slow": {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute}, "weak/staging/slow": {Timeout: time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src.strong.Store(!strings.HasPrefix(name, "weak"))
 			src.setFault(func(*http.Request) fault {
-				if src.strong.Load() {
-					return stall(100_000)
+				if strings.HasSuffix(name, "slow") {
+					return trickle(100_000)
 				}
-				return trickle(100_000)
+				return stall(100_000)
 			})
 			defer src.setFault(nil)
 			f := open(t, src.client(t, cfg), "f")

@@ -44,6 +44,8 @@ type fetch struct {
 	stall *time.Timer
 	// stalled says that the timer did.
 	stalled atomic.Bool
+	// interrupt ends the present attempt.
+	interrupt context.CancelFunc
 	// heard says that the source began to answer the present attempt.
 	heard bool
 	// admitted says that the fetch has one of Cache.slots.
@@ -229,11 +231,16 @@ func (f *fetch) pause(ctx context.Context, d time.Duration) (queued time.Duratio
 func (f *fetch) attempt(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	f.interrupt = cancel
 	f.heard, f.idled = false, 0
 	f.stalled.Store(false)
 	f.stall = time.AfterFunc(patience, func() { f.stalled.Store(true); cancel() })
 	defer f.stall.Stop()
 	err := f.request(ctx, patience)
+	if failed := f.proof.failed; failed != nil {
+		f.proof.failed = nil
+		return failed
+	}
 	if err != nil && f.stalled.Load() {
 		return fmt.Errorf("%w: nothing came for %v", context.DeadlineExceeded, patience.Round(time.Millisecond))
 	}
@@ -264,19 +271,23 @@ func (f *fetch) receive(ctx context.Context, end int64, patience time.Duration) 
 	defer func() { _ = body.Close() }()
 	f.heard = true
 	f.trust(body)
+	defer f.watch(ctx, patience)()
+	f.proof.mu.Lock()
+	defer f.proof.mu.Unlock()
 	if (body.Start < f.at || body.End > end) && !f.withoutRanges(body.Start) {
 		return errNoRanges
 	}
-	if err := f.skip(body, f.at-body.Start, patience); err != nil {
+	from := &watchedBody{Reader: body, f: f}
+	if err := f.skip(from, f.at-body.Start, patience); err != nil {
 		return err
 	}
 	if f.pass != nil {
-		return f.passOn(ctx, body, patience)
+		return f.passOn(ctx, from, patience)
 	}
 	if f.inTier {
-		return f.fill(ctx, body, end, patience)
+		return f.fill(ctx, from, end, patience)
 	}
-	return f.stage(ctx, body, end, patience)
+	return f.stage(ctx, from, end, patience)
 }
 
 // withoutRanges notes that the source sends more than it was asked for, from the offset start on. It is false where the

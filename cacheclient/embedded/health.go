@@ -161,7 +161,7 @@ func (c *Cache) patience(what string) (time.Duration, bool) {
 // isAnswer reports whether an error is the source's word about what was asked for, and not its silence.
 func isAnswer(err error) bool {
 	var status *ufs.StatusError
-	if errors.As(err, &status) {
+	if errors.As(err, &status) || ufs.Elsewhere(err) {
 		return true
 	}
 	for _, word := range []error{

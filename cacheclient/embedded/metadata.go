@@ -320,10 +320,24 @@ func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
 	case r.missing:
 		return fmt.Errorf("open %q: %w", info.Path, fs.ErrNotExist)
 	case r.info.ID != info.ID:
+		c.arbitrate(ctx, info, r.info)
 		c.count.changed.Add(1)
 		c.log.Info("a file changed at the source", "file", info.Path)
 		c.outdated(info.Path)
 		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrStale)
 	}
 	return nil
+}
+
+// arbitrate has the source find out whether two descriptions of a file are of servers behind one name; then the next
+// question tells what they agree in.
+func (c *Cache) arbitrate(ctx context.Context, was, now cacheclient.Info) {
+	s, can := c.store.(ufs.Settler)
+	if !can || was.Dir || now.Dir || was.Size != now.Size {
+		return
+	}
+	ctx, cancel := cacheclient.Patient(ctx, c.cfg.Timeout)
+	defer cancel()
+	s.Settle(ctx, was)
+	c.meta.remove(was.Path)
 }

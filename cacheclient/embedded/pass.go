@@ -149,7 +149,7 @@ func (f *fetch) awaitWant(ctx context.Context, patience time.Duration) error {
 	for {
 		f.e.mu.Lock()
 		p := f.pass
-		wanted := f.at/BlockSize < p.wants.last
+		wanted := f.at/BlockSize < p.wants.last || f.e.awaited(f.at)
 		proven := f.proof.ask == nil || f.doubtful() == 0
 		if !wanted && proven {
 			p.more = make(chan struct{})
@@ -169,6 +169,11 @@ func (f *fetch) awaitWant(ctx context.Context, patience time.Duration) error {
 			}
 		}
 	}
+}
+
+// awaited reports whether a reader waits for bytes of the block at the offset, which is its first; mu is held.
+func (e *entry) awaited(at int64) bool {
+	return slices.ContainsFunc(e.waiters, func(w *waiter) bool { return w.until > at && w.until <= at+BlockSize })
 }
 
 // idle waits for more to bring. Neither the slot nor the time is the source's meanwhile.
@@ -194,6 +199,8 @@ func (f *fetch) passOver(body io.Reader, to int64, patience time.Duration) error
 	}
 	f.e.mu.Lock()
 	defer f.e.mu.Unlock()
+	// Readers of what was passed look for another fetch.
+	f.e.wake(f.at, to)
 	f.at, f.shown = to, to
 	f.run.first = to / BlockSize
 	return nil

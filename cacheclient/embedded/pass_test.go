@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,4 +188,37 @@ func (l *logLines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// TestPausedPassesAreFew has readers stop in the middle of more files than a quarter of the connections: their bodies
+// are given back, other files are read meanwhile, and each reader goes on all the same.
+func TestPausedPassesAreFew(t *testing.T) {
+	const files, connections = 9, 8
+	store := newFakeStore()
+	store.noRanges = true
+	var live atomic.Int64
+	store.opened = func(ctx context.Context, _ cacheclient.Info, data []byte) ([]byte, error) {
+		live.Add(1)
+		context.AfterFunc(ctx, func() { live.Add(-1) })
+		return data, nil
+	}
+	want := random(12, 6<<20)
+	for i := range files {
+		store.put(strconv.Itoa(i), want, "v")
+	}
+	c := cacheOf(t, store, embedded.Config{Connections: connections, Levels: tier(t.TempDir(), 2<<20)})
+	opened := make([]cacheclient.File, files)
+	for i := range opened {
+		opened[i] = open(t, c, strconv.Itoa(i))
+		readAt(t.Context(), t, opened[i], want, 0, 4096)
+	}
+	// A pass that is cancelled ends a moment later.
+	for end := time.Now().Add(pace.Limit(10 * time.Second)); live.Load() > connections/4; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bodies are held for readers that do not read", live.Load())
+		}
+	}
+	for _, f := range opened {
+		readAt(t.Context(), t, f, want, 4<<20, 4096)
+	}
 }

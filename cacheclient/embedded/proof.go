@@ -3,6 +3,8 @@ package embedded
 import (
 	"context"
 	"fmt"
+	"io"
+	"sync"
 	"time"
 
 	"millrace.io/millrace/cacheclient"
@@ -10,11 +12,15 @@ import (
 )
 
 // proof is how a fetch learns whether bytes are the version's, where the answer that they came in does not tell: the
-// source is asked after them, once a run. Until it has answered they belong to no file: no reader has them, no block is
-// vouched for, and so neither this process nor the kernel can keep what turns out to be another version's. Only the
-// goroutine of the fetch uses it.
-// D-140 says why.
+// source is asked after them, once a run, and where nothing more comes for a while. Until it has answered they belong to
+// no file: no reader has them, no block is vouched for, and so neither this process nor the kernel can keep what turns out
+// to be another version's. D-140 says why.
 type proof struct {
+	// mu is held by the goroutine of the fetch but while it waits for the body, and guards the rest and fetch.at against
+	// the one that asks in pauses.
+	mu sync.Mutex
+	// failed is what the question in a pause found.
+	failed error
 	// ask asks the source; nil where the bytes behind fetch.shown need no proof.
 	ask func(context.Context) error
 	// sums are the blocks that are whole in the tier, and held those in memory.
@@ -44,9 +50,10 @@ func (f *fetch) trust(body *ufs.Body) {
 // proveEvery is how long readers of a slow source wait for bytes that are here and in doubt.
 const proveEvery = time.Second
 
-// due reports whether what is in doubt is to be proven now: a whole run, or bytes that have waited for long.
+// due reports whether what is in doubt is to be proven now: a whole run, or bytes that have waited for long. A body that
+// proves itself does so at its end: before that the file would be read once more for each run.
 func (f *fetch) due() bool {
-	return f.doubtful() >= maxRun*BlockSize || f.doubtful() > 0 && time.Since(f.proof.since) >= proveEvery
+	return !f.proof.alone && (f.doubtful() >= maxRun*BlockSize || f.doubtful() > 0 && time.Since(f.proof.since) >= proveEvery)
 }
 
 // doubtful is how many bytes have come and are not proven.
@@ -131,6 +138,60 @@ func (f *fetch) prove(ctx context.Context, patience time.Duration) error {
 		f.e.c.staging.filled(sb)
 	}
 	return nil
+}
+
+// watch proves what is in doubt while the body pauses, until the function that it returns is called.
+func (f *fetch) watch(ctx context.Context, patience time.Duration) (stop func()) {
+	if f.proof.ask == nil || f.proof.alone {
+		return func() {}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		look := time.NewTicker(proveEvery / 4)
+		defer look.Stop()
+		for f.provePaused(ctx, patience) {
+			select {
+			case <-look.C:
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// provePaused proves what has been in doubt for long, and reports whether it stood; where it did not the attempt ends.
+func (f *fetch) provePaused(ctx context.Context, patience time.Duration) bool {
+	f.proof.mu.Lock()
+	defer f.proof.mu.Unlock()
+	if f.doubtful() == 0 || time.Since(f.proof.since) < proveEvery {
+		return true
+	}
+	if f.proof.failed = f.prove(ctx, patience); f.proof.failed != nil {
+		f.interrupt()
+		return false
+	}
+	return true
+}
+
+// watchedBody is a body during whose reads the proof may go on.
+type watchedBody struct {
+	io.Reader
+
+	f *fetch
+}
+
+// Read implements io.Reader; proof.mu is held by the caller.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.f.proof.mu.Unlock()
+	defer b.f.proof.mu.Lock()
+	return b.Reader.Read(p)
 }
 
 // showNow is show, for a caller without the lock.

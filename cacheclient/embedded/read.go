@@ -283,7 +283,7 @@ func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 	if e.inTier(block, until) {
 		return nil, nil
 	}
-	if f := e.fetchOf(block); f != nil && (f.pass == nil || e.partly(block)) {
+	if f := e.fetchOf(block); f != nil && (f.pass == nil || e.partly(block) && f.pass.more == nil) {
 		return f, nil
 	}
 	switch {
@@ -297,6 +297,10 @@ func (e *entry) fetchFor(block, until int64, want run) (*fetch, error) {
 	}
 	e.demand(run{block, max(want.last, block+1)}, run{})
 	if f := e.fetchOf(block); f != nil {
+		if f.pass != nil && f.pass.more != nil {
+			// Another fetch was about to bring it, and may not.
+			f.pass.extend(run{block, block + 1})
+		}
 		return f, nil
 	}
 	if len(e.fetches) == 0 {

@@ -41,7 +41,6 @@ type source struct {
 func newSource(t *testing.T) *source {
 	t.Helper()
 	s := &source{dir: t.TempDir()}
-	s.strong.Store(true)
 	s.start(t, "127.0.0.1:0")
 	return s
 }

@@ -77,7 +77,7 @@ func asS3(err error) *s3Error {
 func ofAll(err error) bool {
 	var status *ufs.StatusError
 	if !errors.As(err, &status) {
-		return transient(err)
+		return transient(err) && !ufs.Elsewhere(err)
 	}
 	switch status.Code {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -142,6 +142,14 @@ type networkError struct {
 	// what is a sentence for the user.
 	what string
 	err  error
+	// elsewhere says that the source has answered, by sending the request on to another host, which did not.
+	elsewhere bool
+}
+
+// Elsewhere reports whether an error is of a host that the source sent a request on to: it says nothing of the source.
+func Elsewhere(err error) bool {
+	var network *networkError
+	return errors.As(err, &network) && network.elsewhere
 }
 
 func (e *networkError) Error() string { return e.what }

@@ -701,3 +701,22 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("%v has a URL", err)
 	}
 }
+
+// TestSilenceElsewhere redirects to a host that does not answer: that says nothing of the source.
+func TestSilenceElsewhere(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	f := newFaulty(t)
+	store := mustOpen(t, f.URL, Options{})
+	f.on = func(w http.ResponseWriter, r *http.Request) bool {
+		http.Redirect(w, r, closed.URL+"/file", http.StatusFound)
+		return true
+	}
+	if _, err := store.Stat(testContext(t), "file"); err == nil || !Elsewhere(err) {
+		t.Errorf("after a redirect: %v", err)
+	}
+	f.Close()
+	if _, err := store.Stat(testContext(t), "file"); err == nil || Elsewhere(err) {
+		t.Errorf("of the source itself: %v", err)
+	}
+}

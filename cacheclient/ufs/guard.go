@@ -65,6 +65,13 @@ func (g *guarded) Open(ctx context.Context, info cacheclient.Info, off, length i
 	return g.Store.Open(ctx, info, off, length)
 }
 
+// Settle implements Settler.
+func (g *guarded) Settle(ctx context.Context, was cacheclient.Info) {
+	if s, ok := g.Store.(Settler); ok {
+		s.Settle(ctx, was)
+	}
+}
+
 // Notes implements Noted: what was noticed of the source, and how many entries are left out.
 func (g *guarded) Notes() []string {
 	told := g.notes.all()

@@ -117,7 +117,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		p = p[:b.left]
 	}
 	n, err := b.src.Read(p)
-	if int64(n) == b.left && b.open && (err == nil || err == io.EOF) { //nolint:errorlint // the bare value
+	if int64(n) == b.left && b.open && (err == nil || err == io.EOF) {
 		// Before its last bytes are handed on.
 		if err := b.ended(err); err != nil {
 			return 0, err
@@ -128,7 +128,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	case b.left == 0:
 		b.spent.Store(true)
 		return n, nil
-	case err == io.EOF: //nolint:errorlint // the bare value
+	case err == io.EOF:
 		return n, io.ErrUnexpectedEOF
 	}
 	return n, err

@@ -164,7 +164,11 @@ func (c *httpClient) send(ctx context.Context, transport *http.Transport, method
 	for range maxRedirects {
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
-			return nil, explain(ctx, err, req.URL.Host, c.timeout)
+			err = explain(ctx, err, req.URL.Host, c.timeout)
+			if network := (*networkError)(nil); errors.As(err, &network) {
+				network.elsewhere = req.URL.Host != r.url.Host
+			}
+			return nil, err
 		}
 		if !isRedirect(resp) || tellsKind(req.URL, resp.Header.Get("Location")) {
 			return resp, nil

@@ -141,6 +141,9 @@ func (s *httpStore) confirmContent(r request, want cacheclient.Info, body *Body)
 		switch named := namesContent(want.Version); {
 		case named && whole:
 			got, version = summed.version(), want.Version
+		case named && !strings.HasPrefix(want.Version, keySamples):
+			version = want.Version
+			got, err = s.wholly(ctx, r, want.Size)
 		case named:
 			version = want.Version
 			_, got, err = s.byContent(ctx, r, head{size: want.Size})

@@ -18,12 +18,15 @@ func (s *httpStore) Open(ctx context.Context, info cacheclient.Info, off, length
 		return nil, err
 	}
 	t := s.trust()
-	if t == trustContent && !namesContent(info.Version) {
-		return nil, stale(r, "only its content tells versions apart now")
+	if info, err = s.byContentNow(r, info, t); err != nil {
+		return nil, err
 	}
 	body, got, err := s.openVersion(ctx, r, info, off, length, t)
 	if errors.Is(err, cacheclient.ErrStale) && s.stands(ctx, r, info, got, length == info.Size, err) {
 		t = s.trust()
+		if named, namedErr := s.byContentNow(r, info, t); namedErr == nil {
+			info = named
+		}
 		body, got, err = s.openVersion(ctx, r, info, off, length, t)
 	}
 	if err != nil {
@@ -33,11 +36,37 @@ func (s *httpStore) Open(ctx context.Context, info cacheclient.Info, off, length
 	return body, nil
 }
 
+// Settle implements Settler.
+func (s *httpStore) Settle(ctx context.Context, was cacheclient.Info) {
+	r, err := s.request(was.Path, false)
+	if err != nil || namesContent(was.Version) {
+		return
+	}
+	now, err := s.client.byGet(ctx, r)
+	if err != nil {
+		return
+	}
+	s.settle(ctx, r, was, now, false)
+}
+
+// byContentNow is the version that content names, where nothing else does any more: one that was compared whole has one.
+func (s *httpStore) byContentNow(r request, info cacheclient.Info, t trust) (cacheclient.Info, error) {
+	if t != trustContent || namesContent(info.Version) {
+		return info, nil
+	}
+	named, compared := s.named.Get(info.ID)
+	if !compared {
+		return info, stale(r, "only its content tells versions apart now")
+	}
+	info.Version = named
+	return info, nil
+}
+
 // stands reports whether an answer that looks as if of another version may be of this one.
 func (s *httpStore) stands(
 	ctx context.Context, r request, info cacheclient.Info, got head, whole bool, err error,
 ) bool {
-	var marks *otherMarks
+	var marks *otherMarksError
 	if errors.As(err, &marks) {
 		if s.settle(ctx, r, info, got, whole) {
 			return true
@@ -91,7 +120,7 @@ func (s *httpStore) openVersion(
 		return nil, now, stale(r, "it changed")
 	}
 	if how := now.differ(recorded(want), t); how != "" {
-		return nil, now, &otherMarks{stale(r, "%s", how)}
+		return nil, now, &otherMarksError{stale(r, "%s", how)}
 	}
 	if status == http.StatusPreconditionFailed && !s.noIfMatch.Load() {
 		s.noIfMatch.Store(true)

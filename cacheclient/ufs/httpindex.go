@@ -43,10 +43,10 @@ type index struct {
 	goesOn bool
 }
 
-// listedElsewhere says that the page is made by a script, and that its listing is at the same address with a query.
-type listedElsewhere struct{ query string }
+// listedElsewhereError says that the page is made by a script, and that its listing is at the same address with a query.
+type listedElsewhereError struct{ query string }
 
-func (*listedElsewhere) Error() string { return "the page is made in the browser" }
+func (*listedElsewhereError) Error() string { return "the page is made in the browser" }
 
 // markup is what the tokens of a page told beside its links.
 type markup struct {
@@ -95,7 +95,7 @@ func (m *markup) text(tokens *html.Tokenizer) error {
 	case title && indexTitle.Match(tokens.Text()):
 		m.known, m.named = true, true
 	case script && dufsScript.Match(tokens.Text()):
-		return &listedElsewhere{query: dufsQuery}
+		return &listedElsewhereError{query: dufsQuery}
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func (i *index) tag(tokens *html.Tokenizer, m *markup) error {
 		m.script = true
 	case atom.Template:
 		if attribute(tokens, more, "id") == "index-data" {
-			return &listedElsewhere{query: dufsQuery}
+			return &listedElsewhereError{query: dufsQuery}
 		}
 	case atom.Pre:
 		// The page of Go's file server is this and nothing else.

@@ -122,15 +122,15 @@ func (s *httpStore) refused(ctx context.Context, path string, err error) (cachec
 		}
 	}
 	if errors.Is(err, fs.ErrPermission) && s.kindInListing(ctx, path) == kindAbsent {
-		return cacheclient.Info{}, fmt.Errorf("%w, and no listing has it: %w", withoutMeaning{err}, fs.ErrNotExist)
+		return cacheclient.Info{}, fmt.Errorf("%w, and no listing has it: %w", meaninglessError{err}, fs.ErrNotExist)
 	}
 	return cacheclient.Info{}, err
 }
 
-// withoutMeaning is an error that is no errno any more.
-type withoutMeaning struct{ err error }
+// meaninglessError is an error that is no errno any more.
+type meaninglessError struct{ err error }
 
-func (e withoutMeaning) Error() string { return e.err.Error() }
+func (e meaninglessError) Error() string { return e.err.Error() }
 
 // slashed asks for a path with a slash. It is a directory if that is an index, and if it was told to be one also where
 // that is another page, or may not be seen. An error is of the moment, and tells nothing.

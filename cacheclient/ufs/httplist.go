@@ -130,7 +130,7 @@ func (s *httpStore) readIndex(
 		return fn(s.entry(dir, name, isDir))
 	}, endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0}
 	err = s.parse(resp, page, &i)
-	var elsewhere *listedElsewhere
+	var elsewhere *listedElsewhereError
 	switch {
 	case errors.As(err, &elsewhere) && r.url.RawQuery == "":
 		u := *r.url

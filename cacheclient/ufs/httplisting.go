@@ -118,18 +118,18 @@ func (i *index) jsonList(values *json.Decoder, ration *rationed) error {
 		}
 		i.entries++
 		if err := i.entry(link.name, link.dir); err != nil {
-			return &fromCaller{err}
+			return &callerError{err}
 		}
 	}
 	_, err := values.Token()
 	return err
 }
 
-// fromCaller is the caller's error on its way through.
-type fromCaller struct{ err error }
+// callerError is the caller's error on its way through.
+type callerError struct{ err error }
 
-func (e *fromCaller) Error() string { return e.err.Error() }
-func (e *fromCaller) Unwrap() error { return e.err }
+func (e *callerError) Error() string { return e.err.Error() }
+func (e *callerError) Unwrap() error { return e.err }
 
 // jsonLink is what an entry means; nginx's others are neither files nor directories, and are left out.
 func (i *index) jsonLink(e jsonEntry) (link, error) {
@@ -163,7 +163,7 @@ func (i *index) jsonLink(e jsonEntry) (link, error) {
 
 // jsonError is errNoIndex for what is no such listing, and what a cut body is for one that ends in its middle.
 func jsonError(err error) error {
-	var mine *fromCaller
+	var mine *callerError
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {

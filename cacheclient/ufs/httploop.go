@@ -13,7 +13,7 @@ const (
 	// sameAbove is how many directories above one must look alike before it is compared with them: a tree that holds
 	// itself looks so, and no other does. Directories of directories alone, as those of a tree of map tiles, look alike
 	// for longer. D-196 says why.
-	sameAbove, sameDirsAbove = 8, 40
+	sameAbove, sameDirsAbove = 8, 512
 	// mostShapes is how many directories are remembered by their looks. mostHeld is how many entries of one are kept
 	// until it is compared, and mostHeldBytes how long their paths are together.
 	mostShapes, mostHeld, mostHeldBytes = 8 << 10, 1 << 16, 16 << 20

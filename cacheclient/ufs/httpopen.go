@@ -59,16 +59,16 @@ func (c *httpClient) checkResponse(
 		return 0, 0, err
 	}
 	if how := readHead(resp).differ(recorded(want), t); how != "" {
-		return 0, 0, &otherMarks{stale(r, "%s", how)}
+		return 0, 0, &otherMarksError{stale(r, "%s", how)}
 	}
 	return start, end, nil
 }
 
-// otherMarks is ErrStale by validators alone.
-type otherMarks struct{ err error }
+// otherMarksError is ErrStale by validators alone.
+type otherMarksError struct{ err error }
 
-func (e *otherMarks) Error() string { return e.err.Error() }
-func (e *otherMarks) Unwrap() error { return e.err }
+func (e *otherMarksError) Error() string { return e.err.Error() }
+func (e *otherMarksError) Unwrap() error { return e.err }
 
 func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
 	if kind := resp.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(kind), "multipart/byteranges") {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/config/configstruct"
 
@@ -36,6 +37,8 @@ type httpStore struct {
 	// compared to its last byte.
 	trusted      atomic.Int32
 	fixed, whole bool
+	// named are versions of other validators that were compared whole, by their identities: the content that each names.
+	named *lru.Cache[uint64, string]
 	// slashes remembers that the server redirects a directory to its address with a slash.
 	slashes flag
 	// bare says that the root has no slash at its end.
@@ -47,8 +50,13 @@ type httpStore struct {
 	dismiss  context.CancelFunc
 }
 
+// mostNamed is how many versions that were compared whole are remembered.
+const mostNamed = 1024
+
 func newHTTPStore(src source, values configmap.Simple, opts Options, noticed *notes) (*httpStore, error) {
 	s := &httpStore{src: src, identity: identityOf(src, httpTable, values), notes: noticed, told: newToldDirs(), shapes: newShapes()}
+	// It fails for a size below 1 only.
+	s.named, _ = lru.New[uint64, string](mostNamed)
 	var security tlsOptions
 	err := errors.Join(configstruct.Set(values, &s.opt), configstruct.Set(values, &security))
 	if err == nil {

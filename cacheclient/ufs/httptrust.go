@@ -3,6 +3,7 @@ package ufs
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"time"
@@ -78,40 +79,44 @@ const (
 	// settleBodies is how many bodies are asked for to compare them, and settleBytes how much of each is read at its
 	// beginning, its middle and its end.
 	settleBodies, settleBytes = 8, 1 << 20
+	// comparedWhole is the size up to which that is all of a file.
+	comparedWhole = 3 * settleBytes
 	// neverAgain is how many ETags, no two of them alike, say that a server makes a new one for each answer.
 	neverAgain = 3
 )
 
 // settle is called when an answer had other validators than the version. It reports whether they name the same content:
 // answers of servers behind one name, which come and go while the content stays. From then on only what agrees counts
-// for the source; where that is the content alone, the file has to be described anew, and so it is false. A file that
-// really changed does not show its former validators again. whole says that the bytes are all of the file, which are no
-// mix where the server tells the present for the time of each file. D-193 says why.
+// for the source. Where that is the content alone, a file that was compared whole is named by it, and one that is too
+// large for that has to be described anew, and so it is false. A file that really changed does not show its former
+// validators again. whole says that the bytes are all of the file, which are no mix where the server tells the present
+// for the time of each file. D-193 says why.
 func (s *httpStore) settle(ctx context.Context, r request, want cacheclient.Info, seen head, whole bool) bool {
 	t := s.trust()
 	if s.fixed || t >= trustContent || seen.dir || seen.size >= 0 && seen.size != want.Size {
 		return false
 	}
 	was := recorded(want)
-	answers, again := []head{seen}, false
-	for i := 0; i < settleHeads && !again; i++ {
+	answers, back := []head{seen}, false
+	for i := 0; i < settleHeads && !back; i++ {
 		h, err := s.client.byGet(ctx, r)
 		if err != nil || h.dir || h.size != want.Size {
 			return false
 		}
-		again = h.differ(was, t) == ""
+		back = h.differ(was, t) == ""
 		answers = append(answers, h)
 		if i == changedHeads && !timesAgree(was, answers) {
 			break
 		}
 	}
 	enough := bothAgree
-	if !again {
+	if !back {
 		if enough = manyAgree; !eachAnother(was, answers) {
 			return s.noticeClock(ctx, r, answers) && whole
 		}
 	}
-	if !s.sameContent(ctx, r, want, enough) {
+	sum, all := s.sameContent(ctx, r, want, enough)
+	if !all {
 		return false
 	}
 	if timesAgree(was, answers) {
@@ -121,7 +126,16 @@ func (s *httpStore) settle(ctx context.Context, r request, want cacheclient.Info
 	}
 	s.fallBack(t, trustContent, "its answers give one file several ETags and times: files are read to know whether they "+
 		"changed from now on (option validate=content)")
-	return false
+	return s.name(want, sum)
+}
+
+// name has the content name a version that was compared whole, and reports whether it was.
+func (s *httpStore) name(want cacheclient.Info, sum string) bool {
+	if want.Size > comparedWhole {
+		return false
+	}
+	s.named.Add(want.ID, keyContent+hex.EncodeToString([]byte(sum)))
+	return true
 }
 
 // eachAnother reports whether no two answers have one ETag, although all tell the time of the version, and one at which
@@ -188,36 +202,35 @@ func bothAgree(agree, differ int) bool { return agree > 0 && differ > 0 }
 func manyAgree(agree, differ int) bool { return agree+differ >= neverAgain }
 
 // sameContent reports whether the bytes of answers are the same, whatever their validators, until there are enough of
-// them: at the beginning, in the middle and at the end of the file.
+// them: at the beginning, in the middle and at the end of the file. Of a file that is compared whole it returns the sum.
 func (s *httpStore) sameContent(
 	ctx context.Context, r request, want cacheclient.Info, enough func(agree, differ int) bool,
-) bool {
-	if want.Size <= 3*settleBytes {
+) (sum string, same bool) {
+	if want.Size <= comparedWhole {
 		return s.sameBytes(ctx, r, want, 0, want.Size, enough)
 	}
 	for _, off := range []int64{0, (want.Size - settleBytes) / 2, want.Size - settleBytes} {
-		if !s.sameBytes(ctx, r, want, off, settleBytes, enough) {
-			return false
+		if _, same := s.sameBytes(ctx, r, want, off, settleBytes, enough); !same {
+			return "", false
 		}
 	}
-	return true
+	return "", true
 }
 
 // sameBytes is sameContent for a part of the file.
 func (s *httpStore) sameBytes(
 	ctx context.Context, r request, want cacheclient.Info, off, length int64, enough func(agree, differ int) bool,
-) bool {
+) (first string, same bool) {
 	if length == 0 {
-		return true
+		return "", true
 	}
 	span := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+length-1)}}
-	var first string
 	agree, differ := 0, 0
 	for i := 0; i < settleBodies && !enough(agree, differ); i++ {
 		sum := sha256.New()
 		n, h, err := s.pass(ctx, r, span, length, sum)
 		if err != nil || n != length {
-			return false
+			return "", false
 		}
 		if h.differ(recorded(want), trustAll) == "" {
 			agree++
@@ -229,10 +242,10 @@ func (s *httpStore) sameBytes(
 			first = got
 		}
 		if got != first {
-			return false
+			return "", false
 		}
 	}
-	return enough(agree, differ)
+	return first, enough(agree, differ)
 }
 
 // confirmation is how a body that was opened with this trust is confirmed: not at all where its answer proves the

@@ -77,7 +77,7 @@ func (m *marks) isVolatile(device uint64, open func() (int, error)) bool {
 	if unix.Fstat(fd, &st) != nil || unix.Fstatfs(fd, &system) != nil {
 		return false
 	}
-	volatile := volatileType(int64(system.Type))
+	volatile := volatileType(system.Type)
 	m.volatile.Store(st.Dev, volatile)
 	return volatile && st.Dev == device
 }

@@ -34,17 +34,20 @@ func TestLocalVersions(t *testing.T) {
 		another, byTime bool
 	}{
 		"replaced": {func(t *testing.T, name string) {
+			t.Helper()
 			normalised(t, name+".new", "bbbb")
 			rename(t, name+".new", name)
 		}, true, false},
-		"written in place": {func(t *testing.T, name string) { normalised(t, name, "bbbb") }, true, false},
+		"written in place": {func(t *testing.T, name string) { t.Helper(); normalised(t, name, "bbbb") }, true, false},
 		"removed and made": {func(t *testing.T, name string) {
+			t.Helper()
 			if err := os.Remove(name); err != nil {
 				t.Fatal(err)
 			}
 			normalised(t, name, "bbbb")
 		}, true, false},
 		"its directory renamed and made anew": {func(t *testing.T, name string) {
+			t.Helper()
 			dir := filepath.Dir(name)
 			rename(t, dir, dir+".old")
 			if err := os.Mkdir(dir, 0o700); err != nil {
@@ -53,12 +56,14 @@ func TestLocalVersions(t *testing.T) {
 			normalised(t, name, "bbbb")
 		}, true, false},
 		"touched": {func(t *testing.T, name string) {
+			t.Helper()
 			if err := os.Chtimes(name, time.Unix(2, 0), time.Unix(2, 0)); err != nil {
 				t.Fatal(err)
 			}
 		}, true, true},
-		"grown": {func(t *testing.T, name string) { normalised(t, name, "aaaaa") }, true, true},
+		"grown": {func(t *testing.T, name string) { t.Helper(); normalised(t, name, "aaaaa") }, true, true},
 		"read": {func(t *testing.T, name string) {
+			t.Helper()
 			if _, err := os.ReadFile(name); err != nil {
 				t.Fatal(err)
 			}
@@ -67,18 +72,21 @@ func TestLocalVersions(t *testing.T) {
 			}
 		}, false, false},
 		"looked at beside new files": {func(t *testing.T, name string) {
+			t.Helper()
 			write(t, name+".other", "bbbb")
 			if _, err := os.ReadDir(filepath.Dir(name)); err != nil {
 				t.Fatal(err)
 			}
 		}, false, false},
 		"its directory renamed there and back": {func(t *testing.T, name string) {
+			t.Helper()
 			dir := filepath.Dir(name)
 			rename(t, dir, dir+".old")
 			rename(t, dir+".old", dir)
 		}, false, false},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Helper()
 			for validate, another := range map[string]bool{validateAll: c.another, validateTime: c.byTime} {
 				dir := filepath.Join(t.TempDir(), "source")
 				if err := os.Mkdir(dir, 0o700); err != nil {
@@ -132,16 +140,18 @@ func TestLocalReplacedWhileRead(t *testing.T) {
 		stale  bool
 	}{
 		"replaced": {func(t *testing.T, name string) {
+			t.Helper()
 			normalised(t, name+".new", strings.Repeat("b", 1000))
 			rename(t, name+".new", name)
 		}, false},
 		"linked": {func(t *testing.T, name string) {
+			t.Helper()
 			if err := os.Link(name, name+".link"); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
-		"removed":          {func(t *testing.T, name string) { _ = os.Remove(name) }, false},
-		"written in place": {func(t *testing.T, name string) { normalised(t, name, strings.Repeat("b", 1000)) }, true},
+		"removed":          {func(_ *testing.T, name string) { _ = os.Remove(name) }, false},
+		"written in place": {func(t *testing.T, name string) { t.Helper(); normalised(t, name, strings.Repeat("b", 1000)) }, true},
 	} {
 		name := filepath.Join(t.TempDir(), "f")
 		normalised(t, name, strings.Repeat("a", 1000))

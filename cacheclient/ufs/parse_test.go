@@ -369,7 +369,7 @@ func TestListings(t *testing.T) {
 	}
 	for _, name := range []string{"dufs.html", "dufs-old.html"} {
 		kind, page := readListing(t, name)
-		var elsewhere *listedElsewhere
+		var elsewhere *listedElsewhereError
 		if _, _, err := parseAs(t, "http://h/t/", kind, page); !errors.As(err, &elsewhere) || elsewhere.query != "json" {
 			t.Errorf("%s: %v", name, err)
 		}

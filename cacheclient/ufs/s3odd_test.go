@@ -161,7 +161,7 @@ func TestS3Archived(t *testing.T) {
 // TestS3Refused tells what is missing from what is refused, by the listing where the server does not tell.
 func TestS3Refused(t *testing.T) {
 	objects := map[string]string{"plain": "p", "dir/x": "x", "secret": "s", "marker/": ""}
-	missing := func(r *http.Request, key string) (int, string) {
+	missing := func(_ *http.Request, key string) (int, string) {
 		if _, there := objects[key]; !there && key != "" || key == "secret" {
 			return http.StatusForbidden, "AccessDenied"
 		}
@@ -619,5 +619,34 @@ func TestRecent(t *testing.T) {
 	r.turned = time.Now().Add(-2 * recentAge)
 	if r.has("b") {
 		t.Error("what is old is remembered")
+	}
+}
+
+// TestS3Backends reads an object of which servers behind one name tell two ETags in turn. One that really changed shows
+// its former ETag no more.
+func TestS3Backends(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		b := &cachetest.Bucket{Objects: map[string]string{"f": "content"}, ETags: map[string]string{}}
+		var n atomic.Int64
+		b.Refuse = func(*http.Request, string) (int, string) {
+			if at := n.Add(1); changed || at%2 == 0 {
+				b.ETags["f"] = `"two"`
+			} else {
+				b.ETags["f"] = `"one"`
+			}
+			return 0, ""
+		}
+		store, _ := openBucket(t, b, map[string]string{})
+		info := statOf(t, store, "f")
+		info.Version = `"one"`
+		_, _ = readConfirmed(t, store, info)
+		_, _ = readConfirmed(t, store, info)
+		now := statOf(t, store, "f")
+		if alternates := now.Version == ""; alternates == changed {
+			t.Errorf("changed %v: the version is %q", changed, now.Version)
+		}
+		if got, err := readConfirmed(t, store, now); err != nil || got != "content" {
+			t.Errorf("changed %v: %q, %v", changed, got, err)
+		}
 	}
 }

@@ -215,13 +215,13 @@ func (s *s3Store) listed(ctx context.Context, path string) (item s3Item, found b
 	key := s.key(path)
 	// The key itself is the first of those that begin with it.
 	err = s.client.pages(ctx, key, "", 1, func(items []s3Item) error {
-		for _, i := range items {
-			if found = i.key == key; found {
-				item = i
-			}
-			return errEnough
+		if len(items) == 0 {
+			return nil
 		}
-		return nil
+		if found = items[0].key == key; found {
+			item = items[0]
+		}
+		return errEnough
 	})
 	if errors.Is(err, errEnough) {
 		err = nil
@@ -363,21 +363,50 @@ func (s *s3Store) confirm(ctx context.Context, r request, want cacheclient.Info)
 	return nil
 }
 
-// compare looks, when an object seems to have changed, whether the server's listings and responses tell different ETags
-// of it: then neither names a version from now on, and size and time do.
+// Settle implements Settler.
+func (s *s3Store) Settle(ctx context.Context, was cacheclient.Info) { s.compare(ctx, was) }
+
+// compare looks, when an object seems to have changed, whether the server tells different ETags of it: its listings and
+// its responses do, or servers behind one name. Then none names a version from now on, and size and time do.
 func (s *s3Store) compare(ctx context.Context, want cacheclient.Info) {
+	if s.noETag.Load() || want.Version == "" {
+		return
+	}
 	now, err := s.statObject(ctx, want.Path)
-	if err != nil || want.Version == "" || now.Version == want.Version || now.Size != want.Size || !now.ModTime.Equal(want.ModTime) {
+	if err != nil || !sameButETag(now, want) {
 		return
 	}
 	item, found, err := s.listed(ctx, want.Path)
-	if err != nil || !found || s.listedVersion(item.etag) != want.Version {
+	listing := err == nil && found && s.listedVersion(item.etag) == want.Version && now.Version != want.Version
+	if !listing && !s.alternates(ctx, want) {
 		return
 	}
 	if !s.noETag.Swap(true) {
-		s.log.Warn("the server's listings and its responses tell different ETags of one object; size and time tell versions apart from now on",
-			"object", s.show(want.Path), "listing", item.etag, "response", now.Version)
+		s.log.Warn("the server tells different ETags of one object; size and time tell versions apart from now on",
+			"object", s.show(want.Path), "version", want.Version, "response", now.Version)
 	}
+}
+
+// sameButETag reports whether nothing but its ETag tells an object from what it was.
+func sameButETag(now, was cacheclient.Info) bool {
+	return now.Size == was.Size && now.ModTime.Equal(was.ModTime)
+}
+
+// alternates reports whether the ETag of a version comes and goes, as that of an object that changed does not.
+func (s *s3Store) alternates(ctx context.Context, was cacheclient.Info) bool {
+	var has, other bool
+	for i := 0; i < settleHeads && (!has || !other); i++ {
+		now, err := s.statObject(ctx, was.Path)
+		if err != nil || !sameButETag(now, was) {
+			return false
+		}
+		if now.Version == was.Version {
+			has = true
+		} else {
+			other = true
+		}
+	}
+	return has && other
 }
 
 // explain turns an error of the SDK into one for the user.

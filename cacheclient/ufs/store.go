@@ -30,6 +30,14 @@ type Store interface {
 	Close() error
 }
 
+// Settler is a store that tells a change from servers behind one name that describe a file differently. What [Open]
+// returns is one.
+type Settler interface {
+	// Settle is called when the source has described a file differently than before, with another version of the same
+	// size. Where the former description comes back, only what agrees counts from then on.
+	Settle(ctx context.Context, was cacheclient.Info)
+}
+
 // Body is bytes on their way from the source.
 type Body struct {
 	io.ReadCloser

@@ -18,6 +18,8 @@ type renewable struct {
 var (
 	_ ufs.Store = (*renewable)(nil)
 	_ ufs.Noted = (*renewable)(nil)
+
+	_ ufs.Settler = (*renewable)(nil)
 )
 
 func newRenewable(store ufs.Store) *renewable {
@@ -33,6 +35,13 @@ func (r *renewable) String() string { return (*r.now.Load()).String() }
 
 // Identity implements ufs.Store.
 func (r *renewable) Identity() string { return r.identity }
+
+// Settle implements ufs.Settler.
+func (r *renewable) Settle(ctx context.Context, was cacheclient.Info) {
+	if s, ok := (*r.now.Load()).(ufs.Settler); ok {
+		s.Settle(ctx, was)
+	}
+}
 
 // Notes implements ufs.Noted.
 func (r *renewable) Notes() []string {

@@ -33,7 +33,8 @@ func TestRevalidateContent(t *testing.T) {
 func TestNotesInStatus(t *testing.T) {
 	var out strings.Builder
 	writeNotes(&out, []agent.MountStatus{
-		{Dir: "/silent"}, {Dir: "/well", Counters: &cacheclient.Counters{}},
+		{Dir: "/silent"},
+		{Dir: "/well", Counters: &cacheclient.Counters{}},
 		{Dir: "/odd", Counters: &cacheclient.Counters{SourceNotes: []string{"HEAD is\nwrong", "the tree holds itself"}}},
 	})
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

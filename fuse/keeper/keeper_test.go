@@ -103,7 +103,7 @@ func TestPausesBetweenDeaths(t *testing.T) {
 }
 
 // TestRestEndsWithASignal: a request for the end waits for no pause.
-func TestRestEndsWithASignal(t *testing.T) {
+func TestRestEndsWithASignal(*testing.T) {
 	k := &keeper{asking: make(chan struct{}, 1)}
 	k.asking <- struct{}{} // of a signal that a child answered long ago
 	rested := make(chan struct{})

@@ -93,18 +93,21 @@ func TestVolumesOfManySources(t *testing.T) {
 	n.data = n.data[:100_000]
 	n.startBoth()
 	id := func(i int) string { return fmt.Sprintf("volume-%d", i) }
+	attributes := func(i int) map[string]string {
+		return map[string]string{"source": fmt.Sprintf("%sv%d/", n.url, i), "quota": "16Mi"}
+	}
 	begin := time.Now()
 	var group errgroup.Group
 	group.SetLimit(20)
 	for i := range volumes {
 		group.Go(func() error {
-			return n.stageAs(t.Context(), id(i), map[string]string{"source": fmt.Sprintf("%sv%d/", n.url, i), "quota": "16Mi"})
+			return n.stageAs(t.Context(), id(i), attributes(i))
 		})
 	}
 	n.must("staging", group.Wait())
 	staged := time.Since(begin)
 	for i := range volumes {
-		n.must("publishing", n.publish(t.Context(), id(i), "pod"))
+		n.must("publishing", n.publishAs(t.Context(), id(i), "pod", attributes(i)))
 		n.must("reading", n.read(n.target(id(i), "pod")))
 	}
 	memory, threads, files := memoryOf(t, n.serving.Pid())
@@ -200,8 +203,9 @@ func TestBesideAWedgedSource(t *testing.T) {
 	defer server.Close()
 	defer close(release)
 	n.startBoth()
-	n.must("staging", n.stageAs(t.Context(), "wedged", map[string]string{"source": server.URL + "/", "timeout": "20s"}))
-	n.must("publishing", n.publish(t.Context(), "wedged", "pod"))
+	silent := map[string]string{"source": server.URL + "/", "timeout": "20s"}
+	n.must("staging", n.stageAs(t.Context(), "wedged", silent))
+	n.must("publishing", n.publishAs(t.Context(), "wedged", "pod", silent))
 	n.must("staging", n.stageAs(t.Context(), "well", map[string]string{"source": n.url, "passthrough": "false"}))
 	n.must("publishing", n.publish(t.Context(), "well", "pod"))
 	n.must("reading", n.read(n.target("well", "pod")))

@@ -260,12 +260,17 @@ func (n *node) stage(ctx context.Context, id string) error {
 }
 
 func (n *node) publish(ctx context.Context, id, pod string) error {
+	return n.publishAs(ctx, id, pod, n.volumeContext())
+}
+
+// publishAs publishes a volume of these attributes, as its PersistentVolume has them.
+func (n *node) publishAs(ctx context.Context, id, pod string, attributes map[string]string) error {
 	if err := os.MkdirAll(filepath.Dir(n.target(id, pod)), 0o750); err != nil {
 		return err
 	}
 	_, err := n.client().NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
 		VolumeId: id, StagingTargetPath: n.staging(id), TargetPath: n.target(id, pod), VolumeCapability: mountCapability(),
-		VolumeContext: n.volumeContext(), Readonly: true,
+		VolumeContext: attributes, Readonly: true,
 	})
 	return err
 }

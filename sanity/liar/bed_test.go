@@ -141,3 +141,6 @@ func (b *bed) end() {
 		b.t.Error(err)
 	}
 }
+
+// tells has the web server tell the lies that the script names.
+func (b *bed) tells(script func(what int, path string) string) { b.web.script.Store(&script) }

@@ -39,12 +39,12 @@ func TestCaseOverwrittenWhileSent(t *testing.T) {
 				add(w, File{Path: "f", Sign: sign}, 700_000)
 			})
 			var once atomic.Bool
-			b.web.script = func(what int, path string) string {
+			b.tells(func(what int, path string) string {
 				if what == aboutBody && path == "d/f" && once.CompareAndSwap(false, true) {
 					return "overwritten while it is sent"
 				}
 				return ""
-			}
+			})
 			r, f := b.reader(1), b.file("f")
 			b.within("reading it", time.Minute, func() { r.sequential(f) })
 			b.right(r, f, "afterwards")
@@ -61,12 +61,12 @@ func TestCaseGrownInChunks(t *testing.T) {
 		add(w, File{Path: "f", Sign: Length, Bare: true}, 100)
 	})
 	var once atomic.Bool
-	b.web.script = func(what int, path string) string {
+	b.tells(func(what int, path string) string {
 		if what == aboutBody && path == "d/f" && once.CompareAndSwap(false, true) {
 			return "grown a moment before"
 		}
 		return ""
-	}
+	})
 	r, f := b.reader(1), b.file("f")
 	b.within("reading it", time.Minute, func() { r.sequential(f) })
 	b.right(r, f, "afterwards")
@@ -80,12 +80,12 @@ func TestCase404ForAMoment(t *testing.T) {
 		add(w, File{Path: "f", Fixed: true}, 3<<20)
 	})
 	var gone atomic.Bool
-	b.web.script = func(what int, path string) string {
+	b.tells(func(what int, path string) string {
 		if what == aboutBody && path == "d/f" && gone.Load() {
 			return "404 for a moment"
 		}
 		return ""
-	}
+	})
 	r, f := b.reader(1), b.file("f")
 	b.within("reading it", time.Minute, func() {
 		fd, _, h, err := r.open(f, 0)
@@ -193,12 +193,12 @@ func TestCaseSignals(t *testing.T) {
 			add(w, File{Path: strconv.Itoa(i), Fixed: true}, 200_000)
 		}
 	})
-	b.web.script = func(what int, _ string) string {
+	b.tells(func(what int, _ string) string {
 		if what == aboutHead {
 			return "the head comes late"
 		}
 		return ""
-	}
+	})
 	r := b.reader(1)
 	b.within("opening files", time.Minute, func() {
 		ctx, cancel := context.WithCancel(t.Context())

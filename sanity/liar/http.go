@@ -27,7 +27,7 @@ type server struct {
 	url      string
 	requests atomic.Int64
 	// script, where it is set, names the lie for an answer in place of the dice; "" is none.
-	script func(what int, path string) string
+	script atomic.Pointer[func(what int, path string) string]
 }
 
 // listen serves on a port of the loopback until Close.
@@ -59,8 +59,8 @@ func (s *server) ShowTurn(*File, bool) error { return nil }
 
 // lieAbout tells one of the lies of these kinds, or none.
 func (s *server) lieAbout(a *answer, what int, path string, f *File, v Version, honest bool) {
-	if s.script != nil {
-		s.recite(a, s.script(what, path), path, f, v)
+	if script := s.script.Load(); script != nil {
+		s.recite(a, (*script)(what, path), path, f, v)
 		return
 	}
 	if honest || !s.world.Lies() {
@@ -150,7 +150,7 @@ func (s *server) object(r *http.Request, f *File, v Version) *answer {
 
 // aging has a file change now and then between the question what it is and the request for its bytes.
 func (s *server) aging(f *File, v Version, head bool) Version {
-	if head || f.Fixed || s.script != nil || !s.world.Lies() {
+	if head || f.Fixed || s.script.Load() != nil || !s.world.Lies() {
 		return v
 	}
 	if dice := s.world.Seed.Dice("aging", f.Path, s.ordinals.Next("aging "+f.Path)); chance(dice, 0.1) {

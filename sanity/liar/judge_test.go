@@ -84,7 +84,10 @@ func TestJudgeErrors(t *testing.T) {
 		err    error
 		rule   string
 	}{
-		{false, syscall.EIO, ""}, {false, syscall.ESTALE, ""}, {true, syscall.EIO, RuleHonest}, {false, syscall.EINTR, RuleErrno},
+		{false, syscall.EIO, ""},
+		{false, syscall.ESTALE, ""},
+		{true, syscall.EIO, RuleHonest},
+		{false, syscall.EINTR, RuleErrno},
 		{true, syscall.ENOTCONN, RuleErrno},
 	} {
 		w, _ := small()

@@ -34,8 +34,10 @@ type mount struct {
 
 // newMount makes a mount's directories below the plan's.
 func newMount(s *session.Session, bin string, p Plan, source Source) (*mount, error) {
-	m := &mount{plan: p, source: source, dir: filepath.Join(p.Dir, "mnt"), tier: filepath.Join(p.Dir, "tier"), log: filepath.Join(p.Dir, "log"),
-		socket: filepath.Join(p.Dir, "sock")}
+	m := &mount{
+		plan: p, source: source, dir: filepath.Join(p.Dir, "mnt"), tier: filepath.Join(p.Dir, "tier"), log: filepath.Join(p.Dir, "log"),
+		socket: filepath.Join(p.Dir, "sock"),
+	}
 	var err error
 	if m.millrace, err = session.NewMillrace(s, bin); err != nil {
 		return nil, err

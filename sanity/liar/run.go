@@ -222,9 +222,12 @@ func (r *run) hand(ctx context.Context) {
 	}
 }
 
+// mostGrown bounds what a file grows to by changes.
+const mostGrown = 6 << 20
+
 // next draws the size of the version after one of that size.
 func (f *File) next(dice *rand.Rand, size int64) int64 {
-	other := 1 + (size+dice.Int64N(size+5000))%(2*size+5000)
+	other := 1 + (size+dice.Int64N(size+5000))%min(2*size+5000, mostGrown)
 	switch {
 	case f.Sign == Length && other == size:
 		return size + 1
@@ -326,11 +329,10 @@ func (r *run) warm() {
 		r.judge.Fault(RuleMount, "", "after mounting again: %v", err)
 		return
 	}
-	files, sum := r.kept()
-	// What is beside them takes room too.
-	if sum*2 > r.plan.Quota {
+	if r.crowded() {
 		return
 	}
+	files := r.kept()
 	for i, f := range files {
 		_, v, _ := r.world.Look(f.Path)
 		if err := reader.compare(f, v); err != nil {
@@ -349,16 +351,25 @@ func (r *run) warm() {
 	}
 }
 
-// kept are the files that the truce has read whole and whose versions are beyond doubt, in the order of their paths,
-// and the sum of their sizes.
-func (r *run) kept() (files []*File, sum int64) {
+// kept are the files that the truce has read whole and whose versions are beyond doubt, in the order of their paths.
+func (r *run) kept() (files []*File) {
 	for _, f := range r.world.Files() {
 		if fails, _ := f.fails(); f.Fixed && f.Sign == Strong && !fails && !f.Guest && f.Head == "" && f.Tags < 2 && !f.Bare {
-			_, v, _ := r.world.Look(f.Path)
-			files, sum = append(files, f), sum+v.Size
+			files = append(files, f)
 		}
 	}
-	return files, sum
+	return files
+}
+
+// crowded reports whether the tier may have had to let go of files: all that there is takes room, and so do versions that
+// were replaced a moment ago.
+func (r *run) crowded() bool {
+	var sum int64
+	for _, f := range r.world.Files() {
+		_, v, _ := r.world.Look(f.Path)
+		sum += v.Size
+	}
+	return sum*2 > r.plan.Quota
 }
 
 // Keep writes what explains a failed run into a directory, and returns the file.

@@ -108,6 +108,7 @@ func (r *reader) compare(f *File, v Version) error {
 		return err
 	}
 	var late error
+	untold := r.world.untold(f, v)
 	off := int64(0)
 	for {
 		n, err := r.read("read", fd, h, off, mostRead)
@@ -117,7 +118,7 @@ func (r *reader) compare(f *File, v Version) error {
 		if n == 0 {
 			break
 		}
-		if late == nil && !f.Untold && !holds(v.Content, off, r.buf[:n], r.room) {
+		if late == nil && !untold && !holds(v.Content, off, r.buf[:n], r.room) {
 			late = fmt.Errorf("%w (%d of %d): %s", errLate, v.Number, len(r.world.Versions(f)), h.describe(off, r.buf[:n]))
 		}
 		off += int64(n)

@@ -219,6 +219,17 @@ func (w *World) Look(path string) (*File, Version, bool) {
 	return f, f.versions[len(f.versions)-1], true
 }
 
+// untold reports whether nothing tells the version of a file from one before it, so that it may be late: two versions of
+// one size and one second, without an ETag.
+func (w *World) untold(f *File, v Version) bool {
+	if f.Untold {
+		return true
+	}
+	return slices.ContainsFunc(w.Versions(f), func(o Version) bool {
+		return o.Number != v.Number && o.Size == v.Size && o.ETag == v.ETag && o.ModTime.Truncate(time.Second).Equal(v.ModTime.Truncate(time.Second))
+	})
+}
+
 // Versions are all that the file has had.
 func (w *World) Versions(f *File) []Version {
 	w.mu.RLock()

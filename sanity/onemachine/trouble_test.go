@@ -95,7 +95,8 @@ func TestKilledAndMountedAgain(t *testing.T) {
 	before := r.server.Stats()
 	r.mount()
 	sameTree(t, source, r.dir)
-	if sent := r.server.Stats().Sub(before).BodyBytes; sent > 0 {
+	// A new process asks for a byte once, to see whether the server's HEAD tells what its GET does.
+	if sent := r.server.Stats().Sub(before).BodyBytes; sent > 1 {
 		t.Errorf("the cache is not warm: %d bytes came from the source", sent)
 	}
 	r.unmount()

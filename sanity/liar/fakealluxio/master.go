@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -127,11 +129,14 @@ func (f *Fake) GetMountTable(context.Context, *wire.GetMountTablePRequest) (*wir
 	return &wire.GetMountTablePResponse{MountPoints: table}, nil
 }
 
-// Free drops blocks: all of the tier.
-func (f *Fake) Free(context.Context, *wire.FreePRequest) (*wire.FreePResponse, error) {
+// Free drops the blocks of a path, and of what is below it.
+func (f *Fake) Free(_ context.Context, q *wire.FreePRequest) (*wire.FreePResponse, error) {
+	rel := relative(q.GetPath())
 	names, err := os.ReadDir(f.cfg.Tier)
 	for _, name := range names {
-		if name.Type().IsRegular() {
+		id, numbered := strconv.ParseInt(name.Name(), 10, 64)
+		of := f.pathOf(id)
+		if numbered == nil && (rel == "" || of == rel || strings.HasPrefix(of, rel+"/")) {
 			_ = os.Remove(f.cfg.Tier + "/" + name.Name())
 		}
 	}
