@@ -53,7 +53,7 @@ func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []err
 	return cacheclient.Data{}, fmt.Errorf("read %q: %w: %w", f.info.Path, cacheclient.ErrUnavailable, err)
 }
 
-// askSource asks the source for the version in the background: who opens a file that no worker has will read it, and
+// askSource asks the source for the version in the background: a file that no worker has is opened to be read, and
 // then needs that, and the connection.
 func (f *file) askSource() {
 	c := f.c
@@ -236,7 +236,7 @@ func (f *file) opened() cacheclient.File {
 	return f.direct
 }
 
-// keepOpen keeps an open file, and returns the one that is kept: with anew in the place of another, which those who
+// keepOpen keeps an open file, and returns the one that is kept: with anew in the place of another, which those that
 // read from it go on with.
 func (f *file) keepOpen(opened cacheclient.File, anew bool) (cacheclient.File, error) {
 	f.mu.Lock()

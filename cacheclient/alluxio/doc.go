@@ -31,8 +31,8 @@
 //
 // Client.mu guards what is open and what is being filled; file.mu what one open file knows; streams.mu the streams of
 // one version, which all its openers share; stream.mu and fill.mu the bytes that are here. They are taken in the
-// order file.mu or streams.mu, then stream.mu or fill.mu, then Client.mu: who starts a request of a fill counts it with
-// the client. Bytes on loan have references (blockFile, lentChunk): what is lent stays valid whatever is closed,
+// order file.mu or streams.mu, then stream.mu or fill.mu, then Client.mu: the start of a request of a fill counts it
+// with the client. Bytes on loan have references (blockFile, lentChunk): what is lent stays valid whatever is closed,
 // evicted or ended meanwhile.
 //
 // D-044, D-048 and D-058 say why.

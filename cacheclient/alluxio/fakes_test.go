@@ -452,7 +452,7 @@ func TestCloseWaitsForNothingThatHangs(t *testing.T) {
 	}
 }
 
-// TestAStreamReservesNothingAfterItsEnd has a reader ask for more of a stream that has received all: nobody would
+// TestAStreamReservesNothingAfterItsEnd has a reader ask for more of a stream that has received all: no reader would
 // give the memory back.
 func TestAStreamReservesNothingAfterItsEnd(t *testing.T) {
 	s := &stream{changed: make(chan struct{}), ahead: firstAhead, end: 64 * mib, head: mib}
