@@ -1,8 +1,6 @@
 package fuse
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"syscall"
 
@@ -34,7 +32,7 @@ func (fs *filesystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.
 	if n == nil {
 		return estale
 	}
-	ctx, cancel := fs.listening(&in.InHeader)
+	ctx, cancel := fs.waiting(&in.InHeader)
 	defer cancel()
 	page, err := fs.client.List(ctx, n.path(), cacheclient.Cursor{}, 1, false)
 	if err != nil {
@@ -51,20 +49,6 @@ func (fs *filesystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.
 
 // ReleaseDir ends a listing.
 func (fs *filesystem) ReleaseDir(in *gofuse.ReleaseIn) { fs.dirs.release(in.Fh) }
-
-// listening is the context of a request that lists: INTERRUPT, the session's end, and a silence as long as the deadline
-// end it, but not the time that a listing takes.
-func (fs *filesystem) listening(h *gofuse.InHeader) (context.Context, context.CancelFunc) {
-	return cacheclient.Patient(fs.inflight.context(h.Unique), fs.timeout)
-}
-
-// silence is the error of a listing, or that nothing came of it.
-func silence(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	return err
-}
 
 // ReadDir lists names and kinds.
 func (fs *filesystem) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
@@ -108,7 +92,7 @@ func (fs *filesystem) list(in *gofuse.ReadIn, op uint32, emit func(*node, gofuse
 			return gofuse.OK
 		}
 	}
-	ctx, cancel := fs.listening(&in.InHeader)
+	ctx, cancel := fs.waiting(&in.InHeader)
 	defer cancel()
 	limit := pageLimit(op, int(in.Size))
 	path := dir.path()

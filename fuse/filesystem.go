@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -53,10 +54,19 @@ type filesystem struct {
 // String names the file system in go-fuse's messages.
 func (*filesystem) String() string { return "millrace" }
 
-// waiting is the context of a request that asks the client for metadata: INTERRUPT, the
-// session's end and the deadline end it.
+// waiting is the context of a request that asks the client for metadata. INTERRUPT, the session's end and a silence
+// as long as the deadline end it, but not the time that an answer takes which comes: a long listing, a file that is
+// compared.
 func (fs *filesystem) waiting(h *gofuse.InHeader) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(fs.inflight.context(h.Unique), fs.timeout)
+	return cacheclient.Patient(fs.inflight.context(h.Unique), fs.timeout)
+}
+
+// silence is the error of a request that waited, or that nothing came of it.
+func silence(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return err
 }
 
 // fail is the status of an error, which is logged where the application sees only EIO.
@@ -88,6 +98,7 @@ func (fs *filesystem) Lookup(_ <-chan struct{}, h *gofuse.InHeader, name string,
 	defer cancel()
 	path := parent.child(name)
 	info, err := fs.client.Stat(ctx, path)
+	err = silence(ctx, err)
 	if errnoOf(err) == syscall.ENOENT {
 		*out = gofuse.EntryOut{}
 		out.SetEntryTimeout(fs.ttl)

@@ -314,3 +314,35 @@ func TestFullState(t *testing.T) {
 		t.Errorf("it was said %d times that the state is full", said)
 	}
 }
+
+// TestAnswersThatTakeLong: a lookup and an open go on while something of the answer comes, however long that takes;
+// silence alone ends them.
+func TestAnswersThatTakeLong(t *testing.T) {
+	notShort(t)
+	source := t.TempDir()
+	write(t, source, "talks", pattern(100))
+	write(t, source, "silent", pattern(100))
+	client := newLocalClient(source)
+	timeout := pace.Limit(200 * time.Millisecond)
+	slow := func(ctx context.Context, path string) error {
+		for range 10 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(timeout / 4):
+			}
+			if path == "talks" {
+				cacheclient.Heard(ctx)
+			}
+		}
+		return nil
+	}
+	client.onStat, client.onOpen = slow, slow
+	_, dir := mountLocal(t, client, func(c *Config) { c.Timeout = timeout })
+	if got, err := os.ReadFile(filepath.Join(dir, "talks")); err != nil || !bytes.Equal(got, pattern(100)) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "silent")); !errors.Is(err, unix.EIO) {
+		t.Errorf("a source that says nothing: %v", err)
+	}
+}

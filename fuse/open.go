@@ -356,7 +356,7 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 		}
 	}
 	if err != nil {
-		return fs.fail(opOpen, n.path(), err)
+		return fs.fail(opOpen, n.path(), silence(ctx, err))
 	}
 	fs.refresh(n)
 	out.Fh = o.handle

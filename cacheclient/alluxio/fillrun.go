@@ -279,7 +279,7 @@ func (fl *fill) prove(r *run) error {
 		return nil
 	}
 	fl.c.count.sourceRequests.Add(1)
-	ctx, cancel := context.WithTimeout(fl.ctx, fl.c.cfg.Timeout)
+	ctx, cancel := cacheclient.Patient(fl.ctx, fl.c.cfg.Timeout)
 	defer cancel()
 	if err := r.confirm(ctx); err != nil {
 		return err

@@ -265,16 +265,18 @@ func (c *Cache) listing(ctx context.Context, dir string) (*listing, error) {
 	if known && c.current(old) {
 		return old, nil
 	}
-	defer c.listeners.add(ctx, dir)()
 	question := func() (*listing, error) { return c.listDir(dir) }
 	if known {
-		if l, answered, err := orKnown(ctx, c, "list\x00"+dir, question); answered {
+		if l, answered, err := orKnown(ctx, c, listKey(dir), question); answered {
 			return l, err
 		}
 		return old, nil
 	}
-	return once(ctx, c, "list\x00"+dir, question)
+	return once(ctx, c, listKey(dir), question)
 }
+
+// listKey names the question of what is in a directory.
+func listKey(dir string) string { return "list " + dir }
 
 // current reports whether a listing need not be asked for again yet.
 func (c *Cache) current(l *listing) bool { return int64(time.Since(l.at)) < c.meta.ttl.Load() }
@@ -291,13 +293,12 @@ func (c *Cache) listDir(dir string) (*listing, error) {
 func (c *Cache) readDir(dir string) (*listing, error) {
 	var l *listing
 	left := 0
-	err := c.persistently("list "+dir, func(ctx context.Context, alive func()) error {
+	err := c.persistently(listKey(dir), func(ctx context.Context, alive func()) error {
 		b := newListingBuilder(c.spills())
 		defer b.discard()
 		err := c.store.List(ctx, dir, func(i cacheclient.Info) error {
 			// Each is a word of the source, however slowly they come.
 			alive()
-			c.listeners.heard(dir)
 			return b.add(i)
 		})
 		if err == nil {

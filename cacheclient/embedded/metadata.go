@@ -163,12 +163,12 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
 	question := func() (record, error) { return c.lookup(path) }
 	if known {
-		if r, answered, err := orKnown(ctx, c, "stat\x00"+path, question); answered {
+		if r, answered, err := orKnown(ctx, c, statKey(path), question); answered {
 			return r, err
 		}
 		return old, nil
 	}
-	r, err := once(ctx, c, "stat\x00"+path, question)
+	r, err := once(ctx, c, statKey(path), question)
 	if errors.Is(err, cacheclient.ErrUnavailable) {
 		info, ok, waitErr := c.cachedInfo(ctx, path)
 		if waitErr != nil {
@@ -181,10 +181,14 @@ func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (r
 	return r, err
 }
 
-// once calls f for all who ask for the key at the same time. f goes on when the context of one of
-// them ends.
+// statKey names the question of what a path is.
+func statKey(path string) string { return "stat " + path }
+
+// once calls f for all that ask the question at the same time, each of which hears what it hears. f goes on when the
+// context of one of them ends.
 func once[T any](ctx context.Context, c *Cache, key string, f func() (T, error)) (T, error) {
 	var none T
+	defer c.listeners.add(ctx, key)()
 	ch := c.flight.DoChan(key, func() (any, error) {
 		if !c.begin() {
 			return none, cacheclient.ErrClosed
@@ -206,7 +210,7 @@ func once[T any](ctx context.Context, c *Cache, key string, f func() (T, error))
 // lookup asks the source about a path and remembers the answer.
 func (c *Cache) lookup(path string) (record, error) {
 	var info cacheclient.Info
-	err := c.persistently("stat "+path, func(ctx context.Context, _ func()) (err error) {
+	err := c.persistently(statKey(path), func(ctx context.Context, _ func()) (err error) {
 		info, err = c.store.Stat(ctx, path)
 		return err
 	})
@@ -245,6 +249,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 		c.count.sourceRequests.Add(1)
 		alive := func() {
 			heard, giveUp = true, time.Now().Add(patience)
+			c.listeners.heard(what)
 			silence.Reset(patience)
 		}
 		err := try(cacheclient.OnHeard(ctx, alive), alive)
@@ -272,7 +277,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 
 // stands asks the source anew whether it has the version, and returns ErrStale where it has another, or none.
 func (c *Cache) stands(ctx context.Context, info cacheclient.Info) error {
-	r, err := once(ctx, c, "stat\x00"+info.Path, func() (record, error) { return c.lookup(info.Path) })
+	r, err := once(ctx, c, statKey(info.Path), func() (record, error) { return c.lookup(info.Path) })
 	switch {
 	case err != nil:
 		return err

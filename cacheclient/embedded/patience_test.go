@@ -87,7 +87,7 @@ func (d *dripping) Stat(ctx context.Context, path string) (cacheclient.Info, err
 }
 
 // TestADescriptionThatTakesLong has a source take long to describe a file, while something of it comes: only silence
-// ends that.
+// ends that, for the source's question as for each caller that waits for its answer.
 func TestADescriptionThatTakesLong(t *testing.T) {
 	under := newFakeStore()
 	under.put("file", []byte("content"), "1")
@@ -97,9 +97,17 @@ func TestADescriptionThatTakesLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if info, err := c.Stat(t.Context(), "file"); err != nil || info.Size != 7 {
-		t.Errorf("%+v, %v", info, err)
+	var callers sync.WaitGroup
+	for range 3 {
+		callers.Go(func() {
+			ctx, cancel := cacheclient.Patient(t.Context(), timeout)
+			defer cancel()
+			if info, err := c.Stat(ctx, "file"); err != nil || info.Size != 7 {
+				t.Errorf("%+v, %v", info, err)
+			}
+		})
 	}
+	callers.Wait()
 }
 
 // TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory

@@ -104,7 +104,7 @@ func (c *Cache) listAhead(dir string) {
 		defer c.work.Done()
 		defer c.walks.slots.Release(1)
 		// Who comes to it meets the same error, and tells.
-		_, _ = once(c.ctx, c, "list\x00"+dir, func() (*listing, error) { return c.listDir(dir) })
+		_, _ = once(c.ctx, c, listKey(dir), func() (*listing, error) { return c.listDir(dir) })
 	}()
 }
 

@@ -413,7 +413,8 @@ func TestNoListings(t *testing.T) {
 
 // hostileNumbers are what sizes and times may be told as.
 var hostileNumbers = []string{
-	"-1", "0", "4611686018427387904", "9223372036854775807", "9223372036854775808", "18446744073709551616", "1e400", "-0", "1.5", "NaN", `"1"`, "null", "[]",
+	"-1", "0", "-0", "4294967296", "1125899906842624", "1125899906842625", "4611686018427387904", "9223372036854775807", "9223372036854775808",
+	"18446744073709551615", "18446744073709551616", "1e308", "1e400", "1.5", "0x7f", "+5", " 5", "NaN", `"1"`, "null", "[]",
 }
 
 // FuzzParseIndex reads pages, and checks that a link to each name that a file system can have leads back to it.
