@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ParseListen reads an address to listen on.
@@ -37,7 +39,21 @@ func ParseProbes(s string) (string, error) {
 
 // Listen listens on an address. An error names the flag that has it.
 func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	return listen(ctx, new(net.ListenConfig), flag, address)
+}
+
+// ListenShared listens on an address that other processes of the same user may listen on, too, if all of them do so by
+// it: the kernel gives each connection to one of them (socket(7), SO_REUSEPORT).
+func ListenShared(ctx context.Context, flag, address string) (net.Listener, error) {
+	return listen(ctx, &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		err := c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(err, set)
+	}}, flag, address)
+}
+
+func listen(ctx context.Context, config *net.ListenConfig, flag, address string) (net.Listener, error) {
+	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		var why syscall.Errno
 		if errors.As(err, &why) {

@@ -62,6 +62,8 @@ type gatewayConfig struct {
 	// probes is the address of health and metrics, "" for none.
 	probes              string
 	allowRemote         bool
+	sharePort           bool
+	startAnyway         bool
 	bucket, keysFile    string
 	options             map[string]string
 	optionsFile         string
@@ -107,9 +109,11 @@ func newGateway() (*command.Command, *gatewayConfig) {
 	f := command.New("gateway", "[flags] SOURCE", "show a source to Alluxio as an S3 bucket", gatewayAbout)
 	command.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), commandline.ParseListen)
 	f.Toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
+	f.Toggle(&c.sharePort, "share-port", "let other gateways of this user, started so, serve the same --listen address: for one source in several pods of a node's network")
 	command.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", c.probes, commandline.ParseProbes)
 	command.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
 	f.Text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
+	f.Toggle(&c.startAnyway, "start-anyway", "start also where the source refuses, is not there or is not trusted: requests ask it again")
 	f.SourceOptions(c.options, &c.optionsFile)
 	command.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", commandline.CountTo(1024))
 	command.Parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", commandline.CountTo(4096))
@@ -159,7 +163,11 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	if err != nil {
 		return err
 	}
-	s3, err := commandline.Listen(ctx, "--listen", c.listen.String())
+	listen := commandline.Listen
+	if c.sharePort {
+		listen = commandline.ListenShared
+	}
+	s3, err := listen(ctx, "--listen", c.listen.String())
 	if err != nil {
 		return err
 	}
@@ -200,19 +208,24 @@ func (s gatewayShown) print(out io.Writer) error {
 }
 
 // openSource opens the source. One that does not answer is waited for while the gateway serves, so that a pod whose
-// source is down for a while goes on with what Alluxio has cached.
+// source is down for a while goes on with what Alluxio has cached. With --start-anyway that holds for all that is wrong
+// with the source; only what no source could have, such as an option that is not known, is an error then.
 func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.Store, error) {
 	opts := ufs.Options{
 		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
 		Log: log,
 	}
 	store, err := ufs.Open(ctx, c.source, opts)
-	if errors.Is(err, cacheclient.ErrUnavailable) {
-		log.Warn("the source does not answer; requests will ask it again", "error", err)
-		opts.Deferred = true
-		return ufs.Open(ctx, c.source, opts)
+	if err == nil || !c.startAnyway && !errors.Is(err, cacheclient.ErrUnavailable) {
+		return store, err
 	}
-	return store, err
+	opts.Deferred = true
+	later, wrong := ufs.Open(ctx, c.source, opts)
+	if wrong != nil {
+		return nil, wrong
+	}
+	log.Warn("the source cannot be read now; requests will ask it again", "error", err)
+	return later, nil
 }
 
 // loadKeys reads the keys, or makes a file for this run only, which forget removes.

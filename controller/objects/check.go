@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -34,14 +33,7 @@ func checkResources(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 			fmt.Sprintf("is %s, and the tiers in memory need %d bytes of it; give the worker more", &limit, memoryTier(tiers)),
 		})
 	}
-	if text, ok := propertyOf(spec, &spec.Master.ComponentSpec, "alluxio.user.block.size.bytes.default"); ok && len(tiers) > 0 {
-		if size, err := strconv.ParseInt(text, 10, 64); err == nil && size > smallestDir(tiers) {
-			problems = append(problems, Problem{
-				"AlluxioRuntime.spec.properties[alluxio.user.block.size.bytes.default]",
-				fmt.Sprintf("is %d, which does not fit into the smallest directory of the tiers, %d bytes", size, smallestDir(tiers)),
-			})
-		}
-	}
+	problems = append(problems, checkBlockSize(spec, tiers)...)
 	volumes := map[string]bool{}
 	for i := range spec.Volumes {
 		volumes[spec.Volumes[i].Name] = true

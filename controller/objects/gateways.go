@@ -44,7 +44,7 @@ func (m *mount) optionsKey() string { return "options-" + m.id }
 
 // addGateways adds a gateway for each mount that needs one. It listens on the loopback, so masters and workers have
 // their own.
-func (b *builder) addGateways(spec *corev1.PodSpec) {
+func (b *builder) addGateways(spec *corev1.PodSpec, health portRow) {
 	if b.gateways() == 0 {
 		return
 	}
@@ -54,16 +54,17 @@ func (b *builder) addGateways(spec *corev1.PodSpec) {
 	}})
 	for i := range b.mounts {
 		if b.mounts[i].kind == behindGateway {
-			spec.Containers = append(spec.Containers, b.gatewayContainer(&b.mounts[i]))
+			spec.Containers = append(spec.Containers, b.gatewayContainer(&b.mounts[i], health.at(b.mounts[i].gateway), spec.HostNetwork))
 		}
 	}
 }
 
-func (b *builder) gatewayContainer(m *mount) corev1.Container {
+// gatewayContainer is the gateway of a mount, which tells its health on a port.
+func (b *builder) gatewayContainer(m *mount, health int32, onHost bool) corev1.Container {
 	yes, no, user := true, false, gatewayUser
 	args := []string{
-		"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", m.port), "--metrics-listen", fmt.Sprintf(":%d", m.port+1),
-		"--bucket", b.bucket(m), "--keys-file", gatewayDir + "/" + KeysFile, "--log-format", "json",
+		"gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", b.ports.gateway.at(m.gateway)), "--metrics-listen", fmt.Sprintf(":%d", health),
+		"--bucket", b.bucket(m), "--keys-file", gatewayDir + "/" + KeysFile, "--log-format", "json", "--start-anyway",
 	}
 	if len(b.tiers) > 0 {
 		args = append(args, "--block-size", strconv.FormatInt(blockSize(b.tiers), 10))
@@ -71,17 +72,21 @@ func (b *builder) gatewayContainer(m *mount) corev1.Container {
 	if len(m.gatewayOptions()) > 0 {
 		args = append(args, "--options-file", gatewayDir+"/"+m.optionsKey())
 	}
-	health := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(m.port + 1), Scheme: corev1.URISchemeHTTP}}
+	if onHost {
+		// A master and a worker of the Dataset on one node have a gateway each, of which either may answer.
+		args = append(args, "--share-port")
+	}
+	healthz := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(health), Scheme: corev1.URISchemeHTTP}}
 	return corev1.Container{
 		Name: "gateway-" + m.id, Image: b.Settings.MillraceImage, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args:  append(args, m.source),
-		Ports: []corev1.ContainerPort{containerPort("gw-"+m.id, m.port+1)},
+		Ports: []corev1.ContainerPort{containerPort("gw-"+m.id, health)},
 		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
 			corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
 		}},
 		VolumeMounts:   []corev1.VolumeMount{{Name: "gateway", MountPath: gatewayDir, ReadOnly: true}},
-		LivenessProbe:  &corev1.Probe{ProbeHandler: health, PeriodSeconds: 10, FailureThreshold: 3, TimeoutSeconds: 3},
-		ReadinessProbe: &corev1.Probe{ProbeHandler: health, PeriodSeconds: 5, FailureThreshold: 2, TimeoutSeconds: 3},
+		LivenessProbe:  &corev1.Probe{ProbeHandler: healthz, PeriodSeconds: 10, FailureThreshold: 3, TimeoutSeconds: 3},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: healthz, PeriodSeconds: 5, FailureThreshold: 2, TimeoutSeconds: 3},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsUser: &user, RunAsGroup: &user, RunAsNonRoot: &yes, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},

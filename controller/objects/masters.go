@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"slices"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -40,9 +42,9 @@ func (b *builder) masterSet() Object {
 		j.VolumeMounts = append(j.VolumeMounts, corev1.VolumeMount{Name: "journal", MountPath: journalDir})
 		spec.Containers = append(spec.Containers, j)
 	}
-	b.addGateways(&spec)
+	b.addGateways(&spec, b.ports.masterGateway)
 	// Preferred: three masters on two nodes are better than two masters.
-	spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+	spec.Affinity = &corev1.Affinity{NodeAffinity: b.masterNodes(), PodAntiAffinity: &corev1.PodAntiAffinity{
 		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{
 			{Weight: 100, PodAffinityTerm: apart(PodLabels(b.names.name, RoleMaster))},
 		},
@@ -51,6 +53,15 @@ func (b *builder) masterSet() Object {
 		corev1.PodTemplateSpec{ObjectMeta: b.podMeta(RoleMaster, part, b.masterProperties()), Spec: spec})
 	b.addJournal(set)
 	return set
+}
+
+// masterNodes are the nodes that masters may be on. Where a source is a directory of nodes, those are the Dataset's: a
+// master reads the source, too.
+func (b *builder) masterNodes() *corev1.NodeAffinity {
+	if !slices.ContainsFunc(b.mounts, func(m mount) bool { return m.kind == onNode }) {
+		return nil
+	}
+	return b.datasetNodes()
 }
 
 // addJournal gives each master a place for its journal.

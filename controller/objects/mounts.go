@@ -50,8 +50,13 @@ func kindOf(mountPoint string) kind {
 // where a secret has changed. Alluxio keeps options that it does not know. D-078 says why.
 const HashOption = "millrace.hash"
 
-// sourcesDir is where sources of the node and of claims are in Alluxio's containers.
-const sourcesDir = "/underFSStorage"
+// Where Alluxio's containers have what is not behind an address: rootDir the empty directory that is below Alluxio's own
+// root, sourcesDir the sources of the node and of claims. No mount may be below another one's source
+// (CM/file/meta/MountTable.java), so neither is below the other.
+const (
+	rootDir    = "/underFSStorage"
+	sourcesDir = "/sources"
+)
 
 // mount is one mount of a Dataset, resolved.
 type mount struct {
@@ -64,8 +69,8 @@ type mount struct {
 	source  string
 	options map[string]string
 	secrets map[string]string
-	// port is the gateway's.
-	port             int32
+	// gateway is the number of the gateway, from 0 on.
+	gateway          int32
 	readOnly, shared bool
 }
 
@@ -75,7 +80,7 @@ func resolveMounts(in Input) ([]mount, []Problem) {
 	var problems []Problem
 	spec := &in.Dataset.Spec
 	paths := map[string]int{}
-	port := int32(firstGatewayPort)
+	var gateways int32
 	for i := range spec.Mounts {
 		field := fmt.Sprintf("Dataset.spec.mounts[%d]", i)
 		m, bad := resolveMount(in, &spec.Mounts[i], field)
@@ -85,8 +90,8 @@ func resolveMounts(in Input) ([]mount, []Problem) {
 		}
 		paths[m.path] = i
 		if m.kind == behindGateway {
-			m.port = port
-			port += portsOfGateway
+			m.gateway = gateways
+			gateways++
 		}
 		mounts = append(mounts, m)
 	}
@@ -133,21 +138,33 @@ func resolveMount(in Input, m *v1alpha1.Mount, field string) (mount, []Problem) 
 		}
 	}
 	read(in.Dataset.Spec.SharedEncryptOptions, "Dataset.spec.sharedEncryptOptions")
-	for name := range m.Options {
-		delete(r.secrets, name)
-		r.options[name] = m.Options[name]
-	}
-	for _, o := range m.EncryptOptions {
-		if _, twice := m.Options[o.Name]; twice {
-			problems = append(problems, Problem{field + ".encryptOptions", fmt.Sprintf("has %s, which options has also; accepted is one of them", o.Name)})
-		}
-	}
+	problems = append(problems, checkTwice(&in.Dataset.Spec, m, field)...)
 	read(m.EncryptOptions, field+".encryptOptions")
 	if r.kind == behindGateway {
 		r.readOnly = true
 		problems = append(problems, checkGatewayOptions(&r, field)...)
 	}
 	return r, problems
+}
+
+// checkTwice looks for options that a mount has openly and as a secret, of its own or shared: it cannot be told which of
+// the two is meant.
+func checkTwice(d *v1alpha1.DatasetSpec, m *v1alpha1.Mount, mount string) []Problem {
+	var problems []Problem
+	check := func(secrets []v1alpha1.EncryptOption, field string) {
+		for i := range secrets {
+			name := secrets[i].Name
+			if _, open := m.Options[name]; open {
+				problems = append(problems, Problem{field, fmt.Sprintf("has %s, which %s.options has also; accepted is one of them", name, mount)})
+			}
+			if _, open := d.SharedOptions[name]; open {
+				problems = append(problems, Problem{field, fmt.Sprintf("has %s, which Dataset.spec.sharedOptions has also; accepted is one of them", name)})
+			}
+		}
+	}
+	check(d.SharedEncryptOptions, "Dataset.spec.sharedEncryptOptions")
+	check(m.EncryptOptions, mount+".encryptOptions")
+	return problems
 }
 
 // isAlluxios reports whether an option is one that Alluxio itself knows, also of a mount behind a gateway.
@@ -261,7 +278,7 @@ func (b *builder) alluxioMounts() []rpc.Mount {
 		case behindGateway:
 			out.Source = gateway.AlluxioURI(b.bucket(m))
 			maps.Copy(out.Properties, m.alluxioOptions())
-			maps.Copy(out.Properties, gateway.AlluxioOptions(fmt.Sprintf("http://127.0.0.1:%d", m.port), m.source, b.Keys))
+			maps.Copy(out.Properties, gateway.AlluxioOptions(fmt.Sprintf("http://127.0.0.1:%d", b.ports.gateway.at(m.gateway)), m.source, b.Keys))
 		case onNode, inClaim:
 			out.Source = m.inContainer()
 		default:

@@ -31,9 +31,13 @@ const (
 	RoleWorker = "alluxio-worker"
 	// SweepsLabel names the Dataset of a sweeper, which is none of its servers.
 	SweepsLabel = "millrace.io/sweeps"
-	// cacheNodeLabel and placementLabel keep workers of different Datasets apart.
+	// cacheNodeLabel and placementLabel say whose workers they are, and beside whose they may be.
 	cacheNodeLabel = "fluid.io/dataset"
 	placementLabel = "fluid.io/dataset-placement"
+	// occupiesLabel says what of its node a worker or a sweeper takes: occupiesNode, or the directories of a Dataset,
+	// which the value of cacheNodeLabel names. That has a hyphen in it.
+	occupiesLabel = "millrace.io/occupies"
+	occupiesNode  = "node"
 )
 
 // ConfigHash is the annotation of pods that tells which configuration they run with.

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -137,7 +138,7 @@ func Desired(in Input) (*Plan, []Problem) {
 	problems = append(problems, more...)
 	b.tiers, more = resolveTiers(b.names, b.spec)
 	problems = append(problems, more...)
-	b.ports, more = resolvePorts(b.spec)
+	b.ports, more = resolvePorts(b.names, b.spec, b.gateways())
 	problems = append(problems, more...)
 	problems = append(problems, checkResources(b.spec, b.tiers)...)
 	capacity, more := volumeCapacity(in.Dataset)
@@ -145,7 +146,7 @@ func Desired(in Input) (*Plan, []Problem) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: unsupported(in.Dataset, b.spec)}
+	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: slices.Sorted(slices.Values(append(unsupported(in.Dataset, b.spec), b.keptAgainst()...)))}
 	plan.addPolicies(b.spec)
 	plan.Volume, plan.Claim = b.volume(capacity), b.claim(capacity)
 	plan.Objects = append(plan.Objects, b.secrets()...)

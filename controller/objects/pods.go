@@ -60,7 +60,7 @@ func (b *builder) podSpec(part *v1alpha1.ComponentSpec, configKey string, gate c
 				Items:                []corev1.KeyToPath{{Key: configKey, Path: configFile}},
 			}},
 		}, {
-			Name: "sources", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+			Name: "root", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 		}}, b.userVolumes(part)...),
 	}
 	if len(part.ImagePullSecrets) > 0 {
@@ -146,7 +146,7 @@ func (b *builder) container(name string, args []string, variable, identity strin
 			{Name: variable, Value: strings.Join(options, " ")},
 		},
 		VolumeMounts: []corev1.VolumeMount{
-			{Name: "config", MountPath: configDir, ReadOnly: true}, {Name: "sources", MountPath: sourcesDir},
+			{Name: "config", MountPath: configDir, ReadOnly: true}, {Name: "root", MountPath: rootDir},
 		},
 	}
 	if c.ImagePullPolicy == "" {

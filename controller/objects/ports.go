@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,17 +14,40 @@ import (
 
 // ports are those of all parts.
 type ports struct {
+	// gateway is where the first gateway serves S3, each next one on the next port; masterGateway and workerGateway are
+	// where it tells its health and metrics, beside a master and beside a worker.
+	gateway, masterGateway, workerGateway        portRow
 	masterRPC, masterWeb, masterJournal          int32
 	workerRPC, workerWeb                         int32
 	jobMasterRPC, jobMasterWeb, jobMasterJournal int32
 	jobWorkerRPC, jobWorkerWeb, jobWorkerData    int32
 }
 
-// The ports of gateways: S3 on one, health and metrics on the next.
+// portRow are the ports of several gateways.
+type portRow struct{ first, step int32 }
+
+// at is the port of the i-th gateway.
+func (r portRow) at(i int32) int32 { return r.first + i*r.step }
+
+// firstGatewayPort is where the first gateway serves S3 in a network of the pod's own; its health is on the next port,
+// and then comes the next gateway.
+const firstGatewayPort = 9063
+
+// gatewayKey is the name, among the ports of masters and workers, of the first port of the gateways beside them.
+const gatewayKey = "gateway"
+
+// The ports that Datasets on their nodes' network take, below those that Kubernetes and Linux give away.
 const (
-	firstGatewayPort = 9063
-	portsOfGateway   = 2
+	firstHostPort = 10240
+	lastHostPort  = 29999
 )
+
+// hostPort is the first port of a Dataset whose pods are on the network of their nodes. It follows from the name, so
+// that two Datasets seldom meet, and stays.
+func hostPort(n names, count int) int32 {
+	sum := sha256.Sum256([]byte(n.namespace + "/" + n.name))
+	return firstHostPort + int32(binary.BigEndian.Uint32(sum[:])%uint32(lastHostPort+1-firstHostPort-count))
+}
 
 // portName is how a port is called in a spec, in Alluxio's properties, and what it is by default.
 type portName struct {
@@ -41,8 +66,8 @@ func worker(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec    { return 
 func jobMaster(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return &s.JobMaster }
 func jobWorker(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return &s.JobWorker }
 
-// portNames are all ports. They are fixed: a pod has an address of its own, and on the node's network they can be
-// changed. D-073 says why.
+// portNames are all ports of Alluxio. They are fixed where a pod has an address of its own. On the node's network they
+// are the Dataset's, and all can be changed. D-073 says why.
 var portNames = []portName{
 	{"master", "rpc", "alluxio.master.rpc.port", 19998, func(p *ports) *int32 { return &p.masterRPC }, master},
 	{"master", "web", "alluxio.master.web.port", 19999, func(p *ports) *int32 { return &p.masterWeb }, master},
@@ -57,14 +82,28 @@ var portNames = []portName{
 	{"jobWorker", "web", "alluxio.job.worker.web.port", 30003, func(p *ports) *int32 { return &p.jobWorkerWeb }, jobWorker},
 }
 
-// resolvePorts reads the ports of a runtime: a property wins over the part's ports, and that over the standard.
-func resolvePorts(spec *v1alpha1.AlluxioRuntimeSpec) (ports, []Problem) {
+// onHost reports whether a part of Alluxio is on its node's network. Job servers are in the pods of the others.
+func onHost(spec *v1alpha1.AlluxioRuntimeSpec, field string) bool {
+	part := &spec.Worker
+	if field == "master" || field == "jobMaster" {
+		part = &spec.Master.ComponentSpec
+	}
+	return part.NetworkMode == v1alpha1.HostNetwork
+}
+
+// resolvePorts reads the ports of a runtime: a property wins over the part's ports, and that over the standard, or on
+// the node's network over the Dataset's.
+func resolvePorts(dataset names, spec *v1alpha1.AlluxioRuntimeSpec, gateways int) (ports, []Problem) {
 	var p ports
 	var problems []Problem
-	known := map[string][]string{}
-	for _, n := range portNames {
+	known := map[string][]string{"master": {gatewayKey}, "worker": {gatewayKey}}
+	host := hostPort(dataset, len(portNames)+3*gateways)
+	for i, n := range portNames {
 		known[n.field] = append(known[n.field], n.key)
 		port, field := int(n.standard), ""
+		if onHost(spec, n.field) {
+			port = int(host) + i
+		}
 		if given, ok := n.of(spec).Ports[n.key]; ok {
 			port, field = given, fmt.Sprintf("AlluxioRuntime.spec.%s.ports[%s]", n.field, n.key)
 		}
@@ -80,6 +119,7 @@ func resolvePorts(spec *v1alpha1.AlluxioRuntimeSpec) (ports, []Problem) {
 		}
 		*n.into(&p) = int32(port)
 	}
+	problems = append(problems, p.resolveGateways(spec, host+int32(len(portNames)), int32(gateways))...)
 	for _, field := range slices.Sorted(maps.Keys(known)) {
 		for _, n := range portNames {
 			if n.field != field {
@@ -97,6 +137,38 @@ func resolvePorts(spec *v1alpha1.AlluxioRuntimeSpec) (ports, []Problem) {
 		}
 	}
 	return p, problems
+}
+
+// resolveGateways finds the ports of gateways, from host on where pods are on their nodes' network: there a node may have
+// a master and a worker of the Dataset, whose gateways serve S3 on one port that they share, as it is in the options of
+// Alluxio's mounts, and tell their health on ports of their own.
+func (p *ports) resolveGateways(spec *v1alpha1.AlluxioRuntimeSpec, host, gateways int32) []Problem {
+	p.gateway = portRow{firstGatewayPort, 2}
+	p.masterGateway, p.workerGateway = portRow{firstGatewayPort + 1, 2}, portRow{firstGatewayPort + 1, 2}
+	if onHost(spec, "master") || onHost(spec, "worker") {
+		p.gateway = portRow{host, 3}
+		p.masterGateway, p.workerGateway = portRow{host + 1, 3}, portRow{host + 2, 3}
+	}
+	var problems []Problem
+	for _, part := range []struct {
+		field string
+		given map[string]int
+		row   *portRow
+	}{{"master", spec.Master.Ports, &p.masterGateway}, {"worker", spec.Worker.Ports, &p.workerGateway}} {
+		first, ok := part.given[gatewayKey]
+		if !ok {
+			continue
+		}
+		if first < 1 || first > 65535-int(gateways) {
+			problems = append(problems, Problem{
+				fmt.Sprintf("AlluxioRuntime.spec.%s.ports[%s]", part.field, gatewayKey),
+				fmt.Sprintf("is no first port of %d; accepted are 1 to %d", gateways, 65535-gateways),
+			})
+			continue
+		}
+		*part.row = portRow{int32(first), 1}
+	}
+	return problems
 }
 
 // propertyOf is what the user says of a property, for all parts or for one.

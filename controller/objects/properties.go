@@ -53,7 +53,7 @@ func (b *builder) common() map[string]string {
 		jobJournals[i] = address(host, b.ports.jobMasterJournal)
 	}
 	p := map[string]string{
-		"alluxio.master.mount.table.root.ufs":       sourcesDir,
+		"alluxio.master.mount.table.root.ufs":       rootDir,
 		"alluxio.master.rpc.addresses":              strings.Join(rpcs, ","),
 		"alluxio.master.journal.type":               "EMBEDDED",
 		"alluxio.master.embedded.journal.addresses": strings.Join(journals, ","),
@@ -66,9 +66,9 @@ func (b *builder) common() map[string]string {
 		// The leader would call out to the Internet.
 		"alluxio.master.update.check.enabled": "false",
 		// A file that Alluxio loads never expires out of the source.
-		"alluxio.user.file.create.ttl.action":   "FREE",
-		"alluxio.user.file.replication.max":     strconv.Itoa(int(max(b.spec.Data.Replicas, 1))),
-		"alluxio.user.block.size.bytes.default": "64MB",
+		"alluxio.user.file.create.ttl.action": "FREE",
+		"alluxio.user.file.replication.max":   strconv.Itoa(int(max(b.spec.Data.Replicas, 1))),
+		blockSizeProperty:                     "64MB",
 		// An object has no permissions, and Alluxio's 0700 would hide it from every pod that is not root.
 		"alluxio.underfs.s3.default.mode": "0755",
 	}
@@ -77,7 +77,7 @@ func (b *builder) common() map[string]string {
 		p["alluxio.master.hostname"] = b.names.master(0)
 	}
 	if len(b.tiers) > 0 {
-		p["alluxio.user.block.size.bytes.default"] = strconv.FormatInt(blockSize(b.tiers), 10)
+		p[blockSizeProperty] = strconv.FormatInt(blockSize(b.tiers), 10)
 	}
 	for _, name := range portNames {
 		if !strings.HasPrefix(name.field, "job") || b.jobs() {
@@ -98,7 +98,7 @@ func (b *builder) common() map[string]string {
 }
 
 func (b *builder) masterProperties() string {
-	return writeProperties(b.common(), b.elections(), b.spec.Properties, b.spec.Master.Properties, b.spec.JobMaster.Properties)
+	return writeProperties(b.common(), b.elections(), settable(b.spec.Properties), settable(b.spec.Master.Properties), settable(b.spec.JobMaster.Properties))
 }
 
 // The time without a word from the leader after which a master stands for election is drawn from between these.
@@ -124,7 +124,6 @@ func (b *builder) elections() map[string]string {
 
 func (b *builder) workerProperties() string {
 	p := map[string]string{
-		"alluxio.worker.tieredstore.levels": strconv.Itoa(len(b.tiers)),
 		// A worker whose leader dies while it registers waits twice the first of these for the rest of it, though the stream
 		// has broken (CW/block/RegisterStreamer.java): by default 20 minutes, in which nobody knows of its blocks. A million
 		// blocks are one message, which the master answers within seconds.
@@ -132,6 +131,14 @@ func (b *builder) workerProperties() string {
 		"alluxio.worker.register.stream.complete.timeout": "30s",
 		"alluxio.worker.register.stream.deadline":         "3min",
 	}
+	return writeProperties(
+		b.common(), p, b.workerStore(), settable(b.spec.Properties), settable(b.spec.Worker.Properties), settable(b.spec.JobWorker.Properties),
+	)
+}
+
+// workerStore describes the tiers.
+func (b *builder) workerStore() map[string]string {
+	p := map[string]string{"alluxio.worker.tieredstore.levels": strconv.Itoa(len(b.tiers))}
 	var ahead int64
 	for i := range b.tiers {
 		t := &b.tiers[i]
@@ -161,7 +168,7 @@ func (b *builder) workerProperties() string {
 		// Alluxio 2.9 has no watermarks of its own any more: this is how much room it makes at a time.
 		p["alluxio.worker.tieredstore.free.ahead.bytes"] = strconv.FormatInt(ahead, 10)
 	}
-	return writeProperties(b.common(), p, b.spec.Properties, b.spec.Worker.Properties, b.spec.JobWorker.Properties)
+	return p
 }
 
 // writeProperties writes a Java properties file; of two values for a name, the one of the later map is written.

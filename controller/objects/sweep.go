@@ -62,6 +62,7 @@ func (b *builder) sweeper(node string, volumes []corev1.Volume, first, then core
 	b.own([]Object{pod})
 	tellEnds(&pod.Spec)
 	pod.Labels[SweepsLabel], pod.Labels[roleLabel] = b.names.name, RoleSweeper
+	pod.Labels[occupiesLabel] = cacheNodeValue(b.names)
 	return pod
 }
 

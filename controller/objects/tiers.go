@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,8 @@ import (
 // tier is one level of a worker's cache.
 type tier struct {
 	medium v1alpha1.MediumType
+	// level is what it was read from.
+	level *v1alpha1.Level
 	// volatile says that the directories are the pod's own.
 	emptyDir  bool
 	dirs      []tierDir
@@ -39,19 +42,23 @@ func (t *tier) quota() int64 {
 // order is that of the media, the fastest first.
 var order = map[v1alpha1.MediumType]int{v1alpha1.Memory: 0, v1alpha1.SSD: 1, v1alpha1.HDD: 2}
 
-// resolveTiers reads the levels of a runtime.
+// resolveTiers reads the levels of a runtime, and sorts them: the fastest is the first.
 func resolveTiers(n names, spec *v1alpha1.AlluxioRuntimeSpec) ([]tier, []Problem) {
 	var tiers []tier
 	var problems []Problem
+	first := map[v1alpha1.MediumType]int{}
 	for i := range spec.TieredStore.Levels {
 		field := fmt.Sprintf("AlluxioRuntime.spec.tieredstore.levels[%d]", i)
 		t, bad := resolveTier(n, &spec.TieredStore.Levels[i], field)
 		problems = append(problems, bad...)
-		if len(tiers) > 0 && order[t.medium] <= order[tiers[len(tiers)-1].medium] {
-			problems = append(problems, Problem{field + ".mediumtype", fmt.Sprintf("is %s after %s; tiers go from MEM over SSD to HDD, each once", t.medium, tiers[len(tiers)-1].medium)})
+		if j, twice := first[t.medium]; twice {
+			problems = append(problems, Problem{field + ".mediumtype", fmt.Sprintf("is %s, as levels[%d] is; accepted are MEM, SSD and HDD, each once", t.medium, j)})
+		} else {
+			first[t.medium] = i
 		}
 		tiers = append(tiers, t)
 	}
+	slices.SortStableFunc(tiers, func(a, b tier) int { return order[a.medium] - order[b.medium] })
 	if len(tiers) == 0 && spec.Replicas > 0 {
 		problems = append(problems, Problem{"AlluxioRuntime.spec.tieredstore.levels", "is empty; workers need at least one tier"})
 	}
@@ -59,7 +66,7 @@ func resolveTiers(n names, spec *v1alpha1.AlluxioRuntimeSpec) ([]tier, []Problem
 }
 
 func resolveTier(n names, level *v1alpha1.Level, field string) (tier, []Problem) {
-	t := tier{medium: level.MediumType, emptyDir: level.VolumeType == v1alpha1.EmptyDir, high: level.High, low: level.Low}
+	t := tier{medium: level.MediumType, level: level, emptyDir: level.VolumeType == v1alpha1.EmptyDir, high: level.High, low: level.Low}
 	where := level.Path
 	if where == "" && (t.emptyDir || t.medium == v1alpha1.Memory) {
 		where = "/dev/shm"
@@ -67,6 +74,7 @@ func resolveTier(n names, level *v1alpha1.Level, field string) (tier, []Problem)
 	paths := strings.Split(where, ",")
 	quotas, problems := quotasOf(level, len(paths), field)
 	for i, p := range paths {
+		p = strings.TrimSpace(p)
 		switch {
 		case !path.IsAbs(p):
 			problems = append(problems, Problem{field + ".path", fmt.Sprintf("%q is not absolute", p)})
@@ -77,8 +85,8 @@ func resolveTier(n names, level *v1alpha1.Level, field string) (tier, []Problem)
 			t.dirs = append(t.dirs, tierDir{path: path.Join(p, n.namespace, n.name), quota: quotas[i]})
 		}
 	}
-	if high, low, both := ratios(level); both && high <= low {
-		problems = append(problems, Problem{field + ".high", fmt.Sprintf("is %s, which is not above low, %s", level.High, level.Low)})
+	if high, low, both := ratios(level); both && high < low {
+		problems = append(problems, Problem{field + ".high", fmt.Sprintf("is %s, which is below low, %s", level.High, level.Low)})
 	}
 	return t, problems
 }

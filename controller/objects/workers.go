@@ -35,11 +35,12 @@ func (b *builder) workerSet() Object {
 		j.VolumeMounts = append(j.VolumeMounts, mounts...)
 		spec.Containers = append(spec.Containers, j)
 	}
-	b.addGateways(&spec)
+	b.addGateways(&spec, b.ports.workerGateway)
 	spec.Affinity = b.workerAffinity()
 	meta := b.podMeta(RoleWorker, part, b.workerProperties())
 	meta.Labels[cacheNodeLabel] = cacheNodeValue(b.names)
 	meta.Labels[placementLabel] = string(b.placement())
+	meta.Labels[occupiesLabel] = b.occupies()
 	return b.statefulSet(b.names.workers(), RoleWorker, max(b.spec.Replicas, b.Workers), corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
 }
 
@@ -60,26 +61,39 @@ func (b *builder) placement() v1alpha1.PlacementMode {
 	return v1alpha1.Exclusive
 }
 
-// workerAffinity keeps two workers of a Dataset on different nodes, for they would share a directory, and the workers
-// of other Datasets away where the placement is exclusive.
+// occupies is what a worker takes of its node: the whole node, or the directories of its Dataset.
+func (b *builder) occupies() string {
+	if b.placement() == v1alpha1.Exclusive {
+		return occupiesNode
+	}
+	return cacheNodeValue(b.names)
+}
+
+// workerAffinity keeps two workers of a Dataset on different nodes, for they would share a directory, a worker away
+// from where what an earlier one left is being removed, and the workers of other Datasets away where the placement is
+// exclusive. All of it is one term: the scheduler looks at a waiting pod again when a pod is gone that matches each of
+// its terms. D-212 says more.
 func (b *builder) workerAffinity() *corev1.Affinity {
-	everywhere := &metav1.LabelSelector{}
-	own := apart(PodLabels(b.names.name, RoleWorker))
-	others := corev1.PodAffinityTerm{
-		LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: cacheNodeLabel, Operator: metav1.LabelSelectorOpExists}}},
-		TopologyKey:   corev1.LabelHostname, NamespaceSelector: everywhere,
-	}
+	occupied := metav1.LabelSelectorRequirement{Key: occupiesLabel, Operator: metav1.LabelSelectorOpExists}
 	if b.placement() == v1alpha1.Shared {
-		others.LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{placementLabel: string(v1alpha1.Exclusive)}}
+		occupied.Operator, occupied.Values = metav1.LabelSelectorOpIn, []string{occupiesNode, b.occupies()}
 	}
-	affinity := &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-		// Nor where what an earlier worker left is being removed.
-		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{own, others, apart(map[string]string{SweepsLabel: b.names.name})},
-	}}
-	if a := b.Dataset.Spec.NodeAffinity; a != nil && a.Required != nil {
-		affinity.NodeAffinity = &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: a.Required}
+	return &corev1.Affinity{
+		NodeAffinity: b.datasetNodes(),
+		PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+			LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{occupied}},
+			TopologyKey:   corev1.LabelHostname, NamespaceSelector: &metav1.LabelSelector{},
+		}}},
 	}
-	return affinity
+}
+
+// datasetNodes are the nodes that the Dataset is for, nil where it is for all.
+func (b *builder) datasetNodes() *corev1.NodeAffinity {
+	a := b.Dataset.Spec.NodeAffinity
+	if a == nil || a.Required == nil {
+		return nil
+	}
+	return &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: a.Required}
 }
 
 // tierVolumes are the directories of the tiers, at the same path in the container as on the node.
@@ -90,7 +104,7 @@ func (b *builder) tierVolumes() ([]corev1.Volume, []corev1.VolumeMount) {
 		t := &b.tiers[i]
 		for j, d := range t.dirs {
 			name := fmt.Sprintf("tier-%d-%d", i, j)
-			volumes = append(volumes, corev1.Volume{Name: name, VolumeSource: b.tierSource(t, d, i)})
+			volumes = append(volumes, corev1.Volume{Name: name, VolumeSource: tierSource(t, d)})
 			mounts = append(mounts, corev1.VolumeMount{Name: name, MountPath: d.path})
 		}
 	}
@@ -114,13 +128,13 @@ func (b *builder) addOwnership(spec *corev1.PodSpec, image string, mounts []core
 	})
 }
 
-func (b *builder) tierSource(t *tier, d tierDir, level int) corev1.VolumeSource {
+func tierSource(t *tier, d tierDir) corev1.VolumeSource {
 	if !t.emptyDir {
 		create := corev1.HostPathDirectoryOrCreate
 		return corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: d.path, Type: &create}}
 	}
 	source := &corev1.EmptyDirVolumeSource{}
-	if given := b.spec.TieredStore.Levels[level].VolumeSource.EmptyDir; given != nil {
+	if given := t.level.VolumeSource.EmptyDir; given != nil {
 		source = given.DeepCopy()
 	}
 	if t.medium == v1alpha1.Memory && source.Medium == "" {

@@ -42,12 +42,12 @@ type VolumeSource struct {
 // Level is one tier of a worker's cache.
 // +kubebuilder:validation:XValidation:rule="!has(self.quota) || quantity(string(self.quota)).isGreaterThan(quantity('0'))",message="a quota is above 0, such as 2Gi",fieldPath=".quota"
 // +kubebuilder:validation:XValidation:rule="has(self.quota) || has(self.quotaList)",message="a tier needs a quota, such as 2Gi, or a quotaList",fieldPath=".quota"
-// +kubebuilder:validation:XValidation:rule="!has(self.high) || !has(self.low) || double(self.high) > double(self.low)",message="high must be above low",fieldPath=".high"
+// +kubebuilder:validation:XValidation:rule="!has(self.high) || !has(self.low) || double(self.high) >= double(self.low)",message="high must not be below low",fieldPath=".high"
 type Level struct {
 	// Not in Fluid's documents: another name for the tier. It has no effect.
 	// +optional
 	Alias string `json:"alias,omitempty"`
-	// What the tier is made of: MEM, SSD or HDD. Each is there once.
+	// What the tier is made of: MEM, SSD or HDD. Each is there once, and the fastest is the first, in whatever order they are given.
 	MediumType MediumType `json:"mediumtype"`
 	// hostPath or emptyDir.
 	// +kubebuilder:default=hostPath
@@ -57,7 +57,7 @@ type Level struct {
 	// +optional
 	VolumeSource VolumeSource `json:"volumeSource,omitempty"`
 	// Absolute path of the tier on the node, or several with commas between them. The data is in a directory of the Dataset below.
-	// +kubebuilder:validation:Pattern=`^/[^,]*(,/[^,]*)*$`
+	// +kubebuilder:validation:Pattern=`^ */[^,]*(, */[^,]*)*$`
 	// +kubebuilder:validation:MaxLength=4096
 	// +optional
 	Path string `json:"path,omitempty"`
@@ -151,6 +151,7 @@ type RuntimeManagement struct {
 // +kubebuilder:validation:XValidation:rule="(has(self.master) && has(self.master.journal)) == (has(oldSelf.master) && has(oldSelf.master.journal)) && (!has(self.master) || !has(self.master.journal) || self.master.journal == oldSelf.master.journal)",message="the journal cannot move; delete the runtime and create it again",fieldPath=".master.journal"
 // +kubebuilder:validation:XValidation:rule="(has(self.master) && has(self.master.ports)) == (has(oldSelf.master) && has(oldSelf.master.ports)) && (!has(self.master) || !has(self.master.ports) || self.master.ports == oldSelf.master.ports)",message="the masters' ports cannot change: volumes that are mounted name them; delete the runtime and create it again",fieldPath=".master.ports"
 // +kubebuilder:validation:XValidation:rule="(has(self.fuse) && has(self.fuse.nodeSelector)) == (has(oldSelf.fuse) && has(oldSelf.fuse.nodeSelector)) && (!has(self.fuse) || !has(self.fuse.nodeSelector) || self.fuse.nodeSelector == oldSelf.fuse.nodeSelector)",message="the nodes of a volume cannot change; delete the runtime and create it again",fieldPath=".fuse.nodeSelector"
+// +kubebuilder:validation:XValidation:rule="!has(self.master) || !has(self.master.replicas) || self.master.replicas <= 9",message="at most 9 masters can share a journal",fieldPath=".master.replicas"
 type AlluxioRuntimeSpec struct {
 	// Image of Alluxio 2.9.x.
 	// +optional

@@ -43,9 +43,8 @@ type VersionSpec struct {
 
 // ComponentSpec describes the pods or containers of one part of Alluxio.
 type ComponentSpec struct {
-	// Number of pods.
+	// Number of pods, at most 9 of masters. That of workers is the runtime's replicas.
 	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=9
 	// +optional
 	Replicas int32 `json:"replicas,omitempty"`
 	// Options of the Java virtual machine, after those of the runtime.
