@@ -32,7 +32,7 @@ type eventLog struct {
 
 	offset  int64
 	rest    []byte             // an event that is not whole yet
-	running map[test]time.Time // when each running test began
+	running map[test]time.Time // when each running test began, or went on
 	started int                // packages that began
 	ended   int                // packages that ended
 	said    map[test]string    // the last line that each running test printed
@@ -70,8 +70,11 @@ func (l *eventLog) take(e event) {
 	switch e.Action {
 	case "start":
 		l.started++
-	case "run":
+	case "run", "cont":
 		l.running[t] = e.Time
+	case "pause":
+		// It waits for its turn.
+		delete(l.running, t)
 	case "output":
 		if text := strings.TrimSpace(e.Output); text != "" && !strings.HasPrefix(text, "--- ") && !strings.HasPrefix(text, "=== ") {
 			l.said[t] = text

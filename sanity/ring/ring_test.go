@@ -29,11 +29,14 @@ func runScript(t *testing.T, script string, reasons bool) (output string, code i
 	return out.String(), code
 }
 
-// TestSilence checks that a silent command's tests are named while they run, and no longer.
+// TestSilence checks that a silent command's tests are named while they run, not while they wait for their turn, and no
+// longer.
 func TestSilence(t *testing.T) {
 	out, code := runScript(t, `
 		echo '{"Action":"start","Package":"millrace.io/millrace/fuse"}' >>EVENTS
 		echo '{"Time":"2026-01-01T00:00:00Z","Action":"run","Package":"millrace.io/millrace/fuse","Test":"TestRead"}' >>EVENTS
+		echo '{"Time":"2025-01-01T00:00:00Z","Action":"run","Package":"millrace.io/millrace/fuse","Test":"TestTurn"}' >>EVENTS
+		echo '{"Action":"pause","Package":"millrace.io/millrace/fuse","Test":"TestTurn"}' >>EVENTS
 		printf '{"Time":"2026-01-01T00:00:00Z","Action":"run","Package":"millrace.io/' >>EVENTS
 		printf 'millrace/fuse","Test":"TestRead/cold"}\n' >>EVENTS
 		sleep 2
