@@ -26,16 +26,20 @@ const (
 	// state.
 	maxDirRanges = 64
 	savedRanges  = 3
-	// maxDirReplies bounds the replies of an open directory whose names are remembered, each of 4 KiB at the most.
-	maxDirReplies = 256
+	// maxDirReplies bounds the names of an open directory's replies that are remembered, in bytes. A reader whom the kernel
+	// serves out of its cache may stand at a place that was told to another one long ago.
+	maxDirReplies = 1 << 20
+	// dirReplySize is what a reply takes beside its names, in bytes.
+	dirReplySize = 24
 )
 
 // directory is what the offsets of a directory mean that is open, or whose entries the kernel may have cached.
 type directory struct {
 	ranges []dirRange
 	opens  int
-	// replies are the places of former replies, the oldest first, while it is open.
+	// replies are the places of former replies, the oldest first, while it is open, and replied what they take in bytes.
 	replies []dirPlaces
+	replied int
 }
 
 // dirHandle is one open of a directory.
@@ -147,7 +151,7 @@ func (t *dirTable) take(number uint64) {
 	t.state.release(h.saved)
 	if d := t.dirs[h.node]; d != nil {
 		if d.opens--; d.opens == 0 {
-			d.replies = nil
+			d.replies, d.replied = nil, 0
 		}
 	}
 }
@@ -233,10 +237,18 @@ func (t *dirTable) replied(number uint64, places dirPlaces) {
 	d := t.directory(h.node)
 	h.places = places
 	t.state.savePlaces(h.saved, places, d.ranges)
-	if len(d.replies) == maxDirReplies {
-		d.replies = slices.Delete(d.replies, 0, 1)
-	}
+	d.remember(places)
+}
+
+// remember keeps the places of a reply, and forgets the oldest ones where they take too much.
+func (d *directory) remember(places dirPlaces) {
 	d.replies = append(d.replies, places)
+	d.replied += len(places) + dirReplySize
+	forgotten := 0
+	for ; d.replied > maxDirReplies; forgotten++ {
+		d.replied -= len(d.replies[forgotten]) + dirReplySize
+	}
+	d.replies = slices.Delete(d.replies, 0, forgotten)
 }
 
 // load takes over the handles that an earlier process gave out, and what their offsets mean.
@@ -251,7 +263,7 @@ func (t *dirTable) load() error {
 		if saved := (&directory{ranges: ranges}); saved.end() > d.end() {
 			d.ranges = ranges
 		}
-		d.replies = append(d.replies, h.places)
+		d.remember(h.places)
 		return nil
 	})
 }

@@ -78,6 +78,40 @@ func TestDirectoryOffsets(t *testing.T) {
 	}
 }
 
+// TestPlacesOfOtherReaders has one reader stand still while another reads new versions all the time: the kernel may have
+// served the first out of its cache, at a place that only the second was told.
+func TestPlacesOfOtherReaders(t *testing.T) {
+	table := newDirTable(testState(t))
+	const dir = 7
+	still, busy := table.open(dir, 2, false), table.open(dir, 4, true)
+	reply := func(version uint64) (at uint64) {
+		at = table.first(dir, cacheclient.Page{Version: version, Count: 1000}) + 1
+		places, _ := dirPlaces{}.with(0, dotEntries, "")
+		places, _ = places.with(dotEntries, at, fmt.Sprintf("name of %d", version))
+		table.replied(busy, places)
+		return at
+	}
+	first := reply(1)
+	const versions = 2000
+	for version := uint64(2); version < versions; version++ {
+		reply(version)
+	}
+	if got, err := table.cursor(still, dir, first); err != nil || got.After != "name of 1" {
+		t.Errorf("the place of the first version is %+v, %v", got, err)
+	}
+	for range 2 * maxDirReplies / dirReplySize / 10 {
+		reply(versions)
+	}
+	if d := table.dirs[dir]; d.replied > maxDirReplies || len(d.replies)*dirReplySize > d.replied {
+		t.Errorf("%d replies take %d bytes, and %d may", len(d.replies), d.replied, maxDirReplies)
+	}
+	table.release(still)
+	table.release(busy)
+	if d := table.dirs[dir]; d.replied != 0 || d.replies != nil {
+		t.Errorf("a directory that is not open keeps %d bytes of names", d.replied)
+	}
+}
+
 // TestDirectoriesOpenOnce: an OPENDIR whose process was killed before the answer gets the same handle when it comes
 // again, and one that does not come again leaves none.
 func TestDirectoriesOpenOnce(t *testing.T) {
