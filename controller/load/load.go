@@ -3,13 +3,16 @@
 //
 // A load runs in a goroutine of this process, for it only asks workers to read. A controller that takes over begins a
 // load anew that was under way; what is cached already costs it a question for each block.
+//
+// A load is its object's, by UID: one that takes another's name has nothing of it. It belongs to the Dataset that it
+// found (belong.go), by UID as well: it goes with that Dataset, stops as soon as that is being deleted, and never goes
+// on with another Dataset of the name.
 package load
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path"
 	"strconv"
 	"sync"
@@ -20,7 +23,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/masters"
@@ -43,6 +48,9 @@ type Reconciler struct {
 
 // run is one load under way.
 type run struct {
+	// load and dataset are whose it is.
+	load, dataset types.UID
+
 	begun  time.Time
 	cancel context.CancelFunc
 
@@ -61,7 +69,9 @@ const (
 
 // Setup has the manager call the reconciler.
 func (r *Reconciler) Setup(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).Named("dataload").For(&v1alpha1.DataLoad{}).Complete(r)
+	return ctrl.NewControllerManagedBy(mgr).Named("dataload").For(&v1alpha1.DataLoad{}).
+		Watches(&v1alpha1.Dataset{}, handler.EnqueueRequestsFromMapFunc(r.ofDataset), builder.WithPredicates(turns)).
+		Complete(r)
 }
 
 // Reconcile looks how far a load is, and does what is next.
@@ -75,8 +85,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		r.stop(request.NamespacedName)
 		return ctrl.Result{}, nil
 	}
+	dataset, err := r.dataset(ctx, l)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := r.belong(ctx, l, dataset); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
 	before := l.DeepCopy()
-	wait, err := r.step(ctx, request.NamespacedName, l)
+	wait, err := r.step(ctx, request.NamespacedName, l, dataset)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -86,20 +103,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
 		if l.Status.Phase != before.Status.Phase {
-			r.Events.Eventf(l, nil, "Normal", "DataLoad"+string(l.Status.Phase), "Load", "%s", message(l))
+			r.tell(l)
 		}
 	}
 	return ctrl.Result{RequeueAfter: wait}, nil
 }
 
 // step does what is next, and says when to look again; 0 for never.
-func (r *Reconciler) step(ctx context.Context, key types.NamespacedName, l *v1alpha1.DataLoad) (time.Duration, error) {
+func (r *Reconciler) step(ctx context.Context, key types.NamespacedName, l *v1alpha1.DataLoad, dataset *v1alpha1.Dataset) (time.Duration, error) {
 	now := time.Now()
 	if wrong := check(l); wrong != "" {
 		finish(l, v1alpha1.LoadFailed, "Refused", wrong, now)
 		return 0, nil
 	}
-	if current := r.run(key); current != nil {
+	if current := r.run(key, l, dataset); current != nil {
 		return r.follow(key, l, current, now), nil
 	}
 	ended := l.Status.Phase == v1alpha1.LoadComplete || l.Status.Phase == v1alpha1.LoadFailed
@@ -112,7 +129,7 @@ func (r *Reconciler) step(ctx context.Context, key types.NamespacedName, l *v1al
 		}
 		return wait, nil
 	}
-	why, err := r.obstacle(ctx, l)
+	why, err := r.obstacle(ctx, l, dataset)
 	if err != nil {
 		return 0, err
 	}
@@ -120,12 +137,7 @@ func (r *Reconciler) step(ctx context.Context, key types.NamespacedName, l *v1al
 		pending(l, "Waiting", why, now)
 		return waitEvery, nil
 	}
-	dataset := &v1alpha1.Dataset{}
-	name := types.NamespacedName{Namespace: l.Namespace, Name: l.Spec.Dataset.Name}
-	if err := r.Client.Get(ctx, name, dataset); err != nil {
-		return waitEvery, client.IgnoreNotFound(err)
-	}
-	r.begin(key, name, l, objects.Root(dataset), now)
+	r.begin(key, l, dataset, now)
 	l.Status.Phase, l.Status.Duration, l.Status.Infos = v1alpha1.LoadExecuting, "Unfinished", nil
 	if l.Spec.Policy == v1alpha1.Cron {
 		l.Status.LastScheduleTime = &metav1.Time{Time: now}
@@ -136,7 +148,8 @@ func (r *Reconciler) step(ctx context.Context, key types.NamespacedName, l *v1al
 }
 
 // begin starts the load.
-func (r *Reconciler) begin(key, dataset types.NamespacedName, l *v1alpha1.DataLoad, root string, now time.Time) {
+func (r *Reconciler) begin(key types.NamespacedName, l *v1alpha1.DataLoad, dataset *v1alpha1.Dataset, now time.Time) {
+	root, name := objects.Root(dataset), client.ObjectKeyFromObject(dataset)
 	var targets []masters.Target
 	for _, t := range l.Spec.Target {
 		targets = append(targets, masters.Target{Path: path.Join(root, t.Path), Replicas: int(t.Replicas)})
@@ -145,7 +158,7 @@ func (r *Reconciler) begin(key, dataset types.NamespacedName, l *v1alpha1.DataLo
 		targets = []masters.Target{{Path: root, Replicas: 1}}
 	}
 	ctx, cancel := context.WithCancel(r.Life)
-	started := &run{begun: now, cancel: cancel}
+	started := &run{load: l.UID, dataset: dataset.UID, begun: now, cancel: cancel}
 	r.mu.Lock()
 	if r.runs == nil {
 		r.runs = make(map[types.NamespacedName]*run)
@@ -155,7 +168,7 @@ func (r *Reconciler) begin(key, dataset types.NamespacedName, l *v1alpha1.DataLo
 	metadata := l.Spec.LoadMetadata
 	go func() {
 		defer cancel()
-		err := r.Clusters.Load(ctx, dataset, targets, metadata, func(p masters.Progress) {
+		err := r.Clusters.Load(ctx, name, targets, metadata, func(p masters.Progress) {
 			started.mu.Lock()
 			defer started.mu.Unlock()
 			started.progress = p
@@ -225,10 +238,18 @@ func (r *Reconciler) expire(ctx context.Context, l *v1alpha1.DataLoad, now time.
 	return 0, client.IgnoreNotFound(r.Client.Delete(ctx, l))
 }
 
-func (r *Reconciler) run(key types.NamespacedName) *run {
+// run is the load under way of an object. One of another object of its name is ended, and so is one whose Dataset is
+// gone or going.
+func (r *Reconciler) run(key types.NamespacedName, l *v1alpha1.DataLoad, dataset *v1alpha1.Dataset) *run {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.runs[key]
+	current := r.runs[key]
+	if current == nil || current.load == l.UID && !leaving(dataset) && dataset.UID == current.dataset {
+		return current
+	}
+	current.cancel()
+	delete(r.runs, key)
+	return nil
 }
 
 // stop ends a load and forgets it.
@@ -238,5 +259,5 @@ func (r *Reconciler) stop(key types.NamespacedName) {
 	if current := r.runs[key]; current != nil {
 		current.cancel()
 	}
-	maps.DeleteFunc(r.runs, func(k types.NamespacedName, _ *run) bool { return k == key })
+	delete(r.runs, key)
 }

@@ -56,7 +56,7 @@ func untilDue(l *v1alpha1.DataLoad, now time.Time) time.Duration {
 }
 
 // obstacle says what a load waits for, "" if nothing.
-func (r *Reconciler) obstacle(ctx context.Context, l *v1alpha1.DataLoad) (string, error) {
+func (r *Reconciler) obstacle(ctx context.Context, l *v1alpha1.DataLoad, dataset *v1alpha1.Dataset) (string, error) {
 	if after := l.Spec.RunAfter; after != nil {
 		other := &v1alpha1.DataLoad{}
 		err := r.Client.Get(ctx, types.NamespacedName{Namespace: l.Namespace, Name: after.Name}, other)
@@ -69,13 +69,13 @@ func (r *Reconciler) obstacle(ctx context.Context, l *v1alpha1.DataLoad) (string
 			return fmt.Sprintf("waits for the DataLoad %s to be complete", after.Name), nil
 		}
 	}
-	dataset := &v1alpha1.Dataset{}
-	err := r.Client.Get(ctx, types.NamespacedName{Namespace: l.Namespace, Name: l.Spec.Dataset.Name}, dataset)
 	switch {
-	case apierrors.IsNotFound(err):
+	case dataset == nil:
 		return fmt.Sprintf("waits for the Dataset %s, which does not exist", l.Spec.Dataset.Name), nil
-	case err != nil:
-		return "", err
+	case leaving(dataset):
+		return fmt.Sprintf("the Dataset %s is being deleted, and the load with it", l.Spec.Dataset.Name), nil
+	case belongsToAnother(l, dataset):
+		return fmt.Sprintf("belongs to an earlier Dataset %s, with which it is deleted", l.Spec.Dataset.Name), nil
 	case dataset.Status.Phase != v1alpha1.Bound:
 		return fmt.Sprintf("waits for the Dataset %s to be Bound%s", l.Spec.Dataset.Name, whyNot(dataset)), nil
 	}

@@ -27,6 +27,7 @@ type world struct {
 	claim    *corev1.PersistentVolumeClaim
 	pods     []corev1.Pod
 	users    []corev1.Pod
+	loads    []string
 	clusters masters.State
 }
 
@@ -86,6 +87,9 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*wo
 	if w.users, err = r.list(ctx, key.Namespace, client.MatchingFields{indexClaim: key.Name}); err != nil {
 		return nil, err
 	}
+	if w.loads, err = r.loading(ctx, key); err != nil {
+		return nil, err
+	}
 	w.users = slices.DeleteFunc(w.users, func(p corev1.Pod) bool {
 		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	})
@@ -99,6 +103,22 @@ func (r *Reconciler) list(ctx context.Context, namespace string, by client.Match
 	}
 	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	return pods.Items, nil
+}
+
+// loading are the names of the Dataset's loads under way, in their order.
+func (r *Reconciler) loading(ctx context.Context, key types.NamespacedName) ([]string, error) {
+	var loads v1alpha1.DataLoadList
+	if err := r.Client.List(ctx, &loads, client.InNamespace(key.Namespace)); err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range loads.Items {
+		if l := &loads.Items[i]; l.Spec.Dataset.Name == key.Name && l.Status.Phase == v1alpha1.LoadExecuting {
+			names = append(names, l.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // ownedBy reports whether we made the object for the Dataset.

@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -70,6 +71,10 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	s := w.dataset.Status.DeepCopy()
 	v := judge(w, out)
 	s.ObservedGeneration = w.dataset.Generation
+	s.OperationRef = nil
+	if len(w.loads) > 0 {
+		s.OperationRef = map[string]string{v1alpha1.DataLoadKind: strings.Join(w.loads, ",")}
+	}
 	c := conditions{list: &s.Conditions, generation: w.dataset.Generation, now: metav1.NewTime(now)}
 	told := v.told(out.trouble.first())
 	c.set(v1alpha1.Ready, told.served, told.reason, told.message)
@@ -155,13 +160,13 @@ func cacheStates(state masters.State) v1alpha1.CacheStates {
 // ratio is a part of one as people read it.
 func ratio(part float64) string { return fmt.Sprintf("%.1f%%", part*100) }
 
-// percentage is 100% when all is there, and else has a digit behind the point.
+// percentage is 100.0% when all is there, and less before.
 func percentage(part, whole int64) string {
 	if part >= whole {
 		if whole == 0 {
 			return "0.0%"
 		}
-		return "100%"
+		return "100.0%"
 	}
 	return fmt.Sprintf("%.1f%%", min(float64(part)/float64(whole)*100, 99.9))
 }
@@ -198,6 +203,9 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 	s.FusePhase = runtimePhase(ready, nodes)
 	if w.clusters.Asked && w.clusters.Err == "" {
 		s.CacheStates = cacheStates(w.clusters)
+	}
+	if w.dataset != nil && w.clusters.Mounted && (s.MountTime == nil || !equality.Semantic.DeepEqual(s.Mounts, w.dataset.Spec.Mounts)) {
+		s.Mounts, s.MountTime = w.dataset.Spec.Mounts, &metav1.Time{Time: now}
 	}
 	c := conditions{list: &s.Conditions, generation: w.runtime.Generation, now: metav1.NewTime(now)}
 	s.MasterReason = c.part(v1alpha1.MastersReady, "masters", s.MasterNumberReady, s.DesiredMasterNumberScheduled, out.trouble.masters, w.clusters.Err)

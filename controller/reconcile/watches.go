@@ -13,11 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	ctrlreconcile "sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -131,6 +133,7 @@ func (r *Reconciler) Setup(ctx context.Context, mgr ctrl.Manager) error {
 	b := ctrl.NewControllerManagedBy(mgr).Named("dataset").
 		For(&v1alpha1.Dataset{}).
 		Watches(&v1alpha1.AlluxioRuntime{}, &handler.EnqueueRequestForObject{}).
+		Watches(&v1alpha1.DataLoad{}, handler.EnqueueRequestsFromMapFunc(ofLoad), builder.WithPredicates(loadTurns)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofPod)).
 		WatchesRawSource(source.Channel(news, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
@@ -142,6 +145,22 @@ func (r *Reconciler) Setup(ctx context.Context, mgr ctrl.Manager) error {
 	}
 	return b.Complete(r)
 }
+
+// ofLoad is the Dataset of a load.
+func ofLoad(_ context.Context, o client.Object) []ctrlreconcile.Request {
+	l, ok := o.(*v1alpha1.DataLoad)
+	if !ok {
+		return nil
+	}
+	return []ctrlreconcile.Request{{NamespacedName: types.NamespacedName{Namespace: l.Namespace, Name: l.Spec.Dataset.Name}}}
+}
+
+// loadTurns are the changes of a load that a Dataset tells of, without its progress.
+var loadTurns = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	before, ok1 := e.ObjectOld.(*v1alpha1.DataLoad)
+	after, ok2 := e.ObjectNew.(*v1alpha1.DataLoad)
+	return ok1 && ok2 && before.Status.Phase != after.Status.Phase
+}}
 
 // ofOwned is the Dataset that an object was made for.
 func ofOwned(_ context.Context, o client.Object) []ctrlreconcile.Request {

@@ -164,6 +164,20 @@ func (r *actual) load(name string, spec v1alpha1.DataLoadSpec) {
 	must(r.t, r.c.Create(r.t.Context(), &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: name}, Spec: spec}))
 }
 
+// owned waits for a load to belong to the Dataset, so that Kubernetes deletes it with that.
+func (r *actual) owned(name string) {
+	r.t.Helper()
+	eventually(r.t, "the load belongs to its Dataset", func() string {
+		l, d := &v1alpha1.DataLoad{}, &v1alpha1.Dataset{}
+		must(r.t, r.c.Get(r.t.Context(), client.ObjectKey{Namespace: r.ns, Name: name}, l))
+		must(r.t, r.c.Get(r.t.Context(), client.ObjectKey{Namespace: r.ns, Name: l.Spec.Dataset.Name}, d))
+		if len(l.OwnerReferences) == 1 && l.OwnerReferences[0].UID == d.UID && l.OwnerReferences[0].Kind == "Dataset" {
+			return ""
+		}
+		return fmt.Sprintf("its owners are %+v", l.OwnerReferences)
+	})
+}
+
 // loadStatus waits until a load's status fits.
 func (r *actual) loadStatus(name, what string, fits func(*v1alpha1.DataLoadStatus) bool) {
 	r.t.Helper()
@@ -188,11 +202,12 @@ func (r *actual) loaded() {
 			strings.Contains(condition(s.Conditions, "Waiting"), "waits for the DataLoad warm")
 	})
 	r.load("warm", v1alpha1.DataLoadSpec{LoadMetadata: true, Target: []v1alpha1.TargetPath{{Path: "/hbase"}}})
+	r.owned("warm")
 	r.loadStatus("warm", "the load is complete", func(s *v1alpha1.DataLoadStatus) bool {
 		return s.Phase == v1alpha1.LoadComplete && s.Infos["percent"] == "100" && s.Infos["filesLoaded"] == "3" && s.Infos["bytesLoaded"] == "8389625"
 	})
 	r.status("all is cached, and the other leader tells so", func(d *v1alpha1.Dataset) bool {
-		return d.Status.Phase == v1alpha1.Bound && d.Status.CacheStates[v1alpha1.CachedPercentage] == "100%" && d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB"
+		return d.Status.Phase == v1alpha1.Bound && d.Status.CacheStates[v1alpha1.CachedPercentage] == "100.0%" && d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB"
 	})
 	conn := r.connect()
 	for _, path := range []string{"/hbase", "/hbase/a/one"} {

@@ -202,7 +202,7 @@ spec:
 `)
 	took := r.says(t, 2*time.Minute, "Complete", "get", "dataload", "load", "-o", "jsonpath={.status.phase}")
 	t.Logf("loaded after %v", took.Round(100*time.Millisecond))
-	r.says(t, time.Minute, "100%", "get", "dataset", "two", "-o", "jsonpath={.status.cacheStates.cachedPercentage}")
+	r.says(t, time.Minute, "100.0%", "get", "dataset", "two", "-o", "jsonpath={.status.cacheStates.cachedPercentage}")
 }
 
 func (r *rest) mountAdded(t *testing.T) {

@@ -81,7 +81,7 @@ func (f *faults) cached(t *testing.T) func() error {
 	t.Helper()
 	return func() error {
 		out, err := f.cluster.Kubectl(t.Context(), "get", "dataset", "hbase", "-o", "jsonpath={.status.cacheStates.cachedPercentage}")
-		if err == nil && out != "100%" {
+		if err == nil && out != "100.0%" {
 			err = fmt.Errorf("%s", out)
 		}
 		return err

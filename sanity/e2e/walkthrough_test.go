@@ -359,9 +359,9 @@ func (w *walk) copiedCold(t *testing.T) {
 	}
 	w.say("```yaml\n%s```", text)
 	w.cold = w.copyJob(t, "node1", true)
-	await(t, 30*time.Second, "100% cached", func() error {
+	await(t, 30*time.Second, "all cached", func() error {
 		out, err := w.cluster.Kubectl(t.Context(), "get", "dataset", "hbase", "--no-headers")
-		return errors.Join(err, matches(out, `^hbase +550\.\d+MiB +550\.\d+MiB +4\.00GiB +100% +Bound `))
+		return errors.Join(err, matches(out, `^hbase +550\.\d+MiB +550\.\d+MiB +4\.00GiB +100\.0% +Bound `))
 	})
 	w.kubectl(t, "get dataset hbase")
 	t.Logf("cold copy: %v", w.cold)

@@ -312,7 +312,7 @@ type AlluxioRuntimeStatus struct {
 	// When the mounts were changed last.
 	// +optional
 	MountTime *metav1.Time `json:"mountTime,omitempty"`
-	// Not written.
+	// The mounts that Alluxio has had since then.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional

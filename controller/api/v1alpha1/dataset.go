@@ -231,7 +231,7 @@ type DatasetStatus struct {
 	// Not written.
 	// +optional
 	DataBackupRef string `json:"dataBackupRef,omitempty"`
-	// Operations under way, by kind.
+	// Names of the operations under way, by kind.
 	// +optional
 	OperationRef map[string]string `json:"operationRef,omitempty"`
 	// Not written.
