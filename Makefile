@@ -66,8 +66,8 @@ test: setup build ## everything but clusters of nodes, under the race detector, 
 	@echo 'the FUSE tests on one processor:'
 	@GOMAXPROCS=1 $(call RING,test,/dev/fuse,a minute) --format pkgname --packages ./fuse/... -- -timeout 10m
 	@echo 'all tests:'
-	@# One package at a time: several start clusters of their own, and some measure.
-	@$(call RING,test,what was just set up; root for some,20 min) --format pkgname --packages ./... -- $(RACE) -p 1 -timeout 30m
+	@# Two packages at a time: much of what they do is to wait for servers, and their limits of time hold on a busy machine.
+	@$(call RING,test,what was just set up; root for some,20 min) --format pkgname --packages ./... -- $(RACE) -p 2 -timeout 30m
 
 .PHONY: sanity
 sanity: packages-test runner jars build ## CSI sanity, in process and by upstream's csi-sanity against the running binaries (root)

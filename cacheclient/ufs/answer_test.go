@@ -23,7 +23,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status int, announced int64, span, etag, modified, after string, size, off, length int64) {
 		if border.Size(size) != nil || off < 0 || length < 1 || off > size-length {
-			t.Skip("no reader asks so")
+			return // No reader asks so.
 		}
 		at := &url.URL{Scheme: "http", Host: "h", Path: "/f"}
 		resp := &http.Response{

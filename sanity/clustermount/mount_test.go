@@ -105,13 +105,13 @@ func heapBytes() uint64 {
 	return m.HeapAlloc
 }
 
-// TestTenThousandFiles opens and reads files at random, cold and warm, and counts what is held meanwhile and after.
-func TestTenThousandFiles(t *testing.T) {
+// TestManyFiles opens and reads files at random, cold and warm, and counts what is held meanwhile and after.
+func TestManyFiles(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Config{
 		Masters: 1, Workers: 1, TierQuota: 256 << 20,
 		WorkerProperties: map[string]string{"alluxio.worker.tieredstore.block.locks": strconv.Itoa(locks)},
 	})
-	const files = 10_000
+	const files = 3_000
 	for i := range files {
 		path := filepath.Join(c.UFS(), name(i))
 		if i < 100 {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,9 @@ import (
 // program builds the program once for all tests of the package.
 var program = sync.OnceValues(func() (string, error) {
 	bin := filepath.Join(work, "millrace-controller")
-	cmd := exec.Command("go", "build", "-o", bin, "../../cmd/millrace-controller")
+	// As make build has built it, so that nothing is compiled a second time.
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", bin, "../../cmd/millrace-controller")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}

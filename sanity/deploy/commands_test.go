@@ -246,7 +246,8 @@ var ownPrograms = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	toRemove = dir
-	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/millrace", "./cmd/millrace-controller", "./cmd/millrace-gateway")
+	// As make build has built them, so that nothing is compiled a second time.
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./cmd/millrace", "./cmd/millrace-controller", "./cmd/millrace-gateway")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -55,7 +55,7 @@ func TestNames(t *testing.T) {
 func TestManyFiles(t *testing.T) {
 	needsMount(t)
 	t.Parallel()
-	const count = 100_000
+	const count = 30_000
 	source := memoryDir(t)
 	if err := os.Mkdir(filepath.Join(source, "many"), 0o755); err != nil {
 		t.Fatal(err)
