@@ -262,7 +262,7 @@ func TestGatewayWaitsForItsSource(t *testing.T) {
 	address := server.Listener.Addr().String()
 	_ = server.Listener.Close()
 	p, shown := r.startGateway("--listen", "127.0.0.1:0", "--timeout", "2s", "http://"+address+"/")
-	if !strings.Contains(p.err.String(), "the source does not answer; requests will ask it again") {
+	if !strings.Contains(p.err.String(), "the source cannot be read now; requests will ask it again") {
 		t.Errorf("it says %s", p.err)
 	}
 	ready := strings.TrimSuffix(shown.Metrics, "/metrics") + "/readyz"

@@ -19,7 +19,7 @@ func TestAPIRefuses(t *testing.T) {
 		"no masters":          {"    replicas: 3\n", "    replicas: 0\n", "spec.master.replicas", "greater than or equal to 1"},
 		"negative quota":      {"quota: 2Gi", "quota: -1", "spec.tieredstore.levels[0].quota", "above 0"},
 		"no quota":            {"        quota: 2Gi\n", "", "spec.tieredstore.levels[0].quota", "needs a quota"},
-		"high below low":      {`high: "0.95"`, `high: "0.5"`, "spec.tieredstore.levels[0].high", "above low"},
+		"high below low":      {`high: "0.95"`, `high: "0.5"`, "spec.tieredstore.levels[0].high", "must not be below low"},
 		"high is no number":   {`high: "0.95"`, `high: "much"`, "spec.tieredstore.levels[0].high", "should match"},
 		"relative tier path":  {"path: /dev/shm", "path: dev/shm", "spec.tieredstore.levels[0].path", "should match"},
 		"medium":              {"mediumtype: MEM", "mediumtype: TAPE", "spec.tieredstore.levels[0].mediumtype", "TAPE"},

@@ -68,7 +68,7 @@ func TestRunbook(t *testing.T) {
 		known[string(phase)] = "the phases of a Dataset"
 	}
 	for _, phase := range []v1alpha1.LoadPhase{v1alpha1.LoadPending, v1alpha1.LoadExecuting, v1alpha1.LoadComplete, v1alpha1.LoadFailed} {
-		known[string(phase)], known["DataLoad"+string(phase)] = "the phases of a DataLoad", "the Events of a DataLoad"
+		known[string(phase)] = "the phases of a DataLoad"
 	}
 	health := words(t, "driver")
 	for _, reason := range []string{"AgentNotRunning", "NotServed", "NotMounted", "SessionAbnormal"} {
