@@ -26,7 +26,7 @@ func newMillrace() *command.Command {
 		{"Mounts", []*command.Command{mountCommand(), unmountCommand(), warmCommand(), freeCommand()}},
 		{"Looking", []*command.Command{statusCommand(), topCommand(), blocksCommand(), traceCommand(), doctorCommand()}},
 		{"Kubernetes", []*command.Command{
-			nodeCommand(), agentCommand(),
+			nodeCommand(), agentCommand(), sweepCommand(),
 			beside("controller", "make Datasets of Kubernetes into caches, volumes and claims"),
 			beside("gateway", "show a source to Alluxio as an S3 bucket"),
 		}},

@@ -15,8 +15,12 @@ import (
 // another Dataset, or one that is being deleted, ends it.
 func TestALoadIsItsObjects(t *testing.T) {
 	key := types.NamespacedName{Namespace: "ns", Name: "l"}
-	object := func(uid types.UID) *v1alpha1.DataLoad { return &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{UID: uid}} }
-	dataset := func(uid types.UID) *v1alpha1.Dataset { return &v1alpha1.Dataset{ObjectMeta: metav1.ObjectMeta{UID: uid}} }
+	object := func(uid types.UID) *v1alpha1.DataLoad {
+		return &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{UID: uid}}
+	}
+	dataset := func(uid types.UID) *v1alpha1.Dataset {
+		return &v1alpha1.Dataset{ObjectMeta: metav1.ObjectMeta{UID: uid}}
+	}
 	going := dataset("d")
 	going.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	for name, tc := range map[string]struct {

@@ -77,7 +77,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		r.Clusters.Forget(w.key)
 		r.warnings.forget(w.key)
 		r.told.forget(w.key)
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.removeSweepers(ctx, w.key, nil)
 	case w.dataset != nil && w.dataset.DeletionTimestamp != nil, w.runtime != nil && w.runtime.DeletionTimestamp != nil:
 		return r.remove(ctx, w)
 	case w.dataset == nil || w.runtime == nil:

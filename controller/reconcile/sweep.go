@@ -15,9 +15,10 @@ import (
 	"millrace.io/millrace/controller/objects"
 )
 
-// sweepPatience bounds how long a sweeper may take: a node that is gone for good holds no deletion up.
+// sweepPatience is how long a sweeper is waited for: a node that is gone for good holds no deletion up. The sweeper
+// stays, and does its work when its node is back.
 // D-084 says why.
-const sweepPatience = 2 * time.Minute
+const sweepPatience = 30 * time.Second
 
 // tierNodes are the nodes that have or had workers, without those that are swept.
 func tierNodes(w *world, swept []string) []string {
@@ -55,9 +56,9 @@ func placed(w *world) bool {
 	return w.workers != nil && n == int(replicasOf(w.workers.Spec.Replicas)) && w.workers.Generation == w.workers.Status.ObservedGeneration
 }
 
-// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or that cannot
-// be, and what it waits for. A sweeper stays until the status does not name its node any more, so that no node is swept
-// twice.
+// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or whose sweeper
+// is not waited for any more, and what it waits for. A sweeper that has ended stays until the status does not name its
+// node any more, so that no node is swept twice; one that has not ended stays until it has.
 func (r *Reconciler) sweep(ctx context.Context, w *world) (swept []string, wait *waiting, err error) {
 	if w.runtime == nil {
 		return nil, nil, nil
@@ -80,18 +81,28 @@ func (r *Reconciler) sweep(ctx context.Context, w *world) (swept []string, wait 
 	if len(left) > 0 {
 		wait = &waiting{"Sweeping", "waits for the tiers to be removed from the nodes " + strings.Join(left, ", ")}
 	}
-	return swept, wait, r.removeSweepers(ctx, w, left)
+	return swept, wait, r.removeSweepers(ctx, w.key, left)
 }
 
-// removeSweepers deletes those of nodes that are not being swept.
-func (r *Reconciler) removeSweepers(ctx context.Context, w *world, sweeping []string) error {
+// sweepers reads what is in the controller's namespace, which the caches of one that serves a single other namespace do
+// not have.
+func (r *Reconciler) sweepers() client.Reader {
+	if r.Namespace != "" && r.Namespace != r.Settings.Namespace {
+		return r.Live
+	}
+	return r.Client
+}
+
+// removeSweepers deletes those that have ended, of nodes that are not being swept.
+func (r *Reconciler) removeSweepers(ctx context.Context, key types.NamespacedName, sweeping []string) error {
 	pods := &corev1.PodList{}
-	if err := r.Client.List(ctx, pods, client.InNamespace(w.key.Namespace), client.MatchingLabels{objects.SweepsLabel: w.key.Name}); err != nil {
+	ours := client.MatchingLabels(objects.SweeperLabels(key.Namespace, key.Name))
+	if err := r.sweepers().List(ctx, pods, client.InNamespace(r.Settings.Namespace), ours); err != nil {
 		return err
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		if !ownedBy(pod, w.key) || pod.DeletionTimestamp != nil || slices.Contains(sweeping, pod.Spec.NodeName) {
+		if pod.Status.Phase != corev1.PodSucceeded || pod.DeletionTimestamp != nil || slices.Contains(sweeping, pod.Spec.NodeName) {
 			continue
 		}
 		if err := client.IgnoreNotFound(r.Client.Delete(ctx, pod, client.GracePeriodSeconds(0))); err != nil {
@@ -104,7 +115,8 @@ func (r *Reconciler) removeSweepers(ctx context.Context, w *world, sweeping []st
 // sweepNode does the next step on one node, and reports whether no more are to come.
 func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool, error) {
 	pod := &corev1.Pod{}
-	err := r.Client.Get(ctx, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.SweeperName(w.key.Name, node)}, pod)
+	name := types.NamespacedName{Namespace: r.Settings.Namespace, Name: objects.SweeperName(w.key.Namespace, w.key.Name, node)}
+	err := r.sweepers().Get(ctx, name, pod)
 	if apierrors.IsNotFound(err) {
 		wanted := objects.Sweeper(objects.Input{Runtime: w.runtime, Settings: r.Settings}, node)
 		if wanted == nil {
@@ -125,6 +137,6 @@ func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool
 	if time.Since(pod.CreationTimestamp.Time) < sweepPatience {
 		return false, nil
 	}
-	r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep", "the tiers on the node %s could not be removed within %v", node, sweepPatience)
+	r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep", "the tiers on the node %s could not be removed within %v; the pod %s does so when the node runs it", node, sweepPatience, pod.Name)
 	return true, nil
 }

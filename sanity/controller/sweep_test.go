@@ -18,6 +18,7 @@ func TestNodesAreSwept(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
+	must(t, client.IgnoreAlreadyExists(c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "millrace-system"}})))
 	start(t, s, ns, nil)
 	specs := create(t, c, ns, walkthrough)
 	complete(t, c, ns)
@@ -73,7 +74,7 @@ func ended(t *testing.T, c client.Client, ns, name string) {
 // swept has the sweeper on a node end well, as its kubelet would, and waits until it is gone.
 func swept(t *testing.T, c client.Client, ns, node string) {
 	t.Helper()
-	key := client.ObjectKey{Namespace: ns, Name: objects.SweeperName("hbase", node)}
+	key := client.ObjectKey{Namespace: "millrace-system", Name: objects.SweeperName(ns, "hbase", node)}
 	pod := &corev1.Pod{}
 	eventually(t, "there is a sweeper", func() string {
 		if err := c.Get(t.Context(), key, pod); err != nil {

@@ -17,6 +17,7 @@ func TestMillrace(t *testing.T) {
 	t.Run("Walkthrough", testWalkthrough)
 	t.Run("Faults", testFaults)
 	t.Run("API", testAPI)
+	t.Run("Placed", testPlaced)
 }
 
 func TestMain(m *testing.M) {

@@ -137,10 +137,10 @@ func (r *rig) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-// apply creates objects.
-func (r *rig) apply(t *testing.T, manifest string) {
+// apply creates objects, with flags of kubectl.
+func (r *rig) apply(t *testing.T, manifest string, flags ...string) {
 	t.Helper()
-	if out, err := r.cluster.KubectlInput(t.Context(), manifest, "apply", "-f", "-"); err != nil {
+	if out, err := r.cluster.KubectlInput(t.Context(), manifest, append([]string{"apply", "-f", "-"}, flags...)...); err != nil {
 		t.Fatal(out, err)
 	}
 }
