@@ -62,8 +62,8 @@ func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
 			PersistentVolumeSource:        corev1.PersistentVolumeSource{CSI: source},
 		},
 	}
-	if o := b.Dataset.Spec.Owner; o != nil {
-		v.Spec.MountOptions = []string{fmt.Sprintf("uid=%d", *o.UID), fmt.Sprintf("gid=%d", *o.GID)}
+	if uid, gid, given := b.owner(); given {
+		v.Spec.MountOptions = []string{fmt.Sprintf("uid=%d", uid), fmt.Sprintf("gid=%d", gid)}
 	}
 	if selector := b.spec.Fuse.NodeSelector; len(selector) > 0 {
 		term := corev1.NodeSelectorTerm{}
@@ -75,6 +75,19 @@ func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
 		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term}}}
 	}
 	return v
+}
+
+// owner is whose the files are: the Dataset's owner, or where it has none the user whom Alluxio runs as, if a source is a
+// directory of nodes or of a claim. Files there have permissions, and that user is given to read them.
+func (b *builder) owner() (uid, gid int64, given bool) {
+	as := b.spec.RunAs
+	switch o := b.Dataset.Spec.Owner; {
+	case o != nil:
+		return *o.UID, *o.GID, true
+	case as != nil && slices.ContainsFunc(b.mounts, func(m mount) bool { return m.kind == onNode || m.kind == inClaim }):
+		return *as.UID, *as.GID, true
+	}
+	return 0, 0, false
 }
 
 // claim is the PersistentVolumeClaim that pods name.
