@@ -39,10 +39,17 @@ func (b *builder) podMeta(role string, part *v1alpha1.ComponentSpec, config stri
 	return metav1.ObjectMeta{Labels: labels, Annotations: annotations}
 }
 
+// How long pods may take to end, in seconds. A worker whose masters are gone already would wait for them for ever, and
+// has nothing to save: its blocks are where they are.
+const (
+	masterGrace int64 = 30
+	workerGrace int64 = 15
+)
+
 // podSpec is what the pods of masters and workers have in common.
 func (b *builder) podSpec(part *v1alpha1.ComponentSpec, configKey string, gate corev1.PodConditionType) corev1.PodSpec {
 	no := false
-	var grace int64 = 60
+	grace := masterGrace
 	spec := corev1.PodSpec{
 		TerminationGracePeriodSeconds: &grace,
 		AutomountServiceAccountToken:  &no,

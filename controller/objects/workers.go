@@ -14,6 +14,8 @@ import (
 func (b *builder) workerSet() Object {
 	part := &b.spec.Worker
 	spec := b.podSpec(part, workerProperties, Registered)
+	grace := workerGrace
+	spec.TerminationGracePeriodSeconds = &grace
 	// The node's address says who is near, the pod's where to connect.
 	identity := "-Dalluxio.worker.hostname=$(HOST_IP) -Dalluxio.worker.container.hostname=$(POD_IP)"
 	c := b.container(workerContainer, []string{"worker-only", "--no-format"}, "ALLUXIO_WORKER_JAVA_OPTS", identity, part)
