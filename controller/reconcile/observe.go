@@ -27,6 +27,7 @@ type world struct {
 	claim    *corev1.PersistentVolumeClaim
 	pods     []corev1.Pod
 	users    []corev1.Pod
+	ended    []corev1.Pod // pods that use the claim no more, and keep it all the same
 	loads    []string
 	clusters masters.State
 }
@@ -90,9 +91,15 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*wo
 	if w.loads, err = r.loading(ctx, key); err != nil {
 		return nil, err
 	}
-	w.users = slices.DeleteFunc(w.users, func(p corev1.Pod) bool {
-		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-	})
+	all := w.users
+	w.users = nil
+	for i := range all {
+		if phase := all[i].Status.Phase; phase == corev1.PodSucceeded || phase == corev1.PodFailed {
+			w.ended = append(w.ended, all[i])
+		} else {
+			w.users = append(w.users, all[i])
+		}
+	}
 	return w, nil
 }
 

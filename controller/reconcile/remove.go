@@ -88,7 +88,12 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 		return &waiting{"RuntimeDeletion", "waits for its AlluxioRuntime to be taken down"}, nil
 	}
 	if w.claim != nil {
-		return r.gone(ctx, w.claim, "PersistentVolumeClaim")
+		wait, err := r.gone(ctx, w.claim, "PersistentVolumeClaim")
+		if wait != nil && len(w.ended) > 0 {
+			// Kubernetes lets go of a claim when the last pod that names it is deleted, and not when it has ended.
+			wait.message += ": delete the pods that have ended and name it, " + names(w.ended)
+		}
+		return wait, err
 	}
 	if w.volume != nil {
 		return r.gone(ctx, w.volume, "PersistentVolume")
@@ -109,15 +114,20 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 
 // inUse names the pods that keep the claim.
 func inUse(w *world) *waiting {
-	names := make([]string, 0, podsNamed)
-	for i := range w.users[:min(len(w.users), podsNamed)] {
-		names = append(names, w.users[i].Name)
+	return &waiting{"InUse", fmt.Sprintf("the claim %s is used by the pods %s; the deletion goes on when they are gone", w.key.Name, names(w.users))}
+}
+
+// names are those of some pods, and how many more there are.
+func names(pods []corev1.Pod) string {
+	some := make([]string, 0, podsNamed)
+	for i := range pods[:min(len(pods), podsNamed)] {
+		some = append(some, pods[i].Name)
 	}
-	text := strings.Join(names, ", ")
-	if more := len(w.users) - podsNamed; more > 0 {
+	text := strings.Join(some, ", ")
+	if more := len(pods) - podsNamed; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return &waiting{"InUse", fmt.Sprintf("the claim %s is used by the pods %s; the deletion goes on when they are gone", w.key.Name, text)}
+	return text
 }
 
 // gone deletes an object and waits for its end.

@@ -20,6 +20,7 @@ func testPlaced(t *testing.T) {
 		do   func(*testing.T)
 	}{
 		{"DirectoryOfANode", r.directoryOfANode},
+		{"PodThatHasEnded", r.podThatHasEnded},
 		{"NetworkOfNodes", r.networkOfNodes},
 		{"WorkerThatWaits", r.workerThatWaits},
 		{"NamespaceDeleted", r.namespaceDeleted},
@@ -82,6 +83,22 @@ spec:
 	if got := r.ran(t, "faraway"); got != "hello\n" {
 		t.Errorf("the pod on another node reads %q", got)
 	}
+}
+
+// podThatHasEnded keeps the claim, as Kubernetes has it, and the Dataset that is being deleted says so.
+func (r *rest) podThatHasEnded(t *testing.T) {
+	r.apply(t, user("ended", "node1", "true", "", "pictures"))
+	r.says(t, time.Minute, "Succeeded", "get", "pod", "ended", "-o", "jsonpath={.status.phase}")
+	r.kubectl(t, "delete", "dataset", "pictures", "--wait=false")
+	await(t, 30*time.Second, "the pod is named", func() error {
+		out, err := r.cluster.Kubectl(t.Context(), "get", "dataset", "pictures", "-o", `jsonpath={.status.conditions[?(@.type=="Deleting")].message}`)
+		if err == nil && !strings.Contains(out, "delete the pods that have ended and name it, ended") {
+			err = fmt.Errorf("it says %q", out)
+		}
+		return err
+	})
+	r.kubectl(t, "delete", "pod", "ended")
+	r.says(t, time.Minute, "", "get", "dataset", "pictures", "--ignore-not-found", "-o", "name")
 }
 
 // networkOfNodes has two Datasets on one node, with all of their pods on its network, and says of no port.
