@@ -28,7 +28,7 @@ help: ## this list
 .PHONY: build
 build: ## bin/millrace, and millrace-controller and millrace-gateway beside it
 	@CGO_ENABLED=0 $(PROGRESS) 'building the programs' '3 min with nothing built before' -- \
-		$(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/...
+		$(GO) build -trimpath -buildvcs=$(VCS) -o bin/ ./cmd/millrace ./cmd/millrace-controller ./cmd/millrace-gateway ./cmd/millrace-keeper
 
 # What is prepared, by need. Each is quick where it was done before, and what a machine cannot have is said.
 .PHONY: packages-test packages-bench packages-alluxio jars control-plane helm runner python
@@ -96,7 +96,7 @@ walkthrough: export MILLRACE_E2E_PAGE := $(CURDIR)/deploy/walkthrough.md
 
 .PHONY: e2e
 e2e: e2e-setup installer helm ## millrace on a real Kubernetes of two nodes: the walkthrough, failures, the rest of the API (root)
-	$(call E2E,e2e,40 min,./sanity/kubenodes ./sanity/e2e)
+	$(call E2E,e2e,25 min,./sanity/kubenodes ./sanity/e2e)
 
 .PHONY: e2e-short
 e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)

@@ -26,7 +26,11 @@ is_go_build() { [[ ${1##*/} =~ ^go[0-9.]*$ && ${2:-} = build ]]; }
 # how_far tells what a build has done so far.
 how_far() {
   [ "$modules" = 0 ] || printf ', %d modules downloaded' "$modules"
-  [ "$compiled" = 0 ] || printf ', %d of up to %d packages compiled' "$compiled" "$total"
+  case $compiled:$total in
+    0:*) ;;
+    *:0) printf ', %d packages compiled' "$compiled" ;;
+    *) printf ', %d of up to %d packages compiled' "$compiled" "$total" ;;
+  esac
 }
 
 # take_line counts what `go build -v` reports of its own work, and passes on everything else.

@@ -57,7 +57,7 @@ func parseSource(s string) (source, error) {
 	case strings.HasPrefix(s, "/"):
 		return source{scheme: schemeLocal, dir: path.Clean(s), show: s}, nil
 	case !found:
-		return source{}, fmt.Errorf("source %q is neither a URL nor an absolute path; give https://host/path/, s3://bucket/prefix or /a/directory", redact(s))
+		return source{}, fmt.Errorf("source %q is neither a URL nor an absolute path; give https://host/path/, s3://bucket/prefix, alluxio://master:19998/path or /a/directory", redact(s))
 	}
 	var src source
 	var err error
@@ -69,7 +69,7 @@ func parseSource(s string) (source, error) {
 	case "file":
 		src, err = parseFile(s)
 	default:
-		return source{}, fmt.Errorf("source %q has the unknown scheme %q; accepted are http, https, s3, file and an absolute path", redact(s), kind)
+		return source{}, fmt.Errorf("source %q has the unknown scheme %q; accepted are http, https, s3, file, alluxio and an absolute path", redact(s), kind)
 	}
 	if err != nil {
 		return source{}, fmt.Errorf("source %q: %w", redact(s), err)
@@ -87,7 +87,7 @@ func parseHTTP(s string) (source, error) {
 	case u.User != nil:
 		return source{}, errSecretInURL
 	case u.Hostname() == "":
-		return source{}, errors.New("no host is named")
+		return source{}, errors.New("no host is named; accepted is http://HOST/PATH/ or https://HOST/PATH/")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return source{}, errors.New(`a query or fragment cannot be kept for the files below; write "?" as %3F and "#" as %23, and send tokens with the option headers`)
 	}

@@ -94,8 +94,13 @@ func newMount() (*command.Command, *mountConfig) {
 
 // take takes the arguments beside the flags, and checks all that can be checked without looking at the machine.
 func (c *mountConfig) take(f *command.Command, rest []string) error {
-	if len(rest) != 2 || rest[0] == "" || rest[1] == "" {
+	switch {
+	case len(rest) != 2:
 		return f.Wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
+	case rest[0] == "":
+		return f.Wrong("the SOURCE is empty; accepted are a URL and an absolute path")
+	case rest[1] == "":
+		return f.Wrong("the DIR is empty; accepted is an empty directory")
 	}
 	c.source, c.dir = rest[0], rest[1]
 	switch {

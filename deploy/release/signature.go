@@ -18,9 +18,14 @@ const (
 	namespace = "file"
 )
 
-// trusted refuses a key whose public part is not in the file in which users look for it, or that would sign otherwise
-// each time.
+// trusted refuses a key that is not there, whose public part is not in the file in which users look for it, or that
+// would sign otherwise each time.
 func trusted(key, signers string) error {
+	private, err := os.Open(key)
+	if err != nil {
+		return fmt.Errorf("SIGNING_KEY: the private key cannot be read: %w", err)
+	}
+	_ = private.Close()
 	text, err := os.ReadFile(key + ".pub")
 	if err != nil {
 		return fmt.Errorf("SIGNING_KEY %s: its public key has to be beside it: %w", key, err)

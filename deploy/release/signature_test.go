@@ -80,6 +80,12 @@ func TestUntrusted(t *testing.T) {
 	if err := trusted(ecdsa, signers); err == nil || !strings.Contains(err.Error(), "ssh-ed25519 is accepted") {
 		t.Error(err)
 	}
+	if err := os.Remove(ecdsa); err != nil {
+		t.Fatal(err)
+	}
+	if err := trusted(ecdsa, signers); err == nil || !strings.Contains(err.Error(), "the private key cannot be read") {
+		t.Error(err)
+	}
 	if err := os.Remove(key + ".pub"); err != nil {
 		t.Fatal(err)
 	}

@@ -134,6 +134,9 @@ func (s *Server) blocksHandler(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	blocks, err := m.Client.Blocks(r.Context(), rel)
+	if errors.Is(err, cacheclient.ErrIsDir) {
+		return errStatus(http.StatusBadRequest, "%s is a directory; accepted is a file in a mount", r.URL.Query().Get("path"))
+	}
 	if err != nil {
 		return fmt.Errorf("blocks of %s: %w", rel, err)
 	}

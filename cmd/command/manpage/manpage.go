@@ -24,6 +24,8 @@ func Write(t *testing.T, root *cobra.Command) string {
 		dir = t.TempDir()
 	}
 	root.DisableAutoGenTag = true
+	// Libraries put flags of their own there, which cobra would show for each command, and which no command takes.
+	pflag.CommandLine = pflag.NewFlagSet("", pflag.ContinueOnError)
 	if root.Name() != "millrace" {
 		millrace := &cobra.Command{Use: "millrace", DisableAutoGenTag: true}
 		millrace.AddCommand(root)
