@@ -115,6 +115,17 @@ func (c *conditions) applied(out *outcome) {
 	}
 }
 
+// scaled notes a new number of workers, by Fluid's types of conditions.
+func (c *conditions) scaled(was, is int32) {
+	kind := v1alpha1.WorkersScaledOut
+	if is < was {
+		kind = v1alpha1.WorkersScaledIn
+	}
+	if is != was {
+		c.set(kind, true, kind, fmt.Sprintf("from %d workers to %d", was, is))
+	}
+}
+
 // statusIs reports whether a condition has that status.
 func statusIs(list []v1alpha1.Condition, kind string, status corev1.ConditionStatus) bool {
 	for i := range list {

@@ -185,6 +185,7 @@ func size(n int64) string {
 // runtimeStatus is the status of a runtime at a time.
 func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRuntimeStatus {
 	s := w.runtime.Status.DeepCopy()
+	known, had := s.ObservedGeneration > 0, s.DesiredWorkerNumberScheduled
 	s.ObservedGeneration = w.runtime.Generation
 	s.ValueFileConfigmap = objects.ConfigName(w.key.Name)
 	s.TierNodes = tierNodes(w, out.swept)
@@ -208,6 +209,9 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 		s.Mounts, s.MountTime = w.dataset.Spec.Mounts, &metav1.Time{Time: now}
 	}
 	c := conditions{list: &s.Conditions, generation: w.runtime.Generation, now: metav1.NewTime(now)}
+	if known {
+		c.scaled(had, s.DesiredWorkerNumberScheduled)
+	}
 	s.MasterReason = c.part(v1alpha1.MastersReady, "masters", s.MasterNumberReady, s.DesiredMasterNumberScheduled, out.trouble.masters, w.clusters.Err)
 	s.WorkerReason = c.part(v1alpha1.WorkersReady, "workers", s.WorkerNumberReady, s.DesiredWorkerNumberScheduled, out.trouble.workers, "")
 	s.FuseReason = c.part(v1alpha1.FusesReady, "nodes with pods that use the claim", ready, nodes, trouble.Trouble{}, "")

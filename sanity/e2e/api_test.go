@@ -227,6 +227,8 @@ func (r *rest) workersScaled(t *testing.T) {
 		begin := time.Now()
 		r.kubectl(t, "patch", "alluxioruntime", "one", "--type=merge", "-p", `{"spec":{"replicas":`+n+`}}`)
 		r.says(t, 3*time.Minute, n+"/"+n, "get", "alluxioruntime", "one", "-o", "jsonpath={.status.workerNumberReady}/{.status.desiredWorkerNumberScheduled}")
+		kind := map[string]string{"2": "WorkersScaledOut", "1": "WorkersScaledIn"}[n]
+		r.says(t, time.Minute, "True", "get", "alluxioruntime", "one", "-o", `jsonpath={.status.conditions[?(@.type=="`+kind+`")].status}`)
 		r.says(t, time.Minute, n, "get", "statefulset", "one-worker", "-o", "jsonpath={.status.replicas}")
 		t.Logf("%s workers after %v", n, time.Since(begin).Round(100*time.Millisecond))
 		hasSmall(t, r.readAgain(t), "/one/one/")

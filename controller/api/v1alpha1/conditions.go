@@ -60,6 +60,9 @@ const (
 	Applied = "Applied"
 	// Draining is True while what only leaving workers have is copied to others; False says how that ended.
 	Draining = "Draining"
+	// WorkersScaledOut and WorkersScaledIn are True once the number of workers has been raised, or lowered.
+	WorkersScaledOut = "WorkersScaledOut"
+	WorkersScaledIn  = "WorkersScaledIn"
 	// Progressing is True while pods are replaced one after the other.
 	Progressing = "Progressing"
 )
