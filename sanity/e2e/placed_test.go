@@ -171,7 +171,9 @@ func (r *rest) swept(t *testing.T, ns string) {
 // deletedWithoutQuota deletes a Dataset of a namespace that may have no pods, and lets none in that see a node.
 func (r *rest) deletedWithoutQuota(t *testing.T) {
 	r.kubectl(t, "create", "namespace", "closed")
-	t.Cleanup(func() { _, _ = r.cluster.Kubectl(r.ctx, "delete", "namespace", "closed", "--ignore-not-found", "--timeout=120s") })
+	t.Cleanup(func() {
+		_, _ = r.cluster.Kubectl(r.ctx, "delete", "namespace", "closed", "--ignore-not-found", "--timeout=120s")
+	})
 	r.apply(t, fmt.Sprintf(sharedDataset, "one", 1), "-n", "closed")
 	r.says(t, 3*time.Minute, "Bound", "get", "dataset", "one", "-n", "closed", "-o", "jsonpath={.status.phase}")
 	r.kubectl(t, "create", "quota", "none", "-n", "closed", "--hard=pods=0")
