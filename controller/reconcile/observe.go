@@ -91,16 +91,20 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*wo
 	if w.loads, err = r.loading(ctx, key); err != nil {
 		return nil, err
 	}
-	all := w.users
-	w.users = nil
-	for i := range all {
-		if phase := all[i].Status.Phase; phase == corev1.PodSucceeded || phase == corev1.PodFailed {
-			w.ended = append(w.ended, all[i])
+	w.users, w.ended = partition(w.users)
+	return w, nil
+}
+
+// partition tells the pods that use a claim from those that have ended.
+func partition(pods []corev1.Pod) (users, ended []corev1.Pod) {
+	for i := range pods {
+		if phase := pods[i].Status.Phase; phase == corev1.PodSucceeded || phase == corev1.PodFailed {
+			ended = append(ended, pods[i])
 		} else {
-			w.users = append(w.users, all[i])
+			users = append(users, pods[i])
 		}
 	}
-	return w, nil
+	return users, ended
 }
 
 func (r *Reconciler) list(ctx context.Context, namespace string, by client.MatchingFields) ([]corev1.Pod, error) {

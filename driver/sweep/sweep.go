@@ -128,7 +128,7 @@ func (s *sweeper) names(dir string) ([]string, error) {
 // deviceOf is the file system that a file is on.
 func deviceOf(fi fs.FileInfo) uint64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Dev)
+		return st.Dev
 	}
 	return 0
 }

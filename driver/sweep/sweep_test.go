@@ -1,9 +1,9 @@
 package sweep_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,7 +39,7 @@ func TestRemove(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	leave(t, elsewhere, "precious")
 	for i := range 3000 {
-		leave(t, dir, "ns/one/alluxioworker", fmt.Sprint(i))
+		leave(t, dir, "ns/one/alluxioworker", strconv.Itoa(i))
 	}
 	must(t, os.Symlink(elsewhere, filepath.Join(dir, "ns/one/link")))
 	must(t, os.Symlink("/nowhere", filepath.Join(dir, "ns/one/dangling")))
@@ -89,7 +89,7 @@ func TestLinksLeadNowhere(t *testing.T) {
 func TestSweepsMeet(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 2000 {
-		leave(t, dir, "ns/one", fmt.Sprint(i%10), fmt.Sprint(i))
+		leave(t, dir, "ns/one", strconv.Itoa(i%10), strconv.Itoa(i))
 	}
 	var all sync.WaitGroup
 	for range 4 {
