@@ -303,6 +303,7 @@ func TestOneBadFileTakesNothing(t *testing.T) {
 // TestAWorkerThatStallsOnOneBlock brings nothing of one block and answers all else: it is not left alone, and not asked
 // for that block again and again.
 func TestAWorkerThatStallsOnOneBlock(t *testing.T) {
+	pace.Long(t)
 	noLeaks(t)
 	bad, good := version{path: "bad", size: mib}, version{path: "good", size: mib}
 	var stall atomic.Bool
@@ -352,6 +353,7 @@ func (stalling) Uint64() uint64 { return 4 }
 // TestMisnamedBlocksAreReadOtherwise has the worker name files that are no blocks: nothing of them is opened, the
 // blocks are read by gRPC, and stay.
 func TestMisnamedBlocksAreReadOtherwise(t *testing.T) {
+	pace.Long(t)
 	noLeaks(t)
 	v := version{path: "f", size: 3*mib + 5}
 	f := newFaked(t, one(t, v), lying("OpenLocalBlock", v.path), nil)

@@ -108,6 +108,7 @@ func (c *Cache) has(info cacheclient.Info) bool {
 
 // TestManyFilesAreThereAtOnce starts over 10,000 cached files.
 func TestManyFilesAreThereAtOnce(t *testing.T) {
+	pace.Long(t)
 	const n, each = 10_000, 4096 + statePage
 	left := leave(t, n)
 	began := time.Now()

@@ -85,6 +85,7 @@ func readThrough(ctx context.Context, c *Cache, name string, want []byte) ([]tim
 // TestGreedyCacheStarvesNobody has fifty streams through one cache, none of whose bytes a tier takes, and measures one
 // through another cache of the same budget.
 func TestGreedyCacheStarvesNobody(t *testing.T) {
+	pace.Long(t)
 	const total = 16
 	budget := NewBudget(total * BlockSize)
 	greedy, much := wide(t, budget, 50, 64<<20, 5*time.Millisecond)

@@ -36,7 +36,10 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Run("tier", func(t *testing.T) { conform(t, serve, true) })
-			t.Run("no tier", func(t *testing.T) { conform(t, serve, false) })
+			t.Run("no tier", func(t *testing.T) {
+				pace.Long(t)
+				conform(t, serve, false)
+			})
 		})
 	}
 }

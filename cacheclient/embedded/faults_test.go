@@ -120,6 +120,7 @@ func TestEachBlockComesOnce(t *testing.T) {
 // TestReadersDoNotWaitForBlocks reads the first bytes of a block whose rest never comes. Where the answer does not prove
 // its version the source is asked in the pause; the rest may also come very slowly.
 func TestReadersDoNotWaitForBlocks(t *testing.T) {
+	pace.Long(t)
 	src := newSource(t)
 	want := random(1, 3<<20)
 	src.write(t, "f", want)

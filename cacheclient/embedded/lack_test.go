@@ -190,6 +190,7 @@ func TestSealSurvivesAConfirmation(t *testing.T) {
 
 // TestFreeHoldsNobodyUp frees much, and looks meanwhile how long the cache's lock is held.
 func TestFreeHoldsNobodyUp(t *testing.T) {
+	pace.Long(t)
 	const files, size = 32, 4 * BlockSize
 	src := new(memory)
 	c := cacheOf(t, src, t.TempDir(), 1<<30)

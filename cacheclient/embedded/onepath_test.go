@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"millrace.io/millrace/sanity/pace"
 	"os"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 // TestOpenersOfADamagedFile has many open a file whose state was damaged while it was not in use: there is one entry,
 // all read what is right, and no file that is open loses a byte.
 func TestOpenersOfADamagedFile(t *testing.T) {
+	pace.Long(t)
 	src, want := new(memory), filled(3*BlockSize+5)
 	info := src.put("a", want)
 	c := cacheOf(t, src, t.TempDir(), 64<<20)

@@ -48,6 +48,7 @@ func readAt(ctx context.Context, t *testing.T, f cacheclient.File, want []byte, 
 // TestAPassCostsTheFileOnce reads a file that no tier takes from one end to the other, in the pieces that programs and
 // kernels read in: the source sends it about once.
 func TestAPassCostsTheFileOnce(t *testing.T) {
+	pace.Long(t)
 	for _, piece := range []int{100_000, 128 << 10, 5 << 20} {
 		store, c, want := noRanges(t, 12<<20+5, embedded.Config{})
 		f := open(t, c, "a")
@@ -101,6 +102,7 @@ func TestReadersHavePassesOfTheirOwn(t *testing.T) {
 // TestPassesAtRandom reads at random places, side by side and in little memory: right bytes, no hang, and it is told
 // once.
 func TestPassesAtRandom(t *testing.T) {
+	pace.Long(t)
 	var log logLines
 	_, c, want := noRanges(t, 6<<20, embedded.Config{StagingBytes: 2 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	f := open(t, c, "a")

@@ -35,6 +35,7 @@ func eachWay(t *testing.T, test func(t *testing.T, store *fakeStore, cfg embedde
 
 // TestBytesInDoubtAreProvenOnceARun reads files whose bodies are to be confirmed: right bytes, and few more requests.
 func TestBytesInDoubtAreProvenOnceARun(t *testing.T) {
+	pace.Long(t)
 	eachWay(t, func(t *testing.T, store *fakeStore, cfg embedded.Config) {
 		t.Helper()
 		want := random(1, 20<<20+77)

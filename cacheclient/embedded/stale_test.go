@@ -67,6 +67,7 @@ func TestAVersionThatIsNotGivenIsAnError(t *testing.T) {
 // TestAVersionThatComesBack takes a file away and puts it back as it was. Who opens it anew reads it, and so does who
 // has had it open all the time, also where nobody opens it anew.
 func TestAVersionThatComesBack(t *testing.T) {
+	pace.Long(t)
 	for _, reopened := range []bool{true, false} {
 		src := newSource(t)
 		want := random(4, 6<<20)

@@ -168,6 +168,7 @@ func TestTwoProcessesDoNotShareATier(t *testing.T) {
 
 // TestBeside caches a source that another process has open a second time, and finds each again.
 func TestBeside(t *testing.T) {
+	pace.Long(t)
 	src := newSource(t)
 	src.write(t, "f", random(1, mib))
 	dir := t.TempDir()

@@ -32,6 +32,7 @@ import (
 
 // TestTraffic reads a file whole, in ranges, and by many at once: each costs the source what is read and no more.
 func TestTraffic(t *testing.T) {
+	pace.Long(t)
 	dir := t.TempDir()
 	want := randomFile(t, dir, "file", 32<<20)
 	server, address := httpSource(t, dir, serve.Options{})
@@ -244,6 +245,7 @@ func (d *doubted) Open(ctx context.Context, info cacheclient.Info, off, length i
 // TestEachBlockIsConfirmed reads without an end over the boundaries of blocks, at each of which a client may keep what it
 // has: no last byte of a block is sent before the source has confirmed it.
 func TestEachBlockIsConfirmed(t *testing.T) {
+	pace.Long(t)
 	const block = 1 << 20
 	const size = 4*block + 5
 	for _, c := range []struct {

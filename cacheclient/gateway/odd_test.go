@@ -21,6 +21,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/gateway"
 	"millrace.io/millrace/cacheclient/ufs"
+	"millrace.io/millrace/sanity/pace"
 )
 
 // odd is a source in memory whose answers a test decides.
@@ -120,6 +121,7 @@ func answers(code int) error { return &ufs.StatusError{Code: code, URL: "odd"} }
 // TestDirectoriesThatCannotBeListed leaves one directory out of a listing of all: it shows, what is in it is not
 // told, and is counted.
 func TestDirectoriesThatCannotBeListed(t *testing.T) {
+	pace.Long(t)
 	for name, err := range map[string]error{"forbidden": answers(403), "failing": answers(500), "no index page": cacheclient.ErrNotDir} {
 		t.Run(name, func(t *testing.T) {
 			o := &odd{files: map[string]string{"a/1": "x", "bad/2": "y", "bad/deep/3": "z", "c/4": "w", "c/bad/5": "v"}, fails: map[string]error{"bad": err, "c/bad": err}}

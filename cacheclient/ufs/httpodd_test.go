@@ -1382,6 +1382,7 @@ func TestRedirectByName(t *testing.T) {
 
 // TestOneConnection is a server that serves one connection at a time, and keeps it while it is idle.
 func TestOneConnection(t *testing.T) {
+	pace.Long(t)
 	var one sync.Mutex
 	o := newOdd(t, nil)
 	o.answer = func(w http.ResponseWriter, r *http.Request) {

@@ -119,6 +119,7 @@ func serveWebDAV(t *testing.T, dir string) string {
 }
 
 func TestSFTP(t *testing.T) {
+	pace.Long(t)
 	tr := sharedTree(t)
 	runSuite(t, mustOpen(t, serveSFTP(t, base)+"tree", remoteOptions()), tr, abilities{complete: true})
 }

@@ -404,6 +404,7 @@ func refusedV2(r *http.Request) (int, string) {
 // TestS3SlowListing takes a listing to its end however long it takes, as long as it goes on, and gives up where it does
 // not.
 func TestS3SlowListing(t *testing.T) {
+	pace.Long(t)
 	objects := map[string]string{}
 	for i := range 40 {
 		objects[fmt.Sprintf("f%02d", i)] = "x"
@@ -470,6 +471,7 @@ func TestS3ListingLies(t *testing.T) {
 
 // TestS3EndlessAnswers ends where a listing, or the reason of a refusal, has no end: it is read to a bound.
 func TestS3EndlessAnswers(t *testing.T) {
+	pace.Long(t)
 	for status, most := range map[int]int64{
 		http.StatusOK: mostListing, http.StatusForbidden: mostExplanation, http.StatusInternalServerError: mostExplanation,
 	} {

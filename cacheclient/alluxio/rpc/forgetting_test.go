@@ -266,6 +266,7 @@ func (refusing) GetStatus(_ context.Context, q *wire.GetStatusPRequest) (*wire.G
 // TestOnePathIsRefused has the leader refuse one path: calls of others go on without a search for another leader, and
 // the error says that it is this call's.
 func TestOnePathIsRefused(t *testing.T) {
+	pace.Long(t)
 	m := connect(t, grpcServer(t, func(s *grpc.Server) {
 		r := refusing{telling{versioned: versioned{version: "2.9.6"}}}
 		r.register(s)

@@ -260,6 +260,7 @@ func (r *run) list(ctx context.Context, dir string, want []string) error {
 // TestLies reads through a master and a worker that lie by a seed, while the files change, and compares with what is
 // true. $MILLRACE_STORM has it go on for as long, with as many seeds as that takes; $MILLRACE_SEED is the first one.
 func TestLies(t *testing.T) {
+	pace.Long(t)
 	seed, length := uint64(1), 0*time.Second
 	if s := os.Getenv("MILLRACE_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
