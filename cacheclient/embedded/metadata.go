@@ -239,15 +239,18 @@ var firstPauses = backoff.Pauses{First: 20 * time.Millisecond, Longest: time.Sec
 // source asks for is kept where it ends within that time; else the request fails at once.
 func (c *Cache) persistently(what string, try func(ctx context.Context, alive func()) error) error {
 	patience, retry := c.patience(what)
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	silence := time.AfterFunc(patience, cancel)
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(patience, func() { cancel(silentError(patience)) })
 	defer silence.Stop()
 	giveUp := time.Now().Add(patience)
 	for pauses := firstPauses; ; {
 		heard := false
 		c.count.sourceRequests.Add(1)
+		var mu sync.Mutex // guards heard and giveUp while try runs
 		alive := func() {
+			mu.Lock()
+			defer mu.Unlock()
 			heard, giveUp = true, time.Now().Add(patience)
 			c.listeners.heard(what)
 			silence.Reset(patience)
@@ -270,9 +273,19 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 		if c.ctx.Err() != nil {
 			return cacheclient.ErrClosed
 		}
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = context.Cause(ctx)
+		}
 		c.failed(what, err, heard)
 		return fmt.Errorf("%s: %w: %w", what, cacheclient.ErrUnavailable, err)
 	}
+}
+
+// silentError says that the source told nothing for as long as a request waits.
+type silentError time.Duration
+
+func (e silentError) Error() string {
+	return "the source told nothing for " + time.Duration(e).String()
 }
 
 // stands asks the source anew whether it has the version, and returns ErrStale where it has another, or none.

@@ -91,6 +91,20 @@ func (r *patientReader) Close() error {
 	return r.src.Close()
 }
 
+// heardBody tells the waiters for a listing of each part of it that comes.
+type heardBody struct {
+	io.ReadCloser
+	ctx context.Context //nolint:containedctx // of the request this body belongs to
+}
+
+func (b heardBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		cacheclient.Heard(b.ctx)
+	}
+	return n, err
+}
+
 // timeoutError is a timeout of our own.
 type timeoutError struct{}
 

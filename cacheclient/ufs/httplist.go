@@ -98,6 +98,9 @@ func (s *httpStore) bareRoot() request {
 	return request{url: u, show: u.String()}
 }
 
+// mostBetween bounds what an index has between two entries, in bytes: each part of it is a sign of life.
+const mostBetween = 64 << 20
+
 // readIndex reads one index, in the form that the server gives it.
 func (s *httpStore) readIndex(
 	ctx context.Context, dir string, r request, accept string, fn func(cacheclient.Info) error,
@@ -112,8 +115,10 @@ func (s *httpStore) readIndex(
 	if err != nil {
 		return err
 	}
-	page := newPatientReader(ctx, cancel, resp.Body, r.url.Host, s.client.timeout)
-	defer func() { _ = page.Close() }()
+	cacheclient.Heard(ctx)
+	patient := newPatientReader(ctx, cancel, resp.Body, r.url.Host, s.client.timeout)
+	defer func() { _ = patient.Close() }()
+	page := &boundedBody{ReadCloser: heardBody{patient, ctx}, left: mostBetween, host: r.url.Host}
 	switch {
 	case isRedirect(resp):
 		discard(resp)
@@ -127,6 +132,7 @@ func (s *httpStore) readIndex(
 			resp.Header.Get("Content-Encoding"))
 	}
 	i := index{base: indexBase(resp), asked: r.url, strict: r.dropped, entry: func(name string, isDir bool) error {
+		page.left = mostBetween
 		return fn(s.entry(dir, name, isDir))
 	}, endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0}
 	err = s.parse(resp, page, &i)

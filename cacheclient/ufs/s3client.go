@@ -1,8 +1,6 @@
 package ufs
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -253,34 +251,36 @@ func (d listDoer) Do(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
+	cacheclient.Heard(ctx)
 	patient := newPatientReader(ctx, cancel, resp.Body, req.URL.Host, d.client.timeout)
-	bounded := &boundedBody{ReadCloser: patient, left: mostExplanation, host: req.URL.Host}
+	bounded := &boundedBody{ReadCloser: heardBody{patient, ctx}, left: mostExplanation, host: req.URL.Host}
 	resp.Body = bounded
-	if resp.StatusCode == http.StatusOK {
+	if page, ok := ctx.Value(pageKey{}).(*listPage); ok && resp.StatusCode < http.StatusMultipleChoices {
 		bounded.left = mostListing
-		// The SDK takes what is no listing for an empty one.
-		begin := bufio.NewReaderSize(resp.Body, readBuffer)
-		head, err := begin.Peek(listingHead)
-		if !bytes.Contains(head, []byte("<ListBucketResult")) {
-			_ = resp.Body.Close()
-			if err != nil && !errors.Is(err, io.EOF) {
-				return nil, err
-			}
-			return nil, fmt.Errorf("%s is asked for a listing and answers with something else", req.URL.Host)
+		if err := takePage(resp, page); err != nil {
+			return nil, err
 		}
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{begin, resp.Body}
 	}
 	return resp, nil
 }
 
-// The SDK keeps a page of a listing in memory, and what is sent beside another status: mostListing and mostExplanation
+// takePage reads the page that a response is, of which the SDK gets nothing to read: it would take what is no listing
+// for an empty one.
+func takePage(resp *http.Response, page *listPage) error {
+	defer func(body io.Closer) { _ = body.Close() }(resp.Body)
+	err := readPage(resp.Body, page)
+	if errors.Is(err, errElse) {
+		return fmt.Errorf("%s is asked for a listing and %w", resp.Request.URL.Host, err)
+	}
+	resp.Body = io.NopCloser(strings.NewReader("<ListBucketResult></ListBucketResult>"))
+	return err
+}
+
+// A page of a listing is kept in memory, and what is sent beside another status: mostListing and mostExplanation
 // bound them, in bytes.
 const mostListing, mostExplanation = 64 << 20, 64 << 10
 
-// boundedBody fails after so many bytes.
+// boundedBody fails after so many bytes, which its user may set anew.
 type boundedBody struct {
 	io.ReadCloser
 	left int64
@@ -296,9 +296,6 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	return n, err
 }
-
-// listingHead is how many bytes a listing says within that it is one.
-const listingHead = 512
 
 // get and head are the requests for an object, signed; both are used at once.
 func (c *s3Client) get(ctx context.Context, key, show string) (request, error) {

@@ -1,26 +1,25 @@
 package ufs
 
 import (
-	"cmp"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // s3Item is an object of a listing, or what several keys begin with up to the delimiter.
 type s3Item struct {
-	key     string
-	common  bool
+	key    string
+	common bool
+	// size is cacheclient.UnknownSize where the listing does not tell it.
 	size    int64
 	modTime time.Time
 	etag    string
@@ -41,8 +40,12 @@ func (c *s3Client) pages(ctx context.Context, prefix, delimiter string, most int
 	if most == 0 {
 		most = c.opt.ListChunk
 	}
+	var course course
 	for next := ""; ; {
 		page, err := c.page(ctx, prefix, delimiter, next, most)
+		if err == nil {
+			err = course.add(page)
+		}
 		if err != nil {
 			return err
 		}
@@ -51,9 +54,6 @@ func (c *s3Client) pages(ctx context.Context, prefix, delimiter string, most int
 		}
 		if page.next == "" {
 			return nil
-		}
-		if page.next == next {
-			return fmt.Errorf("the server's listing does not go on after %q", next)
 		}
 		next = page.next
 	}
@@ -87,8 +87,7 @@ var errNoV2 = errors.New("the server has no listings of version 2")
 
 // unreadable reports whether a page has names that XML does not carry, which servers write as U+FFFD or fail over.
 func unreadable(page s3Page, err error) bool {
-	var syntax *xml.SyntaxError
-	if errors.As(err, &syntax) {
+	if errors.Is(err, errNoPage) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return true
 	}
 	return slices.ContainsFunc(page.items, func(i s3Item) bool { return strings.ContainsRune(i.key, '\uFFFD') })
@@ -101,21 +100,22 @@ func (c *s3Client) pageV2(
 		Bucket: &c.bucket, Prefix: &prefix, MaxKeys: &most, EncodingType: encoding, RequestPayer: c.payer,
 	}
 	in.Delimiter, in.ContinuationToken = given(delimiter), given(next)
-	out, err := c.api.ListObjectsV2(ctx, in)
+	var out listPage
+	_, err := c.api.ListObjectsV2(context.WithValue(ctx, pageKey{}, &out), in)
 	switch code := statusCode(err); {
 	case code == http.StatusNotImplemented || code == http.StatusBadRequest && c.opt.ListVersion == 0:
 		return s3Page{}, fmt.Errorf("%w: %w", errNoV2, err)
 	case err != nil:
 		return s3Page{}, err
 	}
-	page, err := newPage(out.Contents, out.CommonPrefixes, out.EncodingType)
-	if err == nil && aws.ToBool(out.IsTruncated) {
-		if page.next = aws.ToString(out.NextContinuationToken); page.next == "" {
+	page := s3Page{items: out.items()}
+	if out.truncated {
+		if page.next = out.token; page.next == "" {
 			// It took the request for one of the first version.
 			return s3Page{}, errNoV2
 		}
 	}
-	return page, err
+	return page, nil
 }
 
 func (c *s3Client) pageV1(
@@ -125,13 +125,13 @@ func (c *s3Client) pageV1(
 		Bucket: &c.bucket, Prefix: &prefix, MaxKeys: &most, EncodingType: encoding, RequestPayer: c.payer,
 	}
 	in.Delimiter, in.Marker = given(delimiter), given(next)
-	out, err := c.api.ListObjects(ctx, in)
-	if err != nil {
+	var out listPage
+	if _, err := c.api.ListObjects(context.WithValue(ctx, pageKey{}, &out), in); err != nil {
 		return s3Page{}, err
 	}
-	page, err := newPage(out.Contents, out.CommonPrefixes, out.EncodingType)
-	if err == nil && aws.ToBool(out.IsTruncated) {
-		page.next = decoded(aws.ToString(out.NextMarker), out.EncodingType)
+	page := s3Page{items: out.items()}
+	if out.truncated {
+		page.next = decoded(out.marker, out.encoding)
 		n := len(page.items)
 		switch {
 		case page.next == "" && n == 0:
@@ -140,7 +140,7 @@ func (c *s3Client) pageV1(
 			page.next = page.items[n-1].key
 		}
 	}
-	return page, err
+	return page, nil
 }
 
 // given is a parameter, absent where it is empty: some servers refuse an empty one.
@@ -151,30 +151,10 @@ func given(s string) *string {
 	return &s
 }
 
-// newPage merges what a page tells apart, in the order of keys.
-func newPage(objects []types.Object, prefixes []types.CommonPrefix, encoding types.EncodingType) (s3Page, error) {
-	page := s3Page{items: make([]s3Item, 0, len(objects)+len(prefixes))}
-	for _, o := range objects {
-		if o.Key == nil {
-			return page, errors.New("the server's listing has an object without a key")
-		}
-		page.items = append(page.items, s3Item{
-			key: decoded(*o.Key, encoding), size: aws.ToInt64(o.Size), etag: aws.ToString(o.ETag),
-			// Responses tell whole seconds.
-			modTime: aws.ToTime(o.LastModified).Truncate(time.Second).UTC(),
-		})
-	}
-	for _, p := range prefixes {
-		page.items = append(page.items, s3Item{key: decoded(aws.ToString(p.Prefix), encoding), common: true})
-	}
-	slices.SortStableFunc(page.items, func(a, b s3Item) int { return cmp.Compare(a.key, b.key) })
-	return page, nil
-}
-
 // decoded is a name as it is. Servers that encode keys may leave common prefixes as they are: what no encoder writes is
 // not decoded.
-func decoded(name string, encoding types.EncodingType) string {
-	if encoding != types.EncodingTypeUrl {
+func decoded(name, encoding string) string {
+	if types.EncodingType(encoding) != types.EncodingTypeUrl {
 		return name
 	}
 	for i := range len(name) {

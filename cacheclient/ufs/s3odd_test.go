@@ -454,7 +454,9 @@ func TestS3ListingLies(t *testing.T) {
 		"cut":                "<ListBucketResult><Contents><Key>f</Key>",
 		"no XML":             "what?",
 		"no key":             "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
-		"no number":          "<ListBucketResult><Contents><Key>f</Key><Size>many</Size></Contents></ListBucketResult>",
+		"no answer":          "<ListBucketResult><IsTruncated>perhaps</IsTruncated></ListBucketResult>",
+		"two documents":      "<ListBucketResult></ListBucketResult><ListBucketResult></ListBucketResult>",
+		"crossed":            "<ListBucketResult><Contents><Key>f</Contents></Key></ListBucketResult>",
 		"a web page":         "<html><body>Welcome</body></html>",
 		"goes on to nowhere": "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
 	} {

@@ -2,10 +2,8 @@ package ufs
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -432,9 +430,6 @@ func (s *s3Store) explain(ctx context.Context, err error, show string) error {
 	}
 	if sending := (*smithyhttp.RequestSendError)(nil); errors.As(err, &sending) {
 		return fmt.Errorf("%s: %w", show, sending.Err)
-	}
-	if syntax := (*xml.SyntaxError)(nil); errors.As(err, &syntax) {
-		return fmt.Errorf("%s: its listing is cut or no XML: %w: %w", show, io.ErrUnexpectedEOF, syntax)
 	}
 	return fmt.Errorf("%s: %w", show, err)
 }
