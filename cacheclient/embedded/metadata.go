@@ -294,7 +294,7 @@ func (c *Cache) stands(ctx context.Context, info cacheclient.Info) error {
 	switch {
 	case err != nil:
 		return err
-	case r.missing || r.info.ID != info.ID:
+	case r.missing || r.info.ID != info.ID && !c.agree(info, r.info):
 		return fmt.Errorf("%q at %s: %w", info.Path, c.store, cacheclient.ErrStale)
 	}
 	return nil
@@ -337,14 +337,23 @@ func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
 	switch {
 	case r.missing:
 		return fmt.Errorf("open %q: %w", info.Path, fs.ErrNotExist)
-	case r.info.ID != info.ID:
+	case r.info.ID != info.ID && !c.agree(info, r.info):
 		c.arbitrate(ctx, info, r.info)
+		if c.agree(info, r.info) {
+			return nil
+		}
 		c.count.changed.Add(1)
 		c.log.Info("a file changed at the source", "file", info.Path)
 		c.outdated(info.Path)
 		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrStale)
 	}
 	return nil
+}
+
+// agree reports whether the source takes two descriptions of a file for one version.
+func (c *Cache) agree(was, now cacheclient.Info) bool {
+	a, can := c.store.(ufs.Agreer)
+	return can && !was.Dir && !now.Dir && a.Same(was, now)
 }
 
 // arbitrate has the source find out whether two descriptions of a file are of servers behind one name; then the next

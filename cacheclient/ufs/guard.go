@@ -72,6 +72,12 @@ func (g *guarded) Settle(ctx context.Context, was cacheclient.Info) {
 	}
 }
 
+// Same implements Agreer.
+func (g *guarded) Same(was, now cacheclient.Info) bool {
+	a, ok := g.Store.(Agreer)
+	return ok && a.Same(was, now)
+}
+
 // Notes implements Noted: what was noticed of the source, and how many entries are left out.
 func (g *guarded) Notes() []string {
 	told := g.notes.all()

@@ -17,7 +17,6 @@ import (
 	"github.com/rclone/rclone/fs/config/configstruct"
 
 	"millrace.io/millrace/cacheclient"
-	"millrace.io/millrace/cacheclient/border"
 )
 
 // linkExpiry is how long a signed URL is good for. Each is used once and at once; the time
@@ -32,9 +31,10 @@ type s3Store struct {
 	client   *s3Client
 	identity string
 	log      *slog.Logger
-	// noIfMatch remembers that the server gets If-Match wrong, and noETag that its listings and its responses tell
-	// different ETags of one object, so that they name no version.
-	noIfMatch, noETag flag
+	// noIfMatch remembers that the server gets If-Match wrong.
+	noIfMatch flag
+	// doubts are the objects whose ETags name no version.
+	doubts doubts
 	// hidden and shadowed remember that the log has been told of keys that cannot be shown.
 	hidden, shadowed flag
 	// plain has the paths that turned out to be objects and no directories.
@@ -232,7 +232,7 @@ func (s *s3Store) statObject(ctx context.Context, path string) (cacheclient.Info
 	if err != nil {
 		return cacheclient.Info{}, err
 	}
-	return cacheclient.Info{Path: path, Size: h.size, ModTime: h.modTime, Version: s.version(h.etag)}, nil
+	return cacheclient.Info{Path: path, Size: h.size, ModTime: h.modTime, Version: s.version(path, h.etag)}, nil
 }
 
 // headObject asks for the head of an object, by HEAD, or by a GET of its first byte where the server has no HEAD or
@@ -299,112 +299,6 @@ func (s *s3Store) listedNothing(ctx context.Context, dir string) error {
 		return fmt.Errorf("%s: %w", s.show(dir), fs.ErrNotExist)
 	}
 	return err
-}
-
-// info is an object as a file.
-func (s *s3Store) info(path string, i s3Item) cacheclient.Info {
-	return cacheclient.Info{Path: path, Size: i.size, ModTime: i.modTime, Version: s.listedVersion(i.etag)}
-}
-
-// version is the version that a response's ETag names. An object that was uploaded in parts has one like any other. One
-// that is weak, empty, very long, or not in quotes, as HTTP has it, names none.
-func (s *s3Store) version(etag string) string {
-	if s.noETag.Load() || !strongETag(etag) || len(etag) <= 2 || len(etag) > border.MostVersionBytes {
-		return ""
-	}
-	return etag
-}
-
-// listedVersion is the version that a listing's ETag names, from which some servers leave out the quotes.
-func (s *s3Store) listedVersion(etag string) string {
-	if !strings.HasPrefix(etag, "W/") && !strings.HasPrefix(etag, `"`) {
-		etag = `"` + etag + `"`
-	}
-	return s.version(etag)
-}
-
-// Open reads a range of the version.
-func (s *s3Store) Open(ctx context.Context, info cacheclient.Info, off, length int64) (*Body, error) {
-	if err := checkRange(info, off, length); err != nil {
-		return nil, err
-	}
-	if !validPath(info.Path) {
-		return nil, &fs.PathError{Op: "open", Path: info.Path, Err: fs.ErrNotExist}
-	}
-	r, err := s.client.get(ctx, s.key(info.Path), s.show(info.Path))
-	if err != nil {
-		return nil, err
-	}
-	stat := func(ctx context.Context) (cacheclient.Info, error) { return s.statObject(ctx, info.Path) }
-	body, got, err := s.client.http.openConfirmed(ctx, r, info, off, length, &s.noIfMatch, stat)
-	if errors.Is(err, cacheclient.ErrStale) {
-		s.compare(ctx, info)
-	}
-	if err == nil && (info.Version == "" || got.etag != info.Version) {
-		body.confirmBy(func(ctx context.Context) error { return s.confirm(ctx, r, info) })
-	}
-	return body, err
-}
-
-// confirm asks, after the bytes of an answer without the version's ETag have come, what the object is now.
-func (s *s3Store) confirm(ctx context.Context, r request, want cacheclient.Info) error {
-	h, err := s.headObject(ctx, s.key(want.Path), r.show)
-	if err != nil {
-		return err
-	}
-	if h.size != want.Size {
-		return stale(r, "it has %d bytes, not %d", h.size, want.Size)
-	}
-	if how := h.differ(recorded(want), trustAll); how != "" {
-		return stale(r, "%s", how)
-	}
-	return nil
-}
-
-// Settle implements Settler.
-func (s *s3Store) Settle(ctx context.Context, was cacheclient.Info) { s.compare(ctx, was) }
-
-// compare looks, when an object seems to have changed, whether the server tells different ETags of it: its listings and
-// its responses do, or servers behind one name. Then none names a version from now on, and size and time do.
-func (s *s3Store) compare(ctx context.Context, want cacheclient.Info) {
-	if s.noETag.Load() || want.Version == "" {
-		return
-	}
-	now, err := s.statObject(ctx, want.Path)
-	if err != nil || !sameButETag(now, want) {
-		return
-	}
-	item, found, err := s.listed(ctx, want.Path)
-	listing := err == nil && found && s.listedVersion(item.etag) == want.Version && now.Version != want.Version
-	if !listing && !s.alternates(ctx, want) {
-		return
-	}
-	if !s.noETag.Swap(true) {
-		s.log.Warn("the server tells different ETags of one object; size and time tell versions apart from now on",
-			"object", s.show(want.Path), "version", want.Version, "response", now.Version)
-	}
-}
-
-// sameButETag reports whether nothing but its ETag tells an object from what it was.
-func sameButETag(now, was cacheclient.Info) bool {
-	return now.Size == was.Size && now.ModTime.Equal(was.ModTime)
-}
-
-// alternates reports whether the ETag of a version comes and goes, as that of an object that changed does not.
-func (s *s3Store) alternates(ctx context.Context, was cacheclient.Info) bool {
-	var has, other bool
-	for i := 0; i < settleHeads && (!has || !other); i++ {
-		now, err := s.statObject(ctx, was.Path)
-		if err != nil || !sameButETag(now, was) {
-			return false
-		}
-		if now.Version == was.Version {
-			has = true
-		} else {
-			other = true
-		}
-	}
-	return has && other
 }
 
 // explain turns an error of the SDK into one for the user.

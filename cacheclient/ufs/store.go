@@ -38,6 +38,13 @@ type Settler interface {
 	Settle(ctx context.Context, was cacheclient.Info)
 }
 
+// Agreer is a store that knows when two descriptions of a file that differ are of one version. What [Open] returns is
+// one.
+type Agreer interface {
+	// Same reports whether two descriptions agree in all that counts since the source was settled.
+	Same(was, now cacheclient.Info) bool
+}
+
 // Body is bytes on their way from the source.
 type Body struct {
 	io.ReadCloser
