@@ -34,9 +34,16 @@ type index struct {
 	asked *url.URL
 	// strict says that only a page that calls itself an index is one.
 	strict bool
+	// literal says that nothing in an address is escaped.
+	literal bool
 	// endless says that the body has no length, so that only the page itself reports whether it was cut.
 	endless bool
 
+	// expected says that the directory had a page before that called itself an index.
+	expected bool
+
+	// named says that the page called itself an index.
+	named bool
 	// entries counts those that were found, foreign the links that lead elsewhere.
 	entries, foreign int
 	// goesOn says that there are more pages.
@@ -47,19 +54,6 @@ type index struct {
 type listedElsewhereError struct{ query string }
 
 func (*listedElsewhereError) Error() string { return "the page is made in the browser" }
-
-// markup is what the tokens of a page told beside its links.
-type markup struct {
-	// known says that there is something that index pages of empty directories have, too.
-	known bool
-	// named says that the page calls itself an index.
-	named bool
-	// title says that the next text is the page's title or heading, and script that it is a script.
-	title, script bool
-	// open says that the page began as a whole document, and closed that it ended as one.
-	open, closed bool
-	last         string
-}
 
 // parseHTML reads a page, as a stream, so that its length does not matter. It returns errNoIndex when there is no
 // entry, and nothing that index pages of empty directories have either.
@@ -87,19 +81,6 @@ func (i *index) parseHTML(page io.Reader) error {
 	}
 }
 
-// text looks at a title, and at scripts that have the listing in them.
-func (m *markup) text(tokens *html.Tokenizer) error {
-	title, script := m.title, m.script
-	m.title, m.script = false, false
-	switch {
-	case title && indexTitle.Match(tokens.Text()):
-		m.known, m.named = true, true
-	case script && dufsScript.Match(tokens.Text()):
-		return &listedElsewhereError{query: dufsQuery}
-	}
-	return nil
-}
-
 // dufs shows a directory by a script, whose data is in the page, and as JSON on request.
 const dufsQuery = "json"
 
@@ -120,8 +101,11 @@ func (i *index) tag(tokens *html.Tokenizer, m *markup) error {
 			return &listedElsewhereError{query: dufsQuery}
 		}
 	case atom.Pre:
-		// The page of Go's file server is this and nothing else.
-		m.known = true
+		m.pre = true
+	case atom.Form:
+		m.form = true
+	case atom.Input:
+		m.password = m.password || strings.EqualFold(attribute(tokens, more, "type"), "password")
 	case atom.Base:
 		i.rebase(attribute(tokens, more, "href"))
 	case atom.Link:
@@ -135,7 +119,7 @@ func (i *index) tag(tokens *html.Tokenizer, m *markup) error {
 // link takes what a link leads to. Icon and name may be two links to one entry.
 func (i *index) link(address string, m *markup) error {
 	link := i.parseLink(address)
-	m.known = m.known || link.known
+	m.known, m.listed = m.known || link.known, m.listed || link.known
 	i.goesOn = i.goesOn || link.next
 	switch {
 	case link.name == "" && !link.known && !link.next && address != "":
@@ -148,7 +132,26 @@ func (i *index) link(address string, m *markup) error {
 	}
 	m.known, m.last = true, link.key()
 	i.entries++
+	if m.doubtful(i.expected) && len(m.held) < mostDoubtful {
+		m.held = append(m.held, link)
+		return nil
+	}
+	if err := i.release(m); err != nil {
+		return err
+	}
 	return i.entry(link.name, link.dir)
+}
+
+// release passes on the entries of a page that was in doubt.
+func (i *index) release(m *markup) error {
+	held := m.held
+	m.held, m.passed = nil, true
+	for _, l := range held {
+		if err := i.entry(l.name, l.dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setRoot has the directory be the address of its index, with a slash at its end. A page of another name that a directory
@@ -182,10 +185,11 @@ func (i *index) endHTML(tokens *html.Tokenizer, m *markup) error {
 		return err
 	case i.endless && m.open && !m.closed, bytes.HasPrefix(bytes.TrimSpace(tokens.Raw()), []byte("<a ")):
 		return fmt.Errorf("the page ends in its middle: %w", io.ErrUnexpectedEOF)
-	case !m.known, i.strict && !m.named:
+	case !m.known && !m.bare(i.foreign), i.strict && !m.named, m.refused(i.expected, i.entries):
 		return errNoIndex
 	}
-	return nil
+	i.named = m.named
+	return i.release(m)
 }
 
 // attribute is the value of an attribute of the tag whose name has just been read.
@@ -237,7 +241,7 @@ func (i *index) parseLink(address string) link {
 	if name, slash := strings.CutSuffix(address, "/"); i.base == i.root && plainName(name) {
 		return link{name: name, dir: slash}
 	}
-	relative, err := parseAddress(address)
+	relative, err := parseAddress(plainAddress(address, i.literal))
 	if err != nil {
 		return link{}
 	}
@@ -251,8 +255,11 @@ func (i *index) parseLink(address string) link {
 	}
 	below, found := strings.CutPrefix(u.EscapedPath(), root.EscapedPath())
 	if !found {
-		// The same path may be escaped otherwise.
-		if below, found = strings.CutPrefix(u.Path, root.Path); !found {
+		// The same path may be escaped otherwise, or be literal.
+		if below, found = strings.CutPrefix(u.Path, root.Path); !found && i.literal {
+			below, found = strings.CutPrefix(u.Path, root.EscapedPath())
+		}
+		if !found {
 			return link{known: strings.HasSuffix(u.Path, "/") && isParent(u.Path, root.Path)}
 		}
 		below = escapePath(below)
@@ -264,18 +271,6 @@ func (i *index) parseLink(address string) link {
 		return link{}
 	}
 	return link{name: plain, dir: dir}
-}
-
-// hasScheme has the addresses that begin with a scheme.
-var hasScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
-
-// parseAddress reads an address as browsers do, which follow a first name with a colon in it.
-func parseAddress(address string) (*url.URL, error) {
-	u, err := url.Parse(address)
-	if err != nil && !hasScheme.MatchString(address) {
-		return url.Parse("./" + address)
-	}
-	return u, err
 }
 
 // here reports whether an address is on the host of the directory, and is of a file or a directory at all.

@@ -99,6 +99,10 @@ func (s *httpStore) doubtful(ctx context.Context, r request, path string, h head
 	switch kind {
 	case kindDir:
 		return cacheclient.Info{Path: path, Dir: true}, nil
+	case kindUnknown:
+		if s.called.has(above(path)) {
+			return cacheclient.Info{}, fmt.Errorf("%s is answered by a page, and so is its directory: %w", r.show, errNoIndex)
+		}
 	case kindAbsent:
 		return cacheclient.Info{}, fmt.Errorf("%s is answered by a page, and no listing has it: %w", r.show, fs.ErrNotExist)
 	}
@@ -168,6 +172,10 @@ func (s *httpStore) lookedFor(ctx context.Context, path string) kind {
 		if found = s.kindInListing(ctx, path); found == kindFile {
 			s.pages.add(path)
 		}
+	}
+	if found == kindUnknown && s.called.has(above(path)) {
+		// Pages of this moment are not what they were.
+		return found
 	}
 	if found == kindFile || found == kindUnknown {
 		if isDir, _ := s.slashed(ctx, path, false); isDir {

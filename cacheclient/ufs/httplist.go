@@ -134,7 +134,7 @@ func (s *httpStore) readIndex(
 	i := index{base: indexBase(resp), asked: r.url, strict: r.dropped, entry: func(name string, isDir bool) error {
 		page.left = mostBetween
 		return fn(s.entry(dir, name, isDir))
-	}, endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0}
+	}, literal: s.opt.NoEscape, expected: s.called.has(dir), endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0}
 	err = s.parse(resp, page, &i)
 	var elsewhere *listedElsewhereError
 	switch {
@@ -150,6 +150,9 @@ func (s *httpStore) readIndex(
 	}
 	if err == nil {
 		s.tellOf(r, &i)
+		if i.named {
+			s.called.add(dir)
+		}
 	}
 	return err
 }

@@ -72,12 +72,14 @@ func (i *index) parseJSON(page io.Reader) error {
 
 // jsonObject finds the list of an object, and wants it to be there.
 func (i *index) jsonObject(values *json.Decoder, ration *rationed) error {
-	found := false
+	found, whole, failed := false, false, false
 	for values.More() {
 		key, err := values.Token()
 		if err != nil {
 			return err
 		}
+		whole = whole || key == "href" || key == "kind" || key == "uri_prefix" || key == "dir_exists"
+		failed = failed || key == "error" || key == "errors"
 		if key != "paths" || found {
 			var other json.RawMessage
 			ration.left = maxToken
@@ -94,7 +96,8 @@ func (i *index) jsonObject(values *json.Decoder, ration *rationed) error {
 			return err
 		}
 	}
-	if !found {
+	if !found || i.entries == 0 && (!whole || failed) {
+		// A list that is empty is what an error has, too.
 		return errNoIndex
 	}
 	_, err := values.Token()

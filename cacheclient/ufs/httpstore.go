@@ -29,6 +29,8 @@ type httpStore struct {
 	heads    heads
 	// told are the directories that listings told of.
 	told *toldDirs
+	// called are the directories whose index called itself one.
+	called *toldDirs
 	// pages are the files that listings told of and that are answered by a page, as what is not there may be.
 	pages recent
 	// shapes are what directories look like, by which a tree that holds itself is known.
@@ -54,7 +56,7 @@ type httpStore struct {
 const mostNamed = 1024
 
 func newHTTPStore(src source, values configmap.Simple, opts Options, noticed *notes) (*httpStore, error) {
-	s := &httpStore{src: src, identity: identityOf(src, httpTable, values), notes: noticed, told: newToldDirs(), shapes: newShapes()}
+	s := &httpStore{src: src, identity: identityOf(src, httpTable, values), notes: noticed, told: newToldDirs(), called: newToldDirs(), shapes: newShapes()}
 	// It fails for a size below 1 only.
 	s.named, _ = lru.New[uint64, string](mostNamed)
 	var security tlsOptions
@@ -119,14 +121,32 @@ func (s *httpStore) request(path string, dir bool) (request, error) {
 	base := s.src.base
 	plain, escaped := base.Path+path, base.EscapedPath()+escapePath(path)
 	if s.opt.NoEscape {
-		u, err := url.Parse(base.String() + path)
-		if err != nil {
-			return request{}, fmt.Errorf("%q is no URL path, which it must be with no_escape: %w", path, fs.ErrNotExist)
-		}
-		return request{url: u, show: u.Redacted()}, nil
+		return literalRequest(base, path), nil
 	}
 	u := withPath(base, plain, escaped)
 	return request{url: u, show: u.String()}, nil
+}
+
+// literalRequest names a path by its bytes, but those that end an address or a line of HTTP.
+func literalRequest(base *url.URL, path string) request {
+	var literal strings.Builder
+	for n := range len(path) {
+		if c := path[n]; c <= ' ' || c >= 0x7f || c == '?' || c == '#' {
+			fmt.Fprintf(&literal, "%%%02X", c)
+		} else {
+			literal.WriteByte(c)
+		}
+	}
+	escaped := base.EscapedPath() + literal.String()
+	if plain, err := url.PathUnescape(escaped); err == nil {
+		u := withPath(base, plain, escaped)
+		return request{url: u, show: u.String()}
+	}
+	// No URL has such a path: it is sent as it is.
+	u := withPath(base, base.Path+path, "")
+	show := u.String()
+	u.Opaque = escaped
+	return request{url: u, show: show}
 }
 
 // escapePath escapes each name of a path, so that the server reads every byte as it is. Object stores read a plus sign as

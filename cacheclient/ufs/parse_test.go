@@ -246,7 +246,7 @@ var indexPages = map[string]struct {
 	"empty page":    {page: "", no: true},
 	"odd links": {
 		page: `<a href="http://h/d/abs"><a href="/d/rooted"><a href="https://h/d/scheme"><a href="http://h:81/d/port"><a href="//other/d/x"><a href="deep/er"><a href="a%2Fb"><a href="a%2f"><a href="%2e%2e/"><a href="."><a href=""><a>none</a><a href="#top"><a href="q?x"><a href="bad%zz"><a href="nul%00"><a href="mailto:x@y"><a href="javascript:void(0)"><a href="./c:d"><a href="-dash"><a href="%E6%97%A5"><a href=" spaced "><A HREF='UP'>`,
-		want: []string{"abs", "rooted", "scheme", "deep/", "a/b", "a/", "nul\x00", "c:d", "-dash", "日", "spaced", "UP"},
+		want: []string{"abs", "rooted", "scheme", "deep/", "a/b", "a/", "bad%zz", "nul\x00", "c:d", "-dash", "日", "spaced", "UP"},
 	},
 	"base": {
 		page: `<html><head><base href="/d/sub/"><title>Index of /</title></head><a href="../a"><a href="/d/b"><a href="c"><a href="../../e/f">`,
@@ -421,6 +421,12 @@ var hostileNumbers = []string{
 func FuzzParseIndex(f *testing.F) {
 	for _, c := range indexPages {
 		f.Add(c.page)
+	}
+	for _, page := range noIndexes {
+		f.Add(page)
+	}
+	for _, link := range []string{"100%", "%zz", "5%2/", "%", "%25%", "\x01", "\x7f/", "/d%20e/%", "%00", "http://h/d%20e/a%"} {
+		f.Add("<title>Index of /</title><a href='" + link + "'>")
 	}
 	for name := range listings {
 		if kind, page := readListing(f, name); kind == "html" {

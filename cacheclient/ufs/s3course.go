@@ -7,7 +7,7 @@ import (
 )
 
 // mostBarren is how many pages of a listing in a row may bring nothing that the page before did not.
-const mostBarren = 10000
+const mostBarren = 1000
 
 // course is how the pages of one listing follow one another. One that goes in a circle, or on without an end, is an
 // error, for each page is a sign of life. D-226 says how.
