@@ -63,6 +63,8 @@ type s3Client struct {
 	// noV2 remembers that the server knows listings of the first version only, and encode that its listings have names
 	// which XML does not carry.
 	noV2, encode flag
+	// encoding is what is known of names that the server calls encoded.
+	encoding encoding
 }
 
 func newS3Client(ctx context.Context, src source, values configmap.Simple, client *httpClient) (*s3Client, error) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -108,6 +107,7 @@ func (c *s3Client) pageV2(
 	case err != nil:
 		return s3Page{}, err
 	}
+	c.judge(ctx, &out)
 	page := s3Page{items: out.items()}
 	if out.truncated {
 		if page.next = out.token; page.next == "" {
@@ -129,6 +129,7 @@ func (c *s3Client) pageV1(
 	if _, err := c.api.ListObjects(context.WithValue(ctx, pageKey{}, &out), in); err != nil {
 		return s3Page{}, err
 	}
+	c.judge(ctx, &out)
 	page := s3Page{items: out.items()}
 	if out.truncated {
 		page.next = decoded(out.marker, out.encoding)
@@ -149,24 +150,6 @@ func given(s string) *string {
 		return nil
 	}
 	return &s
-}
-
-// decoded is a name as it is. Servers that encode keys may leave common prefixes as they are: what no encoder writes is
-// not decoded.
-func decoded(name, encoding string) string {
-	if types.EncodingType(encoding) != types.EncodingTypeUrl {
-		return name
-	}
-	for i := range len(name) {
-		if b := name[i]; b <= ' ' || b >= 0x7f || b == '"' || b == '<' || b == '>' {
-			return name
-		}
-	}
-	plain, err := url.QueryUnescape(name)
-	if err != nil {
-		return name
-	}
-	return plain
 }
 
 // statusCode is the HTTP status that an error of the SDK stands for, 0 where it is none.

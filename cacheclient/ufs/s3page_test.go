@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -214,6 +215,45 @@ func TestS3KeysThatXMLHasNot(t *testing.T) {
 			}
 			if got, err := content(t, store, i.Path); err != nil || got != b.Objects[i.Path] {
 				t.Errorf("%s: %q: %q, %v", what, i.Path, got, err)
+			}
+		}
+	}
+}
+
+// TestS3KeysThatAreCalledEncoded lists keys that a server calls encoded, and does not encode, or does: each is shown by its
+// own name, and the server is asked once.
+func TestS3KeysThatAreCalledEncoded(t *testing.T) {
+	for _, encodes := range []bool{false, true} {
+		for what, keys := range map[string][]string{
+			"it has to be asked": {"a+b.txt", "plain", "x%41y"}, "the page shows it": {"100%.txt", "a+b.txt", "sp ace"}, "both are there": {"a b", "c+d"},
+		} {
+			b := &cachetest.Bucket{Objects: map[string]string{}}
+			for _, key := range keys {
+				b.Objects[key] = "content of " + key
+			}
+			store := openPages(t, b, func(w http.ResponseWriter, _ *http.Request) bool {
+				_, _ = io.WriteString(w, "<ListBucketResult><EncodingType>url</EncodingType>")
+				for _, key := range keys {
+					if encodes {
+						key = url.QueryEscape(key)
+					}
+					_, _ = fmt.Fprintf(w, "<Contents><Key>%s</Key></Contents>", key)
+				}
+				_, _ = io.WriteString(w, "</ListBucketResult>")
+				return true
+			})
+			for range 2 {
+				if names, _ := listNames(t, store, ""); !slices.Equal(names, keys) {
+					t.Errorf("%s, encodes %v: %q", what, encodes, names)
+				}
+				if n := b.Requests.Load(); n > 2 {
+					t.Errorf("%s, encodes %v: it was asked %d times", what, encodes, n)
+				}
+			}
+			for _, key := range keys {
+				if got, err := content(t, store, key); err != nil || got != b.Objects[key] {
+					t.Errorf("%s, encodes %v: %q: %q, %v", what, encodes, key, got, err)
+				}
 			}
 		}
 	}
