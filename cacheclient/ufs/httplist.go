@@ -24,10 +24,10 @@ func (s *httpStore) List(ctx context.Context, dir string, fn func(cacheclient.In
 		// Only an entry's own type reports whether it is a directory.
 		fn = s.described(ctx, fn)
 	}
-	shape := newShape()
+	shape, pairs := newShape(), s.newPairs(fn)
 	emit := func(info cacheclient.Info) error {
 		shape.add(info)
-		return fn(info)
+		return pairs.add(info)
 	}
 	var end func() error
 	if s.shapes.repeats(dir) {
@@ -40,6 +40,9 @@ func (s *httpStore) List(ctx context.Context, dir string, fn func(cacheclient.In
 	}
 	if err == nil && end != nil {
 		err = end()
+	}
+	if err == nil {
+		err = pairs.end(ctx)
 	}
 	if err == nil {
 		s.shapes.put(dir, shape)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -38,8 +39,11 @@ var indexesAllTheSame = map[string]struct {
 	"with a sign-in":     {"<title>Index of /</title><form><input type=password></form><a href='a.bin'>a</a>", []string{"a.bin"}},
 	"sign-in and parent": {"<title>files</title><form><input type=password></form><a href='../'>up</a><a href='a'>a</a>", []string{"a"}},
 	"sign-in and sorted": {"<title>f</title><form><input type=password></form><a href='a'>a</a><a href='?C=N;O=D'>n</a>", []string{"a"}},
-	"sign-in and many":   {"<title>f</title><form><input type=password></form><a href=a><a href=b><a href=c><a href=d><a href=e>", []string{"a", "b", "c", "d", "e"}},
-	"only a list":        {"<ul><li><a href='one.tar'>one</a></ul>", []string{"one.tar"}},
+	"sign-in and many": {
+		"<title>f</title><form><input type=password></form><a href=a><a href=b><a href=c><a href=d><a href=e>",
+		[]string{"a", "b", "c", "d", "e"},
+	},
+	"only a list": {"<ul><li><a href='one.tar'>one</a></ul>", []string{"one.tar"}},
 }
 
 // TestPagesThatAreNoIndex tells sign-in pages and other pages of status 200 from the indexes that look like them.
@@ -55,7 +59,8 @@ func TestPagesThatAreNoIndex(t *testing.T) {
 		}
 	}
 	for what, text := range map[string]string{
-		"an error": `{"error":"maintenance","paths":[]}`, "nothing else": `{"paths":[]}`, "both": `{"href":"/","kind":"Index","error":"x","paths":[]}`,
+		"an error": `{"error":"maintenance","paths":[]}`, "nothing else": `{"paths":[]}`,
+		"both": `{"href":"/","kind":"Index","error":"x","paths":[]}`,
 	} {
 		if _, _, err := parseAs(t, "http://h/d/", "json", text); !errors.Is(err, errNoIndex) {
 			t.Errorf("JSON, %s: %v", what, err)
@@ -68,7 +73,8 @@ func TestPagesThatAreNoIndex(t *testing.T) {
 	for n := range 3 * mostDoubtful {
 		many += fmt.Sprintf("<a href='f%d'>f</a>", n)
 	}
-	if names, err := parsePage(t, "http://h/d/", many); err != nil || len(names) != 3*mostDoubtful || names[mostDoubtful] != fmt.Sprint("f", mostDoubtful) {
+	names, err := parsePage(t, "http://h/d/", many)
+	if err != nil || len(names) != 3*mostDoubtful || names[mostDoubtful] != fmt.Sprint("f", mostDoubtful) {
 		t.Errorf("a long page with a form: %d names, %v", len(names), err)
 	}
 }
@@ -161,12 +167,50 @@ func TestLiteralNames(t *testing.T) {
 			got = append(got, name)
 			return nil
 		}}
-		if err := i.parseHTML(strings.NewReader("<title>Index of</title><a href='" + address + "'>")); err != nil || !slices.Equal(got, []string{want.name}) {
+		err := i.parseHTML(strings.NewReader("<title>Index of</title><a href='" + address + "'>"))
+		if err != nil || !slices.Equal(got, []string{want.name}) {
 			t.Errorf("%q: %q, %v", address, got, err)
 			continue
 		}
 		if r := literalRequest(base, got[0]); r.url.RequestURI() != want.sent || r.url.Host != "h" {
 			t.Errorf("%q: asked for as %q at %q", address, r.url.RequestURI(), r.url.Host)
+		}
+	}
+}
+
+// TestNamesThatAreBoth lists names as files and as directories, in either order: what the server knows of each is shown.
+func TestNamesThatAreBoth(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/":
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = io.WriteString(w, `<title>Index of /</title><a href="foo"><a href="foo/"><a href="bar/"><a href="bar"><a href="dir/">`+
+				`<a href="last/"><a href="x"><a href="last">`)
+		case "/bar/", "/dir/":
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = io.WriteString(w, `<title>Index of /</title><a href="in">`)
+		case "/foo", "/last", "/x":
+			w.Header().Set("Content-Type", "application/octet-stream")
+			http.ServeContent(w, r, "", long, strings.NewReader("content"))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	store := mustOpen(t, server.URL+"/", Options{})
+	kinds := map[string]bool{}
+	err := store.List(testContext(t), "", func(i cacheclient.Info) error {
+		// A directory counts for a name, as in the cache.
+		kinds[i.Path] = kinds[i.Path] || i.Dir
+		return nil
+	})
+	want := map[string]bool{"foo": false, "bar": true, "dir": true, "last": false, "x": false}
+	if err != nil || !maps.Equal(kinds, want) {
+		t.Errorf("%v, %v", kinds, err)
+	}
+	for _, name := range []string{"foo", "last"} {
+		if got, err := content(t, store, name); err != nil || got != "content" {
+			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
 }

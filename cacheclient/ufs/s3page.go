@@ -38,7 +38,8 @@ var (
 )
 
 // errLongText says that a page has a tag or a text that no page has.
-var errLongText = fmt.Errorf("its listing has a tag or a text of more than %d bytes: %w", maxToken, cacheclient.ErrTooLarge)
+var errLongText = fmt.Errorf("its listing has a tag or a text of more than %d bytes: %w", maxToken,
+	cacheclient.ErrTooLarge)
 
 // mostNested bounds how deep the elements of a listing are nested.
 const mostNested = 16

@@ -198,7 +198,8 @@ func TestS3KeysThatXMLHasNot(t *testing.T) {
 		store := openPages(t, b, func(w http.ResponseWriter, _ *http.Request) bool {
 			_, _ = io.WriteString(w, `<?xml version="1.0"?><!-- a --><s:ListBucketResult xmlns:s="x"><Owner><Key>no</Key></Owner>`)
 			for _, key := range keys {
-				_, _ = fmt.Fprintf(w, "<Contents><Key>%s</Key><Size>%d</Size><Owner><Key>no</Key></Owner></Contents>", escape.Replace(key), len(b.Objects[key]))
+				_, _ = fmt.Fprintf(w, "<Contents><Key>%s</Key><Size>%d</Size><Owner><Key>no</Key></Owner></Contents>",
+					escape.Replace(key), len(b.Objects[key]))
 			}
 			_, _ = io.WriteString(w, "<CommonPrefixes><Prefix><![CDATA[d&amp;/]]></Prefix></CommonPrefixes></s:ListBucketResult>")
 			return true
@@ -225,7 +226,8 @@ func TestS3KeysThatXMLHasNot(t *testing.T) {
 func TestS3KeysThatAreCalledEncoded(t *testing.T) {
 	for _, encodes := range []bool{false, true} {
 		for what, keys := range map[string][]string{
-			"it has to be asked": {"a+b.txt", "plain", "x%41y"}, "the page shows it": {"100%.txt", "a+b.txt", "sp ace"}, "both are there": {"a b", "c+d"},
+			"it has to be asked": {"a+b.txt", "plain", "x%41y"}, "the page shows it": {"100%.txt", "a+b.txt", "sp ace"},
+			"both are there": {"a b", "c+d"},
 		} {
 			b := &cachetest.Bucket{Objects: map[string]string{}}
 			for _, key := range keys {

@@ -49,8 +49,8 @@ func TestS3JustWrittenIsNoOtherETag(t *testing.T) {
 	at := time.Now().Truncate(time.Second)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("prefix") != "" || isListing(r) {
-			_, _ = fmt.Fprintf(w, "<ListBucketResult><Contents><Key>f</Key><Size>3</Size><ETag>%s</ETag><LastModified>%s</LastModified>"+
-				"</Contents></ListBucketResult>", `"one"`, at.UTC().Format(time.RFC3339))
+			_, _ = fmt.Fprintf(w, "<ListBucketResult><Contents><Key>f</Key><Size>3</Size><ETag>%s</ETag>"+
+				"<LastModified>%s</LastModified></Contents></ListBucketResult>", `"one"`, at.UTC().Format(time.RFC3339))
 			return
 		}
 		w.Header().Set("Etag", `"two"`)
