@@ -34,7 +34,7 @@ type markup struct {
 // links a page may have that asks for a password and does not say what it is.
 const mostDoubtful, mostBesideForm = 256, 4
 
-// refusalTitle is how the titles of pages begin that servers send to who is to sign in.
+// refusalTitle is how the titles of pages begin that are to sign in by.
 var refusalTitle = regexp.MustCompile(
 	`(?i)^\s*((please\s+)?(sign|log)[\s-]*(in|on)\b|(your )?session (has )?expired|access denied|unauthori[sz]ed|` +
 		`authentication required)`)
