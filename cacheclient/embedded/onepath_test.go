@@ -2,11 +2,12 @@ package embedded
 
 import (
 	"bytes"
-	"millrace.io/millrace/sanity/pace"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	"millrace.io/millrace/sanity/pace"
 )
 
 // TestOpenersOfADamagedFile has many open a file whose state was damaged while it was not in use: there is one entry,

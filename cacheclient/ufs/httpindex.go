@@ -253,16 +253,9 @@ func (i *index) parseLink(address string) link {
 		same := u.Path == root.Path || u.Path+"/" == root.Path
 		return link{known: same && sortQuery.MatchString(u.RawQuery), next: same && nextQuery.MatchString(u.RawQuery)}
 	}
-	below, found := strings.CutPrefix(u.EscapedPath(), root.EscapedPath())
+	below, found := i.below(u)
 	if !found {
-		// The same path may be escaped otherwise, or be literal.
-		if below, found = strings.CutPrefix(u.Path, root.Path); !found && i.literal {
-			below, found = strings.CutPrefix(u.Path, root.EscapedPath())
-		}
-		if !found {
-			return link{known: strings.HasSuffix(u.Path, "/") && isParent(u.Path, root.Path)}
-		}
-		below = escapePath(below)
+		return link{known: strings.HasSuffix(u.Path, "/") && isParent(u.Path, root.Path)}
 	}
 	name, _, dir := strings.Cut(below, "/")
 	// A slash that was escaped ends no name, and no file system has it in one: the border leaves it out and tells.
@@ -271,6 +264,19 @@ func (i *index) parseLink(address string) link {
 		return link{}
 	}
 	return link{name: plain, dir: dir}
+}
+
+// below is the path of an address from the directory on, escaped; false where it is not below it.
+func (i *index) below(u *url.URL) (string, bool) {
+	if below, found := strings.CutPrefix(u.EscapedPath(), i.root.EscapedPath()); found {
+		return below, true
+	}
+	// The same path may be escaped otherwise, or be literal.
+	below, found := strings.CutPrefix(u.Path, i.root.Path)
+	if !found && i.literal {
+		below, found = strings.CutPrefix(u.Path, i.root.EscapedPath())
+	}
+	return escapePath(below), found
 }
 
 // here reports whether an address is on the host of the directory, and is of a file or a directory at all.

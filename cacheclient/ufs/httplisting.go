@@ -78,8 +78,12 @@ func (i *index) jsonObject(values *json.Decoder, ration *rationed) error {
 		if err != nil {
 			return err
 		}
-		whole = whole || key == "href" || key == "kind" || key == "uri_prefix" || key == "dir_exists"
-		failed = failed || key == "error" || key == "errors"
+		switch key {
+		case "href", "kind", "uri_prefix", "dir_exists":
+			whole = true
+		case "error", "errors":
+			failed = true
+		}
 		if key != "paths" || found {
 			var other json.RawMessage
 			ration.left = maxToken

@@ -69,11 +69,12 @@ func TestPagesThatAreNoIndex(t *testing.T) {
 	if _, _, err := parseAs(t, "http://h/d/", "json", `{"href":"/","kind":"Index","paths":[]}`); err != nil {
 		t.Errorf("an empty directory of dufs: %v", err)
 	}
-	many := "<title>Files</title><form></form>"
+	var many strings.Builder
+	many.WriteString("<title>Files</title><form></form>")
 	for n := range 3 * mostDoubtful {
-		many += fmt.Sprintf("<a href='f%d'>f</a>", n)
+		fmt.Fprintf(&many, "<a href='f%d'>f</a>", n)
 	}
-	names, err := parsePage(t, "http://h/d/", many)
+	names, err := parsePage(t, "http://h/d/", many.String())
 	if err != nil || len(names) != 3*mostDoubtful || names[mostDoubtful] != fmt.Sprint("f", mostDoubtful) {
 		t.Errorf("a long page with a form: %d names, %v", len(names), err)
 	}

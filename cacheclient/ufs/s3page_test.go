@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,6 +40,7 @@ func isListing(r *http.Request) bool { return r.URL.Query().Get("delimiter") != 
 
 // hearing is a context whose listener sends on a channel.
 func hearing(t *testing.T) (context.Context, <-chan struct{}) {
+	t.Helper()
 	heard := make(chan struct{}, 1)
 	return cacheclient.OnHeard(testContext(t), func() {
 		select {
@@ -50,6 +52,7 @@ func hearing(t *testing.T) (context.Context, <-chan struct{}) {
 
 // drip writes parts, each when the one before was heard of.
 func drip(t *testing.T, w http.ResponseWriter, heard <-chan struct{}, parts ...string) {
+	t.Helper()
 	for n, part := range parts {
 		_, _ = io.WriteString(w, part)
 		_ = http.NewResponseController(w).Flush()
@@ -263,13 +266,15 @@ func TestS3KeysThatAreCalledEncoded(t *testing.T) {
 
 // circles are listings that never come to an end: what a page has, by its number.
 var circles = map[string]func(n int64) (keys []string, next string){
-	"two pages in turn":               func(n int64) ([]string, string) { return []string{fmt.Sprint("in", n%2)}, fmt.Sprint("t", n%2) },
-	"three pages after a hundred":     func(n int64) ([]string, string) { return nil, fmt.Sprint("t", min(n, 100+n%3)) },
-	"one page by new tokens":          func(n int64) ([]string, string) { return []string{"in"}, fmt.Sprint("t", n) },
-	"keys go back":                    func(n int64) ([]string, string) { return []string{fmt.Sprintf("k%03d", n%7)}, fmt.Sprint("t", n) },
-	"empty pages":                     func(n int64) ([]string, string) { return nil, fmt.Sprint("t", n) },
-	"one prefix on all pages":         func(n int64) ([]string, string) { return []string{"d/"}, fmt.Sprint("t", n) },
-	"names that cannot be, in circle": func(n int64) ([]string, string) { return []string{"//" + fmt.Sprint(n%5)}, fmt.Sprint("t", n) },
+	"two pages in turn":           func(n int64) ([]string, string) { return []string{fmt.Sprint("in", n%2)}, fmt.Sprint("t", n%2) },
+	"three pages after a hundred": func(n int64) ([]string, string) { return nil, fmt.Sprint("t", min(n, 100+n%3)) },
+	"one page by new tokens":      func(n int64) ([]string, string) { return []string{"in"}, fmt.Sprint("t", n) },
+	"keys go back":                func(n int64) ([]string, string) { return []string{fmt.Sprintf("k%03d", n%7)}, fmt.Sprint("t", n) },
+	"empty pages":                 func(n int64) ([]string, string) { return nil, fmt.Sprint("t", n) },
+	"one prefix on all pages":     func(n int64) ([]string, string) { return []string{"d/"}, fmt.Sprint("t", n) },
+	"names that cannot be, in circle": func(n int64) ([]string, string) {
+		return []string{"//" + strconv.FormatInt(n%5, 10)}, fmt.Sprint("t", n)
+	},
 }
 
 // TestS3ListingThatNeverEnds has pages go in a circle, or on without anything new, by either version: it is an error that
@@ -317,10 +322,10 @@ func TestS3LongListingIsNoCircle(t *testing.T) {
 	var c course
 	for n := range 5000 {
 		page := s3Page{next: fmt.Sprint("t", n)}
-		switch {
-		case n%3 == 0:
+		switch n % 3 {
+		case 0:
 			page.items = []s3Item{{key: fmt.Sprintf("k%06d", n)}, {key: fmt.Sprintf("k%06d+", n)}}
-		case n%3 == 1:
+		case 1:
 			page.items = []s3Item{{key: "p/", common: true}}
 		}
 		if err := c.add(page); err != nil {

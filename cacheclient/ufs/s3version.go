@@ -166,12 +166,12 @@ func (s *s3Store) compare(ctx context.Context, want cacheclient.Info) bool {
 		return false
 	}
 	first, all := s.doubts.add(want.Path)
-	what := "the server tells different ETags of one object; size and time tell its versions apart from now on"
-	if all {
-		what = "the server tells different ETags of several objects; size and time tell all versions apart from now on"
-	}
-	if first || all {
-		s.log.Warn(what, "object", s.show(want.Path), "version", want.Version, "response", now.Version)
+	told := []any{"object", s.show(want.Path), "version", want.Version, "response", now.Version}
+	switch {
+	case all:
+		s.log.Warn("the server tells different ETags of several objects; size and time tell all versions apart from now on", told...)
+	case first:
+		s.log.Warn("the server tells different ETags of one object; size and time tell its versions apart from now on", told...)
 	}
 	return true
 }
