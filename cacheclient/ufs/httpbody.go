@@ -119,6 +119,10 @@ type countedBody struct {
 	// open says that no length was announced, so that the end has to be seen.
 	open bool
 	show string
+	// odd is called where such an end comes too early or too late; nil where that does not matter.
+	odd func()
+	// end is called at the end, nil where nothing has to be.
+	end func()
 	// spent says that its connection is not needed any more.
 	spent flag
 }
@@ -143,9 +147,16 @@ func (b *countedBody) Read(p []byte) (int, error) {
 		b.spent.Store(true)
 		return n, nil
 	case err == io.EOF:
+		b.noteOdd()
 		return n, io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+func (b *countedBody) noteOdd() {
+	if b.open && b.odd != nil {
+		b.odd()
+	}
 }
 
 // ended reads one byte more, and returns ErrStale where there is one.
@@ -154,6 +165,7 @@ func (b *countedBody) ended(err error) error {
 	for err == nil {
 		var n int
 		if n, err = b.src.Read(more[:]); n > 0 {
+			b.noteOdd()
 			return fmt.Errorf("%s: it is longer than it was: %w", b.show, cacheclient.ErrStale)
 		}
 	}
@@ -166,5 +178,8 @@ func (b *countedBody) ended(err error) error {
 // Close ends the body.
 func (b *countedBody) Close() error {
 	b.spent.Store(true)
+	if b.end != nil {
+		defer b.end()
+	}
 	return b.src.Close()
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,6 +44,9 @@ type httpClient struct {
 	private    []string
 	user, pass string
 	timeout    time.Duration
+	// bodies are those of files that are open, and mostBodies is how many connections they may have, 0 for any number.
+	bodies     atomic.Int64
+	mostBodies int64
 	// stored says that a Content-Encoding belongs to the file as it is stored, as in object stores.
 	stored bool
 }
@@ -62,7 +67,7 @@ func newHTTPClient(o httpOptions, security tlsOptions, opts Options) (*httpClien
 	if err != nil {
 		return nil, err
 	}
-	c := &httpClient{header: http.Header{}, user: o.User, pass: o.Pass, timeout: opts.ResponseTimeout}
+	c := &httpClient{header: http.Header{}, user: o.User, pass: o.Pass, timeout: opts.ResponseTimeout, mostBodies: int64(opts.MaxConns)}
 	c.header.Set("User-Agent", "millrace")
 	// A range of a compressed body is no range of the file.
 	c.header.Set("Accept-Encoding", "identity")
@@ -190,9 +195,16 @@ func besideBodies(ctx context.Context) context.Context {
 	return context.WithValue(ctx, besideKey{}, true)
 }
 
-// forFiles is the transport for a question about a file.
+// hold counts a body of a file, until the function that it returns is called.
+func (c *httpClient) hold() (end func()) {
+	c.bodies.Add(1)
+	return sync.OnceFunc(func() { c.bodies.Add(-1) })
+}
+
+// forFiles is the transport for a question about a file. Bodies that come slowly may hold all connections for files.
 func (c *httpClient) forFiles(ctx context.Context) *http.Transport {
-	if beside, _ := ctx.Value(besideKey{}).(bool); beside {
+	held := c.mostBodies > 0 && c.bodies.Load() >= c.mostBodies
+	if beside, _ := ctx.Value(besideKey{}).(bool); beside || held {
 		return c.lists
 	}
 	return c.files

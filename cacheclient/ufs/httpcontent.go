@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 
@@ -23,11 +24,27 @@ const (
 	mostCounted = 64 << 20
 )
 
+// wholeUpTo is the size up to which all of a file is read to know its version. Samples name no file that has shown other
+// marks, but for one too large to be read for each part of it.
+func (s *httpStore) wholeUpTo(t trust) int64 {
+	switch {
+	case s.whole:
+		return math.MaxInt64
+	case t == trustContent:
+		return mostNamedBytes
+	}
+	return wholeContent
+}
+
 // byContent describes a file by what is in it: all of it up to a size, samples above. A size that the server does not
 // tell is counted.
-func (s *httpStore) byContent(ctx context.Context, r request, h head) (size int64, version string, err error) {
-	if h.size >= 0 && h.size > wholeContent && !s.whole {
+func (s *httpStore) byContent(ctx context.Context, r request, h head, t trust) (size int64, version string, err error) {
+	if h.size > s.wholeUpTo(t) {
 		version, err = s.samples(ctx, r, h.size)
+		if strings.HasPrefix(version, keySamples) && h.etag != "" {
+			// It counts beside what was read.
+			version += "\n" + keyETag + short(h.etag)
+		}
 		return h.size, version, err
 	}
 	sum := sha256.New()
@@ -47,13 +64,24 @@ func (s *httpStore) byContent(ctx context.Context, r request, h head) (size int6
 	return n, keyContent + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// samples reads the beginning, the middle and the end of a file.
+// samples reads the beginning, the middle and the end of a file. Of a server without ranges, which sends all that is before
+// them, it reads the whole.
 func (s *httpStore) samples(ctx context.Context, r request, size int64) (string, error) {
 	sum := sha256.New()
 	for _, off := range []int64{0, (size - sampled) / 2, size - sampled} {
 		span := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+sampled-1)}}
-		if _, _, err := s.pass(ctx, r, span, sampled, sum); err != nil {
+		n, h, err := s.pass(ctx, r, span, sampled, sum)
+		switch {
+		case err != nil:
 			return "", err
+		case !h.ranged:
+			version, err := s.wholly(ctx, r, size)
+			if err == nil && version == "" {
+				err = fmt.Errorf("%s: other than %d bytes came: %w", r.show, size, io.ErrUnexpectedEOF)
+			}
+			return version, err
+		case n != sampled || h.first != off:
+			return "", fmt.Errorf("%s: %d bytes came from %d on, not %d from %d", r.show, n, h.first, sampled, off)
 		}
 	}
 	return keySamples + hex.EncodeToString(sum.Sum(nil)), nil
@@ -146,7 +174,8 @@ func (s *httpStore) confirmContent(r request, want cacheclient.Info, body *Body)
 			got, err = s.wholly(ctx, r, want.Size)
 		case named:
 			version = want.Version
-			_, got, err = s.byContent(ctx, r, head{size: want.Size})
+			version, _, _ = strings.Cut(version, "\n")
+			got, err = s.samples(ctx, r, want.Size)
 		case whole:
 			got = summed.version()
 			version, err = s.wholly(ctx, r, want.Size)

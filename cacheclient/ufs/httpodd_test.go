@@ -347,7 +347,7 @@ func TestBackends(t *testing.T) {
 
 // TestBackendsOfOtherEnds has two servers tell one size, and other bytes where no beginning shows them.
 func TestBackendsOfOtherEnds(t *testing.T) {
-	for name, off := range map[string]int{"middle": 5 << 19, "end": 5<<20 - 1} {
+	for name, off := range map[string]int{"middle": 5 << 19, "between": 3 << 19, "end": 5<<20 - 1} {
 		for _, later := range []time.Duration{0, 3 * time.Second} {
 			one := bytes.Repeat([]byte("x"), 5<<20)
 			other := bytes.Clone(one)
@@ -457,11 +457,13 @@ func TestNoValidators(t *testing.T) {
 		chunked bool
 		values  map[string]string
 		changed int
+		whole   bool
 	}{
 		"small":           {size: 12, changed: 5},
 		"no length":       {size: 3000, chunked: true, changed: 1500},
 		"begin of large":  {size: wholeContent + 10, changed: 3},
 		"end of large":    {size: wholeContent + 10, changed: wholeContent + 9},
+		"no ranges":       {size: wholeContent + 10, changed: wholeContent / 3, whole: true},
 		"middle, by name": {size: wholeContent + 10, changed: wholeContent / 3, values: map[string]string{"validate": "content"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -480,6 +482,9 @@ func TestNoValidators(t *testing.T) {
 					_ = http.NewResponseController(w).Flush()
 					_, _ = w.Write(*now.Load())
 					return
+				}
+				if c.whole {
+					r.Header.Del("Range")
 				}
 				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(*now.Load()))
 			})

@@ -21,20 +21,23 @@ func (c *httpClient) open(
 		header.Set("If-Match", want.Version)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	end := c.hold()
 	resp, err := c.send(ctx, c.files, http.MethodGet, r, header)
 	if err != nil {
+		end()
 		cancel(nil)
 		return nil, head{}, err
 	}
-	start, end, err := c.checkResponse(resp, r, want, off, length, t)
+	first, last, err := c.checkResponse(resp, r, want, off, length, t)
 	if err != nil {
 		discard(resp)
+		end()
 		cancel(nil)
 		return nil, readHead(resp), err
 	}
 	patient := newPatientReader(ctx, cancel, resp.Body, r.url.Host, c.timeout)
-	counted := &countedBody{src: patient, left: end - start, open: resp.ContentLength < 0, show: r.show}
-	return &Body{ReadCloser: counted, Start: start, End: end, spent: &counted.spent}, readHead(resp), nil
+	counted := &countedBody{src: patient, left: last - first, open: resp.ContentLength < 0, show: r.show, end: end}
+	return &Body{ReadCloser: counted, Start: first, End: last, spent: &counted.spent}, readHead(resp), nil
 }
 
 // checkResponse tells which bytes of the file will come. Anything that shows another version is

@@ -25,8 +25,9 @@ type head struct {
 	// date is the server's clock.
 	date time.Time
 	html bool
-	// ranged says that the answer was the range that was asked for.
+	// ranged says that the answer was a range, from first on.
 	ranged bool
+	first  int64
 }
 
 // stat asks for the head of a file by a GET of its first byte, for servers, URLs and users that forbid HEAD.
@@ -61,7 +62,7 @@ func statusOf(err error) (code int, ok bool) {
 }
 
 // statBy makes one request and reads the head of its response. A status that is none of
-// 200, 206 and a redirect to a directory is a *StatusError.
+// 200, 204, 206 and a redirect to a directory is a *StatusError.
 func (c *httpClient) statBy(ctx context.Context, method string, r request, header http.Header) (head, error) {
 	// The end of the context closes the connection instead of reading an answer that is longer than asked for.
 	ctx, cancel := context.WithCancel(ctx)
@@ -74,6 +75,11 @@ func (c *httpClient) statBy(ctx context.Context, method string, r request, heade
 	switch {
 	case isRedirect(resp):
 		return head{dir: true}, nil
+	case resp.StatusCode == http.StatusNoContent:
+		// So some servers answer for an empty file.
+		h := readHead(resp)
+		h.size = 0
+		return h, nil
 	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && header.Get("Range") != "":
 		return readHead(resp), c.checkEncoding(resp, r)
 	}
@@ -85,11 +91,13 @@ func readHead(resp *http.Response) head {
 	if resp.StatusCode == http.StatusPartialContent {
 		h.size = -1
 		if r, ok := parseContentRange(resp.Header.Get("Content-Range")); ok {
-			h.size, h.ranged = r.total, r.first >= 0
+			h.size, h.ranged, h.first = r.total, r.first >= 0, r.first
 		}
 	}
 	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		h.date = t
+		// What a cache keeps has the time of its origin, and its age.
+		age, _ := strconv.ParseUint(strings.TrimSpace(resp.Header.Get("Age")), 10, 31)
+		h.date = t.Add(time.Duration(age) * time.Second)
 	}
 	kind := mediaType(resp)
 	h.html = kind == "text/html" || kind == "application/xhtml+xml"

@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/rclone/rclone/fs/config/configmap"
@@ -35,10 +35,18 @@ type httpStore struct {
 	pages recent
 	// shapes are what directories look like, by which a tree that holds itself is known.
 	shapes *shapes
-	// trusted is the trust in what tells versions apart; fixed says that the user chose it, and whole that content is
+	// chosen is the trust in what tells versions apart where fixed says that the user chose it, and whole that content is
 	// compared to its last byte.
-	trusted      atomic.Int32
+	chosen       trust
 	fixed, whole bool
+	// noticed is the trust in single files, by pathKey, where it is less than all.
+	noticed *lru.Cache[uint64, trust]
+	// turns are of what is being found out of a file.
+	turns turns
+	// young is when versions are old enough to be told by their time, and lengths are those whose body had another length
+	// than the one described, both by identity.
+	young   *lru.Cache[uint64, time.Time]
+	lengths *lru.Cache[uint64, struct{}]
 	// named are versions of other validators that were compared whole, by their identities: the content that each names.
 	named *lru.Cache[uint64, string]
 	// slashes remembers that the server redirects a directory to its address with a slash.
@@ -55,10 +63,16 @@ type httpStore struct {
 // mostNamed is how many versions that were compared whole are remembered.
 const mostNamed = 1024
 
+// mostNoticed is how many files are remembered that are trusted for less.
+const mostNoticed = 16 << 10
+
 func newHTTPStore(src source, values configmap.Simple, opts Options, noticed *notes) (*httpStore, error) {
 	s := &httpStore{src: src, identity: identityOf(src, httpTable, values), notes: noticed, told: newToldDirs(), called: newToldDirs(), shapes: newShapes()}
-	// It fails for a size below 1 only.
+	// They fail for a size below 1 only.
 	s.named, _ = lru.New[uint64, string](mostNamed)
+	s.noticed, _ = lru.New[uint64, trust](mostNoticed)
+	s.young, _ = lru.New[uint64, time.Time](mostNamed)
+	s.lengths, _ = lru.New[uint64, struct{}](mostNamed)
 	var security tlsOptions
 	err := errors.Join(configstruct.Set(values, &s.opt), configstruct.Set(values, &security))
 	if err == nil {

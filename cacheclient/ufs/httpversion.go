@@ -122,6 +122,29 @@ func (v validators) differ(was validators, t trust) string {
 	return "it was modified at " + v.modTime.UTC().String() + ", not at " + was.modTime.UTC().String()
 }
 
+// shows reports whether the validators tell that it is the version: at least one of its own is told and equal, and none
+// differs. A weak ETag does not show the version of a strong one, whose bytes it may not have. D-221 says why.
+func (v validators) shows(was validators, t trust) bool {
+	if t > trustTime || v.differ(was, t) != "" {
+		return false
+	}
+	if t == trustAll {
+		tags := v.etag != "" && was.etag != ""
+		if tags && strongETag(was.etag) && !strongETag(v.etag) {
+			return false
+		}
+		if tags || v.digest != "" && was.digest != "" {
+			return true
+		}
+	}
+	return !was.modTime.IsZero() && v.modTime.Equal(was.modTime)
+}
+
+// nothing reports whether there is no validator that counts.
+func (v validators) nothing(t trust) bool {
+	return v.modTime.IsZero() && (t == trustTime || t == trustAll && v.etag == "" && v.digest == "")
+}
+
 // none reports whether nothing tells this content from another of its size. Servers of builds that set all times to the
 // epoch tell no time, and an ETag that is made of such a time and the size is no other.
 func (h head) none() bool {
