@@ -84,16 +84,17 @@ type Cache struct {
 	work   sync.WaitGroup
 	// slots are the requests for content that may run at once; ahead are those of them for bytes that
 	// nobody waits for yet, fewer, so that who waits finds a place.
-	slots, ahead *semaphore.Weighted
-	staging      *staging
-	paused       pausedPasses
-	meta         *metadata
-	lists        *listings
-	listeners    listeners
-	walks        *walks
-	flight       singleflight.Group
-	count        counters
-	health       health
+	slots     *slots
+	ahead     *semaphore.Weighted
+	staging   *staging
+	paused    pausedPasses
+	meta      *metadata
+	lists     *listings
+	listeners listeners
+	walks     *walks
+	flight    singleflight.Group
+	count     counters
+	health    health
 	// questions are those under way about what is known already.
 	questions atomic.Int64
 	// evictor wakes the background eviction.
@@ -152,7 +153,7 @@ func New(store ufs.Store, cfg Config) (*Cache, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cache{
 		store: store, cfg: cfg, log: cfg.Log, ctx: ctx, cancel: cancel,
-		slots:   semaphore.NewWeighted(int64(cfg.Connections)),
+		slots:   newSlots(cfg.Connections, cfg.Timeout),
 		ahead:   semaphore.NewWeighted(int64(cfg.Connections) * 3 / 4),
 		staging: &staging{b: cfg.Budget},
 		paused:  pausedPasses{most: max(1, cfg.Connections/4)},

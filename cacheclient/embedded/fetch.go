@@ -48,8 +48,9 @@ type fetch struct {
 	interrupt context.CancelFunc
 	// heard says that the source began to answer the present attempt.
 	heard bool
-	// admitted says that the fetch has one of Cache.slots.
+	// admitted says that the fetch has one of Cache.slots, and preemption ends attempts for those that wait for one.
 	admitted bool
+	preemption
 	// idled is how long the present attempt has waited for readers.
 	idled time.Duration
 	// proof is what reports whether the bytes behind shown are the version's.
@@ -125,20 +126,6 @@ func (f *fetch) place(tier bool) bool {
 	return !f.e.noRanges || f.becomePass()
 }
 
-// enter waits for one of the slots, and leave gives it back.
-func (f *fetch) enter(ctx context.Context) error {
-	err := f.e.c.slots.Acquire(ctx, 1)
-	f.admitted = err == nil
-	return err
-}
-
-func (f *fetch) leave() {
-	if f.admitted {
-		f.e.c.slots.Release(1)
-		f.admitted = false
-	}
-}
-
 // bring brings the run with the memory that it needs for that.
 func (f *fetch) bring(ctx context.Context) error {
 	if !f.inTier {
@@ -179,6 +166,14 @@ func (f *fetch) persist(ctx context.Context) error {
 			// What the source was about to say does not matter: who still waits asks again.
 			return ctx.Err()
 		}
+		if errors.Is(err, errPreempted) {
+			queued, err := f.pause(ctx, 0)
+			if err != nil {
+				return err
+			}
+			giveUp = giveUp.Add(queued)
+			continue
+		}
 		again, after := ufs.Retryable(err)
 		if isDenial(err) {
 			f.rewind()
@@ -216,29 +211,25 @@ func (f *fetch) denied(ctx context.Context, answer error) error {
 	return fmt.Errorf("read %q: %w: %s", f.e.info.Path, errDenied, answer.Error())
 }
 
-// pause waits, without the slot, which others may use meanwhile. It returns how long it then waited for one.
-func (f *fetch) pause(ctx context.Context, d time.Duration) (queued time.Duration, err error) {
-	f.leave()
-	if !sleep(ctx, d) {
-		return 0, ctx.Err()
-	}
-	begun := time.Now()
-	err = f.enter(ctx)
-	return time.Since(begun), err
-}
-
 // attempt makes one request for what is missing, which ends when nothing comes for patience.
 func (f *fetch) attempt(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.interrupt = cancel
+	f.preempted.Store(false)
+	f.ending.Store(&cancel)
+	defer f.ending.Store(nil)
 	f.heard, f.idled = false, 0
 	f.stalled.Store(false)
 	f.stall = time.AfterFunc(patience, func() { f.stalled.Store(true); cancel() })
 	defer f.stall.Stop()
 	err := f.request(ctx, patience)
-	if failed := f.proof.failed; failed != nil {
-		f.proof.failed = nil
+	failed := f.proof.failed
+	f.proof.failed = nil
+	switch {
+	case (err != nil || failed != nil) && f.preempted.Load():
+		return errPreempted
+	case failed != nil:
 		return failed
 	}
 	if err != nil && f.stalled.Load() {
@@ -264,7 +255,8 @@ func (f *fetch) receive(ctx context.Context, end int64, patience time.Duration) 
 		f.rewind()
 	}
 	e.c.count.sourceRequests.Add(1)
-	body, err := e.c.store.Open(ctx, e.info, f.at, end-f.at)
+	heard := cacheclient.OnHeard(ctx, func() { f.stall.Reset(patience) })
+	body, err := e.c.store.Open(heard, e.info, f.at, end-f.at)
 	if err != nil {
 		return err
 	}
@@ -296,6 +288,7 @@ func (f *fetch) withoutRanges(start int64) bool {
 	f.e.mu.Lock()
 	defer f.e.mu.Unlock()
 	f.e.noRanges = true
+	f.restarts.Store(true)
 	if f.inTier {
 		return start == f.at || f.whole()
 	}
@@ -307,7 +300,6 @@ func (f *fetch) whole() bool { return f.run == run{0, blocksIn(f.e.info.Size)} }
 
 // fill writes the body to the tier, block by block, telling readers of each piece.
 func (f *fetch) fill(ctx context.Context, body io.Reader, end int64, patience time.Duration) error {
-	e := f.e
 	for f.at < end {
 		b := f.at / BlockSize
 		blockEnd := min((b+1)*BlockSize, end)
@@ -318,7 +310,7 @@ func (f *fetch) fill(ctx context.Context, body io.Reader, end int64, patience ti
 		}
 		if n > 0 {
 			p := f.buf[:n]
-			e.c.count.bytesSource.Add(int64(n))
+			f.came(int64(n))
 			if werr := f.write(p, b, blockEnd); werr != nil {
 				return werr
 			}
@@ -410,7 +402,7 @@ func (f *fetch) stageBlock(ctx context.Context, body io.Reader, blockEnd int64, 
 	for f.at < blockEnd {
 		n, err := body.Read(sb.buf[f.at-sb.block*BlockSize : blockEnd-sb.block*BlockSize])
 		if n > 0 {
-			f.e.c.count.bytesSource.Add(int64(n))
+			f.came(int64(n))
 			if err := f.advance(f.at + int64(n)); err != nil {
 				return err
 			}

@@ -210,7 +210,7 @@ func (f *fetch) passOver(body io.Reader, to int64, patience time.Duration) error
 func (f *fetch) skip(body io.Reader, n int64, patience time.Duration) error {
 	for n > 0 {
 		m, err := io.CopyN(io.Discard, body, min(n, BlockSize))
-		f.e.c.count.bytesSource.Add(m)
+		f.came(m)
 		n -= m
 		if m > 0 {
 			f.stall.Reset(patience)

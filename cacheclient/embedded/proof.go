@@ -44,6 +44,7 @@ type blockSum struct {
 func (f *fetch) trust(body *ufs.Body) {
 	if body.Confirm != nil || f.doubtful() == 0 {
 		f.proof.ask, f.proof.alone = body.Confirm, body.Alone
+		f.restarts.Store(body.Alone)
 	}
 }
 
