@@ -167,11 +167,10 @@ func (f *fetch) persist(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if errors.Is(err, errPreempted) {
-			queued, err := f.pause(ctx, 0)
-			if err != nil {
+			if _, err := f.pause(ctx, 0); err != nil {
 				return err
 			}
-			giveUp = giveUp.Add(queued)
+			giveUp = time.Now().Add(patience)
 			continue
 		}
 		again, after := ufs.Retryable(err)

@@ -39,10 +39,10 @@ type slots struct {
 	left uint64
 }
 
-// progress is when a fetch got its slot, and how far it had come at a later time.
+// progress is when a fetch got its slot and how far it had come then, and the same at a later time.
 type progress struct {
-	entered, at time.Time
-	bytes       int64
+	entered, at   time.Time
+	before, bytes int64
 }
 
 func newSlots(most int, timeout time.Duration) *slots {
@@ -61,8 +61,8 @@ func (s *slots) enter(ctx context.Context, f *fetch) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	s.held[f] = progress{now, now, f.brought.Load()}
+	now, brought := time.Now(), f.brought.Load()
+	s.held[f] = progress{now, now, brought, brought}
 	return nil
 }
 
@@ -99,9 +99,10 @@ func (s *slots) press(wait context.Context, cancel context.CancelCauseFunc) {
 			seen, since = left, time.Now()
 		}
 		waited := time.Since(since)
-		if waited >= s.timeout {
-			cancel(fmt.Errorf("all %d connections are busy, and none came free for %v: %w", s.most, s.timeout,
-				cacheclient.ErrUnavailable))
+		if waited >= s.timeout+s.timeout/4 {
+			// Silence would have ended before.
+			cancel(fmt.Errorf("all %d connections are busy, and none came free for %v: %w", s.most,
+				waited.Round(time.Millisecond), cacheclient.ErrUnavailable))
 			return
 		}
 		s.interruptOne(waited >= s.timeout/2)
@@ -124,7 +125,7 @@ func (s *slots) interruptOne(anyone bool) {
 		if s.drips(f, p) && f.preempt() {
 			return
 		}
-		if time.Since(p.entered) >= f.share(s.timeout/2) && (first == nil || p.entered.Before(s.held[first].entered)) {
+		if time.Since(p.entered) >= f.share(p, s.timeout/2) && (first == nil || p.entered.Before(s.held[first].entered)) {
 			first = f
 		}
 	}
@@ -133,15 +134,16 @@ func (s *slots) interruptOne(anyone bool) {
 	}
 }
 
-// drips reports whether a fetch has brought next to nothing since it was looked at last, long ago; mu is held.
+// drips reports whether a fetch has brought little since it was looked at last, long ago; mu is held. One that brings
+// nothing ends by its silence.
 func (s *slots) drips(f *fetch, p progress) bool {
 	now, brought := time.Now(), f.brought.Load()
 	d := now.Sub(p.at)
-	if d < f.share(s.timeout/4) {
+	if d < f.share(p, s.timeout/4) {
 		return false
 	}
-	s.held[f] = progress{p.entered, now, brought}
-	return float64(brought-p.bytes) < leastRate*d.Seconds()
+	s.held[f] = progress{p.entered, now, p.before, brought}
+	return brought > p.bytes && float64(brought-p.bytes) < leastRate*d.Seconds()
 }
 
 // preemption is how attempts of a fetch are ended for the sake of others.
@@ -156,10 +158,10 @@ type preemption struct {
 	restarts atomic.Bool
 }
 
-// share is how long a fetch may keep a slot that others wait for: longer after each time where it begins anew, so
-// that it ends as well.
-func (p *preemption) share(d time.Duration) time.Duration {
-	if !p.restarts.Load() {
+// share is how long a fetch may keep a slot that others wait for: longer after each time where nothing has come yet, or
+// where it begins anew, so that it ends as well.
+func (p *preemption) share(since progress, d time.Duration) time.Duration {
+	if !p.restarts.Load() && p.brought.Load() > since.before {
 		return d
 	}
 	return d << min(p.times.Load(), mostDoublings)
