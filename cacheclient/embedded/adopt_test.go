@@ -315,3 +315,37 @@ func TestConfirmedBefore(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenOfWhatIsNotWholeAfterARestart has a file change between two processes: the word of the first that the source has
+// the version is not enough to open what is here in part, for its first read would fail.
+func TestOpenOfWhatIsNotWholeAfterARestart(t *testing.T) {
+	dir, src := t.TempDir(), &memory{}
+	before := src.put("f", filled(40<<20))
+	whole := src.put("whole", filled(1000))
+	first := cacheOf(t, src, dir, 256<<20)
+	f := openFile(t, first, before)
+	if _, err := cacheclient.ReadAt(t.Context(), f, make([]byte, 1000), 0); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	readWhole(t, first, whole, filled(1000))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after := src.claim(cacheclient.Info{Path: "f", Size: 40 << 20, ModTime: long.Add(time.Hour)}, filled(40<<20))
+	second := cacheOf(t, src, dir, 256<<20)
+	if info, err := second.Stat(t.Context(), "f"); err != nil || info.ID != before.ID {
+		t.Fatalf("the word of the first process does not count: %+v, %v", info, err)
+	}
+	if f, err := second.open(t.Context(), before); !errors.Is(err, cacheclient.ErrStale) {
+		t.Errorf("%v, %v", f, err)
+	}
+	if info, err := second.Stat(t.Context(), "f"); err != nil || info.ID != after.ID {
+		t.Errorf("%+v, %v", info, err)
+	}
+	asked := second.count.sourceRequests.Load()
+	readWhole(t, second, whole, filled(1000))
+	if n := second.count.sourceRequests.Load() - asked; n != 0 {
+		t.Errorf("what is whole costs %d requests", n)
+	}
+}

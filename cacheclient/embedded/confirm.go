@@ -81,7 +81,7 @@ func (c *Cache) remember(path string) (record, bool) {
 	}
 	info, confirmed, ok := c.cachedVersion(path)
 	if at := time.Unix(0, confirmed); ok && confirmed != 0 && at.Before(time.Now()) {
-		return c.meta.refresh(path, record{info: info, at: at}), true
+		return c.meta.refresh(path, record{info: info, at: at, inherited: true}), true
 	}
 	return record{}, false
 }

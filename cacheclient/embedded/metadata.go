@@ -46,6 +46,8 @@ type record struct {
 	// missing says that nothing was there.
 	missing bool
 	at      time.Time
+	// inherited says that an earlier process heard it.
+	inherited bool
 }
 
 func newMetadata(ttl, nameTTL time.Duration, most *bound) (*metadata, error) {
@@ -334,6 +336,11 @@ func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
 			return err
 		}
 	}
+	return c.compare(ctx, info, r)
+}
+
+// compare returns ErrStale, or fs.ErrNotExist, where a record tells another version than info.
+func (c *Cache) compare(ctx context.Context, info cacheclient.Info, r record) error {
 	switch {
 	case r.missing:
 		return fmt.Errorf("open %q: %w", info.Path, fs.ErrNotExist)

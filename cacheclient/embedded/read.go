@@ -62,18 +62,27 @@ func (c *Cache) open(ctx context.Context, info cacheclient.Info) (*file, error) 
 }
 
 // recheck returns ErrStale if the version was gone and the source, asked anew, does not have it. What is known of the
-// path may be older than that.
+// path may be older than that. The word of an earlier process is enough for a file that is here whole: of another the
+// first read would find out.
 func (c *Cache) recheck(ctx context.Context, e *entry) error {
 	e.mu.Lock()
-	gone := !e.staleAt.IsZero()
+	e.inspect()
+	gone, whole := !e.staleAt.IsZero(), e.whole()
 	e.mu.Unlock()
-	if !gone {
+	if gone {
+		if err := c.stands(ctx, e.info); errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
+			return fmt.Errorf("open: %w", err)
+		}
 		return nil
 	}
-	if err := c.stands(ctx, e.info); errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
-		return fmt.Errorf("open: %w", err)
+	if r, known := c.meta.get(e.info.Path); whole || !known || !r.inherited {
+		return nil
 	}
-	return nil
+	r, err := c.ask(ctx, e.info.Path, record{info: e.info}, true)
+	if err != nil {
+		return err
+	}
+	return c.compare(ctx, e.info, r)
 }
 
 // Resume implements cacheclient.Client. It waits for no check: blocks are checked one by one when they are
