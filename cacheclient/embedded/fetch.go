@@ -51,7 +51,7 @@ type fetch struct {
 	// admitted says that the fetch has one of Cache.slots, and preemption ends attempts for those that wait for one.
 	admitted bool
 	preemption
-	// idled is how long the present attempt has waited for readers.
+	// idled is how long the present attempt has waited for readers, or for what was heard before its answer.
 	idled time.Duration
 	// proof is what reports whether the bytes behind shown are the version's.
 	proof proof
@@ -254,7 +254,8 @@ func (f *fetch) receive(ctx context.Context, end int64, patience time.Duration) 
 		f.rewind()
 	}
 	e.c.count.sourceRequests.Add(1)
-	heard := cacheclient.OnHeard(ctx, func() { f.stall.Reset(patience) })
+	begun := time.Now()
+	heard := cacheclient.OnHeard(ctx, func() { f.stall.Reset(patience); f.idled = time.Since(begun) })
 	body, err := e.c.store.Open(heard, e.info, f.at, end-f.at)
 	if err != nil {
 		return err
