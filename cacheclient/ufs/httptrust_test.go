@@ -57,10 +57,10 @@ func TestOddFileWeakensNoOther(t *testing.T) {
 			now.Store(&marked{`"1"`, long, string(before)})
 			var n atomic.Int64
 			o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
-				switch {
-				case r.URL.Path == "/":
+				switch r.URL.Path {
+				case "/":
 					page(w, "f", "odd1")
-				case r.URL.Path == "/f":
+				case "/f":
 					now.Load().serve(w, r)
 				default:
 					r.Header.Del("If-Match")
