@@ -146,7 +146,8 @@ func (f *fetch) persist(ctx context.Context) error {
 	c, what := f.e.c, "read "+f.e.info.Path
 	patience, retry := c.patience(what)
 	giveUp := time.Now().Add(patience)
-	denials := 0
+	// spoke says that an attempt heard the source. The last one may have too little time for that.
+	denials, spoke := 0, false
 	for pauses := firstPauses; ; {
 		before := f.at
 		err := f.attempt(ctx, time.Until(giveUp))
@@ -155,6 +156,7 @@ func (f *fetch) persist(ctx context.Context) error {
 			c.served(what)
 			return nil
 		}
+		spoke = spoke || f.heard || isAnswer(err)
 		if f.at > before {
 			giveUp = time.Now().Add(patience)
 			pauses.Restart()
@@ -189,7 +191,7 @@ func (f *fetch) persist(ctx context.Context) error {
 		c.count.sourceErrors.Add(1)
 		wait := max(pauses.Next(), after)
 		if !retry || time.Now().Add(wait).After(giveUp) {
-			c.failed(what, err, f.heard)
+			c.failed(what, err, spoke)
 			return fmt.Errorf("read %q from %s: %w: %w", f.e.info.Path, c.store, cacheclient.ErrUnavailable, err)
 		}
 		queued, err := f.pause(ctx, wait)

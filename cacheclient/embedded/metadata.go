@@ -246,6 +246,8 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 	silence := time.AfterFunc(patience, func() { cancel(silentError(patience)) })
 	defer silence.Stop()
 	giveUp := time.Now().Add(patience)
+	// answered says that the source refused an attempt. The last one may have too little time for that.
+	answered := false
 	for pauses := firstPauses; ; {
 		heard := false
 		c.count.sourceRequests.Add(1)
@@ -267,6 +269,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 			c.settled(err)
 			return err
 		}
+		answered = answered || isAnswer(err)
 		c.count.sourceErrors.Add(1)
 		wait := max(pauses.Next(), after)
 		if retry && time.Now().Add(wait).Before(giveUp) && sleep(ctx, wait) {
@@ -278,7 +281,7 @@ func (c *Cache) persistently(what string, try func(ctx context.Context, alive fu
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			err = context.Cause(ctx)
 		}
-		c.failed(what, err, heard)
+		c.failed(what, err, heard || answered)
 		return fmt.Errorf("%s: %w: %w", what, cacheclient.ErrUnavailable, err)
 	}
 }

@@ -46,6 +46,9 @@ func (c *cluster) Mount() (source string, flags []string) { return c.fake.Addres
 // Close ends the master and the worker.
 func (c *cluster) Close() error { return c.fake.Close() }
 
+// Keeps reports whether the worker has all of a file.
+func (c *cluster) Keeps(path string) bool { return c.fake.Keeps(path) }
+
 // dice are draws for one answer; nil tells the truth.
 func (c *cluster) dice(call, path string) *rand.Rand {
 	f, _, isFile := c.world.Look(path)

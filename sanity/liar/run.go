@@ -351,9 +351,17 @@ func (r *run) warm() {
 	}
 }
 
+// keeper is a source that keeps what was read of it. A worker that has lied is given rest, and then files are read past
+// it, so that only the worker knows what it has.
+type keeper interface{ Keeps(path string) bool }
+
 // kept are the files that the truce has read whole and whose versions are beyond doubt, in the order of their paths.
 func (r *run) kept() (files []*File) {
+	k, keeps := r.source.(keeper)
 	for _, f := range r.world.Files() {
+		if keeps && !k.Keeps(f.Path) {
+			continue
+		}
 		if fails, _ := f.fails(); f.Fixed && f.Sign == Strong && !fails && !f.Guest && f.Head == "" && f.Tags < 2 && !f.Bare {
 			files = append(files, f)
 		}

@@ -187,6 +187,20 @@ func (f *Fake) has(block int64) bool {
 	return err == nil
 }
 
+// Keeps reports whether the tier has all blocks of a file.
+func (f *Fake) Keeps(rel string) bool {
+	info, err := f.info(rel)
+	if err != nil {
+		return false
+	}
+	for _, id := range info.GetBlockIds() {
+		if !f.has(id) {
+			return false
+		}
+	}
+	return true
+}
+
 // at is where a block is.
 func (f *Fake) at(block int64) []*wire.BlockLocation {
 	if !f.has(block) {
