@@ -184,7 +184,7 @@ type turns struct {
 	held map[string]chan struct{} // guarded by mu
 }
 
-// enter waits for the turn of a caller, who calls leave at its end.
+// enter waits for the turn of a caller, at whose end leave is to be called.
 func (q *turns) enter(ctx context.Context, path string) (leave func(), err error) {
 	for {
 		ended, mine := q.take(path)

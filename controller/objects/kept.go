@@ -11,7 +11,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// keptProperties are those that say where masters, journals and tiers are, and who serves them. The pods are made for
+// keptProperties are those that say where masters, journals and tiers are, and what serves them. The pods are made for
 // millrace's values: with another type of journal, three masters know nothing of each other. What a runtime says of
 // them has no effect, and is told as such.
 var keptProperties = map[string]bool{

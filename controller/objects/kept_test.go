@@ -26,7 +26,7 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
-// TestKeptProperties has what the pods are made for stay as it is, whoever says otherwise and for which part, and be
+// TestKeptProperties has what the pods are made for stay as it is, whatever is said of it and for which part, and be
 // told; what says the same is not told.
 func TestKeptProperties(t *testing.T) {
 	in := read(t, "testdata/walkthrough.yaml")

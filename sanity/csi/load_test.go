@@ -205,8 +205,8 @@ func (n *node) answers(volumes ...string) {
 	}
 }
 
-// TestSoakAgentKilled: the agent is killed with -9 when it has served for 250 ms. Nobody sees an error or a wrong byte,
-// and in the long form nobody waits longer than half a second.
+// TestSoakAgentKilled: the agent is killed with -9 when it has served for 250 ms. No reader sees an error or a wrong
+// byte, and in the long form none waits longer than half a second.
 func TestSoakAgentKilled(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
