@@ -218,7 +218,7 @@ func TestSoakAgentKilled(t *testing.T) {
 		time.Sleep(250 * time.Millisecond)
 		n.serving.Kill()
 		n.startAgent()
-		// What waits at the second death of a process that has served nobody is taken for its cause.
+		// What waits at the second death of a process that has served no request is taken for its cause.
 		n.answers("passed", "copied")
 	}
 	l.end(fmt.Sprintf("%d kills in %s", kills, length))

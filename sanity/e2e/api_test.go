@@ -32,17 +32,28 @@ spec:
   master: {replicas: 1}
 `
 
-// testAPI uses the rest of what a user may ask for.
-func testAPI(t *testing.T) {
+// step is a test that the next ones build on.
+type step struct {
+	name string
+	do   func(*testing.T)
+}
+
+// inOrder runs the steps of the long form, one after the other.
+func (r *rest) inOrder(t *testing.T, steps []step) {
+	t.Helper()
 	if short() {
 		t.Skip("in the long form: make e2e")
 	}
-	r := &rest{get(t)}
 	r.begin(t)
-	for _, step := range []struct {
-		name string
-		do   func(*testing.T)
-	}{
+	for _, s := range steps {
+		t.Run(s.name, s.do)
+	}
+}
+
+// testAPI uses the rest of what a user may ask for.
+func testAPI(t *testing.T) {
+	r := &rest{get(t)}
+	r.inOrder(t, []step{
 		{"PodBeforeDataset", r.podBeforeDataset},
 		{"TwoDatasetsOnOneNode", r.twoDatasets},
 		{"NonRoot", r.nonRoot},
@@ -55,9 +66,7 @@ func testAPI(t *testing.T) {
 		{"S3", r.s3},
 		{"Trouble", r.trouble},
 		{"Deleted", r.deleted},
-	} {
-		t.Run(step.name, step.do)
-	}
+	})
 }
 
 // smallFiles are in each of the small directories.

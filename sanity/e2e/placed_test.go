@@ -10,15 +10,8 @@ import (
 // testPlaced has Datasets whose place in the cluster is what matters: sources that are directories of a node, workers
 // that wait for others to go, the network of nodes, and namespaces that end.
 func testPlaced(t *testing.T) {
-	if short() {
-		t.Skip("in the long form: make e2e")
-	}
 	r := &rest{get(t)}
-	r.begin(t)
-	for _, step := range []struct {
-		name string
-		do   func(*testing.T)
-	}{
+	r.inOrder(t, []step{
 		{"DirectoryOfANode", r.directoryOfANode},
 		{"PodThatHasEnded", r.podThatHasEnded},
 		{"NetworkOfNodes", r.networkOfNodes},
@@ -26,9 +19,7 @@ func testPlaced(t *testing.T) {
 		{"NamespaceDeleted", r.namespaceDeleted},
 		{"DeletedWithoutQuota", r.deletedWithoutQuota},
 		{"Deleted", r.deleted},
-	} {
-		t.Run(step.name, step.do)
-	}
+	})
 }
 
 // onNode runs a command in a directory of a node, which is made where it is not there.
@@ -47,7 +38,7 @@ spec:
 	return r.ran(t, name)
 }
 
-// directoryOfANode has a source on one node alone, which a user who is not root owns. Masters and workers go there, and
+// directoryOfANode has a source on one node alone, which another user than root owns. Masters and workers go there, and
 // pods of that user read it.
 func (r *rest) directoryOfANode(t *testing.T) {
 	r.onNode(t, "painter", "node1", "/srv/pictures", "mkdir -p /d/mine && echo hello >/d/mine/f && chown -R 1201:1201 /d/mine && chmod -R 0750 /d/mine")
