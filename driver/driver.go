@@ -115,7 +115,10 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s %q is not an absolute path", p.name, p.path)
 		}
 	}
-	return checkHealthAddress(c.Health)
+	if err := CheckHealth(c.Health); err != nil {
+		return fmt.Errorf("%q is %w", c.Health, err)
+	}
+	return nil
 }
 
 // Driver is the CSI driver of one node. Its methods that are RPCs may be called from many goroutines.

@@ -18,8 +18,8 @@ import (
 // headerTimeout is how long a client of the health address may take to send a request's header.
 const headerTimeout = 5 * time.Second
 
-// checkHealthAddress reports whether the address is one that only this machine reaches.
-func checkHealthAddress(address string) error {
+// CheckHealth refuses an address that others than this machine reach, in the second half of a sentence that names it.
+func CheckHealth(address string) error {
 	if address == "" || strings.HasPrefix(address, "unix:") {
 		if address == "" {
 			return nil
@@ -28,7 +28,8 @@ func checkHealthAddress(address string) error {
 		return err
 	}
 	if at, err := netip.ParseAddrPort(address); err != nil || !at.Addr().IsLoopback() {
-		return fmt.Errorf("the health address %q is not accepted; accepted are unix:///path, and a loopback address with a port such as 127.0.0.1:9808", address)
+		return errors.New("not an address of health: accepted are unix:///path, " +
+			"and a loopback address with a port such as 127.0.0.1:9808")
 	}
 	return nil
 }

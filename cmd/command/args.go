@@ -55,7 +55,8 @@ func (c *Command) explain(err error) error {
 	case errors.As(err, &value):
 		return c.Wrong("%w", value.Unwrap())
 	case errors.As(err, &unknown):
-		return c.Wrong("there is no flag %s", Dashed(unknown.GetSpecifiedName()))
+		typed := Dashed(unknown.GetSpecifiedName())
+		return c.Wrong("there is no flag %s%s", typed, hint(typed, flagNames(c.Command)))
 	case errors.As(err, &missing):
 		return c.Wrong("the flag %s needs a value", shown(missing.GetFlag()))
 	default:

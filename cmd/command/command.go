@@ -62,6 +62,8 @@ func Execute(root *cobra.Command, args []string, out io.Writer) error {
 			return err
 		}
 		args = args[1:]
+	case asksVersion(root, args):
+		return Execute(Version(programName(root)).Command, args[1:], out)
 	}
 	if !named.DisableFlagParsing {
 		named.InitDefaultHelpFlag()
@@ -88,5 +90,6 @@ func namedBy(root *cobra.Command, args []string) (*cobra.Command, error) {
 	if i := slices.IndexFunc(commands, func(c *cobra.Command) bool { return c.Name() == name }); i >= 0 {
 		return commands[i], nil
 	}
-	return nil, &commandline.UsageError{Command: "help", Err: fmt.Errorf("there is no command %q", args[0])}
+	err := fmt.Errorf("there is no command %q%s", args[0], hint(name, commandNames(root)))
+	return nil, &commandline.UsageError{Command: "help", Err: err}
 }

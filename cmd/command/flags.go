@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
+
+// ErrEmpty has a flag say that "" is no value, and what it takes.
+var ErrEmpty = errors.New("empty")
 
 // headingKey is the annotation of a flag that holds its heading in the help.
 const headingKey = "heading"
@@ -30,6 +34,9 @@ func (v *value) Type() string { return v.takes }
 
 func (v *value) Set(s string) error {
 	if err := v.set(s); err != nil {
+		if errors.Is(err, ErrEmpty) {
+			err = fmt.Errorf("%w; accepted is any other %s", err, cmp.Or(v.takes, "text"))
+		}
 		what := fmt.Sprintf("%s %q", shown(v.flag), s)
 		if v.secret {
 			what = shown(v.flag)
@@ -87,7 +94,7 @@ func (c *Command) Toggle(into *bool, name, usage string) {
 func (c *Command) Text(into *string, name, usage string) {
 	c.Define(name, usage, *into, func(s string) error {
 		if s == "" {
-			return errors.New("empty")
+			return ErrEmpty
 		}
 		*into = s
 		return nil
@@ -122,7 +129,7 @@ func (c *Command) SourceOptions(options map[string]string, file *string) {
 	set := func(s string) error {
 		name, val, ok := strings.Cut(s, "=")
 		if !ok || name == "" {
-			return errors.New("no name=value")
+			return errors.New("not in its form: accepted is NAME=VALUE, such as endpoint=https://host")
 		}
 		options[name] = val
 		return nil

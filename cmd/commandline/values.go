@@ -45,7 +45,7 @@ func ParseSize(s string) (int64, error) {
 	number.Mul(number, new(big.Rat).SetInt(unit))
 	bytes := new(big.Int).Quo(number.Num(), number.Denom())
 	if !bytes.IsInt64() {
-		return 0, fmt.Errorf("larger than the largest size, %d bytes", int64(math.MaxInt64))
+		return 0, fmt.Errorf("too large: accepted are at most %d bytes, less than 8388608Ti", int64(math.MaxInt64))
 	}
 	return bytes.Int64(), nil
 }
@@ -54,7 +54,7 @@ func ParseSize(s string) (int64, error) {
 func SizeOver(s string) (int64, error) {
 	n, err := ParseSize(s)
 	if err == nil && n == 0 {
-		return 0, errors.New("too small: it must be more than 0 bytes")
+		return 0, errors.New("too small: accepted are sizes from 1 byte on, such as 2Gi")
 	}
 	return n, err
 }

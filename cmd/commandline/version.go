@@ -2,14 +2,14 @@ package commandline
 
 import "runtime/debug"
 
-// Version and Revision are those of a release, as the linker writes them:
+// Version, Revision and Time are those of a release, as the linker writes them:
 //
-//	-ldflags "-X millrace.io/millrace/cmd/commandline.Version=v0.2.0 -X millrace.io/millrace/cmd/commandline.Revision=COMMIT"
+//	-ldflags "-X millrace.io/millrace/cmd/commandline.Version=v0.2.0 -X ...Revision=COMMIT -X ...Time=RFC3339"
 //
-// Where a build has none, the version is "dev" and the commit is the one that the toolchain wrote into the program.
+// Where a build has none, the version is "dev", and commit and time are those that the toolchain wrote into it.
 var (
-	Version  = unreleased
-	Revision string
+	Version        = unreleased
+	Revision, Time string
 )
 
 const unreleased = "dev"
@@ -33,13 +33,29 @@ func ReadBuild() Build {
 	if !ok {
 		info = &debug.BuildInfo{}
 	}
-	return buildOf(info, Version, Revision)
+	return buildOf(info, Build{Version: Version, Revision: Revision, Time: Time})
 }
 
-// buildOf joins what the toolchain and the linker wrote into a program.
-func buildOf(info *debug.BuildInfo, version, revision string) Build {
-	b := Build{Version: version, Revision: revision, Go: info.GoVersion, Modules: map[string]string{}}
-	if main := info.Main.Version; version == unreleased && main != "" && main != "(devel)" {
+// Line is what a program shows of its build, in one line.
+func (b Build) Line(program string) string {
+	revision := "revision unknown"
+	if b.Revision != "" {
+		revision = "revision " + b.Revision
+	}
+	if b.Time != "" {
+		revision += " of " + b.Time
+	}
+	if b.Modified {
+		revision += ", modified"
+	}
+	return program + " " + b.Version + " (" + revision + ") " + b.Go
+}
+
+// buildOf joins what the toolchain wrote into a program with what the linker did.
+func buildOf(info *debug.BuildInfo, linked Build) Build {
+	b := linked
+	b.Go, b.Modules = info.GoVersion, map[string]string{}
+	if main := info.Main.Version; b.Version == unreleased && main != "" && main != "(devel)" {
 		b.Version = main
 	}
 	for _, s := range info.Settings {

@@ -23,11 +23,17 @@ func TestBuildOf(t *testing.T) {
 		{plain, "dev", "", "dev", "", "nothing is known"},
 		{&debug.BuildInfo{}, "dev", "", "dev", "", "no information"},
 	} {
-		if b := buildOf(c.info, c.version, c.revision); b.Version != c.wantVersion || b.Revision != c.wantRevision {
+		b := buildOf(c.info, Build{Version: c.version, Revision: c.revision})
+		if b.Version != c.wantVersion || b.Revision != c.wantRevision {
 			t.Errorf("%s: %+v", c.why, b)
 		}
 	}
-	if b := buildOf(stamped, "dev", ""); b.Go != "go1.2" || !b.Modified || b.Time != "t" || b.Modules["m"] != "v2.1" {
+	b := buildOf(stamped, Build{Version: "dev"})
+	if b.Go != "go1.2" || !b.Modified || b.Time != "t" || b.Modules["m"] != "v2.1" {
 		t.Errorf("%+v", b)
+	}
+	b = buildOf(plain, Build{Version: "v1.2.3", Revision: "def", Time: "u"})
+	if b.Time != "u" || b.Line("p") != "p v1.2.3 (revision def of u) " {
+		t.Errorf("%+v, %q", b, b.Line("p"))
 	}
 }

@@ -11,12 +11,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/controller"
-	"millrace.io/millrace/controller/nodes"
 	"millrace.io/millrace/driver"
 )
 
@@ -52,7 +50,7 @@ func controllerCommand() *command.Command {
 		}
 		return c.run()
 	})
-	return f
+	return f.Program()
 }
 
 // run works until a signal ends it.
@@ -65,10 +63,8 @@ func (c *controllerConfig) run() error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(controllerGC)
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.kubeconfig
 	var err error
-	if c.controller.API, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig(); err != nil {
+	if c.controller.API, err = apiServer(c.kubeconfig); err != nil {
 		return err
 	}
 	c.controller.API.UserAgent = "millrace-controller/" + commandline.ReadBuild().Version
@@ -88,23 +84,17 @@ func newController() (*command.Command, *controllerConfig) {
 	f := command.New("controller", "[flags]", "make Datasets of Kubernetes into caches, volumes and claims", controllerAbout)
 	f.ValidArgsFunction = cobra.NoFileCompletions
 	f.Text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")
-	f.Text(&k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run")
-	f.Text(&k.Watch, "watch-namespace", "`NAME` of the only namespace to serve (default all)")
+	command.Parsed(f, &k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run",
+		k.Settings.Namespace, parseNamespace)
+	command.Parsed(f, &k.Watch, "watch-namespace", "`NAME` of the only namespace to serve", "all", parseNamespace)
 	f.Toggle(&k.Elect, "leader-elect", "agree with other controllers on one that works; on where it is not said")
 	f.Text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
 	f.Text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
-	f.Text(&k.Settings.Driver, "driver", "`NAME` of the CSI driver")
+	command.Parsed(f, &k.Settings.Driver, "driver", "`NAME` of the CSI driver", k.Settings.Driver, parseDriver)
 	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
-	f.Text(&k.Health, "health", "`ADDRESS` of /healthz and /readyz")
-	f.Text(&k.Metrics, "metrics", "`ADDRESS` of /metrics")
+	command.Parsed(f, &k.Health, "health", "`[HOST]:PORT` of /healthz and /readyz; none is no listener", k.Health,
+		parseAddress)
+	command.Parsed(f, &k.Metrics, "metrics", "`[HOST]:PORT` of /metrics; none is no listener", k.Metrics, parseAddress)
 	f.Logging(&c.logLevel, &c.logFormat)
 	return f, c
-}
-
-// parseTaint reads the key of a taint; "none" is none.
-func parseTaint(s string) (string, error) {
-	if s == "none" {
-		return "", nil
-	}
-	return s, nodes.CheckTaint(s)
 }

@@ -96,7 +96,7 @@ func gatewayCommand() *command.Command {
 		defer stop()
 		return c.serve(ctx, log, out)
 	})
-	return f
+	return f.Program()
 }
 
 // newGateway makes the flags of gateway, and what they fill in.

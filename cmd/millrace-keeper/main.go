@@ -4,13 +4,19 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/fuse/keeper"
 )
 
 func main() {
+	if len(os.Args) == 2 && strings.TrimLeft(os.Args[1], "-") == "version" {
+		fmt.Println(commandline.ReadBuild().Line("millrace-keeper"))
+		return
+	}
 	order, err := keeper.Ordered()
 	if order == nil && err == nil {
 		err = errors.New("this program is started by millrace mount")

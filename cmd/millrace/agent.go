@@ -77,7 +77,7 @@ func newAgent() (*command.Command, *agentConfig) {
 	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
 	f.Define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may be repeated", "those of this machine", func(s string) error {
 		if s == "" {
-			return errors.New("empty")
+			return command.ErrEmpty
 		}
 		c.localHosts = append(c.localHosts, s)
 		return nil
@@ -92,7 +92,7 @@ func newAgent() (*command.Command, *agentConfig) {
 func absolutePath(list *[]string) func(string) error {
 	return func(s string) error {
 		if !filepath.IsAbs(s) {
-			return errors.New("not an absolute path")
+			return errors.New("not an absolute path: accepted are paths that begin with /")
 		}
 		*list = append(*list, filepath.Clean(s))
 		return nil

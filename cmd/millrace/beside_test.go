@@ -14,6 +14,12 @@ func TestProgramsBeside(t *testing.T) {
 		if out := r.ok(name, "--help").out; !strings.Contains(out, "Usage: millrace "+name) {
 			t.Errorf("%s --help prints %q", name, out)
 		}
+		for _, args := range [][]string{{name, "--version"}, {name, "version"}} {
+			out := r.ok(args...).out
+			if !strings.HasPrefix(out, "millrace-"+name+" ") || !strings.Contains(out, ") go1.") {
+				t.Errorf("%q prints %q", args, out)
+			}
+		}
 		r.refused(2, []string{"there is no flag --no-such", "see millrace " + name + " --help"}, name, "--no-such")
 	}
 	alone := filepath.Join(r.base, "millrace")

@@ -484,7 +484,7 @@ func TestWrongInput(t *testing.T) {
 		{"negative size", 2, []string{"--read-ahead", `"-1"`}, r.mountArgs(r.source, "--read-ahead", "-1")},
 		{"no size", 2, []string{"--quota", `"NaN"`}, []string{"mount", "--quota", "NaN", r.source, r.dir}},
 		{"zero quota", 2, []string{"--quota", `"0"`}, []string{"mount", "--quota", "0", r.source, r.dir}},
-		{"overflowing quota", 2, []string{"--quota", "largest"}, []string{"mount", "--quota", "99999999Ti", r.source, r.dir}},
+		{"overflowing quota", 2, []string{"--quota", "too large"}, r.mountArgs(r.source, "--quota", "99999999Ti")},
 		{"watermark over 1", 2, []string{"--high", `"1.5"`}, r.mountArgs(r.source, "--high", "1.5")},
 		{"watermarks crossed", 2, []string{"--low 0.9", "--high 0.5"}, r.mountArgs(r.source, "--low", "0.9", "--high", "0.5")},
 		{"quotas without tiers", 2, []string{"--quota is given 2 times"}, r.mountArgs(r.source, "--quota", "1Gi")},

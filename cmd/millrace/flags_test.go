@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"millrace.io/millrace/cmd/command"
+	"millrace.io/millrace/cmd/command/refusals"
 	"millrace.io/millrace/cmd/commandline"
 )
 
@@ -143,7 +144,6 @@ func inOrder(text string, parts ...string) bool {
 func TestWrongArguments(t *testing.T) {
 	for want, args := range map[string][]string{
 		"a command is missing; see millrace help":                                                                                    {},
-		`there is no command "mont"; see millrace help`:                                                                              {"mont"},
 		`there is no command "--quota"; see millrace help`:                                                                           {"--quota", "1Gi", "mount"},
 		"there is no flag --no-such; see millrace mount --help":                                                                      {"mount", "--no-such"},
 		"there is no flag --test.v; see millrace mount --help":                                                                       {"mount", "-test.v", "s", "d"},
@@ -160,6 +160,42 @@ func TestWrongArguments(t *testing.T) {
 		if err == nil || err.Error() != want || commandline.Code(err) != commandline.ExitUsage {
 			t.Errorf("%q: exit %d, %v; want %q", args, commandline.Code(err), err, want)
 		}
+	}
+}
+
+// TestRefusals has what is misspelt told what is near, and a value that is not accepted what is.
+func TestRefusals(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"mont", `there is no command "mont", perhaps mount is meant; see millrace help`},
+		{"help umount", `there is no command "umount", perhaps mount or unmount is meant; see millrace help`},
+		{"stauts", `there is no command "stauts", perhaps status is meant; see millrace help`},
+		{"xyz", `there is no command "xyz"; see millrace help`},
+		{"mount -qouta 1Gi", "there is no flag --qouta, perhaps --quota is meant; see millrace mount --help"},
+		{"mount --quota 99999999Ti", `--quota "99999999Ti" is too large: accepted are at most ` +
+			"9223372036854775807 bytes, less than 8388608Ti; see millrace mount --help"},
+		{"mount --quota 0", `--quota "0" is too small: accepted are sizes from 1 byte on, such as 2Gi; ` +
+			`see millrace mount --help`},
+		{"mount --revalidate 1d", `--revalidate "1d" is not a time: accepted are 0 and numbers with a unit ` +
+			"such as 10s, 1m30s, at most 8760h; also with ,content after it, as in 1m,content; see millrace mount --help"},
+		{"top --socket=", `--socket "" is empty; accepted is any other PATH; see millrace top --help`},
+		{"mount --option x", "--option is not in its form: accepted is NAME=VALUE, such as endpoint=https://host; " +
+			"see millrace mount --help"},
+		{"node --endpoint x", `--endpoint "x" is not a unix socket: accepted are unix:///path and /path; ` +
+			`see millrace node --help`},
+		{"node --health 0.0.0.0:1", `--health "0.0.0.0:1" is not an address of health: accepted are unix:///path, ` +
+			"and a loopback address with a port such as 127.0.0.1:9808; see millrace node --help"},
+	} {
+		err := command.Execute(newMillrace().Command, strings.Fields(c.line), io.Discard)
+		if err == nil || err.Error() != c.want || commandline.Code(err) != commandline.ExitUsage {
+			t.Errorf("%s: exit %d, %v; want %s", c.line, commandline.Code(err), err, c.want)
+		}
+	}
+}
+
+// TestFlagsSayWhatTheyTake gives wrong values to every flag.
+func TestFlagsSayWhatTheyTake(t *testing.T) {
+	if refused := refusals.Check(t, newMillrace().Command); refused < 40 {
+		t.Errorf("only %d flags refuse anything", refused)
 	}
 }
 

@@ -30,7 +30,7 @@ func newMillrace() *command.Command {
 			beside("controller", "make Datasets of Kubernetes into caches, volumes and claims"),
 			beside("gateway", "show a source to Alluxio as an S3 bucket"),
 		}},
-		{"Other", []*command.Command{completionCommand(root), versionCommand(), helpCommand(root)}},
+		{"Other", []*command.Command{completionCommand(root), command.Version("millrace"), helpCommand(root)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.name, Title: g.name})
 		for _, c := range g.commands {

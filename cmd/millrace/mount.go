@@ -148,16 +148,20 @@ func (c *mountConfig) sourceFlags(f *command.Command) {
 // parseRevalidate reads a time, and whether content is compared.
 func (c *mountConfig) parseRevalidate(s string) (time.Duration, error) {
 	age, content := strings.CutSuffix(s, ",content")
+	d, err := commandline.ParseAge(age)
+	if err != nil {
+		return 0, fmt.Errorf("%w; also with ,content after it, as in 1m,content", err)
+	}
 	if content {
 		c.options["validate"] = "content"
 	}
-	return commandline.ParseAge(age)
+	return d, nil
 }
 
 func (c *mountConfig) tierFlags(f *command.Command) {
 	f.Define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(), func(s string) error {
 		if s == "" {
-			return errors.New("empty")
+			return command.ErrEmpty
 		}
 		c.tierDirs = append(c.tierDirs, s)
 		return nil

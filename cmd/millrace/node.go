@@ -58,7 +58,8 @@ func newNode() (*command.Command, *nodeConfig) {
 	command.Parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
 	command.Parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
 	command.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
-	f.Text(&d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port")
+	command.Parsed(f, &d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port", "",
+		healthAddress)
 	command.Parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
 		n, err := commandline.CountTo(1 << 20)(s)
 		return int64(n), err
@@ -87,6 +88,14 @@ func (c *nodeConfig) check(f *command.Command, rest []string) error {
 		}
 	}
 	return nil
+}
+
+// healthAddress takes an address that no other machine reaches.
+func healthAddress(s string) (string, error) {
+	if s == "" {
+		return "", command.ErrEmpty
+	}
+	return s, driver.CheckHealth(s)
 }
 
 // onePath takes an absolute path.

@@ -78,13 +78,3 @@ func TestStatusRow(t *testing.T) {
 		t.Errorf("%d columns, want %d", got, want)
 	}
 }
-
-func TestVersionText(t *testing.T) {
-	v := versionOf(commandline.Build{
-		Version: "v1.2.3", Revision: "abc", Modified: true, Go: "go1.2",
-		Modules: map[string]string{"github.com/hanwen/go-fuse/v2": "v2.1", "github.com/rclone/rclone": "v1.9"},
-	})
-	if got, want := v.String(), "millrace v1.2.3 (revision abc, modified) go1.2, go-fuse v2.1, rclone v1.9"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}

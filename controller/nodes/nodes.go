@@ -42,7 +42,7 @@ type Reconciler struct {
 // CheckTaint tells whether a text can be the key of a taint.
 func CheckTaint(key string) error {
 	if len(validation.IsQualifiedName(key)) > 0 {
-		return errors.New("not the key of a taint such as csi.millrace.io/not-ready")
+		return errors.New("not the key of a taint: accepted is one such as csi.millrace.io/not-ready")
 	}
 	return nil
 }

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"millrace.io/millrace/controller/nodes"
+)
+
+// Errors of these parsers are the second half of a sentence that begins with the flag and the value.
+
+// parseTaint reads the key of a taint; "none" is none.
+func parseTaint(s string) (string, error) {
+	if s == "none" {
+		return "", nil
+	}
+	return s, nodes.CheckTaint(s)
+}
+
+// parseNamespace reads the name of a namespace.
+func parseNamespace(s string) (string, error) {
+	if len(validation.IsDNS1123Label(s)) > 0 {
+		return "", errors.New("not the name of a namespace: accepted are up to 63 of a-z, 0-9 and -, at no end a -")
+	}
+	return s, nil
+}
+
+// parseDriver reads the name of a CSI driver.
+func parseDriver(s string) (string, error) {
+	if len(s) > 63 || len(validation.IsDNS1123Subdomain(s)) > 0 {
+		return "", errors.New("not the name of a CSI driver: accepted are up to 63 of a-z, 0-9, - and dots")
+	}
+	return s, nil
+}
+
+// parseAddress reads an address to listen on; "none" is none, and so is the "0" of other controllers.
+func parseAddress(s string) (string, error) {
+	if s == "none" || s == "0" {
+		return "", nil
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return "", errors.New("not an address: accepted are a port such as :8081, a host and a port, or none")
+	}
+	return s, nil
+}
