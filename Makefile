@@ -116,7 +116,8 @@ PLATFORMS ?= linux/amd64,linux/arm64
 .PHONY: image
 image: ## the container image for PLATFORMS (linux/amd64,linux/arm64), without a daemon, into bin/image
 	@$(PROGRESS) 'building what builds the image' '20 s' -- $(GO) build -o bin/image-builder ./deploy/image
-	@bin/image-builder -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD 2>/dev/null)" $(ARGS)
+	@bin/image-builder -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD 2>/dev/null)" \
+		-epoch "$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)}" $(ARGS)
 
 # What is released: make release VERSION=v0.2.0 SIGNING_KEY=key; ALLOW_DIRTY=1 tries it with changes that are not committed.
 VERSION ?=
@@ -136,7 +137,7 @@ release-check: ## make VERSION's release in two other folders and compare them, 
 .PHONY: vulncheck
 vulncheck: ## what the Go vulnerability database knows of the code that is reached; says NOT RUN where it cannot be asked
 	@$(PROGRESS) 'building govulncheck' '20 s' -- $(GO) build -modfile=.tools/release/go.mod -o bin/govulncheck golang.org/x/vuln/cmd/govulncheck
-	@$(PROGRESS) 'looking for known vulnerabilities' '2 min' -- deploy/release/vulncheck.sh bin/govulncheck ./...
+	@deploy/release/vulncheck.sh bin/govulncheck ./...
 
 # How long `make soak` kills.
 SOAK ?= 60s

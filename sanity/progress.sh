@@ -59,7 +59,7 @@ watch() {
       return 0
     fi
     if [ "$SECONDS" -ge "$next" ]; then
-      printf '%s: %d s%s\n' "$label" "$SECONDS" "$(how_far)"
+      printf '%s: %d s%s (%s)\n' "$label" "$SECONDS" "$(how_far)" "$estimate"
       next=$((SECONDS + every))
     fi
   done

@@ -63,7 +63,9 @@ func TestProgressIsNeverSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	cmd, _, stderr := progress(t, "sh", "-c", `until [ "$(grep -c '^the label: [0-9]* s$' "$1")" -ge 3 ]; do sleep 0.1; done`, "sh", out)
+	const line = "^the label: [0-9]* s (a while)$"
+	const until = `until [ "$(grep -c "$2" "$1")" -ge 3 ]; do sleep 0.1; done`
+	cmd, _, stderr := progress(t, "sh", "-c", until, "sh", out, line)
 	cmd.Stdout = file
 	if err := cmd.Run(); err != nil {
 		t.Errorf("%v: %s", err, stderr)

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -31,6 +32,7 @@ type config struct {
 	tag, out, roots, revision string
 	architectures             []string
 	layout                    bool
+	at                        time.Time
 }
 
 func main() {
@@ -55,9 +57,11 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	}
 	images := make([]v1.Image, len(c.architectures))
 	for i, architecture := range c.architectures {
-		fmt.Fprintf(out, "building for linux/%s, up to 2 min where nothing is built yet\n", architecture)
-		stop := heartbeat.Start(out, heartbeat.Interval, func() string { return "building for linux/" + architecture })
-		images[i], err = image(ctx, c, architecture)
+		var part heartbeat.Part
+		step := fmt.Sprintf("%d of %d, building for linux/%s", i+1, len(images), architecture)
+		fmt.Fprintln(out, step+", up to 2 min where nothing is built yet")
+		stop := heartbeat.Start(out, heartbeat.Interval, func() string { return part.After(step) })
+		images[i], err = image(ctx, c, architecture, &part)
 		stop()
 		if err != nil {
 			return fmt.Errorf("linux/%s: %w", architecture, err)
@@ -86,19 +90,26 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 
 func parse(args []string) (config, error) {
 	c := config{}
-	var platforms string
+	var platforms, epoch string
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&c.tag, "tag", defaultTag, "`NAME:TAG` in the docker-archives")
 	flags.StringVar(&c.out, "out", "bin/image", "`DIR` for what is built")
 	flags.StringVar(&c.roots, "roots", "", "`FILE` with the certificates of the authorities to trust (default those of Mozilla, of the version in go.mod)")
 	flags.StringVar(&c.revision, "revision", "", "`ID` of the source, for a label")
 	flags.StringVar(&platforms, "platforms", "linux/amd64,linux/arm64", "`LIST` of platforms to build for")
+	flags.StringVar(&epoch, "epoch", os.Getenv("SOURCE_DATE_EPOCH"), "`SECONDS` from 1970 to the commit, for the image")
 	flags.BoolVar(&c.layout, "oci", true, "write the OCI layout too")
 	if err := flags.Parse(args); err != nil {
 		return c, err
 	}
 	if flags.NArg() > 0 {
 		return c, fmt.Errorf("argument %q: there are only flags", flags.Arg(0))
+	}
+	if epoch != "" {
+		var err error
+		if c.at, err = build.ParseEpoch(epoch); err != nil {
+			return c, err
+		}
 	}
 	for p := range strings.SplitSeq(platforms, ",") {
 		if p != "linux/amd64" && p != "linux/arm64" {
@@ -110,21 +121,23 @@ func parse(args []string) (config, error) {
 }
 
 // image makes the image of one architecture.
-func image(ctx context.Context, c config, architecture string) (v1.Image, error) {
+func image(ctx context.Context, c config, architecture string, part *heartbeat.Part) (v1.Image, error) {
 	dir, err := os.MkdirTemp("", "millrace-image-*")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	parts := build.Parts{Programs: dir, Tag: c.tag, Revision: c.revision}
+	parts := build.Parts{Programs: dir, Tag: c.tag, Revision: c.revision, At: c.at}
 	if c.roots != "" {
 		if parts.Roots, err = os.ReadFile(c.roots); err != nil {
 			return nil, err
 		}
 	}
-	if err := build.Compile(ctx, dir, architecture, build.Stamp{Revision: c.revision}, build.Programs...); err != nil {
+	stamp := build.Stamp{Revision: c.revision, At: c.at}
+	if err := build.Compile(ctx, dir, architecture, stamp, part, build.Programs...); err != nil {
 		return nil, err
 	}
+	part.Say("licences and layers")
 	if parts.Licences, err = notices.Collect(ctx, architecture, build.Programs...); err != nil {
 		return nil, err
 	}

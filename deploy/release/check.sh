@@ -13,7 +13,9 @@ clone() {
   git clone -q . "$work/$1"
   (cd "$work/$1" && "$releaser" -version "$version" -out "$work/$2")
 }
+echo 'the first of two releases'
 clone one first
+echo 'the second of two, compiled with an empty cache: 10 min'
 GOCACHE=$work/cache clone 'a second/clone, with a long name' second
 code=0
 for file in "$work"/first/* "$work"/second/*; do

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/semver"
+
+	"millrace.io/millrace/deploy/image/build"
 )
 
 // source is what is released, and as what.
@@ -63,11 +65,9 @@ func checkout(ctx context.Context, version string, dirty bool) (source, error) {
 			return s, err
 		}
 	}
-	seconds, err := strconv.ParseInt(stamp, 10, 64)
-	if err != nil || seconds < 0 {
-		return s, fmt.Errorf("SOURCE_DATE_EPOCH %q: seconds since 1970 are accepted", stamp)
+	if s.at, err = build.ParseEpoch(stamp); err != nil {
+		return s, err
 	}
-	s.at = time.Unix(seconds, 0).UTC()
 	s.goVersion, err = output(ctx, nil, "go", "env", "GOVERSION")
 	return s, err
 }

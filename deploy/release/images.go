@@ -22,11 +22,14 @@ func (r *release) images(ctx context.Context) error {
 	tag := "millrace/millrace:" + r.number()
 	images := make([]v1.Image, len(architectures))
 	for i, architecture := range architectures {
+		r.part.Say("%d of %d", i+1, len(architectures))
 		licences, err := notices.Collect(ctx, architecture, build.Programs...)
 		if err != nil {
 			return err
 		}
-		images[i], err = build.Image(architecture, build.Parts{Programs: r.bin(architecture), Licences: licences, Tag: tag, Revision: r.commit})
+		images[i], err = build.Image(architecture, build.Parts{
+			Programs: r.bin(architecture), Licences: licences, Tag: tag, Revision: r.commit, At: r.at,
+		})
 		if err != nil {
 			return fmt.Errorf("linux/%s: %w", architecture, err)
 		}

@@ -76,7 +76,11 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	if err := os.Rename(r.dir, c.out); err != nil {
 		return err
 	}
-	return show(out, c.out)
+	if err := show(out, c.out); err != nil || c.key != "" {
+		return err
+	}
+	_, err = fmt.Fprintln(out, "not signed: SIGNING_KEY names no key")
+	return err
 }
 
 func parse(args []string) (config, error) {
@@ -101,6 +105,8 @@ type release struct {
 	source
 	out       io.Writer
 	dir, work string
+	// part is what the step at work is at.
+	part heartbeat.Part
 }
 
 // make makes all files of the release.
@@ -110,39 +116,10 @@ func (r *release) make(ctx context.Context, c config) error {
 			return err
 		}
 	}
-	fmt.Fprintf(r.out, "release %s of commit %.12s, with %s; minutes where nothing is built yet\n", r.version, r.commit, r.goVersion)
-	steps := []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{"man pages and completion", r.manual},
-		{"programs for linux/amd64", func(ctx context.Context) error { return r.programs(ctx, "amd64") }},
-		{"programs for linux/arm64", func(ctx context.Context) error { return r.programs(ctx, "arm64") }},
-		{"bills of materials", r.materials},
-		{"tarballs", r.tarballs},
-		{"images", r.images},
-		{"chart", r.chart},
-		{"checksums", func(context.Context) error { return writeChecksums(r.dir) }},
-	}
-	if c.key != "" {
-		steps = append(steps, struct {
-			name string
-			do   func(context.Context) error
-		}{"signature", func(ctx context.Context) error { return sign(ctx, filepath.Join(r.dir, checksums), c.key, c.signers) }})
-	} else {
-		defer fmt.Fprintln(r.out, "not signed: SIGNING_KEY names no key")
-	}
-	for _, s := range steps {
-		begin := time.Now()
-		stop := heartbeat.Start(r.out, heartbeat.Interval, func() string { return s.name })
-		err := s.do(ctx)
-		stop()
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		fmt.Fprintf(r.out, "%s: done in %.1f s\n", s.name, time.Since(begin).Seconds())
-	}
-	return nil
+	steps := r.steps(c)
+	fmt.Fprintf(r.out, "release %s of commit %.12s, with %s: %d steps, 2 min; 10 min where nothing is built yet\n",
+		r.version, r.commit, r.goVersion, len(steps))
+	return r.take(ctx, steps)
 }
 
 // show prints what was made, and the checksum of all, by which two releases are compared.
@@ -169,10 +146,7 @@ func show(out io.Writer, dir string) error {
 // output runs a command with variables added to the environment and gives what it prints; its error has what it said.
 func output(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	// The go command leaves what it runs behind when it is told to end alone.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
+	inGroup(cmd)
 	cmd.Env = append(os.Environ(), env...)
 	var said strings.Builder
 	cmd.Stderr = &said
@@ -181,4 +155,11 @@ func output(ctx context.Context, env []string, name string, args ...string) (str
 		return "", fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, out, strings.TrimSpace(said.String()))
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// inGroup has a command be told to end with all that it runs, which the go command leaves behind when it is told alone.
+func inGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
 }

@@ -25,12 +25,14 @@ func (r *release) bom(architecture, program string) string {
 // checksums and licences.
 func (r *release) materials(ctx context.Context) error {
 	tool := filepath.Join(r.work, "cyclonedx-gomod")
+	r.part.Say("building cyclonedx-gomod")
 	if _, err := output(ctx, []string{"GOFLAGS=-trimpath -buildvcs=false"}, "go", "-C", ".tools/release", "build", "-o", tool,
 		"github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod"); err != nil {
 		return err
 	}
-	for _, architecture := range architectures {
-		for _, program := range tools {
+	for i, architecture := range architectures {
+		for j, program := range tools {
+			r.part.Say("%d of %d", i*len(tools)+j+1, len(architectures)*len(tools))
 			text, err := r.material(ctx, tool, architecture, program)
 			if err != nil {
 				return fmt.Errorf("%s for linux/%s: %w", program, architecture, err)

@@ -33,20 +33,21 @@ func (r *release) bin(architecture string) string { return filepath.Join(r.work,
 
 // programs compiles the programs.
 func (r *release) programs(ctx context.Context, architecture string) error {
-	return build.Compile(ctx, r.bin(architecture), architecture, build.Stamp{Version: r.version, Revision: r.commit}, tools...)
+	stamp := build.Stamp{Version: r.version, Revision: r.commit, At: r.at}
+	return build.Compile(ctx, r.bin(architecture), architecture, stamp, &r.part, tools...)
 }
 
 // manual has the programs write their man pages and completion.
 func (r *release) manual(ctx context.Context) error {
 	// They are compiled as the programs are, so that most is compiled once.
-	_, err := output(ctx, []string{r.epoch(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false"},
+	return r.follow(ctx, []string{r.epoch(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false"},
 		"go", "run", build.Module+"/cmd/internal/manpages", filepath.Join(r.work, "manual"))
-	return err
 }
 
 // tarballs writes the tarball of each architecture. Unpacked into /usr/local it is installed.
 func (r *release) tarballs(ctx context.Context) error {
-	for _, architecture := range architectures {
+	for i, architecture := range architectures {
+		r.part.Say("%d of %d", i+1, len(architectures))
 		licences, err := notices.Collect(ctx, architecture, tools...)
 		if err != nil {
 			return err

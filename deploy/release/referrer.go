@@ -33,11 +33,12 @@ func refer(to layout.Path, subject v1.Descriptor, a artifact) error {
 	if err != nil {
 		return err
 	}
-	content.Annotations = map[string]string{"org.opencontainers.image.title": a.name}
-	created := map[string]string{"org.opencontainers.image.created": a.at.UTC().Format(time.RFC3339)}
+	const title = "org.opencontainers.image.title"
+	content.Annotations = map[string]string{title: a.name}
+	annotations := map[string]string{title: a.name, "org.opencontainers.image.created": a.at.UTC().Format(time.RFC3339)}
 	text, err := json.Marshal(v1.Manifest{
 		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: string(a.mediaType),
-		Config: config, Layers: []v1.Descriptor{content}, Subject: &subject, Annotations: created,
+		Config: config, Layers: []v1.Descriptor{content}, Subject: &subject, Annotations: annotations,
 	})
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func refer(to layout.Path, subject v1.Descriptor, a artifact) error {
 	if err != nil {
 		return err
 	}
-	manifest.ArtifactType, manifest.Annotations = string(a.mediaType), created
+	manifest.ArtifactType, manifest.Annotations = string(a.mediaType), annotations
 	return to.AppendDescriptor(manifest)
 }
 

@@ -28,7 +28,7 @@ func TestReferrer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := layer.Image("amd64", v1.Config{}, l)
+	image, err := layer.Image("amd64", time.Time{}, v1.Config{}, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,8 +70,16 @@ func TestReferrer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := attached.Manifest(); err != nil || m.ArtifactType != "application/vnd.cyclonedx+json" || m.Subject.Digest != digest {
+	m, err := attached.Manifest()
+	if err != nil || m.ArtifactType != "application/vnd.cyclonedx+json" || m.Subject.Digest != digest {
 		t.Errorf("%+v, %v", m, err)
+	}
+	// Registries tell the manifest's annotations in their lists, and tools the layer's name where they write it.
+	listed := list.Manifests[0].Annotations
+	for _, annotations := range []map[string]string{listed, m.Annotations, m.Layers[0].Annotations} {
+		if annotations["org.opencontainers.image.title"] != filepath.Base(bom) {
+			t.Errorf("the title is missing: %v", annotations)
+		}
 	}
 	layers, err := attached.Layers()
 	if err != nil || len(layers) != 1 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -71,7 +72,7 @@ func (p plan) write(to, tag string) error {
 		}
 		layers = append(layers, l)
 	}
-	image, err := layer.Image(architecture, p.config, layers...)
+	image, err := layer.Image(architecture, time.Time{}, p.config, layers...)
 	if err != nil {
 		return err
 	}

@@ -3,12 +3,10 @@
 package build
 
 import (
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -28,32 +26,6 @@ var Programs = []string{"millrace-controller", "millrace-gateway", "millrace"}
 // user runs the program where a pod says nothing.
 const user = "65532:65532"
 
-// Stamp is what the programs say that they are. An empty Version is that of no release, an empty Revision an unknown
-// commit.
-type Stamp struct{ Version, Revision string }
-
-// Compile writes programs for Linux on a processor architecture into a directory. What git says is not read: the same
-// source with the same stamp is the same program in any checkout.
-func Compile(ctx context.Context, dir, architecture string, stamp Stamp, programs ...string) error {
-	flags := "-s -w"
-	if stamp.Version != "" {
-		flags += " -X " + Module + "/cmd/commandline.Version=" + stamp.Version
-	}
-	if stamp.Revision != "" {
-		flags += " -X " + Module + "/cmd/commandline.Revision=" + stamp.Revision
-	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + flags, "-o", dir + "/"}
-	for _, program := range programs {
-		args = append(args, Module+"/cmd/"+program)
-	}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GOFIPS140=off")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, strings.TrimSpace(string(text)))
-	}
-	return nil
-}
-
 // Parts are what an image is made of.
 type Parts struct {
 	// Programs is the directory with the compiled Programs.
@@ -63,6 +35,8 @@ type Parts struct {
 	Licences notices.Licences
 	// Tag is NAME:TAG, Revision the commit; both become labels.
 	Tag, Revision string
+	// At is the time of the image, which is the commit's: the same commit makes the same image.
+	At time.Time
 }
 
 // Image makes the image of one architecture.
@@ -94,7 +68,7 @@ func Image(architecture string, p Parts) (v1.Image, error) {
 		}
 		layers = append(layers, l)
 	}
-	return layer.Image(architecture, v1.Config{
+	return layer.Image(architecture, p.At, v1.Config{
 		Entrypoint: []string{"/usr/bin/millrace"}, User: user, WorkingDir: "/", Labels: labels(p.Tag, p.Revision),
 		Env: []string{"PATH=/usr/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
 	}, layers...)

@@ -25,7 +25,8 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// epoch is the time of all files and images: when something was built is no part of what it is.
+// epoch is the time of all files, and of images that are given none: when something was built is no part of what it is,
+// and a layer stays what it is from one commit to the next.
 var epoch = time.Unix(0, 0).UTC()
 
 // File is one entry of an image. Path is absolute.
@@ -172,8 +173,8 @@ func write(w *tar.Writer, f File, at time.Time) error {
 	return err
 }
 
-// Image puts layers together, the lowest first, for a processor architecture of Linux.
-func Image(architecture string, config v1.Config, layers ...v1.Layer) (v1.Image, error) {
+// Image puts layers together, the lowest first, for a processor architecture of Linux. It was created at that time.
+func Image(architecture string, created time.Time, config v1.Config, layers ...v1.Layer) (v1.Image, error) {
 	base := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	base = mutate.ConfigMediaType(base, types.OCIConfigJSON)
 	image, err := mutate.AppendLayers(base, layers...)
@@ -184,8 +185,12 @@ func Image(architecture string, config v1.Config, layers ...v1.Layer) (v1.Image,
 	if err != nil {
 		return nil, err
 	}
+	if created.IsZero() {
+		created = epoch
+	}
 	file = file.DeepCopy()
-	file.Architecture, file.OS, file.Created, file.Config, file.History = architecture, "linux", v1.Time{Time: epoch}, config, nil
+	file.Architecture, file.OS, file.Config, file.History = architecture, "linux", config, nil
+	file.Created = v1.Time{Time: created.UTC()}
 	return mutate.ConfigFile(image, file)
 }
 

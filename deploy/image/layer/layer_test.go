@@ -50,7 +50,7 @@ func image(t *testing.T, dir string) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := layer.Image("arm64", v1.Config{Entrypoint: []string{"/opt/a/one"}}, l)
+	i, err := layer.Image("arm64", time.Unix(1700000000, 0), v1.Config{Entrypoint: []string{"/opt/a/one"}}, l)
 	if err != nil {
 		t.Fatal(err)
 	}
