@@ -35,7 +35,7 @@ func (s *httpStore) List(ctx context.Context, dir string, fn func(cacheclient.In
 	}
 	err := s.listIndex(ctx, dir, emit)
 	var status *StatusError
-	if errors.As(err, &status) {
+	if dir != "" && errors.As(err, &status) {
 		return s.listRefused(ctx, dir, status)
 	}
 	if err == nil && end != nil {
@@ -87,12 +87,30 @@ func (s *httpStore) listIndex(ctx context.Context, dir string, fn func(cacheclie
 		return err
 	}
 	bareErr := s.readIndex(ctx, dir, s.bareRoot(), acceptIndex, fn)
-	if _, refused := statusOf(bareErr); refused || errors.Is(bareErr, errNoIndex) {
+	switch _, refused := statusOf(bareErr); {
+	case refused:
 		return err
+	case errors.Is(bareErr, errNoIndex):
+		return &fileRootError{err}
 	}
 	s.bare.Store(true)
 	return bareErr
 }
+
+// fileRootError is a root that is not there as a directory, and is without the slash at its end.
+type fileRootError struct{ err error }
+
+func (e *fileRootError) Error() string { return e.err.Error() }
+func (e *fileRootError) Unwrap() error { return e.err }
+
+// otherTypeError is errNoIndex for what has a type that no index has.
+type otherTypeError struct{ contentType string }
+
+func (e *otherTypeError) Error() string {
+	return fmt.Sprintf("%v: its type is %q", errNoIndex, e.contentType)
+}
+
+func (e *otherTypeError) Unwrap() error { return errNoIndex }
 
 // bareRoot is the root without its slash.
 func (s *httpStore) bareRoot() request {
@@ -191,7 +209,7 @@ func (s *httpStore) parse(resp *http.Response, page io.Reader, i *index) error {
 	case kind == "text/xml", kind == "application/xml":
 		return i.parseXML(page)
 	}
-	return fmt.Errorf("%w: its type is %q", errNoIndex, resp.Header.Get("Content-Type"))
+	return &otherTypeError{resp.Header.Get("Content-Type")}
 }
 
 // tellOf tells what of an index was not understood, so that a part is not taken for the whole.
@@ -224,7 +242,7 @@ func (s *httpStore) entry(dir, name string, isDir bool) cacheclient.Info {
 
 // listRefused tells a path that is a file from one that is not there: servers answer both by 404.
 func (s *httpStore) listRefused(ctx context.Context, dir string, status *StatusError) error {
-	if !errors.Is(status, fs.ErrNotExist) || dir == "" {
+	if !errors.Is(status, fs.ErrNotExist) {
 		return status
 	}
 	if info, err := s.Stat(ctx, dir); err == nil && !info.Dir {

@@ -74,7 +74,7 @@ func newLocalStore(src source, values configmap.Simple, opts Options) (*localSto
 	case err != nil:
 		return nil, fmt.Errorf("it cannot be read: %w", bare(err))
 	case !fi.IsDir():
-		return nil, &plainError{what: "it is not a directory", err: cacheclient.ErrNotDir}
+		return nil, &plainError{what: src.isFile(), err: cacheclient.ErrNotDir}
 	}
 	return s, nil
 }

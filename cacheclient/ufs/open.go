@@ -46,7 +46,7 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	if opts.Deferred {
 		return border, nil
 	}
-	if err := prove(ctx, border); err != nil {
+	if err := prove(ctx, border, src); err != nil {
 		_ = store.Close()
 		return nil, fmt.Errorf("source %q: %w", src.show, err)
 	}
@@ -57,13 +57,17 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 }
 
 // prove lists the root until its first entry.
-func prove(ctx context.Context, store Store) error {
+func prove(ctx context.Context, store Store, src source) error {
 	err := store.List(ctx, "", func(cacheclient.Info) error { return errEnough })
 	if err == nil || errors.Is(err, errEnough) {
 		return nil
 	}
 	var status *StatusError
+	var typed *otherTypeError
+	var file *fileRootError
 	switch {
+	case errors.As(err, &file):
+		return &plainError{what: src.isFile(), err: err}
 	case errors.As(err, &status) && status.Reason == "AccessDenied":
 		return fmt.Errorf("it may not be listed, which needs the right s3:ListBucket: %w", err)
 	case errors.As(err, &status):
@@ -71,7 +75,10 @@ func prove(ctx context.Context, store Store) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &plainError{what: "it does not exist", err: err}
 	case errors.Is(err, cacheclient.ErrNotDir):
-		return &plainError{what: "it is not a directory", err: err}
+		return &plainError{what: src.isFile(), err: err}
+	case errors.As(err, &typed):
+		what := fmt.Sprintf("it is of the type %q and no directory index; %s", typed.contentType, src.instead())
+		return &plainError{what: what, err: err}
 	}
 	return err
 }

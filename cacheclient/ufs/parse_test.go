@@ -106,7 +106,7 @@ func TestOpenErrors(t *testing.T) {
 		want   string
 	}{
 		"no directory":    {source: dir + "/none", want: "does not exist"},
-		"no dir":          {source: file, want: "is not a directory"},
+		"no dir":          {source: file, want: "it is a file and not a directory; give the directory"},
 		"no index":        {source: page.URL, want: "no directory index"},
 		"no page":         {source: page.URL + "/text/", want: "no directory index"},
 		"no host":         {source: "http://no-such-host.invalid/", want: "no such host"},

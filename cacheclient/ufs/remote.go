@@ -64,7 +64,7 @@ func newRemoteStore(ctx context.Context, src source, values configmap.Simple, op
 	remote, err := src.backend.NewFs(own, src.backend.Name, src.dir, values)
 	switch {
 	case errors.Is(err, rclone.ErrorIsFile):
-		return nil, &plainError{what: "it is not a directory", err: cacheclient.ErrNotDir}
+		return nil, &plainError{what: src.isFile(), err: cacheclient.ErrNotDir}
 	case err != nil:
 		return nil, s.explain(ctx, err, src.show)
 	}

@@ -72,6 +72,9 @@ func newS3Client(ctx context.Context, src source, values configmap.Simple, clien
 	if err := configstruct.Set(values, &c.opt); err != nil {
 		return nil, err
 	}
+	if err := checkBucket(src.bucket, c.opt.Endpoint == ""); err != nil {
+		return nil, err
+	}
 	pathStyle, err := pathStyle(ctx, src.bucket, values)
 	if err != nil {
 		return nil, err
