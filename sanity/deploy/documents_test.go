@@ -144,11 +144,17 @@ func TestQuickStart(t *testing.T) {
 	kubectl(t, s, "apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", file(t, specs))
 }
 
-// TestReadmeIsShort counts its words: a newcomer reads it whole or not at all.
-func TestReadmeIsShort(t *testing.T) {
+// lettered is what has a letter or digit in it: words, and not the lines of diagrams and tables.
+var lettered = regexp.MustCompile(`\S*[\pL\pN]\S*`)
+
+// TestFirstPagesAreShort counts words: a newcomer reads a page whole or not at all.
+func TestFirstPagesAreShort(t *testing.T) {
 	page := text(t, "README.md")
 	if words := len(strings.Fields(page)); words > 900 {
 		t.Errorf("README.md has %d words, and 900 are enough", words)
+	}
+	if words := len(lettered.FindAllString(text(t, "docs/architecture.md"), -1)); words > 720 {
+		t.Errorf("docs/architecture.md has %d words, and a page has 700", words)
 	}
 	if at := strings.Index(page, "$ make demo"); at < 0 || strings.Count(page[:at], "\n") > 24 {
 		t.Error("the first command of README.md is not on its first screen")
