@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 )
 
@@ -197,8 +198,9 @@ func checkQuota(cfg LevelConfig) error {
 		return fmt.Errorf("tier directory %s cannot be used: %w", cfg.Dir, err)
 	}
 	if total := int64(st.Blocks) * st.Bsize; cfg.Quota > total {
-		return fmt.Errorf("the quota of %d bytes is larger than the file system of tier directory %s, which has %d bytes",
-			cfg.Quota, cfg.Dir, total)
+		return fmt.Errorf("the quota of %s is larger than the file system of tier directory %s: "+
+			"accepted are at most %d bytes (%s)",
+			humanize.IBytes(uint64(cfg.Quota)), cfg.Dir, total, humanize.IBytes(uint64(total)))
 	}
 	return nil
 }

@@ -202,10 +202,10 @@ func TestLevelsAreChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, l := range map[string]embedded.LevelConfig{
-		"is larger than the file system": {Dir: dir, Quota: 1 << 60},
-		"not a positive number":          {Dir: dir, Quota: -1},
-		"0 < low < high <= 1":            {Dir: dir, Quota: mib, High: 0.5, Low: 0.6},
-		"cannot be made":                 {Dir: file, Quota: mib},
+		"larger than the file system of tier directory " + dir + ": accepted are ": {Dir: dir, Quota: 1 << 60},
+		"not a positive number": {Dir: dir, Quota: -1},
+		"0 < low < high <= 1":   {Dir: dir, Quota: mib, High: 0.5, Low: 0.6},
+		"cannot be made":        {Dir: file, Quota: mib},
 	} {
 		refuse(t, src, embedded.Config{Levels: []embedded.LevelConfig{l}}, want)
 	}

@@ -72,7 +72,7 @@ func newS3Client(ctx context.Context, src source, values configmap.Simple, clien
 	if err := configstruct.Set(values, &c.opt); err != nil {
 		return nil, err
 	}
-	if err := checkBucket(src.bucket, c.opt.Endpoint == ""); err != nil {
+	if err := checkBucket(src.bucket); err != nil {
 		return nil, err
 	}
 	pathStyle, err := pathStyle(ctx, src.bucket, values)

@@ -52,25 +52,17 @@ func cutLast(p string) (dir, name string, found bool) {
 	return p[:i], p[i+1:], true
 }
 
-// Names of buckets. AWS has had other names than those it makes today (capitals, "_", up to 255), and other servers
+// Names of buckets. Amazon has had other names than those it makes today (capitals, "_", up to 255), and other servers
 // take shorter ones and "tenant:bucket". What no server takes is not asked for.
 var (
 	bucketName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?$`)
 	bucketARN  = regexp.MustCompile(`^arn:[A-Za-z0-9:._-]+$`)
 )
 
-// shortestAWS is how many characters a bucket of AWS has at least.
-const shortestAWS = 3
-
-// checkBucket refuses a name that no bucket has, before the network is asked. aws says that the server is Amazon's.
-func checkBucket(name string, aws bool) error {
-	switch {
-	case bucketARN.MatchString(name):
+// checkBucket refuses a name that no bucket has, before the network is asked.
+func checkBucket(name string) error {
+	if bucketARN.MatchString(name) || bucketName.MatchString(name) && !strings.Contains(name, "..") {
 		return nil
-	case !bucketName.MatchString(name) || strings.Contains(name, ".."):
-		return fmt.Errorf("%q is not a bucket's name: accepted are letters and digits, and . - _ : between them", name)
-	case aws && len(name) < shortestAWS:
-		return fmt.Errorf("%q is not a bucket's name: accepted are 3 characters or more at Amazon", name)
 	}
-	return nil
+	return fmt.Errorf("%q is not a bucket's name: accepted are letters and digits, and . - _ : between them", name)
 }

@@ -20,18 +20,18 @@ func apiServer(file string) (*rest.Config, error) {
 	case file != "":
 		return nil, fmt.Errorf("--kubeconfig %q cannot be used: %w; accepted is a file that kubectl takes",
 			file, fileError(err))
-	case clientcmd.IsEmptyConfig(err):
-		return nil, errors.New("no API server is known; outside of a cluster give --kubeconfig FILE or set KUBECONFIG")
 	case os.Getenv(clientcmd.RecommendedConfigPathEnvVar) != "":
 		return nil, fmt.Errorf("KUBECONFIG=%q cannot be used: %w; accepted are files that kubectl takes",
 			os.Getenv(clientcmd.RecommendedConfigPathEnvVar), fileError(err))
+	case clientcmd.IsEmptyConfig(err):
+		return nil, errors.New("no API server is known; outside of a cluster give --kubeconfig FILE or set KUBECONFIG")
 	default:
 		return nil, fmt.Errorf("%s cannot be used: %w; give another file with --kubeconfig",
 			clientcmd.RecommendedHomeFile, fileError(err))
 	}
 }
 
-// errNoServer is what an empty file is called.
+// errNoServer is what an empty file is called, and one of KUBECONFIG that is not there, which kubectl leaves out.
 var errNoServer = errors.New("it names no API server")
 
 // fileError is what is wrong with a file: the library's sentence where it is one of its own words.

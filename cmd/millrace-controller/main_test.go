@@ -118,6 +118,7 @@ current-context: c
 		{dir, "", `--kubeconfig "` + dir + `" cannot be used: `, ": is a directory" + accepted},
 		{empty, "", `--kubeconfig "` + empty + `" cannot be used: it names no API server`, accepted},
 		{garbage, good, `--kubeconfig "` + garbage + `" cannot be used: `, accepted},
+		{"", missing, `KUBECONFIG="` + missing + `" cannot be used: it names no API server; `, "that kubectl takes"},
 		{"", "", "no API server is known; ", "give --kubeconfig FILE or set KUBECONFIG"},
 		{"", garbage, `KUBECONFIG="` + garbage + `" cannot be used: `, "; accepted are files that kubectl takes"},
 	} {

@@ -180,6 +180,7 @@ func TestRefusals(t *testing.T) {
 		{"top --socket=", `--socket "" is empty; accepted is any other PATH; see millrace top --help`},
 		{"mount --option x", "--option is not in its form: accepted is NAME=VALUE, such as endpoint=https://host; " +
 			"see millrace mount --help"},
+		{"sweep a/b rel", `sweep "rel": accepted are absolute paths; see millrace sweep --help`},
 		{"node --endpoint x", `--endpoint "x" is not a unix socket: accepted are unix:///path and /path; ` +
 			`see millrace node --help`},
 		{"node --health 0.0.0.0:1", `--health "0.0.0.0:1" is not an address of health: accepted are unix:///path, ` +
@@ -189,6 +190,18 @@ func TestRefusals(t *testing.T) {
 		if err == nil || err.Error() != c.want || commandline.Code(err) != commandline.ExitUsage {
 			t.Errorf("%s: exit %d, %v; want %s", c.line, commandline.Code(err), err, c.want)
 		}
+	}
+}
+
+// TestTierWithoutSpace has a tier in a file system that holds nothing refused for that.
+func TestTierWithoutSpace(t *testing.T) {
+	c, err := parseMount([]string{"s", "d", "--tier-dir", "/proc/tier"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.levels()
+	if err == nil || !strings.HasPrefix(err.Error(), "tier directory /proc/tier has no space: accepted ") {
+		t.Error(err)
 	}
 }
 

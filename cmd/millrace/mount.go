@@ -250,7 +250,9 @@ func (c *mountConfig) levels() ([]embedded.LevelConfig, error) {
 			if err != nil {
 				return nil, fmt.Errorf("tier directory %s: %w", dir, err)
 			}
-			level.Quota = min(defaultQuota, size/2)
+			if level.Quota = min(defaultQuota, size/2); level.Quota == 0 {
+				return nil, fmt.Errorf("tier directory %s has no space: accepted is one in memory or on a disk", dir)
+			}
 		}
 		levels = append(levels, level)
 	}

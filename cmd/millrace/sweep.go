@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"millrace.io/millrace/cmd/command"
@@ -22,6 +23,11 @@ func sweepCommand() *command.Command {
 		namespace, name, _ := strings.Cut(args[0], "/")
 		if err := sweep.Check(namespace, name); err != nil {
 			return f.Wrong("sweep %q: %v", args[0], err)
+		}
+		for _, dir := range args[1:] {
+			if !filepath.IsAbs(dir) {
+				return f.Wrong("sweep %q: accepted are absolute paths", dir)
+			}
 		}
 		var errs []error
 		for _, dir := range args[1:] {
