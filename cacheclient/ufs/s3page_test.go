@@ -115,7 +115,7 @@ func TestIndexWithoutAnEnd(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		_, err := io.WriteString(w, `<html><title>Index of /</title><a href="a">a</a>`)
-		for text := strings.Repeat("<p>words</p>", 10000); err == nil; {
+		for text := "<p>" + strings.Repeat("words ", 10000) + "</p>"; err == nil; {
 			_, err = io.WriteString(w, text)
 		}
 	}))

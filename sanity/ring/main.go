@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -93,6 +94,7 @@ func (r *runner) run(ctx context.Context, events string) (int, error) {
 		args[i] = strings.ReplaceAll(a, "EVENTS", events)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = environment(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// gotestsum ends before go test and the tests do, which would go on without it.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -120,6 +122,15 @@ func (r *runner) run(ctx context.Context, events string) (int, error) {
 	done()
 	watch.Wait()
 	return exitCode(err)
+}
+
+// environment has no test binary sleep for a second at its end, as the race detector has it: what it found by then is
+// told, and sixty packages sleep for half a minute. What the user says of the detector is left alone.
+func environment(env []string) []string {
+	if slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "GORACE=") }) {
+		return env
+	}
+	return append(env, "GORACE=atexit_sleep_ms=0")
 }
 
 // killAfter kills a process group that is there so long after the context's end, unless it is stopped before.

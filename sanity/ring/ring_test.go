@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -110,4 +111,14 @@ func gone(pid int) bool {
 		}
 	}
 	return false
+}
+
+// TestNoSleepAtTheEnd checks that test binaries do not sleep at their end, unless the user says how the detector works.
+func TestNoSleepAtTheEnd(t *testing.T) {
+	if got := environment([]string{"A=b"}); !slices.Equal(got, []string{"A=b", "GORACE=atexit_sleep_ms=0"}) {
+		t.Error(got)
+	}
+	if got := environment([]string{"GORACE=halt_on_error=1"}); !slices.Equal(got, []string{"GORACE=halt_on_error=1"}) {
+		t.Error(got)
+	}
 }
