@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -62,6 +63,14 @@ func (c *Command) explain(err error) error {
 	default:
 		return c.Wrong("%w", err)
 	}
+}
+
+// Arguments counts arguments in words.
+func Arguments(n int) string {
+	if n == 1 {
+		return "1 argument"
+	}
+	return fmt.Sprintf("%d arguments", n)
 }
 
 // Dashed is a flag as people write it: -o, --quota.

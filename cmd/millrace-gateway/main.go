@@ -127,8 +127,11 @@ func newGateway() (*command.Command, *gatewayConfig) {
 
 // take takes the arguments beside the flags, and checks what the flags say together.
 func (c *gatewayConfig) take(f *command.Command, rest []string) error {
-	if len(rest) != 1 || rest[0] == "" {
-		return f.Wrong("gateway takes a SOURCE, not %d arguments", len(rest))
+	if len(rest) == 1 && rest[0] == "" {
+		return f.Wrong("the SOURCE is empty; accepted are a URL and an absolute path")
+	}
+	if len(rest) != 1 {
+		return f.Wrong("gateway takes a SOURCE, not %s", command.Arguments(len(rest)))
 	}
 	c.source = rest[0]
 	if c.connections < 2 {

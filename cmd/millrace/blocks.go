@@ -27,7 +27,7 @@ func blocksCommand() *command.Command {
 	socketFlag(f, &socket)
 	f.Runs(func(rest []string, out io.Writer) error {
 		if len(rest) != 1 || rest[0] == "" {
-			return f.Wrong("blocks takes one PATH in a millrace mount, not %d arguments", len(rest))
+			return f.Wrong("blocks takes one PATH in a millrace mount, not %s", command.Arguments(len(rest)))
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 		defer stop()

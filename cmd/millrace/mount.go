@@ -96,7 +96,7 @@ func newMount() (*command.Command, *mountConfig) {
 func (c *mountConfig) take(f *command.Command, rest []string) error {
 	switch {
 	case len(rest) != 2:
-		return f.Wrong("mount takes a SOURCE and a DIR, not %d arguments", len(rest))
+		return f.Wrong("mount takes a SOURCE and a DIR, not %s", command.Arguments(len(rest)))
 	case rest[0] == "":
 		return f.Wrong("the SOURCE is empty; accepted are a URL and an absolute path")
 	case rest[1] == "":

@@ -41,7 +41,7 @@ func statusCommand() *command.Command {
 	f.ValidArgsFunction = completeMounts
 	f.Runs(func(rest []string, out io.Writer) error {
 		if len(rest) > 1 {
-			return f.Wrong("status takes at most one DIR, not %d arguments", len(rest))
+			return f.Wrong("status takes at most one DIR, not %s", command.Arguments(len(rest)))
 		}
 		return showStatus(path, rest, format, out)
 	})

@@ -42,7 +42,7 @@ func traceCommand() *command.Command {
 	command.Parsed(f, &count, "count,n", "end after `COUNT` requests", "", commandline.CountTo(1<<30))
 	f.Runs(func(rest []string, out io.Writer) error {
 		if len(rest) > 1 {
-			return f.Wrong("trace takes at most one PATH, not %d arguments", len(rest))
+			return f.Wrong("trace takes at most one PATH, not %s", command.Arguments(len(rest)))
 		}
 		query := url.Values{}
 		if ops != "" {

@@ -30,7 +30,7 @@ func unmountCommand() *command.Command {
 	f.ValidArgsFunction = completeMounts
 	f.Runs(func(rest []string, _ io.Writer) error {
 		if len(rest) != 1 || rest[0] == "" {
-			return f.Wrong("unmount takes one DIR, not %d arguments", len(rest))
+			return f.Wrong("unmount takes one DIR, not %s", command.Arguments(len(rest)))
 		}
 		dir, err := mountedDir(rest[0])
 		if err != nil {
