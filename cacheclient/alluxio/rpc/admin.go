@@ -110,11 +110,11 @@ func (m *Masters) Unmount(ctx context.Context, path string) error {
 // hangs does not matter.
 func (m *Masters) MountTable(ctx context.Context) (map[string]*wire.MountPointInfo, error) {
 	var table map[string]*wire.MountPointInfo
-	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := m.inquire(ctx, func(ctx context.Context, conn *grpc.ClientConn, most grpc.CallOption) error {
 		r, err := wire.NewFileSystemMasterClientServiceClient(conn).GetMountTable(ctx, &wire.GetMountTablePRequest{
 			// Absent, it is taken for true.
 			CheckUfs: proto.Bool(false),
-		})
+		}, most)
 		table = r.GetMountPoints()
 		return err
 	})
@@ -169,8 +169,9 @@ func (m *Masters) Capacity(ctx context.Context) (*wire.BlockMasterInfo, error) {
 // WorkerInfos are the workers that the leader knows to be alive. A leader in safe mode is cacheclient.ErrUnavailable.
 func (m *Masters) WorkerInfos(ctx context.Context) ([]*wire.WorkerInfo, error) {
 	var infos []*wire.WorkerInfo
-	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := wire.NewBlockMasterClientServiceClient(conn).GetWorkerInfoList(ctx, &wire.GetWorkerInfoListPOptions{})
+	err := m.inquire(ctx, func(ctx context.Context, conn *grpc.ClientConn, most grpc.CallOption) error {
+		client := wire.NewBlockMasterClientServiceClient(conn)
+		r, err := client.GetWorkerInfoList(ctx, &wire.GetWorkerInfoListPOptions{}, most)
 		infos = r.GetWorkerInfos()
 		return err
 	})
@@ -180,8 +181,8 @@ func (m *Masters) WorkerInfos(ctx context.Context) ([]*wire.WorkerInfo, error) {
 // Metrics are the numbers that the leader has of itself and of the whole cluster, by their names.
 func (m *Masters) Metrics(ctx context.Context) (map[string]float64, error) {
 	var metrics map[string]float64
-	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := wire.NewMetricsMasterClientServiceClient(conn).GetMetrics(ctx, &wire.GetMetricsPOptions{})
+	err := m.inquire(ctx, func(ctx context.Context, conn *grpc.ClientConn, most grpc.CallOption) error {
+		r, err := wire.NewMetricsMasterClientServiceClient(conn).GetMetrics(ctx, &wire.GetMetricsPOptions{}, most)
 		metrics = make(map[string]float64, len(r.GetMetrics()))
 		for name, value := range r.GetMetrics() {
 			if value.DoubleValue != nil {

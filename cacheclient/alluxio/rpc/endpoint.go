@@ -16,9 +16,6 @@ import (
 )
 
 const (
-	// largestMessage is what we take in one message: a listing comes in batches of 10,000 files, which with long
-	// names are more than gRPC's 4 MiB. Alluxio's own clients take as much.
-	largestMessage = 100 << 20
 	// largestOfWorker is the same for workers, which send chunks of 2 MiB at the most: what a stream receives ahead
 	// is bounded by whole messages.
 	largestOfWorker = 8 << 20
@@ -79,7 +76,7 @@ func dial(addr string, who identity, most int) (*grpc.ClientConn, error) {
 	// Each attempt to connect looks the name up: a server may come back at another address.
 	conn, err := grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(who.transport),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most), grpc.ForceCodecV2(newRationingCodec())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialPause, Multiplier: 1, Jitter: 0.3, MaxDelay: redialPause},

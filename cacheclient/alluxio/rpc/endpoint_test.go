@@ -57,7 +57,10 @@ func TestExplain(t *testing.T) {
 		says string
 	}{
 		{codes.Unavailable, "Alluxio master is in safe mode. Please try again later.", cacheclient.ErrUnavailable, "m:1 does not answer: Alluxio master is in safe mode. Please try again later."},
-		{codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)", nil, "m:1: ResourceExhausted: grpc: received message larger than max (5 vs. 4)"},
+		{
+			codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)", errLong,
+			"m:1: the server tells more than is taken at once: grpc: received message larger than max (5 vs. 4)",
+		},
 		{codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR", cacheclient.ErrUnavailable, "m:1 broke the call off: stream terminated by RST_STREAM with error code: INTERNAL_ERROR"},
 		{codes.Internal, "a bug", nil, "m:1: Internal: a bug"},
 		{codes.Canceled, "CANCELLED by the server", cacheclient.ErrUnavailable, "m:1 ended the call: CANCELLED by the server"},

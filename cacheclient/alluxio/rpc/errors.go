@@ -46,6 +46,8 @@ var (
 
 	// errNoSuchCall says that a server does not know the call: a master that does not lead, or no Alluxio at all.
 	errNoSuchCall = errors.New("the server does not know the call")
+	// errLong says that an answer is longer than it may be.
+	errLong = errors.New("the server tells more than is taken at once")
 	// errReleased says that the cluster was released while the call was made.
 	errReleased = fmt.Errorf("the connections to the cluster: %w", cacheclient.ErrClosed)
 )
@@ -74,9 +76,10 @@ func explain(addr string, err error) error {
 		// A leader in safe mode waits for its workers, and tells nothing of them until then.
 		return &Unreachable{Addr: addr, Why: plain(text), busy: strings.Contains(text, "safe mode")}
 	case codes.ResourceExhausted:
-		if !strings.Contains(text, "larger than max") {
-			return &Unreachable{Addr: addr, Why: "is too busy: " + text, busy: true}
+		if strings.Contains(text, "larger than max") {
+			return fmt.Errorf("%s: %w: %s", addr, errLong, text)
 		}
+		return &Unreachable{Addr: addr, Why: "is too busy: " + text, busy: true}
 	case codes.Canceled:
 		return explainCancelled(addr, text)
 	case codes.Internal:

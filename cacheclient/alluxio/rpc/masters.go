@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	"millrace.io/millrace/cacheclient/backoff"
@@ -31,6 +32,8 @@ type Masters struct {
 	addrs     []string
 	endpoints []*Endpoint
 	log       *slog.Logger
+	// turn has one answer that is longer than usual be taken at a time.
+	turn *semaphore.Weighted
 	// odd are the directories whose names were told to be left out.
 	odd noted
 
@@ -45,14 +48,14 @@ type Masters struct {
 }
 
 func newMasters(addrs []string, who identity, log *slog.Logger) (*Masters, error) {
-	m := &Masters{addrs: addrs, log: log}
+	m := &Masters{addrs: addrs, log: log, turn: semaphore.NewWeighted(1)}
 	m.life, m.end = context.WithCancel(context.Background())
 	m.news = make(chan struct{})
 	for _, addr := range addrs {
 		if err := checkHostPort(addr); err != nil {
 			return nil, fmt.Errorf("master %q %w", addr, err)
 		}
-		m.endpoints = append(m.endpoints, newEndpoint(addr, who, largestMessage))
+		m.endpoints = append(m.endpoints, newEndpoint(addr, who, usualAnswer))
 	}
 	return m, nil
 }

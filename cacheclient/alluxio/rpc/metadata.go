@@ -37,13 +37,13 @@ func safe(maxAge time.Duration) *wire.FileSystemMasterCommonPOptions {
 // Status describes one path, which is absolute. A path that is not there is fs.ErrNotExist.
 func (m *Masters) Status(ctx context.Context, path string, maxAge time.Duration) (*wire.FileInfo, error) {
 	var info *wire.FileInfo
-	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := m.inquire(ctx, func(ctx context.Context, conn *grpc.ClientConn, most grpc.CallOption) error {
 		r, err := wire.NewFileSystemMasterClientServiceClient(conn).GetStatus(ctx, &wire.GetStatusPRequest{
 			Path: &path,
 			Options: &wire.GetStatusPOptions{
 				LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge), UpdateTimestamps: proto.Bool(false),
 			},
-		})
+		}, most)
 		info = r.GetFileInfo()
 		return err
 	})
@@ -87,26 +87,27 @@ func (m *Masters) list(ctx context.Context, dir string, options *wire.ListStatus
 	ctx, heard, stop := untilQuiet(ctx, callPatience)
 	defer stop()
 	taken, leftOut := 0, 0
-	err := m.lasting(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		if taken > 0 && !goesOn(restart()) {
-			return nil
-		}
-		taken, leftOut = 0, 0
-		return receiveAll(ctx, conn, &wire.ListStatusPRequest{Path: &dir, Options: options}, func(batch *wire.ListStatusPResponse) bool {
-			for _, info := range batch.GetFileInfos() {
+	attempt := func(most int) error {
+		return m.lasting(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
+			if taken > 0 && !goesOn(restart()) {
+				return nil
+			}
+			taken, leftOut = 0, 0
+			question := &wire.ListStatusPRequest{Path: &dir, Options: options}
+			return receiveAll(ctx, conn, question, most, func(info *wire.FileInfo) bool {
 				heard()
 				if taken++; taken > mostListed {
 					return goesOn(fmt.Errorf("%s: %w: more than %d entries", dir, errClaim, mostListed))
 				}
 				if !entry(info) {
 					leftOut++
-				} else if !goesOn(fn(info)) {
-					return false
+					return true
 				}
-			}
-			return true
+				return goesOn(fn(info))
+			})
 		})
-	})
+	}
+	err := m.byTurns(ctx, attempt(usualBatch), func() error { return attempt(largestMessage) })
 	if leftOut > 0 {
 		m.tellLeftOut(dir, leftOut)
 	}
@@ -116,23 +117,34 @@ func (m *Masters) list(ctx context.Context, dir string, options *wire.ListStatus
 	return stopped
 }
 
-// receiveAll makes a listing and calls fn for each message of it, until fn returns false.
-func receiveAll(ctx context.Context, conn *grpc.ClientConn, q *wire.ListStatusPRequest, fn func(*wire.ListStatusPResponse) bool) error {
+// listDesc describes ListStatus for a stream whose messages are taken apart one by one.
+var listDesc = &grpc.StreamDesc{StreamName: "ListStatus", ServerStreams: true}
+
+// receiveAll makes a listing, no message of which has more than most bytes, and calls fn for each entry of it, until fn
+// returns false.
+func receiveAll(
+	ctx context.Context, conn *grpc.ClientConn, q *wire.ListStatusPRequest, most int, fn func(*wire.FileInfo) bool,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := wire.NewFileSystemMasterClientServiceClient(conn).ListStatus(ctx, q)
+	stream, err := conn.NewStream(
+		ctx, listDesc, wire.FileSystemMasterClientService_ListStatus_FullMethodName, grpc.MaxCallRecvMsgSize(most))
 	if err != nil {
 		return err
 	}
+	// Why it cannot be sent, what is received tells.
+	_ = stream.SendMsg(q)
+	_ = stream.CloseSend()
 	for {
-		batch, err := stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
+		var b batch
+		if err := stream.RecvMsg(&b); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
-		case !fn(batch):
-			return nil
+		}
+		if goesOn, err := b.each(fn); err != nil || !goesOn {
+			return err
 		}
 	}
 }
@@ -146,7 +158,7 @@ func (m *Masters) Load(ctx context.Context, dir string, maxAge time.Duration) er
 				LoadMetadataType: wire.LoadMetadataPType_ALWAYS.Enum(), CommonOptions: safe(maxAge),
 				Recursive: proto.Bool(true), LoadMetadataOnly: proto.Bool(true),
 			},
-		}, func(*wire.ListStatusPResponse) bool { return true })
+		}, usualBatch, func(*wire.FileInfo) bool { return true })
 	})
 }
 
