@@ -72,7 +72,7 @@ func (s *httpStore) openGrown(
 // growing reports whether the time that a version is told by may stand for two contents. One far in the future grows
 // no older by waiting.
 func (h head) growing(want cacheclient.Info, t trust) bool {
-	byTime := t == trustTime || t == trustAll && (!strongETag(want.Version) || madeOfSize(want.Version, want.Size))
+	byTime := t == trustTime || t == trustAll && (!strongETag(want.Version) || !mayBeHash(want.Version))
 	return byTime && !namesContent(want.Version) && h.young() && h.date.Sub(h.modTime) > -youngest
 }
 

@@ -124,9 +124,9 @@ func TestConfirmation(t *testing.T) {
 	}{
 		"strong":              {file: marked{etag: `"v1"`, modTime: long}},
 		"strong, no time":     {file: marked{etag: `"v1"`}},
-		"strong, young":       {file: marked{etag: `"c0ffee"`}, young: true},
-		"made of size, young": {file: marked{etag: `"66321d20-7"`}, young: true, confirm: true},
-		"made of size":        {file: marked{etag: `"66321d20-7"`, modTime: long}},
+		"strong, young":       {file: marked{etag: `"9a0364b9e99bb480dd25e1f0284c8555"`}, young: true},
+		"made of size, young": {file: marked{etag: `"663212a0-7"`}, young: true, confirm: true},
+		"made of size":        {file: marked{etag: `"663212a0-7"`, modTime: long}},
 		"weak":                {file: marked{etag: `W/"v1"`, modTime: long}, confirm: true},
 		"no quotes":           {file: marked{etag: `v1`, modTime: long}, confirm: true},
 		"empty":               {file: marked{etag: `""`, modTime: long}, confirm: true},
@@ -1439,7 +1439,7 @@ func TestValidators(t *testing.T) {
 		"both": {"Etag": {"odd\ttag"}, "Digest": {"md5=y"}}, "none": {}, "time": {"Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
 		"made of both": {"Etag": {`"1-7"`}, "Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
 		"of content":   {"Etag": {`"c0ffee"`}, "Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
-		"of a time":    {"Etag": {`"66321d20-7"`}, "Last-Modified": {long.Format(http.TimeFormat)}},
+		"of a time":    {"Etag": {`"663212a0-7"`}, "Last-Modified": {long.Format(http.TimeFormat)}},
 	} {
 		v := readValidators(h)
 		info := cacheclient.Info{Size: 1, ModTime: v.modTime, Version: v.version(trustAll)}

@@ -22,7 +22,7 @@ type head struct {
 	dir bool
 	// size is of the whole file, in bytes, -1 where it is not told.
 	size int64
-	// date is the server's clock.
+	// date is the server's clock, or ours where it tells none.
 	date time.Time
 	html bool
 	// ranged says that the answer was a range, from first on.
@@ -87,12 +87,15 @@ func (c *httpClient) statBy(ctx context.Context, method string, r request, heade
 }
 
 func readHead(resp *http.Response) head {
-	h := head{size: resp.ContentLength, validators: readValidators(resp.Header)}
+	h := head{size: resp.ContentLength, validators: readValidators(resp.Header), date: time.Now()}
 	if resp.StatusCode == http.StatusPartialContent {
 		h.size = -1
 		if r, ok := parseContentRange(resp.Header.Get("Content-Range")); ok {
 			h.size, h.ranged, h.first = r.total, r.first >= 0, r.first
 		}
+	}
+	if strongETag(h.etag) && timeless(h.etag, h.size, h.modTime) {
+		h.etag = "W/" + h.etag
 	}
 	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		// What a cache keeps has the time of its origin, and its age.

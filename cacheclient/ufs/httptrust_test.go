@@ -168,9 +168,11 @@ func TestYoungFileIsReadWhenItHasGrown(t *testing.T) {
 		age   time.Duration
 		waits bool
 	}{
-		"made of time and size": {etag: `"66321d20-7"`, waits: true},
+		"made of time and size": {etag: `"663212a0-7"`, waits: true},
+		"attributes, hashed":    {etag: `"3124234234"`, waits: true},
 		"time":                  {age: time.Second, waits: true},
-		"of content":            {etag: `"c0ffee"`},
+		"of content":            {etag: `"9a0364b9e99bb480dd25e1f0284c8555"`},
+		"of content, in Base64": {etag: `"mgNkuemTtIDdJeHwKEyFVQ"`},
 		"of the far future":     {age: -time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,6 +203,85 @@ func TestYoungFileIsReadWhenItHasGrown(t *testing.T) {
 				t.Errorf("%d bodies", n)
 			}
 		})
+	}
+}
+
+// TestETagsThatTellNoTime has ETags of attributes among which the time is, and others that stay when a file is
+// overwritten.
+func TestETagsThatTellNoTime(t *testing.T) {
+	const size = 3_000_000
+	at := time.Unix(1714557600, 0)
+	for etag, is := range map[string]bool{
+		`"2dc6c0"`: true, `"1a2b-2dc6c0"`: true, `"3000000"`: true, `"12:2dc6c0"`: true,
+		`"663212a0-2dc6c0"`:                  false, // nginx
+		`"2dc6c0-617618cb1e800"`:             false, // Apache httpd
+		`"1:2dc6c0:663212a0:0"`:              false, // actix
+		`"17cb550d96f24000-2dc6c0"`:          false, // aiohttp
+		`"scsx401satc"`:                      false, // Caddy
+		`"3124234234"`:                       false, // lighttpd
+		`"9a0364b9e99bb480dd25e1f0284c8555"`: false, `"v1"`: false, `"0x8DC69B2F4A2C0E1"`: false,
+	} {
+		if timeless(etag, size, at) != is {
+			t.Errorf("%s", etag)
+		}
+	}
+}
+
+// TestOverwrittenBesideItsETag overwrites a file whose ETag is made of its inode and size.
+func TestOverwrittenBesideItsETag(t *testing.T) {
+	was := marked{`"1a2b-3e8"`, long, strings.Repeat("A", 1000)}
+	is := marked{was.etag, long.Add(time.Hour), strings.Repeat("B", 1000)}
+	var changed atomic.Bool
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/":
+			page(w, "f")
+		case changed.Load():
+			is.serve(w, r)
+		default:
+			was.serve(w, r)
+		}
+	})
+	store := opened(t, o, nil)
+	before := statOf(t, store, "f")
+	if got, err := readConfirmed(t, store, before); err != nil || got != was.content {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	changed.Store(true)
+	after := statOf(t, store, "f")
+	if cacheclient.Identify(before) == cacheclient.Identify(after) {
+		t.Error("both are one version")
+	}
+	if _, err := readPart(t, store, before); !errors.Is(err, cacheclient.ErrStale) {
+		t.Errorf("what was before: %v", err)
+	}
+	if got, err := readConfirmed(t, store, after); err != nil || got != is.content {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// TestYoungFileOfNoClock has a server tell the time of a file that is written just now, and no time of its own.
+func TestYoungFileOfNoClock(t *testing.T) {
+	t.Parallel()
+	written := time.Now()
+	var first atomic.Int64
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil
+		if r.URL.Path == "/" {
+			page(w, "f")
+			return
+		}
+		if r.Method == http.MethodGet && r.Header.Get("Range") != "bytes=0-0" {
+			first.CompareAndSwap(0, int64(time.Since(written)))
+		}
+		marked{"", written, "content"}.serve(w, r)
+	})
+	store := opened(t, o, nil)
+	if got, err := readConfirmed(t, store, statOf(t, store, "f")); err != nil || got != "content" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if age := time.Duration(first.Load()); age < youngest-time.Second {
+		t.Errorf("it was read at an age of %v", age)
 	}
 }
 

@@ -2,6 +2,7 @@ package ufs
 
 import (
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -188,12 +189,12 @@ func readValidators(h http.Header) validators {
 const youngest = 2 * time.Second
 
 // proves reports whether an answer of these validators can only be of the version, so that its bytes need no
-// confirmation: it has the version's strong ETag. One that is made of size and time is as good as its clock.
+// confirmation: it has the version's strong ETag. One that may be made of attributes is as good as their clock.
 func (h head) proves(want cacheclient.Info, t trust) bool {
 	if t != trustAll || !strongETag(want.Version) || h.etag != want.Version {
 		return false
 	}
-	return !h.young() || !madeOfSize(h.etag, want.Size)
+	return !h.young() || mayBeHash(h.etag)
 }
 
 // young reports whether the file was modified so lately, by the server's clock, that its time may stand for two
@@ -202,12 +203,51 @@ func (h head) young() bool {
 	return !h.modTime.IsZero() && !h.date.IsZero() && h.date.Sub(h.modTime) < youngest
 }
 
-// madeOfSize reports whether the ETag has the size of the file in it, as those of nginx, Apache httpd, lighttpd and
-// Caddy do: it is made of attributes, not of content.
+// hashLike is what a hash of content looks like: 128 bits at the least, in hexadecimal or Base64. Attributes make
+// shorter ETags, also where they are hashed, as lighttpd does. D-261 says more.
+var hashLike = regexp.MustCompile(`[0-9A-Za-z+/_]{22}`)
+
+// mayBeHash reports whether an ETag may be made of content.
+func mayBeHash(etag string) bool { return hashLike.MatchString(etag) }
+
+// madeOfSize reports whether the ETag has the size of the file in it, as those of nginx, Apache httpd and Caddy do.
 func madeOfSize(etag string, size int64) bool {
 	for _, base := range []int{10, 16, 36} {
 		if strings.Contains(etag, strconv.FormatInt(size, base)) {
 			return true
+		}
+	}
+	return false
+}
+
+// timeless reports whether an ETag has the size as a part and tells no time in another, as Apache httpd makes it with
+// FileETag Size or INode Size: it stays the same when a file is overwritten. D-261 says more.
+func timeless(etag string, size int64, modTime time.Time) bool {
+	if modTime.IsZero() {
+		return false
+	}
+	sized := false
+	for _, part := range strings.FieldsFunc(etag, notAlphanumeric) {
+		if tellsTime(part, modTime.Unix()) {
+			return false
+		}
+		sized = sized || part == strconv.FormatInt(size, 16) || part == strconv.FormatInt(size, 10)
+	}
+	return sized
+}
+
+func notAlphanumeric(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+}
+
+// tellsTime reports whether a part of an ETag is the time, in seconds or smaller units.
+func tellsTime(part string, seconds int64) bool {
+	for _, base := range []int{10, 16, 36} {
+		n, err := strconv.ParseInt(strings.ToLower(part), base, 64)
+		for unit := int64(1); err == nil && unit <= int64(time.Second); unit *= 1000 {
+			if n/unit == seconds {
+				return true
+			}
 		}
 	}
 	return false
