@@ -1,10 +1,14 @@
 package ufs
 
 import (
+	"compress/flate"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -103,6 +107,51 @@ func (b heardBody) Read(p []byte) (int, error) {
 		cacheclient.Heard(b.ctx)
 	}
 	return n, err
+}
+
+// gzipped reports whether a body is compressed by gzip.
+func gzipped(resp *http.Response) bool {
+	coding := strings.ToLower(resp.Header.Get("Content-Encoding"))
+	return coding == "gzip" || coding == "x-gzip"
+}
+
+// strangelyPacked reports whether an index is compressed in another way.
+func strangelyPacked(resp *http.Response) bool { return encoded(resp) && !gzipped(resp) }
+
+// plainBody is the body of an index as it is, or what is in it where the server compresses it, as some do whatever they
+// are asked for.
+func plainBody(resp *http.Response, body io.ReadCloser) io.ReadCloser {
+	if !gzipped(resp) {
+		return body
+	}
+	return &gunzippedBody{Closer: body, src: body}
+}
+
+// gunzippedBody is what is in a compressed body.
+type gunzippedBody struct {
+	io.Closer
+	src, plain io.Reader
+}
+
+func (b *gunzippedBody) Read(p []byte) (int, error) {
+	if b.plain == nil {
+		plain, err := gzip.NewReader(b.src)
+		if err != nil {
+			return 0, b.wrong(err)
+		}
+		b.plain = plain
+	}
+	n, err := b.plain.Read(p)
+	return n, b.wrong(err)
+}
+
+// wrong makes what is no such body an error of the page.
+func (b *gunzippedBody) wrong(err error) error {
+	var corrupt flate.CorruptInputError
+	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt) {
+		return fmt.Errorf("%w: it is called compressed by gzip, and is not: %w", errNoIndex, err)
+	}
+	return err
 }
 
 // timeoutError is a timeout of our own.

@@ -66,7 +66,7 @@ func (s *httpStore) Stat(ctx context.Context, path string) (cacheclient.Info, er
 	h, err := s.heads.ask(ctx, r)
 	switch {
 	case err == nil && h.dir:
-		s.slashes.Store(true)
+		s.slashes.add(above(path))
 		return dir, nil
 	case err == nil && s.opt.NoSlash && h.html:
 		return dir, nil
@@ -116,7 +116,7 @@ func (s *httpStore) refused(ctx context.Context, path string, err error) (cachec
 	if !answered || busy(status) {
 		return cacheclient.Info{}, err
 	}
-	if told := s.told.has(path); told || !s.slashes.Load() {
+	if told := s.told.has(path); told || !s.slashes.has(above(path)) {
 		isDir, slashErr := s.slashed(ctx, path, told)
 		if isDir {
 			return cacheclient.Info{Path: path, Dir: true}, nil

@@ -139,7 +139,7 @@ func (s *httpStore) readIndex(
 	cacheclient.Heard(ctx)
 	patient := newPatientReader(ctx, cancel, resp.Body, r.url.Host, s.client.timeout)
 	defer func() { _ = patient.Close() }()
-	page := &boundedBody{ReadCloser: heardBody{patient, ctx}, left: mostBetween, host: r.url.Host}
+	page := &boundedBody{ReadCloser: plainBody(resp, heardBody{patient, ctx}), left: mostBetween, host: r.url.Host}
 	switch {
 	case isRedirect(resp):
 		discard(resp)
@@ -148,9 +148,8 @@ func (s *httpStore) readIndex(
 		return s.readIndex(ctx, dir, r, "", fn)
 	case resp.StatusCode != http.StatusOK:
 		return newStatusError(resp, r.show)
-	case encoded(resp):
-		return fmt.Errorf("%s is sent with the Content-Encoding %s although identity was asked for", r.show,
-			resp.Header.Get("Content-Encoding"))
+	case strangelyPacked(resp):
+		return &encodedError{resp.Header.Get("Content-Encoding"), r.show}
 	}
 	i := index{base: indexBase(resp), asked: r.url, strict: r.dropped, entry: func(name string, isDir bool) error {
 		page.left = mostBetween

@@ -2,6 +2,7 @@ package ufs
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -787,6 +788,98 @@ func TestDirectoryForms(t *testing.T) {
 				t.Errorf("%s: what is not there: %v", name, err)
 			}
 		}
+	}
+}
+
+// TestDirectoryFormsDiffer has one server answer for its directories in several ways: that it redirects one says
+// nothing of those in another.
+func TestDirectoryFormsDiffer(t *testing.T) {
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/", "/a/", "/a/d/", "/b/", "/b/d/":
+			page(w, "d/", "f")
+		case "/a", "/a/d", "/b":
+			http.Redirect(w, r, r.URL.Path+"/", http.StatusMovedPermanently)
+		case "/b/d/f":
+			marked{`"1"`, long, "content"}.serve(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	store := opened(t, o, nil)
+	for _, path := range []string{"a", "a/d", "b", "b/d"} {
+		if info, err := store.Stat(testContext(t), path); err != nil || !info.Dir {
+			t.Errorf("%s: %+v, %v", path, info, err)
+		}
+	}
+	if info, err := store.Stat(testContext(t), "b/d/f"); err != nil || info.Dir {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if _, err := store.Stat(testContext(t), "a/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if n := o.count(http.MethodGet, "/a/none/"); n != 0 {
+		t.Errorf("what is not there is asked for %d times with a slash, where the server redirects", n)
+	}
+}
+
+// TestCompressedIndex has a server compress its indexes, although that is not asked for.
+func TestCompressedIndex(t *testing.T) {
+	plain := "<html><head><title>Index of /</title></head><a href=\"f\">f</a></html>"
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = io.WriteString(z, plain)
+	_ = z.Close()
+	var long bytes.Buffer
+	z = gzip.NewWriter(&long)
+	_, _ = io.WriteString(z, "<html><title>Index of /</title>"+strings.Repeat(" ", 2*maxToken))
+	_ = z.Close()
+	for name, c := range map[string]struct {
+		coding, body string
+		is           error
+	}{
+		"gzip":        {"gzip", packed.String(), nil},
+		"x-gzip":      {"X-GZIP", packed.String(), nil},
+		"cut":         {"gzip", packed.String()[:packed.Len()-12], io.ErrUnexpectedEOF},
+		"no gzip":     {"gzip", plain, errNoIndex},
+		"a long text": {"gzip", long.String(), errNoIndex},
+		"another one": {"br", plain, errEncoded},
+	} {
+		o := newOdd(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.Header().Set("Content-Encoding", c.coding)
+			_, _ = io.WriteString(w, c.body)
+		})
+		store := mustOpen(t, o.URL, Options{Deferred: true})
+		var names []string
+		add := func(i cacheclient.Info) error { names = append(names, i.Path); return nil }
+		err := store.List(testContext(t), "", add)
+		if !errors.Is(err, c.is) || c.is == nil && !slices.Equal(names, []string{"f"}) {
+			t.Errorf("%s: %q, %v", name, names, err)
+		}
+	}
+}
+
+// TestRangeOfUnknownTotal has ranges tell no size of the whole, which is told without a range.
+func TestRangeOfUnknownTotal(t *testing.T) {
+	const size = mostCounted + 1
+	o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			page(w, "f")
+			return
+		}
+		w.Header().Set("Etag", `"1"`)
+		if r.Header.Get("Range") == "bytes=0-0" {
+			w.Header().Set("Content-Range", "bytes 0-0/*")
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write([]byte{0})
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = w.Write(make([]byte, 1000))
+	})
+	if info := statOf(t, opened(t, o, nil), "f"); info.Size != size {
+		t.Errorf("%+v", info)
 	}
 }
 

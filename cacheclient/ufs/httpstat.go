@@ -42,8 +42,9 @@ func (c *httpClient) stat(ctx context.Context, r request) (head, error) {
 // byGet is what a GET of the first byte tells; the size may be missing.
 func (c *httpClient) byGet(ctx context.Context, r request) (head, error) {
 	h, err := c.statBy(ctx, http.MethodGet, r, http.Header{"Range": {"bytes=0-0"}})
-	if status, _ := statusOf(err); status == http.StatusRequestedRangeNotSatisfiable {
-		// An empty file has no first byte.
+	status, _ := statusOf(err)
+	if status == http.StatusRequestedRangeNotSatisfiable || err == nil && h.ranged && h.size < 0 {
+		// An empty file has no first byte, and some tell no size beside a range.
 		h, err = c.statBy(ctx, http.MethodGet, r, nil)
 	}
 	return h, err

@@ -49,8 +49,8 @@ type httpStore struct {
 	lengths *lru.Cache[uint64, struct{}]
 	// named are versions of other validators that were compared whole, by their identities: the content that each names.
 	named *lru.Cache[uint64, string]
-	// slashes remembers that the server redirects a directory to its address with a slash.
-	slashes flag
+	// slashes are the directories in which the server redirected a directory to its address with a slash.
+	slashes *toldDirs
 	// bare says that the root has no slash at its end.
 	bare flag
 	// noIfMatch remembers that the server gets If-Match wrong.
@@ -67,7 +67,8 @@ const mostNamed = 1024
 const mostNoticed = 16 << 10
 
 func newHTTPStore(src source, values configmap.Simple, opts Options, noticed *notes) (*httpStore, error) {
-	s := &httpStore{src: src, identity: identityOf(src, httpTable, values), notes: noticed, told: newToldDirs(), called: newToldDirs(), shapes: newShapes()}
+	s := &httpStore{src: src, identity: identityOf(src, httpTable, values), notes: noticed, told: newToldDirs()}
+	s.called, s.slashes, s.shapes = newToldDirs(), newToldDirs(), newShapes()
 	// They fail for a size below 1 only.
 	s.named, _ = lru.New[uint64, string](mostNamed)
 	s.noticed, _ = lru.New[uint64, trust](mostNoticed)
