@@ -258,7 +258,7 @@ func (i *index) parseXML(page io.Reader) error {
 				return err
 			}
 		case html.TextToken:
-			if x.name += string(tokens.Text()); len(x.name) > maxToken {
+			if x.name = append(x.name, tokens.Text()...); len(x.name) > maxToken {
 				return fmt.Errorf("%w: a text in it is longer than %d bytes", errNoIndex, maxToken)
 			}
 		case html.EndTagToken:
@@ -283,7 +283,8 @@ type xmlListing struct {
 	// open says that the list has begun, and closed that it has ended.
 	open, closed bool
 	// kind is the entry that is being read, and name its text.
-	kind, name string
+	kind string
+	name []byte
 }
 
 func (x *xmlListing) begin(tag string) error {
@@ -291,7 +292,7 @@ func (x *xmlListing) begin(tag string) error {
 	case !x.open && tag == "list":
 		x.open = true
 	case x.open && !x.closed && x.kind == "" && (tag == "directory" || tag == "file" || tag == "other"):
-		x.kind, x.name = tag, ""
+		x.kind, x.name = tag, nil
 	default:
 		return fmt.Errorf("%w: it has a <%.20s>", errNoIndex, tag)
 	}
@@ -301,8 +302,8 @@ func (x *xmlListing) begin(tag string) error {
 // finish ends a tag, and gives the entry that it was, if any.
 func (x *xmlListing) finish(tag string) (name string, dir bool, err error) {
 	switch {
-	case tag == x.kind && tag != "" && x.name != "":
-		if name = x.name; tag == "other" {
+	case tag == x.kind && tag != "" && len(x.name) > 0:
+		if name = string(x.name); tag == "other" {
 			name = ""
 		}
 	case x.open && x.kind == "" && tag == "list":
@@ -310,7 +311,7 @@ func (x *xmlListing) finish(tag string) (name string, dir bool, err error) {
 	default:
 		return "", false, fmt.Errorf("%w: it has a </%.20s>", errNoIndex, tag)
 	}
-	x.kind, x.name = "", ""
+	x.kind, x.name = "", nil
 	return name, tag == "directory", nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -1316,6 +1317,26 @@ func TestListingForms(t *testing.T) {
 		if err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil }); !errors.Is(err, errNoIndex) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestXMLNameInPieces has a name come in many pieces, each of which costs what it is long.
+func TestXMLNameInPieces(t *testing.T) {
+	const pieces = 1 << 15
+	page := "<list><file>" + strings.Repeat("a<!---->", pieces) + "</file></list>"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	root := &url.URL{Scheme: "http", Host: "h", Path: "/"}
+	i := index{base: root, entry: func(name string, _ bool) error {
+		if name != strings.Repeat("a", pieces) {
+			t.Errorf("the name has %d bytes", len(name))
+		}
+		return nil
+	}}
+	err := i.parseXML(strings.NewReader(page))
+	runtime.ReadMemStats(&after)
+	if took := (after.TotalAlloc - before.TotalAlloc) >> 20; err != nil || i.entries != 1 || took > 32 {
+		t.Errorf("%d entries, %v, and %d MiB are taken", i.entries, err, took)
 	}
 }
 

@@ -83,10 +83,11 @@ func (d *s3Directory) directory(name string) error {
 	return d.pass(cacheclient.Info{Path: join(d.dir, name), Dir: true})
 }
 
-// release passes on the objects whose directories would have come before the name that comes now.
+// release passes on the objects whose directories would have come before the name that comes now, as those of which
+// that is no continuation. Of a server that does not sort, too, no more wait than a name has bytes.
 func (d *s3Directory) release(now string) error {
 	n := len(d.waiting)
-	for n > 0 && d.waiting[n-1].key+slashes < now {
+	for n > 0 && (d.waiting[n-1].key+slashes < now || !strings.HasPrefix(now, d.waiting[n-1].key)) {
 		n--
 	}
 	return d.passFrom(n)

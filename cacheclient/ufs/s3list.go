@@ -12,6 +12,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"millrace.io/millrace/cacheclient/backoff"
 )
 
 // s3Item is an object of a listing, or what several keys begin with up to the delimiter.
@@ -41,7 +43,7 @@ func (c *s3Client) pages(ctx context.Context, prefix, delimiter string, most int
 	}
 	var course course
 	for next := ""; ; {
-		page, err := c.page(ctx, prefix, delimiter, next, most)
+		page, err := c.pageOnTheWay(ctx, prefix, delimiter, next, most)
 		if err == nil {
 			err = course.add(page)
 		}
@@ -55,6 +57,33 @@ func (c *s3Client) pages(ctx context.Context, prefix, delimiter string, most int
 			return nil
 		}
 		next = page.next
+	}
+}
+
+// mostPageTries is how often a page in the middle of a listing is asked for, and pagePauses are those between.
+const mostPageTries = 5
+
+var pagePauses = backoff.Pauses{First: 100 * time.Millisecond, Longest: time.Second, Factor: 2, Spread: 0.5}
+
+// pageOnTheWay asks for a page, and for one in the middle of a listing again where that fails for a moment: a listing
+// of a thousand pages that began anew each time would never end. D-226 says more.
+func (c *s3Client) pageOnTheWay(ctx context.Context, prefix, delimiter, next string, most int32) (s3Page, error) {
+	pauses := pagePauses
+	for try := 1; ; try++ {
+		page, err := c.page(ctx, prefix, delimiter, next, most)
+		if err == nil || next == "" || try == mostPageTries || ctx.Err() != nil {
+			return page, err
+		}
+		again, after := Retryable(explainS3(ctx, err, ""))
+		pause := max(pauses.Next(), after)
+		if !again || pause >= c.http.timeout {
+			return page, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return page, err
+		}
 	}
 }
 

@@ -44,6 +44,13 @@ var errLongText = fmt.Errorf("its listing has a tag or a text of more than %d by
 // mostNested bounds how deep the elements of a listing are nested.
 const mostNested = 16
 
+// mostItems is how many entries a page may have: it is in memory as a whole. A thousand are asked for, and some servers
+// send all that there are.
+const mostItems = 128 << 10
+
+// errManyItems says that a page has more of them.
+var errManyItems = fmt.Errorf("its listing has more than %d entries on a page: %w", mostItems, cacheclient.ErrTooLarge)
+
 // pageReader is where a page of a listing is read.
 type pageReader struct {
 	page *listPage
@@ -110,6 +117,8 @@ func (p *pageReader) begin(name string) error {
 		return fmt.Errorf("%w: it has a <%.20s>", errNoPage, name)
 	case len(p.open) >= mostNested:
 		return fmt.Errorf("%w: it is nested deeper than %d elements", errNoPage, mostNested)
+	case len(p.page.objects)+len(p.page.prefixes) > mostItems:
+		return errManyItems
 	case len(p.open) == 1:
 		p.object, p.keyed, p.unclear = s3Item{size: cacheclient.UnknownSize}, false, false
 	}

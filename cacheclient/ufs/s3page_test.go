@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -331,6 +333,85 @@ func TestS3LongListingIsNoCircle(t *testing.T) {
 		if err := c.add(page); err != nil {
 			t.Fatalf("page %d: %v", n, err)
 		}
+	}
+}
+
+// TestS3PageFailsOnTheWay has each page of a listing fail once, for a moment, but the first: the listing goes on where
+// it was.
+func TestS3PageFailsOnTheWay(t *testing.T) {
+	const pages = 9
+	asked := map[int]int{}
+	var mu sync.Mutex // guards asked
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at, _ := strconv.Atoi(r.URL.Query().Get("continuation-token"))
+		mu.Lock()
+		defer mu.Unlock()
+		if asked[at]++; at > 0 && asked[at] == 1 {
+			switch at % 3 {
+			case 0:
+				w.Header().Set("Retry-After", "0")
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case 1:
+				w.WriteHeader(http.StatusInternalServerError)
+			case 2:
+				_, _ = io.WriteString(w, "<ListBucketResult><IsTruncated>false</IsTruncated><Contents>")
+			}
+			return
+		}
+		_, _ = fmt.Fprintf(w, "<ListBucketResult><IsTruncated>%t</IsTruncated>"+
+			"<NextContinuationToken>%d</NextContinuationToken>"+
+			"<Contents><Key>k%d</Key><Size>1</Size></Contents></ListBucketResult>", at < pages, at+1, at)
+	}))
+	t.Cleanup(server.Close)
+	opts := s3Options(t, server.URL)
+	opts.Values["list_version"], opts.Deferred = "2", true
+	entries := 0
+	err := mustOpen(t, "s3://b", opts).List(testContext(t), "", func(cacheclient.Info) error { entries++; return nil })
+	if err != nil || entries != pages+1 || asked[0] != 1 {
+		t.Errorf("%d entries, the first page is asked for %d times: %v", entries, asked[0], err)
+	}
+}
+
+// TestS3PageOfManyEntries has a page have more tiny entries than any server sends.
+func TestS3PageOfManyEntries(t *testing.T) {
+	for _, one := range []string{
+		"<Contents><Key>k</Key></Contents>", "<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes>",
+	} {
+		for n, is := range map[int]error{mostItems: nil, mostItems + 10: cacheclient.ErrTooLarge} {
+			var page listPage
+			text := "<ListBucketResult>" + strings.Repeat(one, n) + "</ListBucketResult>"
+			if err := readPage(strings.NewReader(text), &page); !errors.Is(err, is) || is == nil && err != nil {
+				t.Errorf("%d times %s: %v", n, one, err)
+			}
+		}
+	}
+}
+
+// TestS3ObjectsOfNoOrderDoNotWait has a server list its objects backwards: none of them waits for a directory of its
+// name, as in order only those do that the present name continues.
+func TestS3ObjectsOfNoOrderDoNotWait(t *testing.T) {
+	store := &s3Store{log: slog.New(slog.DiscardHandler)}
+	names := map[string]bool{}
+	d := &s3Directory{store: store, fn: func(i cacheclient.Info) error { names[i.Path] = i.Dir; return nil }}
+	for n := 1000; n > 0; n-- {
+		if err := d.add([]s3Item{{key: fmt.Sprintf("k%04d", n)}}); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.waiting) > 1 {
+			t.Fatalf("%d objects wait at the %dth", len(d.waiting), n)
+		}
+	}
+	// In order they do wait.
+	for _, key := range []string{"x", "x-", "x-1", "x-1/below", "x/below", "y"} {
+		if err := d.add([]s3Item{{key: key}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.end(); err != nil {
+		t.Fatal(err)
+	}
+	if len(names) != 1004 || !names["x"] || names["x-"] || !names["x-1"] || names["y"] {
+		t.Errorf("%d names are listed", len(names))
 	}
 }
 

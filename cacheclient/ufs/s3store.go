@@ -162,13 +162,13 @@ func (s *s3Store) Stat(ctx context.Context, path string) (cacheclient.Info, erro
 // not tell who may not list whether it is. A listing tells, if one is to be had.
 func (s *s3Store) absent(ctx context.Context, path string, object, listing error) (cacheclient.Info, error) {
 	if listing != nil {
-		return cacheclient.Info{}, absence(object, s.explain(ctx, listing, s.show(path)))
+		return cacheclient.Info{}, absence(object, explainS3(ctx, listing, s.show(path)))
 	}
 	if errors.Is(object, fs.ErrPermission) {
 		item, found, err := s.listed(ctx, path)
 		switch {
 		case err != nil:
-			return cacheclient.Info{}, s.explain(ctx, err, s.show(path))
+			return cacheclient.Info{}, explainS3(ctx, err, s.show(path))
 		case found:
 			// It is there; reading it says what is refused.
 			return s.info(path, item), nil
@@ -282,7 +282,7 @@ func (s *s3Store) List(ctx context.Context, dir string, fn func(cacheclient.Info
 	case statusCode(err) == http.StatusNotFound:
 		return fmt.Errorf("%s: %w", s.show(dir), fs.ErrNotExist)
 	}
-	return s.explain(ctx, err, s.show(dir))
+	return explainS3(ctx, err, s.show(dir))
 }
 
 // listedNothing tells what a path is whose listing is empty: an empty directory, a file, or nothing.
@@ -301,8 +301,8 @@ func (s *s3Store) listedNothing(ctx context.Context, dir string) error {
 	return err
 }
 
-// explain turns an error of the SDK into one for the user.
-func (s *s3Store) explain(ctx context.Context, err error, show string) error {
+// explainS3 turns an error of the SDK into one for the user.
+func explainS3(ctx context.Context, err error, show string) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", show, context.Cause(ctx))
 	}
