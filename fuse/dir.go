@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"errors"
 	"strings"
 	"syscall"
 
@@ -35,6 +36,12 @@ func (fs *filesystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.
 	ctx, cancel := fs.waiting(&in.InHeader)
 	defer cancel()
 	page, err := fs.client.List(ctx, n.path(), cacheclient.Cursor{}, 1, false)
+	if errors.Is(err, cacheclient.ErrNotDir) {
+		if info, statErr := fs.client.Stat(ctx, n.path()); statErr == nil && !info.Dir {
+			// The kernel looks the name up anew, and opens the file that it is now.
+			return estale
+		}
+	}
 	if err != nil {
 		return fs.fail(opOpenDir, n.path(), silence(ctx, err))
 	}

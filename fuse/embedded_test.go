@@ -68,3 +68,36 @@ func TestEmbedded(t *testing.T) {
 		return bytes.Equal(got, changed)
 	})
 }
+
+// TestDirectoryBecomesFile has a file take the place of a directory that the kernel knows by its name, long before it
+// asks for that again.
+func TestDirectoryBecomesFile(t *testing.T) {
+	needMount(t)
+	source := t.TempDir()
+	write(t, source, "x/f", []byte("below"))
+	store, err := ufs.Open(t.Context(), source, ufs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := embedded.New(store, embedded.Config{TTL: -1, NameTTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cache.Close() })
+	dir := mountPoint(t)
+	s, err := Mount(t.Context(), Config{Client: cache, Dir: dir, NameTTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Unmount(true) })
+	if got, err := os.ReadFile(filepath.Join(dir, "x/f")); err != nil || string(got) != "below" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if err := os.RemoveAll(filepath.Join(source, "x")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, source, "x", []byte("a file"))
+	if got, err := os.ReadFile(filepath.Join(dir, "x")); err != nil || string(got) != "a file" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

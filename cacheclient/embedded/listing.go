@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -307,6 +308,10 @@ func (c *Cache) readDir(dir string) (*listing, error) {
 		left = b.left
 		return err
 	})
+	if errors.Is(err, cacheclient.ErrNotDir) || errors.Is(err, fs.ErrNotExist) {
+		// What is known of the path is older.
+		c.meta.remove(dir)
+	}
 	if err != nil {
 		return nil, err
 	}
