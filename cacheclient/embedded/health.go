@@ -175,6 +175,12 @@ func isAnswer(err error) bool {
 	return false
 }
 
+// tellsNothing reports whether a question has no answer that says anything of what was asked about: the source did not
+// answer, or does not know who asks.
+func tellsNothing(err error) bool {
+	return errors.Is(err, cacheclient.ErrUnavailable) || ufs.RefusesCredentials(err)
+}
+
 // isGone reports whether an error says that the source does not have the version.
 func isGone(err error) bool {
 	return errors.Is(err, cacheclient.ErrStale) || errors.Is(err, fs.ErrNotExist)
@@ -189,8 +195,8 @@ func isDenial(err error) bool {
 	return isGone(err)
 }
 
-// orKnown asks the source what is known already: its answer, or false where it does not answer at all or not
-// soon. The question goes on without the caller then, but not more of them than there are connections.
+// orKnown asks the source what is known already: its answer, or false where it tells nothing or not soon. The question
+// goes on without the caller then, but not more of them than there are connections.
 func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, error)) (answer T, answered bool, err error) {
 	patience := knownPatience
 	slow, answers := c.health.hearing()
@@ -208,7 +214,7 @@ func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, er
 		return ask()
 	})
 	switch {
-	case errors.Is(err, cacheclient.ErrUnavailable):
+	case tellsNothing(err):
 		return answer, false, nil
 	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 		c.health.hesitates(answers)

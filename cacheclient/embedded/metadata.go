@@ -159,8 +159,8 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 	return r.info, nil
 }
 
-// ask asks the source about a path, once for all who want to know. When it does not
-// answer, what was known before stands; for a caller that knows something already that is so after a while, and the
+// ask asks the source about a path, once for all who want to know. When it tells
+// nothing, what was known before stands; for a caller that knows something already that is so after a while, and the
 // question goes on without it.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {
 	question := func() (record, error) { return c.lookup(path) }
@@ -171,7 +171,7 @@ func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (r
 		return old, nil
 	}
 	r, err := once(ctx, c, statKey(path), question)
-	if errors.Is(err, cacheclient.ErrUnavailable) {
+	if tellsNothing(err) {
 		info, ok, waitErr := c.cachedInfo(ctx, path)
 		if waitErr != nil {
 			return record{}, fmt.Errorf("stat %q: %w", path, waitErr)
