@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,10 +92,12 @@ func (d *Driver) unserved(err error) condition {
 	return condition{reason: reasonAway, message: "the agent does not answer"}
 }
 
-// statsResponse is the answer of NodeGetVolumeStats.
+// statsResponse is the answer of NodeGetVolumeStats. All of a cache is available whatever is in it, since what is
+// there makes room for what comes: a cache that is full is no volume that fills up.
+// D-238 says why.
 func statsResponse(s handover.Stats, c condition) *csi.NodeGetVolumeStatsResponse {
 	resp := &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{
-		{Unit: csi.VolumeUsage_BYTES, Total: max(s.Capacity, 0), Used: max(s.Used, 0), Available: max(s.Capacity-s.Used, 0)},
+		{Unit: csi.VolumeUsage_BYTES, Total: max(s.Capacity, 0), Used: max(s.Used, 0), Available: max(s.Capacity, 0)},
 	}}
 	// Nothing is told of inodes: there is no bound to how many a volume has, and a total without free ones is what
 	// alerts on volumes that fill up look for.
@@ -125,11 +128,15 @@ func volumeCondition(c condition) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, fieldVolumeCondition, protowire.BytesType), inner)
 }
 
-// healthOf is the answer of NodeGetVolumeHealth.
-func healthOf(id string, c condition) *csi.VolumeHealth {
+// healthOf is the answer of NodeGetVolumeHealth, from the conditions of the volume's mounts.
+func healthOf(id string, conditions []condition) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: id}
-	if c.reason != "" {
-		health.HealthStatuses = []*csi.VolumeHealth_VolumeHealthEntry{{Status: healthStatus(c), Reason: c.reason, Message: c.message}}
+	for i, c := range conditions {
+		if c.reason != "" && !slices.Contains(conditions[:i], c) {
+			health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
+				Status: healthStatus(c), Reason: c.reason, Message: c.message,
+			})
+		}
 	}
 	return health
 }

@@ -15,20 +15,18 @@ type mountSettings struct {
 	seLinuxContext string
 }
 
-// The permissions where the source tells none, of which a umask takes bits away, and those for a volume that is
-// given to a group. Nobody may write.
+// The permissions where the source tells none, of which a umask takes bits away. Nobody may write.
 const (
-	fileBits      = 0o444
-	dirBits       = 0o555
-	groupFileMode = 0o440
-	groupDirMode  = 0o550
+	fileBits = 0o444
+	dirBits  = 0o555
 )
 
 // contextPattern is a label of SELinux: user:role:type, a level and its categories.
 var contextPattern = compiled(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.,-]+){2,4}$`)
 
-// parseMountOptions reads the mount flags and the group that a volume is for (volume_mount_group), "" for none.
-// An error is a sentence that names the option and what is accepted.
+// parseMountOptions reads the mount flags and the group that a volume is for (volume_mount_group), "" for none. A gid
+// among the flags is the volume's own, and a pod's group does not change it. An error is a sentence that names the
+// option and what is accepted.
 func parseMountOptions(flags []string, group string) (mountSettings, error) {
 	m := mountSettings{}
 	gidGiven := false
@@ -37,8 +35,7 @@ func parseMountOptions(flags []string, group string) (mountSettings, error) {
 		if !ok {
 			return m, fmt.Errorf("volume_mount_group %q is not accepted; accepted is the number of a group", group)
 		}
-		m.gid, m.fileMode, m.dirMode = gid, groupFileMode, groupDirMode
-		gidGiven = true
+		m.gid = gid
 	}
 	for _, flag := range flags {
 		name, value, _ := strings.Cut(flag, "=")
@@ -52,7 +49,7 @@ func parseMountOptions(flags []string, group string) (mountSettings, error) {
 			var gid uint32
 			gid, ok = parseID(value)
 			if ok && gidGiven && gid != m.gid {
-				return m, fmt.Errorf("mount option %q contradicts volume_mount_group or another gid, which is %d", flag, m.gid)
+				return m, fmt.Errorf("mount option %q contradicts another gid, which is %d", flag, m.gid)
 			}
 			m.gid, gidGiven = gid, true
 		case "umask":

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -28,6 +29,9 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		return nil, err
 	}
 	defer release()
+	if view, ok := d.records.get(id); ok && view.Of != "" {
+		return nil, invalid(fmt.Errorf("volume_id %q is the name of a mount of volume %s", id, view.Of))
+	}
 	resolved, err := makeParent(path)
 	if err != nil {
 		return nil, internal(err)
@@ -36,9 +40,10 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.stage(ctx, rec); err != nil {
+	if rec, err = d.stage(ctx, rec); err != nil {
 		return nil, statusOf(err)
 	}
+	d.spread(ctx, rec)
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
@@ -63,13 +68,15 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 		}
 		return &csi.NodeUnstageVolumeResponse{}, statusOf(err)
 	}
-	if target := stillPublished(rec); target != "" {
-		return nil, status.Errorf(codes.FailedPrecondition, "volume %s is published at %s; unpublish it first", id, target)
+	for _, shown := range d.mountsOf(id) {
+		if target := stillPublished(shown); target != "" {
+			return nil, status.Errorf(codes.FailedPrecondition,
+				"volume %s is published at %s; unpublish it first", id, target)
+		}
 	}
-	if err := d.clear(ctx, rec); err != nil {
+	if err := errors.Join(d.clearViews(ctx, id), d.clear(ctx, rec)); err != nil {
 		return nil, statusOf(err)
 	}
-	d.usage.drop(id)
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
@@ -127,39 +134,7 @@ func (d *Driver) staged(ctx context.Context, req *csi.NodePublishVolumeRequest, 
 	if !ok || rec.Phase != phaseStaged || rec.Volume.Dir != knownPath(req.GetStagingTargetPath()) {
 		return record{}, status.Errorf(codes.FailedPrecondition, "volume %s is not staged at %s", id, req.GetStagingTargetPath())
 	}
-	if err := sameMount(rec, req.GetVolumeCapability().GetMount()); err != nil {
-		return record{}, invalid(err)
-	}
-	if err := sameSource(rec, req.GetVolumeContext()); err != nil {
-		return record{}, err
-	}
-	return d.ensure(ctx, rec)
-}
-
-// sameMount reports whether mount options and a group, where they are given again with a publish, are those that the
-// volume was staged with: they belong to the mount, of which a publish only shows more.
-func sameMount(rec record, mount *csi.VolumeCapability_MountVolume) error {
-	m, err := parseMountOptions(mount.GetMountFlags(), mount.GetVolumeMountGroup())
-	if err != nil || len(mount.GetMountFlags()) == 0 && mount.GetVolumeMountGroup() == "" {
-		return err
-	}
-	if m.uid != rec.Volume.UID || m.gid != rec.Volume.GID || m.seLinuxContext != rec.SELinuxContext {
-		return errors.New("mount_flags or volume_mount_group are not those that the volume was staged with")
-	}
-	return nil
-}
-
-// sameSource reports whether attributes that are given again with a publish show what the volume was staged with. Two
-// PersistentVolumes that have one volumeHandle are one volume to the orchestrator, which stages the first alone: a pod
-// of the second would read the first one's source.
-func sameSource(rec record, values map[string]string) error {
-	a, err := parseAttributes(values)
-	if err != nil || a.Source == "" || a.Source == rec.Volume.Source && maps.Equal(a.Options, rec.Volume.Options) {
-		// Attributes that are not given are those of the stage, and those of a Dataset are the controller's.
-		return nil //nolint:nilerr // wrong ones were refused when the volume was staged
-	}
-	return status.Errorf(codes.AlreadyExists, "volume %s shows the source %s on this node, and another source or option "+
-		"is asked for: two PersistentVolumes have the same volumeHandle, which must be unique", rec.Volume.ID, rec.Volume.Source)
+	return d.shown(ctx, rec, req)
 }
 
 // NodeUnpublishVolume takes the volume off the target path and removes it. It ends in bounded time, whatever
@@ -189,16 +164,17 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if path == "" {
 		return nil, invalid(errors.New("volume_path is empty"))
 	}
-	rec, ok := d.records.get(id)
-	if !ok {
+	mounts := d.mountsOf(id)
+	if len(mounts) == 0 {
 		return nil, status.Errorf(codes.NotFound, "volume %s is not on this node", id)
 	}
 	known := knownPath(path)
-	if rec.Volume.Dir != known && rec.target(known) == nil {
+	i := slices.IndexFunc(mounts, func(rec record) bool { return rec.Volume.Dir == known || rec.target(known) != nil })
+	if i < 0 {
 		return nil, status.Errorf(codes.NotFound, "volume %s is neither staged nor published at %s", id, path)
 	}
-	stats, c := d.observe(ctx, id)
-	if mounts, err := layers(known); c.reason == "" && (err != nil || len(mounts) == 0) {
+	stats, c := d.observe(ctx, mounts[i].Volume.ID)
+	if there, err := layers(known); c.reason == "" && (err != nil || len(there) == 0) {
 		c = condition{reason: reasonUnmounted, message: "the volume is not mounted at " + known}
 	}
 	return statsResponse(stats, c), nil
@@ -210,11 +186,17 @@ func (d *Driver) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolume
 	if err := checkID("volume_id", id); err != nil {
 		return nil, invalid(err)
 	}
-	if _, ok := d.records.get(id); !ok {
+	mounts := d.mountsOf(id)
+	if len(mounts) == 0 {
 		return nil, status.Errorf(codes.NotFound, "volume %s is not on this node", id)
 	}
-	_, c := d.observe(ctx, id)
-	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: healthOf(id, c)}, nil
+	conditions := make([]condition, len(mounts))
+	var asking sync.WaitGroup
+	for i, rec := range mounts {
+		asking.Go(func() { _, conditions[i] = d.observe(ctx, rec.Volume.ID) })
+	}
+	asking.Wait()
+	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: healthOf(id, conditions)}, nil
 }
 
 // NodeGetStorageHealth reports whether the agent is there, without which no volume of this node can be read.

@@ -14,7 +14,7 @@ import (
 // publish binds the staged volume to a target, in a directory that it makes. The caller has the volume's lock.
 func (d *Driver) publish(ctx context.Context, rec record, t target) error {
 	id := rec.Volume.ID
-	if err := mayPublish(rec, t); err != nil {
+	if err := mayPublish(rec, t, d.mountsOf(rec.handle())); err != nil {
 		return err
 	}
 	if err := makeDir(t.Path); err != nil {
@@ -36,21 +36,25 @@ func (d *Driver) publish(ctx context.Context, rec record, t target) error {
 	if err == nil || !added {
 		return err
 	}
-	return errors.Join(err, d.unpublish(context.WithoutCancel(ctx), id, t.Path))
+	return errors.Join(err, d.unpublish(context.WithoutCancel(ctx), rec.handle(), t.Path))
 }
 
-// mayPublish reports whether the volume may be published at one place more, or once more at the same.
-func mayPublish(rec record, t target) error {
-	id := rec.Volume.ID
+// mayPublish reports whether the volume, which has these mounts, may be published at one place more, or once more at
+// the same.
+func mayPublish(rec record, t target, mounts []record) error {
+	id := rec.handle()
 	if old := rec.target(t.Path); old != nil {
 		if *old != t {
 			return status.Errorf(codes.AlreadyExists, "volume %s is published at %s with another readonly or access mode", id, t.Path)
 		}
 		return nil
 	}
-	for _, other := range rec.Targets {
-		if t.Alone || other.Alone {
-			return status.Errorf(codes.FailedPrecondition, "volume %s is published at %s, and SINGLE_NODE_SINGLE_WRITER allows one place", id, other.Path)
+	for _, mount := range mounts {
+		for _, other := range mount.Targets {
+			if t.Alone || other.Alone {
+				return status.Errorf(codes.FailedPrecondition,
+					"volume %s is published at %s, and SINGLE_NODE_SINGLE_WRITER allows one place", id, other.Path)
+			}
 		}
 	}
 	return nil
@@ -92,16 +96,25 @@ func (d *Driver) unpublish(ctx context.Context, id, path string) error {
 	if err := bounded(ctx, "removing "+path, func() error { return removeDir(path) }); err != nil {
 		return err
 	}
-	rec, ok := d.records.get(id)
-	// An ephemeral volume whose publishing was cut short has no target yet, and nobody else ends it.
-	if !ok || rec.target(path) == nil && !rec.Ephemeral {
+	var errs []error
+	for _, rec := range d.mountsOf(id) {
+		errs = append(errs, d.withdraw(ctx, rec, path))
+	}
+	return errors.Join(errs...)
+}
+
+// withdraw takes the target out of the record of a mount, and the mount away where its last target has gone with
+// which it goes.
+func (d *Driver) withdraw(ctx context.Context, rec record, path string) error {
+	// What was staged by a publishing that was cut short has no target yet, and nothing else ends it.
+	if rec.target(path) == nil && (!rec.Ephemeral || len(rec.Targets) > 0) {
 		return nil
 	}
 	rec = rec.without(path)
 	if rec.Ephemeral && len(rec.Targets) == 0 {
 		return d.clear(ctx, rec)
 	}
-	return d.records.put(id, rec)
+	return d.records.put(rec.Volume.ID, rec)
 }
 
 // stillPublished is a target of the volume at which something of ours is mounted, "" where there is none.

@@ -3,41 +3,32 @@ package driver
 import (
 	"testing"
 
-	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"millrace.io/millrace/fuse/handover"
 )
 
-// TestOneHandleOneSource: a publish whose attributes name another source, or other options of it, than the volume was
-// staged with is refused: two PersistentVolumes have one handle.
-func TestOneHandleOneSource(t *testing.T) {
-	rec := record{Volume: handover.Volume{ID: "same", Source: "s3://bucket/a", Options: map[string]string{"endpoint": "https://one"}}}
-	for name, c := range map[string]struct {
-		values map[string]string
-		ok     bool
+// TestAloneAmongViews: a target that is alone is so among all mounts of its volume.
+func TestAloneAmongViews(t *testing.T) {
+	volume := record{Volume: handover.Volume{ID: "v"}, Targets: []target{{Path: "/a"}}}
+	view := record{Volume: handover.Volume{ID: "v@1"}, Of: "v", Targets: []target{{Path: "/b", Alone: true}}}
+	empty, fresh := record{Volume: volume.Volume}, record{Of: "v"}
+	for what, c := range map[string]struct {
+		rec    record
+		target target
+		mounts []record
+		code   codes.Code
 	}{
-		"the same":       {map[string]string{"source": "s3://bucket/a", "option.endpoint": "https://one"}, true},
-		"with a pod's":   {map[string]string{"source": "s3://bucket/a", "option.endpoint": "https://one", "csi.storage.k8s.io/pod.name": "p"}, true},
-		"another quota":  {map[string]string{"source": "s3://bucket/a", "option.endpoint": "https://one", "quota": "1Gi"}, true},
-		"none":           {nil, true},
-		"another source": {map[string]string{"source": "s3://bucket/b", "option.endpoint": "https://one"}, false},
-		"another option": {map[string]string{"source": "s3://bucket/a", "option.endpoint": "https://two"}, false},
-		"an option less": {map[string]string{"source": "s3://bucket/a"}, false},
+		"one more":              {volume, target{Path: "/c"}, []record{volume}, codes.OK},
+		"one more, alone":       {volume, target{Path: "/c", Alone: true}, []record{volume}, codes.FailedPrecondition},
+		"beside one alone":      {volume, target{Path: "/c"}, []record{empty, view}, codes.FailedPrecondition},
+		"the same again":        {view, target{Path: "/b", Alone: true}, []record{volume, view}, codes.OK},
+		"the same, not alone":   {view, target{Path: "/b"}, []record{volume, view}, codes.AlreadyExists},
+		"in a view not yet put": {fresh, target{Path: "/c", Alone: true}, []record{volume}, codes.FailedPrecondition},
 	} {
-		err := sameSource(rec, c.values)
-		if (err == nil) != c.ok || err != nil && status.Code(err) != codes.AlreadyExists {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// TestStatsTellNoInodes: a total of inodes without free ones would be taken for a volume that is full.
-func TestStatsTellNoInodes(t *testing.T) {
-	for _, u := range statsResponse(handover.Stats{Capacity: 100, Used: 40, Files: 1000}, condition{}).GetUsage() {
-		if u.GetUnit() != csi.VolumeUsage_BYTES || u.GetAvailable() != 60 {
-			t.Errorf("%+v", u)
+		if err := mayPublish(c.rec, c.target, c.mounts); status.Code(err) != c.code {
+			t.Errorf("%s: %v, want %s", what, err, c.code)
 		}
 	}
 }

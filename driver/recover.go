@@ -89,7 +89,7 @@ func (d *Driver) each(ctx context.Context, ids []string, repair func(context.Con
 	group.SetLimit(parallel)
 	for i, id := range ids {
 		group.Go(func() error {
-			ctx, release, err := d.locks.repair(ctx, id, lockPatience)
+			ctx, release, err := d.locks.repair(ctx, d.handleOf(id), lockPatience)
 			if err == nil {
 				err = repair(ctx, id)
 				release()

@@ -101,15 +101,14 @@ func (d *Driver) stagedAt(path string) string {
 }
 
 // sameStage reports whether a volume that is staged is what is asked for now. Secrets do not count, as they are
-// rotated while a volume is in use.
+// rotated while a volume is in use, nor does whose the files are: each publish is shown what its pod asks for.
 func sameStage(old, asked record) error {
 	a, b := old.Volume, asked.Volume
-	a.Secrets, b.Secrets = nil, nil
 	switch {
 	case a.Dir != b.Dir:
 		return status.Errorf(codes.AlreadyExists, "volume %s is staged at %s, not at %s", a.ID, a.Dir, b.Dir)
-	case !reflect.DeepEqual(a, b) || old.SELinuxContext != asked.SELinuxContext:
-		return status.Errorf(codes.AlreadyExists, "volume %s is staged with other attributes, mount options or group", a.ID)
+	case !reflect.DeepEqual(attributesOf(a), attributesOf(b)):
+		return status.Errorf(codes.AlreadyExists, "volume %s is staged with other attributes", a.ID)
 	}
 	return nil
 }
@@ -196,6 +195,7 @@ func (d *Driver) clear(ctx context.Context, rec record) error {
 			return err
 		}
 	}
+	d.usage.drop(id)
 	return d.records.drop(id)
 }
 

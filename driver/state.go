@@ -39,8 +39,12 @@ type record struct {
 	Volume handover.Volume `json:"volume"`
 	// SELinuxContext labels the mount, "" for the policy's default.
 	SELinuxContext string `json:"seLinuxContext,omitempty"`
-	// Ephemeral is a volume that was staged by its publishing, and goes with it.
+	// Ephemeral is a mount that was staged by a publishing, and goes with the last one.
 	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Of is the volume whose view this is, "" for a volume.
+	Of string `json:"of,omitempty"`
+	// Namespace is that of the pods, and so of the claim, "" where it was not told.
+	Namespace string `json:"namespace,omitempty"`
 	// Minor is the minor number of the mount's device, 0 where it is not known; the major is 0.
 	Minor int `json:"minor,omitempty"`
 	// Connection is what tells the mount's connection from a later one of the same minor number; zero where the kernel

@@ -142,11 +142,11 @@ func TestParseMountOptions(t *testing.T) {
 	}{
 		{nil, "", mountSettings{}, ""},
 		{[]string{"ro"}, "", mountSettings{}, ""},
-		{nil, "2000", mountSettings{gid: 2000, fileMode: 0o440, dirMode: 0o550}, ""},
+		{nil, "2000", mountSettings{gid: 2000}, ""},
 		{[]string{"uid=5", "gid=6", "umask=0027"}, "", mountSettings{uid: 5, gid: 6, fileMode: 0o440, dirMode: 0o550}, ""},
 		{[]string{`context="system_u:object_r:container_file_t:s0:c1,c2"`}, "", mountSettings{seLinuxContext: "system_u:object_r:container_file_t:s0:c1,c2"}, ""},
-		{[]string{"gid=6"}, "6", mountSettings{gid: 6, fileMode: 0o440, dirMode: 0o550}, ""},
-		{[]string{"gid=6"}, "7", mountSettings{}, "contradicts"},
+		{[]string{"gid=6"}, "6", mountSettings{gid: 6}, ""},
+		{[]string{"gid=6", "umask=0007"}, "7", mountSettings{gid: 6, fileMode: 0o440, dirMode: 0o550}, ""},
 		{[]string{"gid=6", "gid=7"}, "", mountSettings{}, "contradicts"},
 		{[]string{"rw"}, "", mountSettings{}, `mount option "rw" is not accepted; accepted are ro, uid=NUMBER`},
 		{[]string{"ro=1"}, "", mountSettings{}, "not accepted"},
@@ -187,22 +187,25 @@ func FuzzMountOption(f *testing.F) {
 	})
 }
 
-func TestSecretsAreNotCompared(t *testing.T) {
-	v := handover.Volume{ID: "a", Dir: "/d", Source: "s3://b", Secrets: map[string]string{"k": "old"}}
-	rotated := v
-	rotated.Secrets = map[string]string{"k": "new"}
-	if err := sameStage(record{Volume: v}, record{Volume: rotated}); err != nil {
-		t.Error("rotated secrets:", err)
+func TestSameStage(t *testing.T) {
+	v := handover.Volume{
+		ID: "a", Dir: "/d", Source: "s3://b", Secrets: map[string]string{"k": "old"}, GID: 2000, FileMode: 0o440,
 	}
-	for what, change := range map[string]func(*record){
-		"source":  func(r *record) { r.Volume.Source = "s3://c" },
-		"dir":     func(r *record) { r.Volume.Dir = "/e" },
-		"context": func(r *record) { r.SELinuxContext = "u:r:t" },
+	for what, c := range map[string]struct {
+		change func(*handover.Volume)
+		same   bool
+	}{
+		"nothing": {func(*handover.Volume) {}, true},
+		"secrets": {func(v *handover.Volume) { v.Secrets = map[string]string{"k": "new"} }, true},
+		"group":   {func(v *handover.Volume) { v.GID, v.FileMode = 3000, 0 }, true},
+		"source":  {func(v *handover.Volume) { v.Source = "s3://c" }, false},
+		"quota":   {func(v *handover.Volume) { v.Quota = 1 }, false},
+		"dir":     {func(v *handover.Volume) { v.Dir = "/e" }, false},
 	} {
-		other := record{Volume: v}
-		change(&other)
-		if sameStage(record{Volume: v}, other) == nil {
-			t.Error("another", what, "was taken for the same")
+		other := v
+		c.change(&other)
+		if err := sameStage(record{Volume: v}, record{Volume: other}); (err == nil) != c.same {
+			t.Errorf("another %s: %v", what, err)
 		}
 	}
 }

@@ -62,7 +62,9 @@ func volumeFor(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClas
 			PersistentVolumeReclaimPolicy: policy, NodeAffinity: affinity(class.AllowedTopologies),
 			ClaimRef: &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID},
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: class.Provisioner, VolumeHandle: name, VolumeAttributes: parameters, NodeStageSecretRef: secret,
+				Driver: class.Provisioner, VolumeHandle: name, VolumeAttributes: parameters,
+				// Kubelet asks for a stage once on a node, and for a publish with each pod.
+				NodeStageSecretRef: secret, NodePublishSecretRef: secret.DeepCopy(),
 			}},
 		},
 	}, nil

@@ -87,6 +87,7 @@ spec:
     volumeHandle: pvc-8d1c
     volumeAttributes: {source: "https://example.org/", quota: 1Gi}
     nodeStageSecretRef: {namespace: team, name: data-west-pvc-8d1c}
+    nodePublishSecretRef: {namespace: team, name: data-west-pvc-8d1c}
 status: {}
 `},
 	} {

@@ -157,7 +157,7 @@ func TestEphemeral(t *testing.T) {
 	n.must("unpublishing again", n.unpublish(t.Context(), "inline", "pod"))
 }
 
-// TestGroup: a volume that is given to a group is readable for it, and for nobody else.
+// TestGroup: a volume that is given to a group is that group's, and options of its mount say what it may not be.
 func TestGroup(t *testing.T) {
 	n := newNode(t)
 	n.startInside()
@@ -166,7 +166,10 @@ func TestGroup(t *testing.T) {
 		uid, gid          uint32
 		fileMode, dirMode os.FileMode
 	}{
-		"group": {&csi.VolumeCapability_MountVolume{VolumeMountGroup: "2000"}, 0, 2000, 0o440, 0o550},
+		"group": {&csi.VolumeCapability_MountVolume{VolumeMountGroup: "2000"}, 0, 2000, 0o444, 0o555},
+		"both": {&csi.VolumeCapability_MountVolume{
+			VolumeMountGroup: "2000", MountFlags: []string{"gid=8", "umask=0007"},
+		}, 0, 8, 0o440, 0o550},
 		"umask": {&csi.VolumeCapability_MountVolume{MountFlags: []string{"uid=7", "gid=8", "umask=0077"}}, 7, 8, 0o400, 0o500},
 	} {
 		req := n.request(id)
