@@ -283,7 +283,7 @@ type Level struct {
 	Where string `json:"where"`
 	Quota int64  `json:"quota"`
 	Used  int64  `json:"used"`
-	// Local says of a worker that its files are read on this machine without it.
+	// Local says of a worker that it is on this machine.
 	Local bool `json:"local,omitempty"`
 	// Problem says why the level takes no data at present, "" when it does.
 	Problem string `json:"problem,omitempty"`
@@ -313,6 +313,8 @@ type Counters struct {
 	// SourceDown says that the source did not answer the last time that it was asked, since SourceDownSince.
 	SourceDown      bool      `json:"sourceDown"`
 	SourceDownSince time.Time `json:"sourceDownSince,omitzero"`
+	// SourceRefuses says that the source does not know the credentials, and has served nothing since it did.
+	SourceRefuses bool `json:"sourceRefuses,omitempty"`
 	// LastSourceError is what the source, or the way to it, last failed with, in one sentence without secrets; it
 	// stays when the source answers again. What concerns one path only is not told.
 	LastSourceError string `json:"lastSourceError,omitempty"`

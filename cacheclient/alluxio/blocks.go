@@ -71,7 +71,7 @@ func (c *Client) measure(ctx context.Context) {
 		sum.Quota += info.GetCapacityBytes()
 		sum.Used += info.GetUsedBytes()
 		sum.Levels = append(sum.Levels, cacheclient.Level{
-			Where: w.Addr(), Quota: info.GetCapacityBytes(), Used: info.GetUsedBytes(), Local: c.local.is(w),
+			Where: w.Addr(), Quota: info.GetCapacityBytes(), Used: info.GetUsedBytes(), Local: c.local.isHere(w),
 		})
 	}
 	c.mu.Lock()

@@ -479,6 +479,9 @@ func TestWorkersOfThisMachineAreForgotten(t *testing.T) {
 	l.follow(workers)
 	l.seen(workers[0], "/dev/shm")
 	l.hide(workers[0])
+	if l.is(workers[0]) || !l.isHere(workers[0]) {
+		t.Error("a worker whose files are not to be seen is taken for one of another machine, or read")
+	}
 	l.follow(workers)
 	l.follow(nil)
 	if len(l.dirs) != 0 || len(l.unseen) != 0 || len(l.workers) != 0 {

@@ -60,14 +60,15 @@ func ownNames() []string {
 	return names
 }
 
+// isHere reports whether the worker is on this machine.
+func (l *localWorkers) isHere(w *rpc.Worker) bool {
+	ip := net.ParseIP(w.Host())
+	return l.hosts[w.Host()] || ip != nil && ip.IsLoopback() && l.hosts["127.0.0.1"]
+}
+
 // is reports whether the worker is on this machine, and its files may be opened.
 func (l *localWorkers) is(w *rpc.Worker) bool {
-	if !l.enabled {
-		return false
-	}
-	ip := net.ParseIP(w.Host())
-	loopback := ip != nil && ip.IsLoopback() && l.hosts["127.0.0.1"]
-	if !l.hosts[w.Host()] && !loopback {
+	if !l.enabled || !l.isHere(w) {
 		return false
 	}
 	l.mu.Lock()

@@ -44,6 +44,8 @@ type health struct {
 	// told.
 	slow    bool
 	answers uint64
+	// refused says that the source did not know the credentials, and has served nothing since.
+	refused bool
 	// last is the last error that says something about the source, and not about one path.
 	last string
 	// troubled are the requests ("read PATH") that the source answered and could not serve, the latest of them.
@@ -113,6 +115,14 @@ func (h *health) noteError(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last = sentence(err)
+	h.refused = h.refused || ufs.RefusesCredentials(err)
+}
+
+// welcomed notes that the source has served a request: it knows the credentials.
+func (h *health) welcomed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refused = false
 }
 
 // turn sets the state, and reports whether it was another.
@@ -134,6 +144,7 @@ func (h *health) tell(n *cacheclient.Counters) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n.SourceDown, n.SourceDownSince, n.LastSourceError = h.down, h.since, h.last
+	n.SourceRefuses = h.refused
 }
 
 // sentence is the error in one line of bounded length.
@@ -240,6 +251,7 @@ func (c *Cache) sourceDown(err error) {
 // served notes that the source has served a request.
 func (c *Cache) served(what string) {
 	c.health.trouble(what, false)
+	c.health.welcomed()
 	c.sourceUp()
 }
 

@@ -18,6 +18,9 @@ func ConditionOf(session fuse.Stats, capacity cacheclient.Capacity, counters cac
 	if counters.SourceDown {
 		return Condition{true, fmt.Sprintf("the source has not answered since %s: what is cached is served", counters.SourceDownSince.UTC().Format(time.RFC3339))}
 	}
+	if counters.SourceRefuses {
+		return Condition{true, "the source refuses the keys that the volume has: what is cached is served"}
+	}
 	for _, l := range capacity.Levels {
 		if l.Problem != "" {
 			return Condition{true, fmt.Sprintf("the tier %s takes no data: %s", l.Where, l.Problem)}
