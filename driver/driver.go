@@ -10,7 +10,8 @@
 //     the state that a successor of it needs; the mount is asked for its root; the record becomes "staged" (stage.go).
 //  4. Custody keeps copies of the device and the state (custody.go). When the agent dies, its successor gets
 //     everything again, and readers see a pause.
-//  5. NodePublishVolume notes the target in the record and binds the mount to it (publish.go).
+//  5. NodePublishVolume notes the target in the record and binds the mount to it (publish.go). A pod that is to be
+//     shown something else than was staged, such as files of another group, gets another mount (view.go).
 //  6. NodeGetVolumeStats and NodeGetVolumeHealth ask the agent, never the mount (health.go).
 //  7. NodeUnpublishVolume takes our mounts off the target and removes it. NodeUnstageVolume marks the record
 //     "partial", unmounts, ends the session, closes the descriptors, and drops the record. Neither waits longer
@@ -264,7 +265,7 @@ func (d *Driver) listen(ctx context.Context, group *errgroup.Group) (err error) 
 	}
 	var registration net.Listener
 	if d.cfg.RegistrationDir != "" {
-		if registration, err = socket.Listen(filepath.Join(d.cfg.RegistrationDir, Name+"-reg.sock")); err != nil {
+		if registration, err = socket.Listen(RegistrationSocket(d.cfg.RegistrationDir)); err != nil {
 			return fmt.Errorf("the registration socket: %w", err)
 		}
 		listeners = append(listeners, registration)

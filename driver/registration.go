@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"path/filepath"
 
 	"google.golang.org/grpc"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
@@ -16,6 +17,9 @@ type registrar struct {
 
 // supportedVersions are the versions of CSI that kubelet may speak.
 var supportedVersions = []string{"1.0.0"}
+
+// RegistrationSocket is the socket in the directory in which kubelet looks for drivers.
+func RegistrationSocket(dir string) string { return filepath.Join(dir, Name+"-reg.sock") }
 
 // registrationServer is the server for the registration socket.
 func (d *Driver) registrationServer() *grpc.Server {

@@ -14,7 +14,8 @@ import (
 )
 
 const doctorAbout = `Checks what millrace needs of this machine and of this user: the kernel, FUSE, capabilities, limits, the
-tier directory, the mounts and their sockets. Each line is ok, warn (slower than it could be, or at
+tier directory, the mounts and their sockets; in the container of a node's driver or agent, what that
+process needs and was told. Each line is ok, warn (slower than it could be, or at
 risk) or fail (does not work), with what is, and for the latter two the command that mends it. It
 changes nothing. The exit code is 1 if anything fails.`
 
@@ -71,8 +72,11 @@ func doctorCommand() *command.Command {
 
 // examine makes all checks and shows what they found. It fails where one of them does.
 func examine(tier, socket, format string, out io.Writer) error {
-	findings := append(checkSystem(), checkTier(tier))
-	findings = append(findings, checkMounts(socket)...)
+	findings, known := ownContainer().check()
+	if !known {
+		findings = append(checkSystem(), checkTier(tier))
+		findings = append(findings, checkMounts(socket)...)
+	}
 	if err := commandline.PrintAs(format, out, findings, func() error { return writeFindings(out, findings) }); err != nil {
 		return err
 	}

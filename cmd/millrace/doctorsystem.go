@@ -28,12 +28,10 @@ const (
 
 // checkSystem checks the kernel and what this process may do.
 func checkSystem() []finding {
-	var name unix.Utsname
-	_ = unix.Uname(&name)
 	status, _ := os.ReadFile("/proc/self/status")
 	admin := mountpoint.HasSysAdmin()
 	return []finding{
-		kernelFinding(unix.ByteSliceToString(name.Release[:])),
+		kernelFinding(kernelRelease()),
 		deviceFinding(openFuse()),
 		fusermountFinding(admin, findFusermount()),
 		adminFinding(admin),
@@ -43,6 +41,13 @@ func checkSystem() []finding {
 		controlFinding(isFusectl()),
 		updatedbFinding(os.ReadFile("/etc/updatedb.conf")),
 	}
+}
+
+// kernelRelease is the release of the kernel (uname(2)).
+func kernelRelease() string {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	return unix.ByteSliceToString(name.Release[:])
 }
 
 // kernelFinding judges the release: FUSE 7.28 came with Linux 4.20, passthrough and FUSE_NOTIFY_RESEND with 6.9.

@@ -4,6 +4,7 @@ import (
 	"context"
 	byteorder "encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -139,6 +140,40 @@ func TestTraceEndsAtCtrlC(t *testing.T) {
 	_ = cmd.Process.Signal(os.Interrupt)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestTraceEndsWithItsReader: it says that it follows, and ends when nothing reads it any more though it has nothing to
+// write.
+func TestTraceEndsWithItsReader(t *testing.T) {
+	r := newRig(t)
+	r.write("a", 10)
+	path := r.serveHere()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = read.Close() }()
+	said := &lockedBuffer{}
+	cmd := r.command(t.Context(), "trace", "--socket", path, r.dir)
+	cmd.Stdout, cmd.Stderr = write, said
+	if err := errors.Join(cmd.Start(), write.Close()); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "that it follows", func() bool {
+		return strings.Contains(said.String(), "following the requests of "+r.dir)
+	})
+	_ = read.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(pace.Limit(20 * time.Second)):
+		_ = cmd.Process.Kill()
+		t.Errorf("it goes on without a reader: %v", <-ended)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,8 @@ PATH, until Ctrl-C: when it came, what it was, how long it took, which source se
 the error if there was one. The source of a read is cache (a tier), staging (memory), worker (over the
 network from a worker of a cluster) or source (the reader waited for it); an open is passthrough where
 the kernel reads by itself, so that its reads are not seen. What comes faster than it can be written is left out, and counted. -o json is a JSON
-object a line, as GET /v1/trace on the mount's socket.`
+object a line, as GET /v1/trace on the mount's socket. It ends with what reads it: in a container it follows for as long
+as kubectl exec -i runs, and for a minute without -i or with -t, where it cannot tell.`
 
 // errEnough ends a trace that has shown as many events as were asked for.
 var errEnough = errors.New("enough")
@@ -57,7 +59,13 @@ func traceCommand() *command.Command {
 		if err != nil {
 			return err
 		}
-		return follow(ctx, clients, query, &traceWriter{format: format, out: out, left: count})
+		ctx, limit, leave := whileRead(ctx)
+		defer leave()
+		say := func() {
+			_, _ = fmt.Fprintf(os.Stderr, "millrace: following the requests of %s from now on, until Ctrl-C%s\n",
+				traced(query), limit)
+		}
+		return follow(ctx, clients, query, &traceWriter{format: format, out: out, left: count}, sync.OnceFunc(say))
 	})
 	return f
 }
@@ -88,17 +96,26 @@ func tracedBy(socket string, paths []string, query url.Values) ([]*agent.Client,
 	return clients, nil
 }
 
-// follow writes what all clients tell until ctx ends, or all has been written that was asked for.
-func follow(ctx context.Context, clients []*agent.Client, query url.Values, w *traceWriter) error {
+// follow writes what all clients tell until ctx ends, or all has been written that was asked for. It calls begun for
+// each client that tells from then on.
+func follow(ctx context.Context, clients []*agent.Client, query url.Values, w *traceWriter, begun func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range clients {
 		defer c.Close()
-		g.Go(func() error { return c.Trace(ctx, query, w.write) })
+		g.Go(func() error { return c.Trace(ctx, query, begun, w.write) })
 	}
 	if err := g.Wait(); !errors.Is(err, errEnough) {
 		return err
 	}
 	return nil
+}
+
+// traced is what a query asks for, in words.
+func traced(query url.Values) string {
+	if path := query.Get("path"); path != "" {
+		return commandline.OneLine(path)
+	}
+	return "all mounts"
 }
 
 // traceWriter writes events of several clients.

@@ -88,14 +88,16 @@ func (c *Client) Slowest(ctx context.Context, path string) ([]TraceEvent, error)
 	return events, c.call(ctx, http.MethodGet, pathSlowest+query, nil, &events)
 }
 
-// Trace calls each with every request of the kernel that ends, as chosen by query, whose keys are those of
-// GET /v1/trace. It ends with ctx, which is no error, with an error of each, or when the process stops answering.
-func (c *Client) Trace(ctx context.Context, query url.Values, each func(TraceEvent) error) error {
+// Trace calls begun when nothing is missed any more, and each with every request of the kernel that ends, as chosen by
+// query, whose keys are those of GET /v1/trace. It ends with ctx, which is no error, with an error of each, or when the
+// process stops answering.
+func (c *Client) Trace(ctx context.Context, query url.Values, begun func(), each func(TraceEvent) error) error {
 	resp, err := c.do(ctx, http.MethodGet, pathTrace+"?"+query.Encode(), nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	begun()
 	lines := json.NewDecoder(resp.Body)
 	for {
 		var e TraceEvent

@@ -135,7 +135,7 @@ func TestTraceEndsWithTheClient(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
-	err := w.client.Trace(ctx, nil, func(TraceEvent) error {
+	err := w.client.Trace(ctx, nil, func() {}, func(TraceEvent) error {
 		n++
 		cancel()
 		return nil
@@ -207,6 +207,13 @@ func TestConditionOf(t *testing.T) {
 		{fuse.Stats{Stalled: 2, OldestOp: "read", Oldest: 7250}, well, cacheclient.Counters{}, true, "2 requests have been waiting for more than 5s, the oldest, read, for 7.3s: the source does not answer"},
 		{fuse.Stats{}, full, cacheclient.Counters{}, true, "the tier /t takes no data: no space"},
 		{fuse.Stats{}, well, cacheclient.Counters{SourceDown: true, SourceDownSince: time.Unix(0, 0)}, true, "the source has not answered since 1970-01-01T00:00:00Z: what is cached is served"},
+		{
+			fuse.Stats{},
+			well,
+			cacheclient.Counters{SourceRefuses: true},
+			true,
+			"the source refuses the keys that the volume has: what is cached is served",
+		},
 	}
 	for _, c := range cases {
 		if got := ConditionOf(c.session, c.capacity, c.counters); got.Abnormal != c.abnormal || got.Message != c.say {

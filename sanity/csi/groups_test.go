@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -318,6 +319,9 @@ func TestSecretsOfAPublish(t *testing.T) {
 	}
 	web.rotate("two")
 	check("the source was rotated", false)
+	if err := n.hasStats("v", n.target("v", "one")); err == nil || !strings.Contains(err.Error(), "refuses the keys") {
+		t.Errorf("the condition does not say why nothing new is read: %v", err)
+	}
 	third := showing{pod: "three", group: "3000", attributes: attributes, secrets: web.keys()}
 	n.must("publishing with the new secret", n.show(t.Context(), "v", third))
 	pods = append(pods, third)
@@ -329,6 +333,7 @@ func TestSecretsOfAPublish(t *testing.T) {
 	wrong["pass"] = "wrong"
 	_ = n.stageFor("v", "", attributes, wrong)
 	check("a wrong secret", true)
+	n.must("the condition at last", n.hasStats("v", n.target("v", "one")))
 	n.takeDown("v", "one", "two", "three")
 }
 

@@ -148,9 +148,16 @@ func (n *node) startAgentOf(command ...string) {
 // startPlugin starts the mounting half as a process.
 func (n *node) startPlugin() {
 	n.t.Helper()
-	p, err := n.work.Start(n.log, bin, "node", "--endpoint", "unix://"+n.csiSocket(), "--node-id", "node-1",
+	n.startPluginOf(bin)
+}
+
+// startPluginOf starts the mounting half by a command that starts it.
+func (n *node) startPluginOf(command ...string) {
+	n.t.Helper()
+	args := append(slices.Clone(command[1:]), "node", "--endpoint", "unix://"+n.csiSocket(), "--node-id", "node-1",
 		"--agent-socket", n.attachSocket(), "--state-dir", n.at("state"), "--registration-dir", n.at("registration"),
 		"--health", "unix://"+n.at("health.sock"), "--tier-dir", n.at("tier"), "--allow-local", n.at("source"))
+	p, err := n.work.Start(n.log, command[0], args...)
 	if err != nil {
 		n.t.Fatal(err)
 	}
