@@ -34,6 +34,8 @@ type Config struct {
 	// without an end pauses once, where it comes to a multiple, for Alluxio to end it: its worker asks for a block by a
 	// read that goes on to the end of the file. Negative is no pause.
 	BlockSize int64
+	// Options is the Fingerprint of the options that Store is asked with, nil where nobody wants to know.
+	Options func() string
 	// Log gets what goes wrong, and at debug level each request; nil discards.
 	Log *slog.Logger
 }
@@ -61,8 +63,8 @@ type Gateway struct {
 	// places has a token for each request that is served.
 	places chan struct{}
 	// buffers are for the bytes of streams, at most one for each place in use.
-	buffers sync.Pool
-	ready   readiness
+	buffers  sync.Pool
+	verdicts verdicts
 	// told are the paths whose absence from listings was logged.
 	told noted
 }

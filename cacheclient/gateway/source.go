@@ -32,7 +32,7 @@ type source struct {
 	log     *slog.Logger
 	// streams has a token for each body that is being received.
 	streams chan struct{}
-	// answered is when the source last answered, in nanoseconds of Unix time.
+	// answered is when the source last gave what it was asked for, in nanoseconds of Unix time.
 	answered atomic.Int64
 }
 
@@ -61,10 +61,14 @@ func (s *source) try(ctx context.Context, operation string, attempt func(context
 	}
 }
 
-// note counts an attempt, and remembers that the source answered: also that it has no such file is an answer.
+// note counts an attempt, and remembers that the source gave what it was asked for. That it has no such file is no
+// failure of it, and no proof that it shows what it has.
 func (s *source) note(operation string, err error) {
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, cacheclient.ErrNotDir) || errors.Is(err, errEnough) {
+	switch {
+	case err == nil, errors.Is(err, errEnough):
 		s.answered.Store(time.Now().UnixNano())
+		err = nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, cacheclient.ErrNotDir):
 		err = nil
 	}
 	s.metrics.sourceRequest(operation, err)

@@ -56,6 +56,12 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 	return border, nil
 }
 
+// Name is a source as Open takes it, without secrets, for people. An error is one sentence for the user.
+func Name(source string) (string, error) {
+	src, err := parseSource(source)
+	return src.show, err
+}
+
 // prove lists the root until its first entry.
 func prove(ctx context.Context, store Store, src source) error {
 	err := store.List(ctx, "", func(cacheclient.Info) error { return errEnough })

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
 
+	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/gateway"
 	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
@@ -194,6 +195,9 @@ func checkGateway(t *testing.T, container *corev1.Container, dir string, plan *o
 	if err != nil {
 		t.Errorf("%s: %v", container.Name, err)
 		return
+	}
+	if err := store.List(t.Context(), "", func(cacheclient.Info) error { return nil }); err != nil {
+		t.Errorf("%s: %v", container.Name, err)
 	}
 	_ = store.Close()
 }

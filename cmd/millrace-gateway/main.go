@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,8 +45,10 @@ when the gateway serves names that file and not the secret. Alluxio is told:
 millrace.source means nothing to Alluxio; by it millrace mount knows what to read where Alluxio does not answer.
 
 Health and metrics have a listener of their own, --metrics-listen, since a bucket has no place for them: /healthz says
-that the process serves, /readyz that the source answers, /metrics counts requests and bytes. It needs no keys and may be
-on any address, for a kubelet's probes come from outside. Memory stays below 100 MB whatever clients do.`
+that the process serves, /readyz that the source answers, /source has as JSON whether it is reached, trusted and accepts
+the keys, /metrics counts requests and bytes. It needs no keys and may be on any address,
+	for a kubelet's probes come from
+outside. What --options-file has is read again when it changes. Memory stays below 100 MB whatever clients do.`
 
 // gatewayMemory is what the gateway's heap keeps to if it can, in bytes; the rest of 100 MB is the program itself.
 const gatewayMemory = 64 << 20
@@ -155,14 +158,7 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 		return err
 	}
 	defer forget()
-	revalidate := c.revalidate
-	if revalidate == 0 {
-		revalidate = -1
-	}
-	g, err := gateway.New(gateway.Config{
-		Store: store, Bucket: c.bucket, Keys: keys, Connections: c.connections, MaxRequests: c.maxRequests,
-		Timeout: c.timeout, Revalidate: revalidate, BlockSize: c.blockSize, Log: log,
-	})
+	g, err := c.gateway(store, keys, log)
 	if err != nil {
 		return err
 	}
@@ -188,7 +184,33 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 	if err := commandline.PrintAs(c.output, out, shown, func() error { return shown.print(out) }); err != nil {
 		log.Warn("the line that says where to find the gateway cannot be printed", "error", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	if renewed, ok := store.(*gateway.Renewed); ok {
+		beside.Go(func() { renewed.Watch(ctx, gateway.RenewEvery) })
+	}
+	if c.startAnyway {
+		// It is said in the log where the source cannot be read.
+		beside.Go(func() { g.Check(ctx) })
+	}
 	return g.Serve(ctx, s3, admin)
+}
+
+// gateway makes what serves a source.
+func (c *gatewayConfig) gateway(store ufs.Store, keys gateway.Keys, log *slog.Logger) (*gateway.Gateway, error) {
+	config := gateway.Config{
+		Store: store, Bucket: c.bucket, Keys: keys, Connections: c.connections, MaxRequests: c.maxRequests,
+		Timeout: c.timeout, Revalidate: c.revalidate, BlockSize: c.blockSize, Log: log,
+	}
+	if c.revalidate == 0 {
+		config.Revalidate = -1
+	}
+	if renewed, ok := store.(*gateway.Renewed); ok {
+		config.Options = func() string { return renewed.Options(keys) }
+	}
+	return gateway.New(config)
 }
 
 // gatewayShown is what Alluxio needs to know to mount the bucket, but for the secret.
@@ -211,24 +233,37 @@ func (s gatewayShown) print(out io.Writer) error {
 }
 
 // openSource opens the source. One that does not answer is waited for while the gateway serves, so that a pod whose
-// source is down for a while goes on with what Alluxio has cached. With --start-anyway that holds for all that is wrong
-// with the source; only what no source could have, such as an option that is not known, is an error then.
+// source is down for a while goes on with what Alluxio has cached. With --start-anyway that holds for all that is
+// wrong with the source or its options, and nothing is asked of it before the gateway serves. Options of a file are
+// read again when it changes.
 func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.Store, error) {
 	opts := ufs.Options{
 		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
 		Log: log,
 	}
-	store, err := ufs.Open(ctx, c.source, opts)
-	if err == nil || !c.startAnyway && !errors.Is(err, cacheclient.ErrUnavailable) {
-		return store, err
+	name, err := ufs.Name(c.source)
+	if err != nil {
+		return nil, err
+	}
+	if !c.startAnyway {
+		store, err := ufs.Open(ctx, c.source, opts)
+		switch {
+		case err == nil && c.optionsFile == "":
+			return store, nil
+		case err == nil:
+			_ = store.Close()
+		case !errors.Is(err, cacheclient.ErrUnavailable):
+			return nil, err
+		default:
+			log.Warn("the source cannot be read now; requests will ask it again", "error", err)
+		}
 	}
 	opts.Deferred = true
-	later, wrong := ufs.Open(ctx, c.source, opts)
-	if wrong != nil {
-		return nil, wrong
+	open := func(ctx context.Context) (ufs.Store, error) { return ufs.Open(ctx, c.source, opts) }
+	if c.optionsFile == "" {
+		return open(ctx)
 	}
-	log.Warn("the source cannot be read now; requests will ask it again", "error", err)
-	return later, nil
+	return gateway.NewRenewed(ctx, name, c.optionsFile, open, log), nil
 }
 
 // loadKeys reads the keys, or makes a file for this run only, which forget removes.
