@@ -59,7 +59,7 @@ type Config struct {
 	// questions to them, are for tests.
 	Addresses  func(key types.NamespacedName, planned []string) []string
 	Fast, Slow time.Duration
-	// SecretAge is how long a user's Secret is believed; two minutes if 0.
+	// SecretAge is how long a user's Secret is believed; 15 s if 0.
 	SecretAge time.Duration
 }
 

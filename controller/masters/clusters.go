@@ -3,6 +3,7 @@ package masters
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
+	"millrace.io/millrace/controller/objects"
 )
 
 // Want is what a Dataset's Alluxio is to have.
@@ -30,6 +32,12 @@ type Want struct {
 	Empty bool
 	// Pinned keeps what is cached below the mounts from being evicted.
 	Pinned bool
+	// Sources are what the mounts show, and Hosts the addresses of the masters' pods, in the order of Masters, where
+	// the gateways beside them tell of the sources; one is "" where it is not known.
+	Sources []objects.Source
+	Hosts   []string
+	// Seen differs when something has happened to the pods, so that they are asked at once.
+	Seen string
 }
 
 // Worker is one worker as the leading master knows it.
@@ -52,6 +60,10 @@ type State struct {
 	// Workers are the live ones.
 	Workers        []Worker
 	Capacity, Used int64
+	// Disagree says that several masters lead, each for itself: they are not one Alluxio.
+	Disagree bool
+	// Sources are the verdicts on the sources that were asked, by where Alluxio has them.
+	Sources map[string]SourceVerdict
 	// Mounted says that the mounts are those wanted, MountErr why they are not.
 	Mounted  bool
 	MountErr string
@@ -80,14 +92,17 @@ type Clusters struct {
 	// life is the context of Start, nil before it.
 	life  context.Context
 	byKey map[types.NamespacedName]*cluster
-	// places bounds the rounds, walks the walks that run at a time.
-	places, walks chan struct{}
+	// places bounds the rounds, walks the walks, and asks the questions about sources that run at a time.
+	places, walks, asks chan struct{}
+	// gateways asks gateways.
+	gateways *http.Client
 }
 
 const (
-	// mostRounds and mostWalks run at a time.
+	// mostRounds, mostWalks and mostAsks run at a time.
 	mostRounds = 32
 	mostWalks  = 4
+	mostAsks   = 256
 
 	defaultFast = 2 * time.Second
 	defaultSlow = 60 * time.Second
@@ -96,8 +111,9 @@ const (
 // cluster is one Dataset's Alluxio.
 type cluster struct {
 	key types.NamespacedName
-	// kick has a token when a round is to begin at once.
-	kick   chan struct{}
+	// kick has a token when a round is to begin at once, look when the sources are to be asked at once.
+	kick, look chan struct{}
+
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -137,7 +153,9 @@ func (c *Clusters) init() {
 		return
 	}
 	c.byKey = make(map[types.NamespacedName]*cluster)
-	c.places, c.walks = make(chan struct{}, mostRounds), make(chan struct{}, mostWalks)
+	c.places, c.walks, c.asks = make(chan struct{}, mostRounds), make(chan struct{}, mostWalks), make(chan struct{},
+		mostAsks)
+	c.gateways = newGateways()
 	if c.Fast == 0 {
 		c.Fast = defaultFast
 	}
@@ -155,6 +173,9 @@ func (c *Clusters) begin(cl *cluster) {
 	cl.cancel = cancel
 	go func() {
 		defer close(cl.done)
+		var sources sync.WaitGroup
+		defer sources.Wait()
+		sources.Go(func() { c.watch(ctx, cl) })
 		c.follow(ctx, cl)
 	}()
 }
@@ -166,14 +187,14 @@ func (c *Clusters) Want(key types.NamespacedName, want Want) {
 	c.init()
 	cl := c.byKey[key]
 	if cl == nil {
-		cl = &cluster{key: key, kick: make(chan struct{}, 1), done: make(chan struct{})}
+		cl = &cluster{key: key, kick: make(chan struct{}, 1), look: make(chan struct{}, 1), done: make(chan struct{})}
 		c.byKey[key] = cl
 	}
 	cl.mu.Lock()
 	changed := !reflect.DeepEqual(cl.want, want)
 	if changed {
 		if !reflect.DeepEqual(cl.want.Mounts, want.Mounts) {
-			cl.state.Mounted, cl.state.Sized, cl.walked = false, false, time.Time{}
+			cl.state.Mounted, cl.state.Sized, cl.walked, cl.state.Sources = false, false, time.Time{}, nil
 		}
 		cl.want = want
 	}
@@ -194,9 +215,11 @@ func (c *Clusters) Soon(key types.NamespacedName) {
 }
 
 func (cl *cluster) soon() {
-	select {
-	case cl.kick <- struct{}{}:
-	default:
+	for _, signal := range []chan struct{}{cl.kick, cl.look} {
+		select {
+		case signal <- struct{}{}:
+		default:
+		}
 	}
 }
 

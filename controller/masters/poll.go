@@ -81,6 +81,7 @@ func (c *Clusters) round(ctx context.Context, cl *cluster) next {
 		state.Mounted = false
 	}
 	state.Sized, state.Total, state.Files, state.Drain = cl.state.Sized, cl.state.Total, cl.state.Files, cl.state.Drain
+	state.Sources = cl.state.Sources
 	if state.Err != "" {
 		// What was known stays known while nobody answers.
 		state.Capacity, state.Used, state.Mounted, state.Reads = before.Capacity, before.Used, before.Mounted, before.Reads
@@ -92,6 +93,10 @@ func (c *Clusters) round(ctx context.Context, cl *cluster) next {
 	asked.Reads = cl.state.Reads
 	var n next
 	n.changed = !reflect.DeepEqual(cl.state, asked) || state.Reads.tell(cl.state.Reads)
+	if before := cl.state; before.Err != state.Err || before.Mounted != state.Mounted ||
+		!reflect.DeepEqual(before.Roles, state.Roles) {
+		cl.lookSoon()
+	}
 	cl.state = state
 	n.walk = want.Sizes && state.Mounted && state.Err == "" && !cl.walking && time.Since(cl.walked) > walkEvery
 	cl.walking = cl.walking || n.walk
@@ -113,8 +118,13 @@ func (c *Clusters) ask(ctx context.Context, want Want) State {
 	}
 	defer conn.Release()
 	state.Roles = conn.Roles(ctx)
-	if !leads(state.Roles) {
+	switch leaders := leading(state.Roles); {
+	case len(leaders) == 0:
 		state.Err = "no master of " + strings.Join(want.Masters, ", ") + " says that it leads"
+		return state
+	case len(leaders) > 1:
+		state.Disagree = true
+		state.Err = strings.Join(leaders, " and ") + " lead, each for itself: these masters are not one Alluxio"
 		return state
 	}
 	info, err := conn.MasterInfo(ctx)
@@ -148,13 +158,16 @@ func (c *Clusters) ask(ctx context.Context, want Want) State {
 	return state
 }
 
-func leads(roles map[string]rpc.Role) bool {
-	for _, r := range roles {
-		if r == rpc.Leading {
-			return true
+// leading are the masters that say that they lead, sorted.
+func leading(roles map[string]rpc.Role) []string {
+	var leaders []string
+	for address, role := range roles {
+		if role == rpc.Leading {
+			leaders = append(leaders, address)
 		}
 	}
-	return false
+	slices.Sort(leaders)
+	return leaders
 }
 
 // silentAfter is how many seconds a worker may say nothing before it counts as gone; it speaks each second. The masters

@@ -23,6 +23,8 @@ type Settings struct {
 	Driver string
 	// Namespace is where the controller and the agents run.
 	Namespace string
+	// TierDirs are the directories of nodes in which agents open the files of tiers; none where it is not known.
+	TierDirs []string
 }
 
 // Input is what the objects are made from. Nothing of it is changed.
@@ -66,6 +68,10 @@ type Plan struct {
 	Masters []string
 	// Mounts are those that Alluxio is to have; they may have secrets.
 	Mounts []rpc.Mount
+	// Sources are what the mounts show.
+	Sources []Source
+	// SourcesHash tells the options of the gateways, "" where there are none. Pods have it as an annotation.
+	SourcesHash string
 	// User is whom the masters run as, who may do everything in Alluxio.
 	User string
 	// Pinned keeps what is cached from being evicted.
@@ -74,6 +80,8 @@ type Plan struct {
 	Sized bool
 	// Clean bounds how the cache is emptied at the end.
 	Clean Clean
+	// Unseen says which tiers agents do not open, and what mends that, "" for none.
+	Unseen string
 	// Unsupported are the paths of fields that are set and have no effect.
 	Unsupported []string
 }
@@ -147,6 +155,10 @@ func Desired(in Input) (*Plan, []Problem) {
 		return nil, problems
 	}
 	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: slices.Sorted(slices.Values(append(unsupported(in.Dataset, b.spec), b.keptAgainst()...)))}
+	plan.Sources, plan.Unseen = b.sources(), b.unseen()
+	if b.gateways() > 0 {
+		plan.SourcesHash = b.sourcesHash()
+	}
 	plan.addPolicies(b.spec)
 	plan.Volume, plan.Claim = b.volume(capacity), b.claim(capacity)
 	plan.Objects = append(plan.Objects, b.secrets()...)

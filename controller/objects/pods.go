@@ -33,9 +33,6 @@ func (b *builder) podMeta(role string, part *v1alpha1.ComponentSpec, config stri
 	labels[ManagedByLabel] = ManagedBy
 	sum := sha256.Sum256([]byte(config))
 	annotations[ConfigHash] = hex.EncodeToString(sum[:8])
-	if b.gateways() > 0 {
-		annotations[SourcesHash] = b.sourcesHash()
-	}
 	return metav1.ObjectMeta{Labels: labels, Annotations: annotations}
 }
 

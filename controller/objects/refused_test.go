@@ -2,10 +2,12 @@ package objects
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
@@ -94,21 +96,27 @@ func TestMountHashKnowsSecrets(t *testing.T) {
 	}
 }
 
-// TestRotatedSecretReplacesPods changes a secret of a source behind a gateway, which reads it when it starts: the pods
-// must not stay.
-func TestRotatedSecretReplacesPods(t *testing.T) {
+// TestRotatedSecretReplacesNoPods changes a secret of a source behind a gateway, which reads it again: the pods stay,
+// and are told that there are other options.
+func TestRotatedSecretReplacesNoPods(t *testing.T) {
 	in := read(t, "testdata/everything.yaml")
 	before, _ := Desired(in)
 	in.Secrets["web"].Data["password"] = []byte("rotated")
 	after, _ := Desired(in)
+	if before.SourcesHash == "" || before.SourcesHash == after.SourcesHash {
+		t.Errorf("the hash of the options is %q before and %q after", before.SourcesHash, after.SourcesHash)
+	}
+	if slices.Equal(before.Sources, after.Sources) {
+		t.Error("no gateway is expected to have other options")
+	}
 	for i, o := range before.Objects {
 		set, ok := o.(*appsv1.StatefulSet)
 		if !ok {
 			continue
 		}
-		other, _ := after.Objects[i].(*appsv1.StatefulSet)
-		if a, b := set.Spec.Template.Annotations, other.Spec.Template.Annotations; a[SourcesHash] == "" || a[SourcesHash] == b[SourcesHash] || a[ConfigHash] != b[ConfigHash] {
-			t.Errorf("%s has the annotations %v before and %v after", set.Name, a, b)
+		if other, _ := after.Objects[i].(*appsv1.StatefulSet); !equality.Semantic.DeepEqual(set.Spec.Template,
+			other.Spec.Template) {
+			t.Errorf("%s has another template", set.Name)
 		}
 	}
 }

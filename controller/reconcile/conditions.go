@@ -65,6 +65,14 @@ func (c *conditions) unsupported(plan *objects.Plan) {
 	}
 }
 
+// tiers says whether agents open the tiers; without a plan nothing is known.
+func (c *conditions) tiers(plan *objects.Plan) {
+	if plan != nil {
+		seen := plan.Unseen == ""
+		c.set(v1alpha1.TiersSeen, seen, pick(seen, "Seen", "NotSeen"), plan.Unseen)
+	}
+}
+
 func (c *conditions) waits(w *waiting) {
 	if w == nil {
 		c.drop(v1alpha1.Deleting)

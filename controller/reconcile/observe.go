@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -41,6 +42,33 @@ func (w *world) running() int {
 		}
 	}
 	return n
+}
+
+// masterHosts are the addresses of the masters' pods by their ordinals, "" where one has none.
+func (w *world) masterHosts(count int) []string {
+	hosts := make([]string, count)
+	for i := range w.pods {
+		pod := &w.pods[i]
+		if n := ordinal(pod.Name); pod.Labels[roleLabel] == objects.RoleMaster && n >= 0 && n < count &&
+			pod.DeletionTimestamp == nil {
+			hosts[n] = pod.Status.PodIP
+		}
+	}
+	return hosts
+}
+
+// seen differs when a pod has come, gone, got an address, or one of its containers has begun or ended.
+func (w *world) seen() string {
+	var text strings.Builder
+	for i := range w.pods {
+		pod := &w.pods[i]
+		fmt.Fprintf(&text, "%s %s %v", pod.UID, pod.Status.PodIP, pod.DeletionTimestamp != nil)
+		for j := range pod.Status.ContainerStatuses {
+			fmt.Fprintf(&text, " %v", pod.Status.ContainerStatuses[j].State.Running != nil)
+		}
+		text.WriteString("\n")
+	}
+	return text.String()
 }
 
 // observe reads all of it from the caches.

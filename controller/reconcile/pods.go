@@ -47,21 +47,42 @@ func duty(pod *corev1.Pod, addresses []string, state masters.State) (gate corev1
 		if i < 0 || i >= len(addresses) || !state.Asked {
 			return objects.RaftRole, false, false
 		}
-		// A standby knows its role when there is a leader to follow.
+		// A standby knows its role when there is a leader to follow. Several leaders are no quorum.
 		_, answers := state.Roles[addresses[i]]
-		return objects.RaftRole, answers && leaderKnown(state.Roles), state.Err == "" || !answers
+		return objects.RaftRole, answers && leaderKnown(state.Roles) && !state.Disagree, state.Err == "" ||
+			!answers || state.Disagree
 	case objects.RoleWorker:
 		if !state.Asked || state.Err != "" {
 			return objects.Registered, false, false
 		}
-		registered := false
-		for _, worker := range state.Workers {
-			host, _, _ := net.SplitHostPort(worker.Address)
-			registered = registered || host == pod.Status.PodIP && host != ""
-		}
-		return objects.Registered, registered, true
+		return objects.Registered, registered(pod, state), true
 	}
 	return "", false, false
+}
+
+// registered reports whether the leading master knows the worker of a pod.
+func registered(pod *corev1.Pod, state masters.State) bool {
+	for _, worker := range state.Workers {
+		if host, _, _ := net.SplitHostPort(worker.Address); host != "" && host == pod.Status.PodIP {
+			return true
+		}
+	}
+	return false
+}
+
+// works reports whether a worker has registered that is there still: the master knows one for a while after its pod is
+// gone.
+func (w *world) works() bool {
+	pods := 0
+	for i := range w.pods {
+		if pod := &w.pods[i]; pod.Labels[roleLabel] == objects.RoleWorker {
+			pods++
+			if registered(pod, w.clusters) {
+				return true
+			}
+		}
+	}
+	return pods == 0 && len(w.clusters.Workers) > 0
 }
 
 // roleLabel is the label that tells masters and workers apart.

@@ -30,7 +30,7 @@ type Reconciler struct {
 	Namespace string
 	// Addresses of a Dataset's masters, where they are not those that were planned; nil for none.
 	Addresses func(key types.NamespacedName, planned []string) []string
-	// SecretAge is how long a user's Secret is believed; two minutes if 0.
+	// SecretAge is how long a user's Secret is believed; 15 s if 0.
 	SecretAge time.Duration
 	Events    events.EventRecorder
 	Log       *slog.Logger
@@ -93,6 +93,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		want.Leaving = out.drain.hosts()
 		r.Clusters.Want(w.key, want)
 		out.failure = r.apply(ctx, w.key, out.plan.Objects)
+		if out.failure == nil {
+			out.failure = r.renew(ctx, w, out.plan.SourcesHash)
+		}
 		out.replacing, err = r.pods(ctx, w, out.plan)
 		if err == nil && placed(w) {
 			var waits *waiting
@@ -134,7 +137,8 @@ func (r *Reconciler) hold(ctx context.Context, w *world) error {
 func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Plan, []objects.Problem, error) {
 	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings, Workers: d.keeps()}
 	var err error
-	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset), r.secretAge()); err != nil {
+	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset),
+		r.secretAge(w.clusters)); err != nil {
 		return nil, nil, err
 	}
 	if objects.NeedsGateway(w.dataset) {
@@ -153,19 +157,24 @@ func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
 		want.Masters = r.Addresses(w.key, plan.Masters)
 	}
 	want.Idle = r.Addresses == nil && w.running() == 0
+	want.Sources, want.Hosts, want.Seen = plan.Sources, w.masterHosts(len(plan.Masters)), w.seen()
 	return want
 }
 
 // standardSecretAge is how long a user's Secret is believed: a change is noticed within it. absentAge is the same for
-// one that is not there.
+// one that is not there, or of a source that cannot be read.
 const (
-	standardSecretAge = 2 * time.Minute
+	standardSecretAge = 15 * time.Second
 	absentAge         = 5 * time.Second
 )
 
-func (r *Reconciler) secretAge() time.Duration {
+func (r *Reconciler) secretAge(state masters.State) time.Duration {
+	age := standardSecretAge
 	if r.SecretAge > 0 {
-		return r.SecretAge
+		age = r.SecretAge
 	}
-	return standardSecretAge
+	if ailing(state) {
+		age = min(age, absentAge)
+	}
+	return age
 }

@@ -32,11 +32,12 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 			// It has failed when it is not served for longer.
 			result.RequeueAfter = patience
 		}
-		if len(objects.SecretNames(w.dataset)) > 0 && result.RequeueAfter == 0 {
-			result.RequeueAfter = r.secretAge()
+		if len(objects.SecretNames(w.dataset)) > 0 {
+			age := r.secretAge(w.clusters)
 			if len(out.problems) > 0 {
-				result.RequeueAfter = absentAge
+				age = min(age, absentAge)
 			}
+			result = sooner(result, age)
 		}
 	}
 	if w.runtime != nil {
@@ -109,13 +110,15 @@ func (r *Reconciler) tellRuntime(w *world, before *v1alpha1.AlluxioRuntime) {
 	for _, kind := range []string{v1alpha1.MastersReady, v1alpha1.WorkersReady} {
 		r.tellTrouble(w.key, w.runtime, find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind))
 	}
-	for _, kind := range []string{v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing, v1alpha1.Draining, v1alpha1.WorkersScaledOut, v1alpha1.WorkersScaledIn} {
+	for _, kind := range []string{v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing,
+		v1alpha1.Draining, v1alpha1.TiersSeen, v1alpha1.WorkersScaledOut, v1alpha1.WorkersScaledIn} {
 		now, then := find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind)
 		if now.Message == "" || now.Message == then.Message {
 			continue
 		}
 		level := corev1.EventTypeNormal
-		if kind == v1alpha1.Applied || kind == v1alpha1.Unsupported || now.Reason == "Incomplete" || now.Reason == "DeadlineExceeded" {
+		if kind == v1alpha1.Applied || kind == v1alpha1.Unsupported || kind == v1alpha1.TiersSeen ||
+			now.Reason == "Incomplete" || now.Reason == "DeadlineExceeded" {
 			level = corev1.EventTypeWarning
 		}
 		r.Events.Eventf(w.runtime, nil, level, now.Reason, "Reconcile", "%s", now.Message)

@@ -22,6 +22,12 @@ import (
 // is shorter.
 const patience = time.Minute
 
+// The reasons of Ready while nothing is known yet: the masters, or the sources, have not been asked.
+const (
+	starting = "Starting"
+	asking   = "Asking"
+)
+
 // verdict is whether a Dataset is served, and why not.
 type verdict struct {
 	served          bool
@@ -43,17 +49,19 @@ func judge(w *world, out *outcome) verdict {
 	case out.failure != nil && out.plan == nil:
 		return verdict{false, "Refused", out.failure.Error()}
 	case !state.Asked:
-		return verdict{false, "Starting", "the masters have not been asked yet"}
+		return verdict{false, starting, "the masters have not been asked yet"}
 	case state.Err != "":
-		return verdict{false, "NoLeader", state.Err}
+		return verdict{false, pick(state.Disagree, "MastersDisagree", "NoLeader"), state.Err}
 	case !state.Mounted && state.MountErr != "":
 		return verdict{false, "NotMounted", state.MountErr}
 	case !state.Mounted:
 		return verdict{false, "Mounting", "the mounts are being made"}
-	case w.runtime.Spec.Replicas > 0 && len(state.Workers) == 0:
+	case w.runtime.Spec.Replicas > 0 && !w.works():
 		return verdict{false, "NoWorker", "no worker has registered with the leading master"}
 	case out.failure != nil && w.claim == nil:
 		return verdict{false, "Refused", out.failure.Error()}
+	case out.plan != nil && !sourcesAsked(out.plan.Sources, state):
+		return verdict{false, asking, "the sources are being asked whether they can be read"}
 	}
 	return verdict{true, "DatasetReady", "the data is served by " + state.Leader}
 }
@@ -76,8 +84,10 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 		s.OperationRef = map[string]string{v1alpha1.DataLoadKind: strings.Join(w.loads, ",")}
 	}
 	c := conditions{list: &s.Conditions, generation: w.dataset.Generation, now: metav1.NewTime(now)}
-	told := v.told(out.trouble.first())
-	c.set(v1alpha1.Ready, told.served, told.reason, told.message)
+	if !unknown(w, out, v) {
+		told := v.tell(w, out)
+		c.set(v1alpha1.Ready, told.served, told.reason, told.message)
+	}
 	if w.runtime != nil && out.waits == nil {
 		c.set(v1alpha1.Valid, len(out.problems) == 0, pick(len(out.problems) == 0, "Accepted", "InvalidSpec"), sentences(out.problems))
 		c.set(v1alpha1.Mounted, w.clusters.Mounted, pick(w.clusters.Mounted, "Mounted", "NotMounted"), w.clusters.MountErr)
@@ -111,6 +121,28 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	return s
 }
 
+// tell is the verdict as people are told it, by what keeps pods from running and what was asked of sources.
+func (v verdict) tell(w *world, out *outcome) verdict {
+	told := v.told(out.trouble.worst(w))
+	if out.plan != nil && told == v {
+		told = v.reads(sourceTrouble(out.plan.Sources, w.clusters))
+	}
+	return told
+}
+
+// unasked reports whether there are masters or sources that were not asked yet.
+func (v verdict) unasked(w *world) bool {
+	return v.reason == asking || v.reason == starting && w.running() > 0
+}
+
+// unknown reports whether nothing was found out yet of a Dataset that was bound, as after the controller's own start:
+// what was said of it holds until there is an answer.
+func unknown(w *world, out *outcome, v verdict) bool {
+	before := w.dataset.Status
+	bound := before.Phase == v1alpha1.Bound || before.Phase == v1alpha1.Updating
+	return bound && v.unasked(w) && out.trouble == (troubles{}) && find(before.Conditions, v1alpha1.Ready).Status != ""
+}
+
 // phase is the state in a word.
 func phase(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alpha1.DatasetPhase {
 	before := w.dataset.Status.Phase
@@ -118,6 +150,9 @@ func phase(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alp
 	switch {
 	case v.served:
 		return v1alpha1.Bound
+	case bound && v.unasked(w):
+		// It is what it was.
+		return before
 	case w.runtime == nil:
 		return v1alpha1.NotBound
 	case v.reason == "InvalidSpec" || v.reason == "Refused" || v.reason == "NotMounted":
@@ -126,7 +161,7 @@ func phase(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alp
 		return v1alpha1.Updating
 	case bound && since(known, v1alpha1.Ready, now) < patience, v.reason == "Deleting" && bound:
 		return before
-	case bound || before == v1alpha1.FailedPhase && v.reason != "Starting":
+	case bound || before == v1alpha1.FailedPhase && v.reason != starting:
 		return v1alpha1.FailedPhase
 	}
 	return v1alpha1.NotBound
@@ -219,6 +254,7 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 	c.set(v1alpha1.JournalPersistent, persistent, pick(persistent, "OnClaims", "EmptyDir"), pick(persistent, "",
 		"the journal is in an emptyDir: when all masters lose their pods at once, Alluxio forgets what it has cached and it is read again; name a storage class in spec.master.journal to keep it"))
 	c.applied(out)
+	c.tiers(out.plan)
 	c.draining(out.drain)
 	c.unsupported(out.plan)
 	c.waits(out.waits)

@@ -24,12 +24,17 @@ const wonderEvery = 4 * time.Second
 // troubles are what keeps masters and workers from running.
 type troubles struct{ masters, workers trouble.Trouble }
 
-// first is the one that a Dataset waits for first: without masters no worker registers.
-func (t troubles) first() trouble.Trouble {
-	if t.masters.Reason != "" {
-		return t.masters
+// worst is the one that a Dataset waits for first: without masters no worker registers. away says that no pod of that
+// part is ready, so that its work is not done although what was asked last may say so.
+func (t troubles) worst(w *world) (worst trouble.Trouble, away bool) {
+	none := func(set *appsv1.StatefulSet) bool { return set == nil || set.Status.ReadyReplicas == 0 }
+	switch {
+	case t.masters.Reason != "" && (none(w.masters) || t.workers.Reason == "" || !none(w.workers)):
+		return t.masters, none(w.masters)
+	case t.workers.Reason != "":
+		return t.workers, none(w.workers)
 	}
-	return t.workers
+	return trouble.Trouble{}, false
 }
 
 // warnings remembers the Events of Datasets whose pods are late.
@@ -101,15 +106,16 @@ func (w *warnings) forget(key types.NamespacedName) {
 }
 
 // told is the verdict as people are told it: where pods do not run, why. What the phase is decided by stays the verdict
-// itself.
-func (v verdict) told(t trouble.Trouble) verdict {
+// itself. Where some pods of each part run, the others' trouble is the runtime's.
+func (v verdict) told(t trouble.Trouble, away bool) verdict {
 	switch {
-	case v.served || t.Reason == "":
+	case t.Reason == "" || v.served && !away:
 		return v
 	case v.reason == "NotMounted":
 		// A gateway that does not run is why its mount fails.
 		return verdict{false, t.Reason, t.Message + "; " + v.message}
-	case v.reason == "Starting" || v.reason == "NoLeader" || v.reason == "Mounting" || v.reason == "NoWorker":
+	case v.served, v.reason == starting, v.reason == asking, v.reason == "NoLeader", v.reason == "Mounting",
+		v.reason == "NoWorker":
 		return verdict{false, t.Reason, t.Message}
 	}
 	return v
@@ -147,12 +153,13 @@ func (l *told) forget(key types.NamespacedName) {
 	delete(l.byKey, key)
 }
 
-// tellTrouble writes an event where the trouble of pods has begun, is another, or is over.
+// tellTrouble writes an event where the trouble of pods or sources has begun, is another, or is over.
 func (r *Reconciler) tellTrouble(key types.NamespacedName, o client.Object, now, before v1alpha1.Condition) {
 	// Events of one action and reason count as one.
 	action := "Reconcile" + now.Type
 	last := r.told.change(key, action, before.Reason, now.Reason)
-	switch is, was := trouble.Is(now.Reason), trouble.Is(last); {
+	is, was := trouble.Is(now.Reason) || ofSources(now.Reason), trouble.Is(last) || ofSources(last)
+	switch {
 	case is && now.Reason != last:
 		r.Events.Eventf(o, nil, corev1.EventTypeWarning, now.Reason, action, "%s", now.Message)
 	case was && !is:

@@ -69,6 +69,9 @@ func slimPod(in any) (any, error) {
 	}
 	if pod.Labels[objects.ManagedByLabel] == objects.ManagedBy {
 		slim.Labels, slim.Status.Conditions = pod.Labels, pod.Status.Conditions
+		if hash, ok := pod.Annotations[objects.SourcesHash]; ok {
+			slim.Annotations = map[string]string{objects.SourcesHash: hash}
+		}
 		slim.Status.Reason, slim.Status.Message = pod.Status.Reason, pod.Status.Message
 		slim.Status.InitContainerStatuses, slim.Status.ContainerStatuses = slimContainers(pod.Status.InitContainerStatuses), slimContainers(pod.Status.ContainerStatuses)
 	}

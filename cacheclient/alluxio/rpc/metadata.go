@@ -59,6 +59,21 @@ func (m *Masters) Status(ctx context.Context, path string, maxAge time.Duration)
 	return info, nil
 }
 
+// Reach has the leader ask the under store for one path, in one attempt, whatever is known of it. That the path is not
+// there is fs.ErrNotExist, and an answer of the under store.
+func (m *Masters) Reach(ctx context.Context, path string) error {
+	return m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := wire.NewFileSystemMasterClientServiceClient(conn).GetStatus(ctx, &wire.GetStatusPRequest{
+			Path: &path,
+			Options: &wire.GetStatusPOptions{
+				LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(AlwaysSync),
+				UpdateTimestamps: proto.Bool(false),
+			},
+		})
+		return err
+	})
+}
+
 // List calls fn for each entry of the directory, in the master's order, as batches come. The list is good only if
 // List returns nil: a stream may end with an error half way. restart is called before entries come anew from another
 // leader. An error of fn or of restart ends the listing, and is returned as it is. Without a deadline it ends when

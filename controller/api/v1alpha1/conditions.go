@@ -58,6 +58,9 @@ const (
 	JournalPersistent = "JournalPersistent"
 	// Applied says that the objects in the cluster are those that the spec asks for.
 	Applied = "Applied"
+	// TiersSeen is False where agents do not open the files of a tier, so that they are read by network on their own
+	// node too; its message names the tier and what mends it.
+	TiersSeen = "TiersSeen"
 	// Draining is True while what only leaving workers have is copied to others; False says how that ended.
 	Draining = "Draining"
 	// WorkersScaledOut and WorkersScaledIn are True once the number of workers has been raised, or lowered.
