@@ -18,6 +18,7 @@ func TestMillrace(t *testing.T) {
 	t.Run("Faults", testFaults)
 	t.Run("API", testAPI)
 	t.Run("Placed", testPlaced)
+	t.Run("Ready", testReady)
 }
 
 func TestMain(m *testing.M) {

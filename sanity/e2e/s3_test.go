@@ -72,7 +72,13 @@ func s3Program(ctx context.Context) (string, error) {
 	return program, nil
 }
 
-func (r *rest) s3(t *testing.T) {
+// startS3 starts the server of S3 with the small files, unless it runs.
+func (r *rest) startS3(t *testing.T) {
+	t.Helper()
+	if conn, err := r.mirror.Dial(t.Context(), "tcp", mirrorAddress+":"+s3Port); err == nil {
+		_ = conn.Close()
+		return
+	}
 	program, err := s3Program(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +104,10 @@ func (r *rest) s3(t *testing.T) {
 		}
 		return err
 	})
+}
+
+func (r *rest) s3(t *testing.T) {
+	r.startS3(t)
 	r.apply(t, s3Dataset)
 	r.bound(t, "objects")
 	r.apply(t, user("objects", "node2", "sha256sum /objects/data/*", "runAsNonRoot: true, runAsUser: 1000", "objects"))
