@@ -19,6 +19,7 @@ func TestMillrace(t *testing.T) {
 	t.Run("API", testAPI)
 	t.Run("Placed", testPlaced)
 	t.Run("Ready", testReady)
+	t.Run("Shown", testShown)
 }
 
 func TestMain(m *testing.M) {
