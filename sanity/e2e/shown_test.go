@@ -18,9 +18,11 @@ func testShown(t *testing.T) {
 	r := &rest{get(t)}
 	r.inOrder(t, []step{
 		{"Groups", r.groups},
+		{"TraceAlone", r.traceAlone},
 		{"Statistics", r.statistics},
 		{"Doctor", r.doctor},
 		{"Status", r.status},
+		{"TraceAloneGone", r.traceAloneGone},
 		{"Trace", r.trace},
 		{"Sick", r.sick},
 		{"OneHandle", r.oneHandle},

@@ -104,59 +104,74 @@ func (r *rest) status(t *testing.T) {
 // traceMark tells the traces of this test among the processes of a machine.
 const traceMark = "987654321"
 
-// trace says that it follows, tells of a read, and is gone with its kubectl, however that was called.
+// traceAlone has a trace left by its kubectl, without an input that ends.
+func (r *rest) traceAlone(t *testing.T) { r.traceLeft(t) }
+
+// traceAloneGone looks for that trace, which has a minute.
+func (r *rest) traceAloneGone(t *testing.T) { r.traceGone(t, 90*time.Second) }
+
+// trace has a trace with the input of its kubectl end with that.
 func (r *rest) trace(t *testing.T) {
-	agent := r.onNode1(t, "agent")
-	for _, flags := range [][]string{{"-i"}, {}} {
-		var mu sync.Mutex // guards said
-		var said bytes.Buffer
-		args := append([]string{"exec", "-n", namespace}, flags...)
-		cmd := r.cluster.KubectlCommand(t.Context(), append(args, agent, "--", "millrace", "trace", "-n", traceMark)...)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := writer(func(b []byte) (int, error) { mu.Lock(); defer mu.Unlock(); return said.Write(b) })
-		cmd.Stdout, cmd.Stderr = out, out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		heard := func(text string) func() error {
-			return func() error {
-				mu.Lock()
-				defer mu.Unlock()
-				if !strings.Contains(said.String(), text) {
-					return fmt.Errorf("it says %q", said.String())
-				}
-				return nil
-			}
-		}
-		await(t, 20*time.Second, "trace says that it follows", heard("following the requests of all mounts"))
-		r.kubectl(t, "exec", "none", "--", "sh", "-c", "cat /one/one/c.txt >/dev/null")
-		await(t, 20*time.Second, "trace tells of a read", heard("/one/c.txt"))
-		running := func() string {
-			look := r.cluster.Node("node1").Command(t.Context(), "pgrep", "-af", "^millrace trace -n "+traceMark)
-			left, _ := look.Output()
-			return string(left)
-		}
-		if running() == "" {
-			t.Error("no process of the trace is seen")
-		}
-		_ = cmd.Process.Kill()
-		_ = in.Close()
-		_ = cmd.Wait()
-		limit := 10 * time.Second
-		if len(flags) == 0 {
-			limit = 90 * time.Second
-		}
-		took := await(t, limit, fmt.Sprintf("trace %v ends with its kubectl", flags), func() error {
-			if left := running(); left != "" {
-				return errors.New(left)
+	r.traceLeft(t, "-i")
+	r.traceGone(t, 10*time.Second)
+}
+
+// traceLeft starts a trace, which says that it follows and tells of a read, and kills its kubectl.
+func (r *rest) traceLeft(t *testing.T, flags ...string) {
+	t.Helper()
+	var mu sync.Mutex // guards said
+	var said bytes.Buffer
+	out := writer(func(b []byte) (int, error) { mu.Lock(); defer mu.Unlock(); return said.Write(b) })
+	args := append([]string{"exec", "-n", namespace}, flags...)
+	args = append(args, r.onNode1(t, "agent"), "--", "millrace", "trace", "-n", traceMark)
+	cmd := r.cluster.KubectlCommand(t.Context(), args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	heard := func(text string) func() error {
+		return func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if !strings.Contains(said.String(), text) {
+				return fmt.Errorf("it says %q", said.String())
 			}
 			return nil
-		})
-		t.Logf("trace %v is gone %v after its kubectl", flags, took.Round(100*time.Millisecond))
+		}
 	}
+	await(t, 20*time.Second, "trace says that it follows", heard("following the requests of all mounts"))
+	r.kubectl(t, "exec", "none", "--", "sh", "-c", "cat /one/one/c.txt >/dev/null")
+	await(t, 20*time.Second, "trace tells of a read", heard("/one/c.txt"))
+	if r.traces(t) == "" {
+		t.Error("no process of the trace is seen")
+	}
+	_ = cmd.Process.Kill()
+	_ = in.Close()
+	_ = cmd.Wait()
+}
+
+// traceGone returns when no process of a trace is left on the node.
+func (r *rest) traceGone(t *testing.T, limit time.Duration) {
+	t.Helper()
+	took := await(t, limit, "trace ends with its kubectl", func() error {
+		if left := r.traces(t); left != "" {
+			return errors.New(left)
+		}
+		return nil
+	})
+	t.Logf("the trace is gone after %v", took.Round(100*time.Millisecond))
+}
+
+// traces are the processes of this test's traces on the first node.
+func (r *rest) traces(t *testing.T) string {
+	t.Helper()
+	look := r.cluster.Node("node1").Command(t.Context(), "pgrep", "-af", "^millrace trace -n "+traceMark)
+	left, _ := look.Output()
+	return string(left)
 }
 
 type writer func([]byte) (int, error)
