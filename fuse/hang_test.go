@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 	"millrace.io/millrace/sanity/pace"
 )
@@ -174,11 +175,11 @@ func TestHangingReopen(t *testing.T) {
 		}
 		return nil
 	}
-	dev, err := dup(k.dev)
+	dev, err := handover.CopyFile(k.dev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := dup(k.state)
+	state, err := handover.CopyFile(k.state)
 	if err != nil {
 		t.Fatal(err)
 	}

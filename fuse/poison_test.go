@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/fuse/deaths"
+	"millrace.io/millrace/fuse/handover"
 )
 
 // lookupOf is the message of a LOOKUP.
@@ -324,11 +325,11 @@ func TestStartingComesFirst(t *testing.T) {
 		}
 		return nil
 	}
-	dev, err := dup(k.dev)
+	dev, err := handover.CopyFile(k.dev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := dup(k.state)
+	state, err := handover.CopyFile(k.state)
 	if err != nil {
 		t.Fatal(err)
 	}

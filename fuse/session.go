@@ -15,6 +15,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/fuse/deaths"
+	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
@@ -443,23 +444,14 @@ func (s *Session) Handles() (dev, state *os.File, err error) {
 		return nil, nil, errors.New("the session has ended")
 	default:
 	}
-	if dev, err = dup(s.dev.file); err != nil {
+	if dev, err = handover.CopyFile(s.dev.file); err != nil {
 		return nil, nil, err
 	}
-	if state, err = dup(s.state.file); err != nil {
+	if state, err = handover.CopyFile(s.state.file); err != nil {
 		_ = dev.Close()
 		return nil, nil, err
 	}
 	return dev, state, nil
-}
-
-// dup copies a descriptor.
-func dup(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("copying a descriptor: %w", err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // Leave stops serving without ending the mount, which lives on where another process holds the device. What was

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/handover"
 )
 
 func testState(tb testing.TB) *stateFile {
@@ -26,7 +27,7 @@ func testState(tb testing.TB) *stateFile {
 // successor opens the state as another process would.
 func successor(tb testing.TB, s *stateFile) (*stateFile, error) {
 	tb.Helper()
-	file, err := dup(s.file)
+	file, err := handover.CopyFile(s.file)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,5 +1,6 @@
-// Command millrace-keeper has a mount of `millrace mount` outlive the process that serves it. It is started by
-// millrace, and as small as it can be: there is one for each mount.
+// Command millrace-keeper has mounts outlive the processes that serve them, and is as small as it can be. Started by
+// `millrace mount` it keeps that mount, and there is one for each; on a node of Kubernetes it keeps the connections of
+// all volumes beside driver and agent: millrace-keeper --socket PATH.
 package main
 
 import (
@@ -18,8 +19,13 @@ func main() {
 		return
 	}
 	order, err := keeper.Ordered()
-	if order == nil && err == nil {
-		err = errors.New("this program is started by millrace mount")
+	switch {
+	case order == nil && err == nil && len(os.Args) > 1:
+		err = keepNode(os.Args[1:])
+	case order == nil && err == nil:
+		err = errors.New("this program is started by millrace mount, or on a node with --socket PATH")
+	default:
+		err = commandline.Keep(order, err)
 	}
-	os.Exit(commandline.Tell(commandline.Keep(order, err), os.Stderr))
+	os.Exit(commandline.Tell(err, os.Stderr))
 }

@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"path/filepath"
-	"time"
-
-	"golang.org/x/sys/unix"
-
-	"millrace.io/millrace/fuse/socket"
 )
+
+// agentSocket is what errors call the socket that a Client asks.
+const agentSocket = "the agent's socket"
 
 // Client is the holder's side. It may be used by many goroutines; each call is a connection of its own and
 // ends with its context.
@@ -55,7 +51,7 @@ func (c *Client) Take(ctx context.Context, id string) (v Volume, device, state *
 	if err != nil {
 		return Volume{}, nil, nil, err
 	}
-	if reply.Volume == nil || len(reply.Files) != maxFiles {
+	if reply.Volume == nil || len(reply.Files) != MaxFiles {
 		CloseAll(reply.Files)
 		return Volume{}, nil, nil, errors.New("the agent's answer to take is incomplete")
 	}
@@ -81,6 +77,13 @@ func (c *Client) Renew(ctx context.Context, v Volume) error {
 	return err
 }
 
+// Lost tells the agent which pods have to be restarted: all of them, in place of what it was told before.
+func (c *Client) Lost(ctx context.Context, pods []LostPod) error {
+	reply, err := c.call(ctx, Request{Op: OpLost, Lost: pods})
+	CloseAll(reply.Files)
+	return err
+}
+
 // Stats tells about one session, from the agent's memory.
 func (c *Client) Stats(ctx context.Context, id string) (Stats, error) {
 	reply, err := c.call(ctx, Request{Op: OpStats, ID: id})
@@ -97,69 +100,15 @@ func (c *Client) Stats(ctx context.Context, id string) (Stats, error) {
 // Watch connects to the agent and calls connected, then waits until the agent has ended or closed the
 // connection. It returns an error where nobody answers, or ctx ended.
 func (c *Client) Watch(ctx context.Context, connected func()) error {
-	conn, err := c.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if err := send(conn, Request{Op: OpWatch}, nil); err != nil {
-		return err
-	}
-	connected()
-	// Whatever comes, an end or a byte that nobody should send, the agent is no longer the one we knew.
-	_, _ = conn.Read(make([]byte, 1))
-	return ctx.Err()
-}
-
-// dial connects, and makes sure that the other end is who it should be.
-func (c *Client) dial(ctx context.Context) (*net.UnixConn, error) {
-	conn, err := socket.Dial(ctx, c.path)
-	if err != nil {
-		return nil, fmt.Errorf("the agent's socket %s: %w", c.path, err)
-	}
-	u, ok := conn.(*net.UnixConn)
-	if !ok || !trusted(socket.Peer(conn), c.path) {
-		_ = conn.Close()
-		return nil, fmt.Errorf("the agent's socket %s belongs to a process of another user", c.path)
-	}
-	return u, nil
-}
-
-// trusted reports whether the process behind a socket may have our volumes: one of this process's user, or root's. A
-// holder that is root also trusts an agent without privilege, where nobody but that user and root can have made the
-// socket.
-func trusted(peer *unix.Ucred, path string) bool {
-	if socket.MayAsk(peer) {
-		return true
-	}
-	var dir unix.Stat_t
-	if peer == nil || os.Geteuid() != 0 || unix.Stat(filepath.Dir(path), &dir) != nil {
-		return false
-	}
-	return dir.Mode&0o022 == 0 && (dir.Uid == 0 || dir.Uid == peer.Uid)
+	return Await(ctx, agentSocket, c.path, version, Request{Op: OpWatch}, nil, connected)
 }
 
 // call makes one request.
 func (c *Client) call(ctx context.Context, r Request) (Reply, error) {
-	conn, err := c.dial(ctx)
-	if err != nil {
-		return Reply{}, err
-	}
-	defer func() { _ = conn.Close() }()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	var reply Reply
-	err = send(conn, r, r.Files)
-	if err == nil {
-		reply.Files, err = receive(conn, &reply)
-	}
+	files, err := Exchange(ctx, agentSocket, c.path, version, r, r.Files, &reply)
+	reply.Files = files
 	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
 		return Reply{}, fmt.Errorf("%s %s: %w", r.Op, r.ID, err)
 	}
 	if reply.Error != "" {

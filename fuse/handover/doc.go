@@ -15,10 +15,11 @@
 //	take    one session's volume, device and state: what a restarted holder asks for.
 //	detach  the session, whose mount is gone, has ended, or is ended.
 //	stats   of one session.
+//	lost    the pods that have to be restarted, for whom asks the agent about them.
 //	watch   has no answer. The connection breaks when the agent ends: then the holder attaches
 //	        what it holds to the next one.
 //
-// A message is its length in 4 bytes, big endian, and JSON of at most MaxMessage bytes. Descriptors
+// A message is a byte 0, its length in 3 bytes, big endian, and JSON of at most MaxMessage bytes. Descriptors
 // come as SCM_RIGHTS with the first byte of a message, the device first. A receiver closes what it
 // cannot use, so that nothing leaks whatever the outcome.
 package handover
