@@ -47,6 +47,8 @@ type custody struct {
 type held struct {
 	// volume's secrets are guarded by mu.
 	volume handover.Volume
+	// mount is the name of this mount of the volume, which the record has too.
+	mount string
 	// ctx ends with the volume's release.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -55,8 +57,8 @@ type held struct {
 	mu     sync.Mutex
 	device *os.File
 	state  *os.File
-	// generation is the agent that took the files last.
-	generation int
+	// generation is the agent that took the files last, kept the keeper; 0 for none.
+	generation, kept int
 	// gone says that the files are closed.
 	gone bool
 }
@@ -68,16 +70,18 @@ func newCustody(agent *handover.Client, log *slog.Logger) *custody {
 	}
 }
 
-// add takes the descriptors of a volume that an agent of the given generation serves.
-func (c *custody) add(v handover.Volume, device, state *os.File, generation int) {
+// add takes the descriptors of a volume's mount that an agent of the given generation serves, none where that is 0.
+func (c *custody) add(v handover.Volume, mount string, device, state *os.File, generation int) *held {
 	ctx, cancel := context.WithCancel(context.Background())
+	h := &held{volume: v, mount: mount, ctx: ctx, cancel: cancel, device: device, state: state, generation: generation}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held[v.ID] = &held{volume: v, ctx: ctx, cancel: cancel, device: device, state: state, generation: generation}
+	c.held[v.ID] = h
 	if generation != c.generation {
 		// Another agent has been given everything meanwhile, and not this.
 		c.poke()
 	}
+	return h
 }
 
 // renew has the next agent be given the volume with its present secrets.

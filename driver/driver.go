@@ -8,8 +8,8 @@
 //  2. A record goes to disk with the phase "partial" (state.go). Whoever finds one after a crash undoes it.
 //  3. mount(2) on the staging path; the agent gets the device and the description, answers INIT, and gives back
 //     the state that a successor of it needs; the mount is asked for its root; the record becomes "staged" (stage.go).
-//  4. Custody keeps copies of the device and the state (custody.go). When the agent dies, its successor gets
-//     everything again, and readers see a pause.
+//  4. Custody keeps copies of the device and the state (custody.go), and has the keeper keep others (thirdhand.go).
+//     When the agent dies, its successor gets everything again, and readers see a pause.
 //  5. NodePublishVolume notes the target in the record and binds the mount to it (publish.go). A pod that is to be
 //     shown something else than was staged, such as files of another group, gets another mount (view.go).
 //  6. NodeGetVolumeStats and NodeGetVolumeHealth ask the agent, never the mount (health.go).
@@ -18,7 +18,7 @@
 //     than five seconds: plainly, then lazily or by force, then by an abort of the connection (unmount.go).
 //
 // When this process starts it reads the records and, as soon as an agent is there, goes through them (recover.go):
-// what the agent serves is taken back from it; what neither has is mounted anew and bound to every
+// what the keeper or the agent has is taken back from it; what nobody has is mounted anew and bound to every
 // target that is still there; what was interrupted is undone; sessions that no record knows are ended. The same
 // round runs whenever an agent appears, and every few seconds. Calls do not wait for it: each brings its own
 // volume in order first.
@@ -68,6 +68,8 @@ type Config struct {
 	Version string
 	// AgentSocket is the path of the socket on which the agent takes connections over.
 	AgentSocket string
+	// KeeperSocket is the path of the socket on which the keeper takes copies of connections, "" where there is none.
+	KeeperSocket string
 	// StateDir is the directory of the records, which are all that a restart knows. The mounts of ephemeral
 	// volumes are below it, so mounts made there must propagate to the host like those of kubelet's directory.
 	StateDir string
@@ -105,6 +107,9 @@ func (c *Config) check() error {
 	if c.RegistrationDir != "" {
 		paths = append(paths, struct{ name, path string }{"the registration directory", c.RegistrationDir})
 	}
+	if c.KeeperSocket != "" {
+		paths = append(paths, struct{ name, path string }{"the keeper's socket", c.KeeperSocket})
+	}
 	for _, dir := range c.Policy.TierDirs {
 		paths = append(paths, struct{ name, path string }{"the tier directory", dir})
 	}
@@ -132,6 +137,7 @@ type Driver struct {
 	log     *slog.Logger
 	agent   *handover.Client
 	custody *custody
+	third   *thirdHand
 	locks   *locks
 
 	// records are the volumes of this node, created those that CreateVolume made.
@@ -139,6 +145,8 @@ type Driver struct {
 	created *shelf[created]
 	// usage is what the agent said last of each volume.
 	usage *usage
+	// told is what the agent was told last of the pods whose mounts are lost; the goroutine of keep alone uses it.
+	told told
 
 	// serving says that the CSI socket answers, adopted that all volumes were brought in order once.
 	serving, adopted atomic.Bool
@@ -158,8 +166,10 @@ func New(cfg Config) (*Driver, error) {
 		cfg.KubeletEndpoint = cfg.Endpoint
 	}
 	agent := handover.Dial(cfg.AgentSocket)
+	custody := newCustody(agent, cfg.Log)
 	return &Driver{
-		cfg: cfg, log: cfg.Log, agent: agent, custody: newCustody(agent, cfg.Log), locks: newLocks(), usage: newUsage(),
+		cfg: cfg, log: cfg.Log, agent: agent, custody: custody, third: newThirdHand(cfg.KeeperSocket, custody, cfg.Log),
+		locks: newLocks(), usage: newUsage(),
 	}, nil
 }
 
@@ -181,18 +191,17 @@ func (d *Driver) Run(ctx context.Context) error {
 	}
 	// Custody outlives the calls, which work on what it holds.
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		d.custody.watch(watching, d.keep)
-	}()
+	var watched sync.WaitGroup
+	watched.Go(func() { d.custody.watch(watching, d.keep) })
+	watched.Go(func() { d.third.watch(watching, d.adoptKept) })
 	for _, path := range d.records.damaged {
 		d.log.Error("a record of a volume cannot be read; sessions without a record are left alone until the file is removed", "file", path)
 	}
 	d.log.Info("serving", "endpoint", d.cfg.Endpoint, "node", d.cfg.NodeID, "volumes", len(d.records.ids()))
 	err = group.Wait()
+	d.third.leave(watching)
 	stop()
-	<-watched
+	watched.Wait()
 	d.log.Info("stopped; the mounts stay")
 	return err
 }

@@ -23,6 +23,7 @@ const (
 	reasonUnserved  = "NotServed"
 	reasonUnmounted = "NotMounted"
 	reasonSession   = "SessionAbnormal"
+	reasonLost      = "MountLost"
 )
 
 // condition is how a volume is.

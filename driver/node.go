@@ -107,6 +107,7 @@ func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	err = d.publish(ctx, rec, target{
 		Path: resolved, ReadOnly: req.GetReadonly() || ephemeral,
 		Alone: req.GetVolumeCapability().GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
+		Pod:   podOf(req.GetVolumeContext()),
 	})
 	if err != nil {
 		return nil, statusOf(err)
@@ -177,6 +178,9 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if there, err := layers(known); c.reason == "" && (err != nil || len(there) == 0) {
 		c = condition{reason: reasonUnmounted, message: "the volume is not mounted at " + known}
 	}
+	if t := mounts[i].target(known); c.reason == "" && t != nil && t.Lost.is() {
+		c = condition{reason: reasonLost, message: lostSentence}
+	}
 	return statsResponse(stats, c), nil
 }
 
@@ -193,10 +197,19 @@ func (d *Driver) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolume
 	conditions := make([]condition, len(mounts))
 	var asking sync.WaitGroup
 	for i, rec := range mounts {
-		asking.Go(func() { _, conditions[i] = d.observe(ctx, rec.Volume.ID) })
+		asking.Go(func() { conditions[i] = d.conditionOf(ctx, rec) })
 	}
 	asking.Wait()
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: healthOf(id, conditions)}, nil
+}
+
+// conditionOf returns what is wrong with one mount of a volume.
+func (d *Driver) conditionOf(ctx context.Context, rec record) condition {
+	_, c := d.observe(ctx, rec.Volume.ID)
+	if c.reason == "" && rec.lost() {
+		c = condition{reason: reasonLost, message: lostSentence}
+	}
+	return c
 }
 
 // NodeGetStorageHealth reports whether the agent is there, without which no volume of this node can be read.

@@ -44,7 +44,7 @@ func (d *Driver) publish(ctx context.Context, rec record, t target) error {
 func mayPublish(rec record, t target, mounts []record) error {
 	id := rec.handle()
 	if old := rec.target(t.Path); old != nil {
-		if *old != t {
+		if !old.sameUse(t) {
 			return status.Errorf(codes.AlreadyExists, "volume %s is published at %s with another readonly or access mode", id, t.Path)
 		}
 		return nil

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -52,8 +53,8 @@ func (d *Driver) keep(ctx context.Context) {
 	}
 }
 
-// round gives the agent what this process holds and the agent does not serve, takes from the agent what the
-// records know and this process does not hold, makes anew what neither has, and ends what no record knows.
+// round gives the agent what this process holds and the agent does not serve, takes from keeper and agent what the
+// records know and this process does not hold, makes anew what nobody has, and ends what no record knows.
 // D-038 says why.
 func (d *Driver) round(ctx context.Context) error {
 	lost, err := d.custody.reattach(ctx)
@@ -67,6 +68,11 @@ func (d *Driver) round(ctx context.Context) error {
 		if slices.Contains(lost, id) {
 			d.log.Warn("a volume cannot be taken over by this agent and is mounted anew", "volume", id)
 			d.custody.release(id)
+			// What the keeper has of it is of no more use.
+			rec.Mount = ""
+			if err := d.records.put(id, rec); err != nil {
+				return err
+			}
 		}
 		_, err := d.ensure(ctx, rec)
 		return err
@@ -77,6 +83,7 @@ func (d *Driver) round(ctx context.Context) error {
 		// Every volume was looked at. One that cannot be served now, for its source, does not make the node unready.
 		d.adopted.Store(true)
 	}
+	errs = append(errs, d.tellLost(ctx))
 	orphans := slices.DeleteFunc(ids, func(id string) bool { _, ok := d.records.get(id); return ok })
 	errs = append(errs, d.each(ctx, orphans, d.endOrphan))
 	return errors.Join(errs...)
@@ -121,22 +128,36 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 		}
 		return d.recover(ctx, rec)
 	}
+	rec, ok, err := d.takeKept(ctx, rec)
+	if ok {
+		return rec, err
+	}
+	return d.takeServed(ctx, rec, err)
+}
+
+// takeServed takes a volume back from the agent, or makes it anew where the agent does not have it either; unless the
+// keeper may have it, which did not answer for the reason that is given.
+func (d *Driver) takeServed(ctx context.Context, rec record, keeper error) (record, error) {
+	id := rec.Volume.ID
 	generation, err := d.custody.await(ctx)
 	if err != nil {
 		return rec, err
 	}
 	v, device, state, err := d.agent.Take(ctx, id)
 	if handover.CodeOf(err) == handover.CodeNotFound {
+		if keeper != nil {
+			return rec, fmt.Errorf("asking the keeper: %w", keeper)
+		}
 		return d.recover(ctx, rec)
 	}
 	if err != nil {
 		return rec, err
 	}
-	ok, err := restoreStaging(rec)
-	if err == nil && ok {
-		// Whoever made the volume anew may not have come to this.
-		rec, _ = presentTargets(rec)
-		err = d.rebind(ctx, rec)
+	rec, ok, err := d.restore(ctx, rec)
+	if err == nil && ok && rec.Mount == "" {
+		// An earlier build mounted it, for which there was no keeper.
+		rec.Mount = mountName()
+		err = d.records.put(id, rec)
 	}
 	if err != nil || !ok {
 		handover.CloseAll([]*os.File{device, state})
@@ -145,9 +166,21 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 		}
 		return d.recover(ctx, rec)
 	}
-	d.custody.add(v, device, state, generation)
+	d.third.put(ctx, d.custody.add(v, rec.Mount, device, state, generation))
 	d.log.Info("a volume was taken back from the agent", "volume", id)
 	return rec, nil
+}
+
+// restore has the mount of a volume that is taken back show where it was staged and published, and reports whether it
+// is there at all.
+func (d *Driver) restore(ctx context.Context, rec record) (record, bool, error) {
+	ok, err := restoreStaging(rec)
+	if err != nil || !ok {
+		return rec, false, err
+	}
+	// Whoever made the volume anew may not have come to this.
+	rec, _ = presentTargets(rec)
+	return rec, true, d.rebind(ctx, rec)
 }
 
 // identified is the record with the connection of its mount where that is there, and the build that made it did not
@@ -184,7 +217,7 @@ func restoreStaging(rec record) (bool, error) {
 	return false, nil
 }
 
-// recover makes anew a volume whose connection neither process has: its stale mounts go, it is staged again, and
+// recover makes anew a volume whose connection no process has: its stale mounts go, it is staged again, and
 // each target whose directory is still there is bound again, in order. The targets' stale mounts stay until the
 // new one is there, as the bare directory below them could be written to.
 func (d *Driver) recover(ctx context.Context, rec record) (record, error) {
@@ -204,6 +237,8 @@ func (d *Driver) recover(ctx context.Context, rec record) (record, error) {
 	if err := makeDir(rec.Volume.Dir); err != nil {
 		return rec, err
 	}
+	// What lies at the targets now is what their pods began with.
+	rec = d.noteLost(rec)
 	rec, err := d.serve(ctx, rec)
 	if err != nil {
 		return rec, err

@@ -150,7 +150,7 @@ func (d *Driver) serve(ctx context.Context, rec record) (_ record, err error) {
 	if rec.Minor, err = mountedDevice(v.Dir); err != nil {
 		return rec, err
 	}
-	rec.Connection = d.connection(rec.Minor)
+	rec.Connection, rec.Mount = d.connection(rec.Minor), mountName()
 	if err = d.records.put(v.ID, rec); err != nil {
 		return rec, err
 	}
@@ -159,7 +159,7 @@ func (d *Driver) serve(ctx context.Context, rec record) (_ record, err error) {
 		return rec, err
 	}
 	// Before the mount is asked: should the agent die now, the next one gets the connection and answers.
-	d.custody.add(v, device, state, generation)
+	d.third.put(ctx, d.custody.add(v, rec.Mount, device, state, generation))
 	held = true
 	err = bounded(ctx, "the new mount does not answer", func() error {
 		_, err := mountpoint.Settle(v.Dir, readAheadKB)
@@ -206,7 +206,7 @@ func (d *Driver) endSession(ctx context.Context, id string, connection mountpoin
 	defer cancel()
 	// First, as this gives up an attach that the agent may be waiting in.
 	d.custody.release(id)
-	err := d.agent.Detach(ctx, id)
+	err := errors.Join(d.third.drop(ctx, id), d.agent.Detach(ctx, id))
 	if err == nil {
 		return
 	}

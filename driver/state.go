@@ -50,6 +50,9 @@ type record struct {
 	// Connection is what tells the mount's connection from a later one of the same minor number; zero where the kernel
 	// did not tell.
 	Connection mountpoint.Connection `json:"connection,omitzero"`
+	// Mount names this mount of the volume, by another name each time it is made: what the keeper keeps by another one
+	// is stale. "" is a mount that the keeper was never given.
+	Mount string `json:"mount,omitempty"`
 	// Targets are where the volume is published, in the order of publishing.
 	Targets []target `json:"targets,omitempty"`
 }
@@ -60,7 +63,14 @@ type target struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// Alone is a target beside which there may be no other one (SINGLE_NODE_SINGLE_WRITER).
 	Alone bool `json:"alone,omitempty"`
+	// Pod is whose volume it is, where the orchestrator told.
+	Pod pod `json:"pod,omitzero"`
+	// Lost is about the mount that the pod began with, where nobody serves that any more.
+	Lost lost `json:"lost,omitzero"`
 }
+
+// sameUse reports whether two targets are published in the same way.
+func (t target) sameUse(o target) bool { return t.ReadOnly == o.ReadOnly && t.Alone == o.Alone }
 
 // target finds the target at the path, nil where the volume is not published there.
 func (r record) target(path string) *target {

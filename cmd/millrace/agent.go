@@ -129,6 +129,12 @@ func (c *agentConfig) prepare() error {
 func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 	raiseFileLimit(log)
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + fuse.WaitingThreads)
+	// A predecessor that is ending, or whose end hangs, still serves what this one is about to be given.
+	alone, err := socket.Alone(ctx, c.attachSocket)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = alone.Close() }()
 	attach, err := socket.Listen(c.attachSocket)
 	if err != nil {
 		return err

@@ -76,6 +76,7 @@ func examine(tier, socket, format string, out io.Writer) error {
 	if !known {
 		findings = append(checkSystem(), checkTier(tier))
 		findings = append(findings, checkMounts(socket)...)
+		findings = append(findings, checkHands(socket)...)
 	}
 	if err := commandline.PrintAs(format, out, findings, func() error { return writeFindings(out, findings) }); err != nil {
 		return err

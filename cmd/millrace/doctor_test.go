@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"millrace.io/millrace/fuse/agent"
+	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/mountpoint"
 )
 
@@ -155,5 +156,29 @@ func TestQuoted(t *testing.T) {
 		if err != nil || string(out) != arg {
 			t.Errorf("%q became %q (%v)", arg, out, err)
 		}
+	}
+}
+
+func TestHandsFindings(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mounts, kept int
+		err          error
+		want         finding
+	}{
+		"all":  {2, 2, nil, fine("keeper", "it keeps all of 2 mounts")},
+		"more": {1, 2, nil, fine("keeper", "it keeps all of 1 mounts")},
+		"not all": {2, 1, nil, warn("keeper", "", "it keeps 1 of 2 mounts: others are lost if "+
+			"driver and agent end at once")},
+		"no answer": {1, 0, fs.ErrNotExist, warn("keeper", "", "/k does not answer, and mounts are lost if "+
+			"driver and agent end at once: file does not exist")},
+	} {
+		got := keeperFinding("/k", tc.mounts, tc.kept, tc.err)
+		if got.Result != tc.want.Result || got.Found != tc.want.Found || (got.Mend == "") != (got.Result == verdictOK) {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		}
+	}
+	lost := lostFindings([]handover.LostPod{{Volume: "v", Namespace: "ns", Name: "reader"}})
+	if len(lost) != 1 || lost[0].Result != verdictFail || lost[0].Mend != "kubectl -n ns delete pod reader" {
+		t.Errorf("a pod that lost its mount is %+v", lost)
 	}
 }

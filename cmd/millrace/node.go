@@ -55,6 +55,8 @@ func newNode() (*command.Command, *nodeConfig) {
 	command.Parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
 	f.Text(&d.NodeID, "node-id", "`ID` of this node, as Kubernetes names it")
 	command.Parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
+	command.Parsed(f, &d.KeeperSocket, "keeper-socket",
+		"`PATH` of the socket on which millrace-keeper takes copies of connections, or none", "none", pathOrNone)
 	command.Parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
 	command.Parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
 	command.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
@@ -105,4 +107,12 @@ func onePath(s string) (string, error) {
 		return "", err
 	}
 	return filepath.Clean(s), nil
+}
+
+// pathOrNone takes an absolute path; "none" is none.
+func pathOrNone(s string) (string, error) {
+	if s == "none" {
+		return "", nil
+	}
+	return onePath(s)
 }

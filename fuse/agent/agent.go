@@ -23,8 +23,8 @@
 // [Registry]: one small JSON file a mount in the runtime directory, written by whoever serves
 // it, and cleaned by whoever reads it (registry.go).
 //
-// Guarded by Server.mu: the list of mounts and the socket's name. Handlers copy what they need and never hold it
-// while they ask a mount.
+// Guarded by Server.mu: the list of mounts, the socket's name and the pods that have to be restarted. Handlers copy
+// what they need and never hold it while they ask a mount.
 package agent
 
 import (
@@ -41,6 +41,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/fuse"
+	"millrace.io/millrace/fuse/handover"
 )
 
 const (
@@ -81,6 +82,8 @@ type Server struct {
 	mu     sync.RWMutex
 	mounts []Mount // guarded by mu; in order of Dir
 	socket string  // guarded by mu; where Serve answers
+	// lost are the pods that have to be restarted; guarded by mu.
+	lost []handover.LostPod
 }
 
 // New makes a server that has no mount yet.

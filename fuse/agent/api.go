@@ -15,6 +15,7 @@ import (
 //	GET  /v1/blocks?path=PATH   → [cacheclient.Block]
 //	GET  /v1/trace?path=&op=&slower= → TraceEvent, one JSON object a line, until the client goes
 //	GET  /v1/slowest?path=      → [TraceEvent], the slowest of the last minute first
+//	GET  /v1/lost               → [handover.LostPod], pods of this node that have to be restarted
 //	POST /v1/warm    WarmRequest    → WarmProgress, one JSON object a line, until "done"
 //	POST /v1/free    FreeRequest    → FreeAnswer
 //	POST /v1/unmount UnmountRequest → UnmountAnswer
@@ -32,6 +33,7 @@ const (
 	pathBlocks  = "/v1/blocks"
 	pathTrace   = "/v1/trace"
 	pathSlowest = "/v1/slowest"
+	pathLost    = "/v1/lost"
 	pathWarm    = "/v1/warm"
 	pathFree    = "/v1/free"
 	pathUnmount = "/v1/unmount"

@@ -168,6 +168,9 @@ func (s *Sessions) answer(ctx context.Context, r handover.Request) (handover.Rep
 		return handover.Reply{}, s.renew(ctx, r.Volume)
 	case handover.OpDetach:
 		return handover.Reply{}, s.detach(ctx, r.ID)
+	case handover.OpLost:
+		s.server.setLost(r.Lost)
+		return handover.Reply{}, nil
 	case handover.OpStats:
 		stats, err := s.stats(r.ID)
 		return handover.Reply{Stats: &stats}, err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace.io/millrace/cacheclient"
+	"millrace.io/millrace/fuse/handover"
 	"millrace.io/millrace/fuse/socket"
 )
 
@@ -48,6 +49,14 @@ func (c *Client) Mounts(ctx context.Context) ([]MountStatus, error) {
 		return nil, err
 	}
 	return mounts, nil
+}
+
+// Lost tells which pods of the node have to be restarted.
+func (c *Client) Lost(ctx context.Context) ([]handover.LostPod, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var pods []handover.LostPod
+	return pods, c.call(ctx, http.MethodGet, pathLost, nil, &pods)
 }
 
 // Health asks whether the process answers.

@@ -35,6 +35,7 @@ func (s *Server) routes() []route {
 		{http.MethodGet, pathBlocks, s.blocksHandler},
 		{http.MethodGet, pathTrace, s.traceHandler},
 		{http.MethodGet, pathSlowest, s.slowestHandler},
+		{http.MethodGet, pathLost, s.lostHandler},
 		{http.MethodPost, pathWarm, s.warmHandler},
 		{http.MethodPost, pathFree, s.freeHandler},
 		{http.MethodPost, pathUnmount, s.unmountHandler},

@@ -19,13 +19,14 @@ const (
 	probeConns = 64
 )
 
-// ServeProbes answers /healthz and /metrics, and nothing else, on l until ctx ends, and closes l. It is for those who
-// cannot reach the socket, as a kubelet and Prometheus; what it tells is no secret, and it asks nobody who he is. It
-// returns nil when ctx ended it.
+// ServeProbes answers /healthz, /metrics and /v1/lost, and nothing else, on l until ctx ends, and closes l. It is for
+// what cannot reach the socket, as a kubelet, Prometheus and the controller; what it tells is no secret, and each may
+// ask. It returns nil when ctx ended it.
 func (s *Server) ServeProbes(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+pathMetrics, metricsHandler(s.list))
 	mux.HandleFunc("GET "+pathHealth, func(w http.ResponseWriter, r *http.Request) { _ = s.healthHandler(w, r) })
+	mux.HandleFunc("GET "+pathLost, func(w http.ResponseWriter, r *http.Request) { _ = s.lostHandler(w, r) })
 	srv := &http.Server{
 		Handler: mux, ReadTimeout: headerTimeout, WriteTimeout: probeTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

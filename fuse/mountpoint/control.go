@@ -60,6 +60,13 @@ func (c *controlFS) open() (*os.File, error) {
 	return c.dir, err
 }
 
+// lasts reports whether the control file system outlives this process.
+func (c *controlFS) lasts() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dir != nil && c.dir.Name() == controlDir
+}
+
 // openControl opens the control file system where the machine has it mounted, else one that is mounted nowhere.
 func openControl() (*os.File, error) {
 	if fd, err := unix.Open(controlDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
@@ -136,4 +143,15 @@ func (c Connection) Abort() error {
 	defer func() { _ = unix.Close(fd) }()
 	_, err = unix.Write(fd, []byte("1"))
 	return err
+}
+
+// Ended reports whether the connection is gone: no mount of it is left, in any namespace. Of the zero value that is not
+// known. Where the machine has not mounted the control file system, one that has its minor number by now is taken for
+// it: what tells the two apart went with the process that noted it.
+func (c Connection) Ended() bool {
+	if c == (Connection{}) {
+		return false
+	}
+	now, err := ConnectionOf(c.Minor)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && now != c && control.lasts()
 }

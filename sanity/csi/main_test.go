@@ -19,9 +19,9 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// base is the directory below which all tests work, so that leftovers are found; bin and sanityBin are the programs
-// in it, otherBin another build of the first.
-var base, bin, otherBin, sanityBin string
+// base is the directory below which all tests work, so that leftovers are found; bin, keeperBin and sanityBin are the
+// programs in it, otherBin another build of the first.
+var base, bin, keeperBin, otherBin, sanityBin string
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
@@ -39,6 +39,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	bin, otherBin, sanityBin = filepath.Join(base, "millrace"), filepath.Join(base, "millrace-next"), filepath.Join(base, "csi-sanity")
+	keeperBin = filepath.Join(base, "millrace-keeper")
 	code := 1
 	if err := build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -60,6 +61,7 @@ func build() error {
 		bin: {millrace},
 		// Without symbols, it is another build to everybody who looks.
 		otherBin:  {"-ldflags=-s -w", millrace},
+		keeperBin: {"millrace.io/millrace/cmd/millrace-keeper"},
 		sanityBin: {"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)

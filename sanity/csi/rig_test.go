@@ -50,6 +50,7 @@ type node struct {
 	log     *logBuffer
 	plugin  *session.Process
 	serving *session.Process
+	keeper  *session.Process
 	// attach is the agent's socket where it is another than usual.
 	attach string
 }
@@ -145,6 +146,19 @@ func (n *node) startAgentOf(command ...string) {
 	n.serving = p
 }
 
+// keeperSocket is where the keeper listens, where there is one.
+func (n *node) keeperSocket() string { return n.at("keeper.sock") }
+
+// startKeeper starts the keeper as a process. A plugin that is started later hands over to it.
+func (n *node) startKeeper() {
+	n.t.Helper()
+	p, err := n.work.Start(n.log, keeperBin, "--socket", n.keeperSocket())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.keeper = p
+}
+
 // startPlugin starts the mounting half as a process.
 func (n *node) startPlugin() {
 	n.t.Helper()
@@ -154,7 +168,12 @@ func (n *node) startPlugin() {
 // startPluginOf starts the mounting half by a command that starts it.
 func (n *node) startPluginOf(command ...string) {
 	n.t.Helper()
+	keeper := "none"
+	if n.keeper != nil {
+		keeper = n.keeperSocket()
+	}
 	args := append(slices.Clone(command[1:]), "node", "--endpoint", "unix://"+n.csiSocket(), "--node-id", "node-1",
+		"--keeper-socket", keeper,
 		"--agent-socket", n.attachSocket(), "--state-dir", n.at("state"), "--registration-dir", n.at("registration"),
 		"--health", "unix://"+n.at("health.sock"), "--tier-dir", n.at("tier"), "--allow-local", n.at("source"))
 	p, err := n.work.Start(n.log, command[0], args...)
