@@ -3,7 +3,7 @@
 //
 // The rooms, from the top: this file wires a manager (leader election, health, metrics); reconcile watches and acts;
 // objects says what there is to be; masters speaks to Alluxio; nodes takes the startup taint off nodes; claims makes
-// volumes of StorageClasses; api has the types that users write.
+// volumes of StorageClasses; lost tells of pods whose mount is lost; api has the types that users write.
 package controller
 
 import (
@@ -30,6 +30,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 	"millrace.io/millrace/controller/claims"
 	"millrace.io/millrace/controller/load"
+	"millrace.io/millrace/controller/lost"
 	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/nodes"
 	"millrace.io/millrace/controller/objects"
@@ -48,6 +49,8 @@ type Config struct {
 	Elect bool
 	// Taint is the key of the taint that nodes lose when the driver is ready there; nodes are not looked at if "".
 	Taint string
+	// Agents is host:port of the agents' Service, which are asked for pods that lost their mount; none are if "".
+	Agents string
 	// CheckClass tells what the driver refuses of a StorageClass's parameters and mount options; claims of classes are not
 	// looked at if nil.
 	CheckClass func(parameters map[string]string, mountOptions []string) error
@@ -95,6 +98,11 @@ func Run(ctx context.Context, c Config) error {
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses, SecretAge: c.SecretAge,
 		Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
 	}
+	if c.Agents != "" {
+		r.Lost = &lost.Watcher{
+			Agents: c.Agents, Client: mgr.GetClient(), Events: r.Events, Log: c.Log, Every: c.Slow,
+		}
+	}
 	if err := r.Setup(ctx, mgr); err != nil {
 		return err
 	}
@@ -119,6 +127,11 @@ func Run(ctx context.Context, c Config) error {
 			Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
 		}
 		if err := volumes.Setup(ctx, mgr); err != nil {
+			return err
+		}
+	}
+	if r.Lost != nil {
+		if err := mgr.Add(manager.RunnableFunc(r.Lost.Start)); err != nil {
 			return err
 		}
 	}

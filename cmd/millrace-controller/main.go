@@ -4,13 +4,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -95,6 +92,8 @@ func newController() (*command.Command, *controllerConfig) {
 	f.Text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
 	command.Parsed(f, &k.Settings.Driver, "driver", "`NAME` of the CSI driver", k.Settings.Driver, parseDriver)
 	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
+	command.Parsed(f, &k.Agents, "agents",
+		"`HOST:PORT` of the agents' Service, which tell of pods that lost their mount", "none", parseAgents)
 	command.Parsed(f, &k.Settings.TierDirs, "tier-dirs",
 		"`DIR,...` of nodes in which agents open the files of tiers, to say which of them they do not", "not known",
 		parseDirs)
@@ -103,16 +102,4 @@ func newController() (*command.Command, *controllerConfig) {
 	command.Parsed(f, &k.Metrics, "metrics", "`[HOST]:PORT` of /metrics; none is no listener", k.Metrics, parseAddress)
 	f.Logging(&c.logLevel, &c.logFormat)
 	return f, c
-}
-
-// parseDirs reads directories, separated by commas.
-func parseDirs(s string) ([]string, error) {
-	dirs := strings.Split(s, ",")
-	for _, dir := range dirs {
-		if !path.IsAbs(dir) {
-			return nil,
-				fmt.Errorf("%q is not absolute; accepted are directories such as /dev/shm, separated by commas", dir)
-		}
-	}
-	return dirs, nil
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"path"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -47,6 +50,29 @@ func parseAddress(s string) (string, error) {
 	}
 	if err != nil {
 		return "", errors.New("not an address: accepted are a port such as :8081, a host and a port, or none")
+	}
+	return s, nil
+}
+
+// parseDirs reads directories, separated by commas.
+func parseDirs(s string) ([]string, error) {
+	dirs := strings.Split(s, ",")
+	for _, dir := range dirs {
+		if !path.IsAbs(dir) {
+			return nil,
+				fmt.Errorf("%q is not absolute; accepted are directories such as /dev/shm, separated by commas", dir)
+		}
+	}
+	return dirs, nil
+}
+
+// parseAgents reads the address of a Service; "none" is none.
+func parseAgents(s string) (string, error) {
+	if s == "none" {
+		return "", nil
+	}
+	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+		return "", errors.New("not a host and a port such as millrace-agent.millrace-system.svc:9064, or none")
 	}
 	return s, nil
 }

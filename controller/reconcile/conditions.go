@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"millrace.io/millrace/controller/api/v1alpha1"
+	"millrace.io/millrace/controller/lost"
 	"millrace.io/millrace/controller/objects"
 	"millrace.io/millrace/controller/trouble"
 )
@@ -79,6 +80,16 @@ func (c *conditions) waits(w *waiting) {
 		return
 	}
 	c.set(v1alpha1.Deleting, true, w.reason, w.message)
+}
+
+// restarts names the pods that have to be restarted.
+func (c *conditions) restarts(pods []string) {
+	if len(pods) == 0 {
+		c.drop(v1alpha1.RestartNeeded)
+		return
+	}
+	c.set(v1alpha1.RestartNeeded, true, lost.Reason, "these pods cannot read the volume any more, as driver, agent and "+
+		"keeper of their node were gone at once; delete them: "+strings.Join(pods, ", "))
 }
 
 // part says whether all of a part are ready, and returns why not: the trouble of its pods, else what more is known.

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"millrace.io/millrace/controller/lost"
 	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/objects"
 )
@@ -32,8 +33,10 @@ type Reconciler struct {
 	Addresses func(key types.NamespacedName, planned []string) []string
 	// SecretAge is how long a user's Secret is believed; 15 s if 0.
 	SecretAge time.Duration
-	Events    events.EventRecorder
-	Log       *slog.Logger
+	// Lost knows pods that have to be restarted; nil for nothing.
+	Lost   *lost.Watcher
+	Events events.EventRecorder
+	Log    *slog.Logger
 
 	secrets  secretCache
 	emptying emptying
@@ -60,6 +63,8 @@ type outcome struct {
 	drain *drain
 	// trouble is what keeps pods from running.
 	trouble troubles
+	// lost are the names of pods that have to be restarted.
+	lost []string
 }
 
 // Reconcile brings one Dataset and its runtime to what their specs say.

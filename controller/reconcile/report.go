@@ -22,6 +22,7 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 	result := ctrl.Result{RequeueAfter: out.again}
 	var errs []error
 	if w.dataset != nil {
+		out.lost = r.Lost.Of(w.key)
 		before := w.dataset.DeepCopy()
 		w.dataset.Status = *datasetStatus(w, &out, now)
 		if !equality.Semantic.DeepEqual(before.Status, w.dataset.Status) {

@@ -94,6 +94,7 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	}
 	c.unsupported(out.plan)
 	c.waits(out.waits)
+	c.restarts(out.lost)
 	s.Phase = phase(w, v, s.Conditions, now)
 	if w.runtime == nil {
 		s.UfsTotal, s.FileNum, s.CacheStates, s.HCFSStatus, s.Runtimes, s.Mounts = "", "", nil, nil, nil, nil

@@ -127,11 +127,15 @@ func (r *Reconciler) Setup(ctx context.Context, mgr ctrl.Manager) error {
 		}
 	}
 	news := make(chan event.GenericEvent, 1024)
-	r.Clusters.Notify = func(key types.NamespacedName) {
+	notify := func(key types.NamespacedName) {
 		select {
 		case news <- event.GenericEvent{Object: &v1alpha1.Dataset{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}}:
 		case <-ctx.Done():
 		}
+	}
+	r.Clusters.Notify = notify
+	if r.Lost != nil {
+		r.Lost.Notify = notify
 	}
 	b := ctrl.NewControllerManagedBy(mgr).Named("dataset").
 		For(&v1alpha1.Dataset{}).

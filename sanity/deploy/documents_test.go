@@ -25,6 +25,7 @@ var word = regexp.MustCompile(`^[A-Z][A-Za-z]{3,}$`)
 // answers and in the status.
 var noReasons = []string{
 	"Accelerate", "Delete", "Load", "PersistentVolume", "PersistentVolumeClaim", "Reconcile", "StatefulSet", "Sweep", "Unfinished", "Normal", "DataLoad", "Provision",
+	"LookAtMounts",
 }
 
 // words are all of them in the code of packages: literals and the constants that are made of them.
@@ -61,7 +62,7 @@ func TestRunbook(t *testing.T) {
 			t.Errorf("there is no section on the alert %s", r.Alert)
 		}
 	}
-	known := words(t, "controller/reconcile", "controller/load", "controller/claims")
+	known := words(t, "controller/reconcile", "controller/load", "controller/claims", "controller/lost")
 	constants(t, "controller/api/v1alpha1/conditions.go", known)
 	constants(t, "controller/trouble/trouble.go", known)
 	for _, phase := range []v1alpha1.DatasetPhase{v1alpha1.NotBound, v1alpha1.Bound, v1alpha1.Updating, v1alpha1.FailedPhase} {
@@ -71,7 +72,7 @@ func TestRunbook(t *testing.T) {
 		known[string(phase)] = "the phases of a DataLoad"
 	}
 	health := words(t, "driver")
-	for _, reason := range []string{"AgentNotRunning", "NotServed", "NotMounted", "SessionAbnormal"} {
+	for _, reason := range []string{"AgentNotRunning", "NotServed", "NotMounted", "SessionAbnormal", "MountLost"} {
 		if health[reason] == "" {
 			t.Errorf("the driver has no reason %s any more", reason)
 		}

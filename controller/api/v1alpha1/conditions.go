@@ -44,6 +44,8 @@ const (
 	Mounted = "Mounted"
 	// Deleting is True while a deletion waits; its message says for what.
 	Deleting = "Deleting"
+	// RestartNeeded is True where pods began with a mount that is lost; its message names them.
+	RestartNeeded = "RestartNeeded"
 )
 
 // The types of conditions of AlluxioRuntimes.
