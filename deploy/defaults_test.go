@@ -10,7 +10,7 @@ import (
 
 // TestImages compares the images with those in the manifests that are rendered from the chart.
 func TestImages(t *testing.T) {
-	millrace, alluxio, err := deploy.Images()
+	millrace, keeper, alluxio, err := deploy.Images()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,5 +22,9 @@ func TestImages(t *testing.T) {
 		if !strings.Contains(string(manifest), want) {
 			t.Errorf("no %q in kustomize/base/controller.yaml", want)
 		}
+	}
+	manifest, err = os.ReadFile("kustomize/base/keeper.yaml")
+	if err != nil || !strings.Contains(string(manifest), "image: "+keeper+"\n") {
+		t.Errorf("kustomize/base/keeper.yaml runs another image than %s: %v", keeper, err)
 	}
 }

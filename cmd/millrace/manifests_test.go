@@ -33,7 +33,7 @@ func shows(spec *corev1.PodSpec, path string) bool {
 }
 
 // TestManifestsOfNodes has the arguments of the driver and the agent understood by their own flags, and compares where
-// they look for each other.
+// they and the keeper look for each other.
 func TestManifestsOfNodes(t *testing.T) {
 	nodePod, nodeContainer, args := manifest.Read(t, "node")
 	node, err := parseNode(args)
@@ -47,6 +47,14 @@ func TestManifestsOfNodes(t *testing.T) {
 	}
 	if node.driver.AgentSocket != served.attachSocket {
 		t.Errorf("the driver looks for the agent at %s, which is at %s", node.driver.AgentSocket, served.attachSocket)
+	}
+	keeperPod, keeperContainer, args := manifest.Read(t, "keeper")
+	want := []string{"/usr/bin/millrace-keeper", "--socket=" + node.driver.KeeperSocket}
+	if !slices.Equal(append(keeperContainer.Command, args...), want) {
+		t.Errorf("the keeper runs %q with %q, want %q", keeperContainer.Command, args, want)
+	}
+	if !shows(&keeperPod, node.driver.KeeperSocket) || shows(&keeperPod, node.driver.AgentSocket) {
+		t.Errorf("the keeper sees the node's %v, want its own directory alone", keeperContainer.VolumeMounts)
 	}
 	if !slices.Equal(node.driver.Policy.TierDirs, served.tierDirs) || !slices.Equal(node.driver.Policy.LocalSources, served.allowLocal) {
 		t.Errorf("the driver allows %v, the agent %v and %v", node.driver.Policy, served.tierDirs, served.allowLocal)
@@ -63,7 +71,10 @@ func TestManifestsOfNodes(t *testing.T) {
 	}
 	manifest.Probed(t, &nodeContainer, map[string]string{"/healthz": node.driver.Health, "/readyz": node.driver.Health})
 	manifest.Probed(t, &agentContainer, map[string]string{"/healthz": served.probes})
-	for _, path := range []string{node.driver.Endpoint, node.driver.StateDir, node.driver.RegistrationDir, node.driver.AgentSocket, "/var/lib/kubelet/pods", "/sys/fs/fuse/connections"} {
+	for _, path := range []string{
+		node.driver.Endpoint, node.driver.StateDir, node.driver.RegistrationDir, node.driver.AgentSocket,
+		node.driver.KeeperSocket, "/var/lib/kubelet/pods", "/sys/fs/fuse/connections",
+	} {
 		if !shows(&nodePod, path) {
 			t.Errorf("the driver does not see the node's %s", path)
 		}

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"millrace.io/millrace/deploy/image/build"
 )
 
 func TestParse(t *testing.T) {
@@ -13,6 +15,7 @@ func TestParse(t *testing.T) {
 	}
 	for args, want := range map[string]string{
 		"-platforms linux/riscv64": `-platforms "linux/riscv64": linux/amd64 and linux/arm64 are built`,
+		"-only gateway":            `-only "gateway": there are millrace and millrace-keeper`,
 		"more":                     `argument "more": there are only flags`,
 	} {
 		if _, err := parse(strings.Fields(args)); err == nil || err.Error() != want {
@@ -23,13 +26,15 @@ func TestParse(t *testing.T) {
 
 // TestDefaultTag compares the image that is built with the one that what is installed pulls.
 func TestDefaultTag(t *testing.T) {
-	for _, name := range []string{"controller", "node", "agent"} {
+	for name, tag := range map[string]string{
+		"controller": defaultTag, "node": defaultTag, "agent": defaultTag, "keeper": build.KeeperTag,
+	} {
 		manifest, err := os.ReadFile("../kustomize/base/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(manifest), "image: "+defaultTag+"\n") {
-			t.Errorf("%s runs another image than %s", name, defaultTag)
+		if !strings.Contains(string(manifest), "image: "+tag+"\n") {
+			t.Errorf("%s runs another image than %s", name, tag)
 		}
 	}
 }

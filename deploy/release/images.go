@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -16,46 +18,52 @@ import (
 	"millrace.io/millrace/deploy/notices"
 )
 
-// images writes the image of each architecture as a docker-archive, and all with their bills of materials as an OCI
-// archive.
+// images writes each image of each architecture as a docker-archive, and all architectures with their bills of
+// materials as an OCI archive.
 func (r *release) images(ctx context.Context) error {
-	tag := "millrace/millrace:" + r.number()
+	err := r.image(ctx, build.Millrace, "millrace/millrace:"+r.number())
+	return errors.Join(err, r.image(ctx, build.Keeper, build.Keeper.Tag))
+}
+
+func (r *release) image(ctx context.Context, kind build.Kind, tag string) error {
 	images := make([]v1.Image, len(architectures))
 	for i, architecture := range architectures {
 		r.part.Say("%d of %d", i+1, len(architectures))
-		licences, err := notices.Collect(ctx, architecture, build.Programs...)
+		licences, err := notices.Collect(ctx, architecture, kind.Programs...)
 		if err != nil {
 			return err
 		}
 		images[i], err = build.Image(architecture, build.Parts{
-			Programs: r.bin(architecture), Licences: licences, Tag: tag, Revision: r.commit, At: r.at,
+			Kind: kind, Programs: r.bin(architecture), Licences: licences, Tag: tag, Revision: r.commit,
+			At: r.at,
 		})
 		if err != nil {
-			return fmt.Errorf("linux/%s: %w", architecture, err)
+			return fmt.Errorf("%s for linux/%s: %w", tag, architecture, err)
 		}
-		if err := layer.Archive(r.name(architecture, "-image.tar"), tag, images[i]); err != nil {
+		if err := layer.Archive(r.name(architecture, kind.Infix+"-image.tar"), tag, images[i]); err != nil {
 			return err
 		}
 	}
-	dir := filepath.Join(r.work, "oci")
+	dir := filepath.Join(r.work, "oci"+kind.Infix)
 	to, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		return err
 	}
 	// By the first name skopeo and oras find the image, by the second containerd calls it.
 	if err := to.AppendIndex(build.Index(architectures, images), layout.WithAnnotations(map[string]string{
-		"org.opencontainers.image.ref.name": r.number(), "io.containerd.image.name": "docker.io/" + tag,
+		"org.opencontainers.image.ref.name": tag[strings.LastIndex(tag, ":")+1:],
+		"io.containerd.image.name":          "docker.io/" + tag,
 	})); err != nil {
 		return err
 	}
 	for i, image := range images {
-		for _, program := range build.Programs {
+		for _, program := range kind.Programs {
 			if err := r.attach(to, image, r.bom(architectures[i], program)); err != nil {
 				return err
 			}
 		}
 	}
-	return r.archive(filepath.Join(r.dir, "millrace-"+r.version+"-image-oci.tar"), dir)
+	return r.archive(filepath.Join(r.dir, "millrace-"+r.version+kind.Infix+"-image-oci.tar"), dir)
 }
 
 // attach adds the bill of materials in a file to the layout, as a referrer of the image.

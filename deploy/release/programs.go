@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"millrace.io/millrace/deploy/image/build"
 	"millrace.io/millrace/deploy/image/layer"
@@ -17,7 +18,7 @@ import (
 var architectures = []string{"amd64", "arm64"}
 
 // tools are the programs in a tarball.
-var tools = append([]string{"millrace-keeper"}, build.Programs...)
+var tools = slices.Concat(build.Keeper.Programs, build.Millrace.Programs)
 
 // name names a file of the release for an architecture.
 func (r *release) name(architecture, suffix string) string {

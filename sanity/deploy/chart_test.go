@@ -3,7 +3,9 @@ package deploy_test
 import (
 	"encoding/json"
 	"maps"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +48,7 @@ func TestWrongValues(t *testing.T) {
 		{"imagePullPolicy=Sometimes", "at '/imagePullPolicy': value must be one of"},
 		{"agent.quota=lots", "at '/agent/quota': 'lots' does not match"},
 		{"agent.memory=0Mi", "at '/agent/memory': '0Mi' does not match"},
+		{"keeper.image=", "at '/keeper/image': '' does not match"},
 		{"maxUnavailable=0", "at '/maxUnavailable': minimum: got 0, want 1"},
 		{"maxUnavailable=200%", "at '/maxUnavailable': '200%' does not match"},
 		{"monitoring.grafana=true", "at '/monitoring': additional properties 'grafana' not allowed"},
@@ -174,7 +177,44 @@ func TestPods(t *testing.T) {
 	if memory > 150e6 {
 		t.Errorf("on a cluster of one node %d bytes of memory are asked for before there is a Dataset", memory)
 	}
-	if seen != 3 {
-		t.Errorf("there are %d kinds of pods, want 3", seen)
+	if seen != 4 {
+		t.Errorf("there are %d kinds of pods, want 4", seen)
+	}
+}
+
+// TestKeeperStays: the pods of the keeper are the same whatever version the chart has and which image of millrace. They
+// are those of a file, too: a change of their template replaces all keepers in the next upgrade.
+func TestKeeperStays(t *testing.T) {
+	keeper := func(o []*unstructured.Unstructured) string {
+		for _, o := range o {
+			if o.GetKind() == "DaemonSet" && o.GetName() == "millrace-keeper" {
+				template, _, err := unstructured.NestedMap(o.Object, "spec", "template")
+				must(t, err)
+				text, err := sigsyaml.Marshal(template)
+				must(t, err)
+				return string(text)
+			}
+		}
+		t.Fatal("there is no keeper")
+		return ""
+	}
+	const golden = "testdata/keeper.yaml"
+	want := text(t, "sanity/deploy/"+golden)
+	for _, values := range []string{"logLevel=info", "image=example.org/m:2,logLevel=debug,agent.memory=96Mi"} {
+		if got := keeper(render(t, strings.Split(values, ",")...)); got != want {
+			t.Errorf("with %s the keeper's pods are\n%s\nwant those of %s", values, got, golden)
+		}
+	}
+	later := t.TempDir()
+	must(t, os.CopyFS(later, os.DirFS(chart)))
+	about := text(t, "deploy/chart/Chart.yaml")
+	changed := regexp.MustCompile(`(?m)^((?:appV|v)ersion): .*$`).ReplaceAllString(about, "${1}: 9.9.9")
+	must(t, os.WriteFile(later+"/Chart.yaml", []byte(changed), 0o600))
+	out, err := helm(t, "template", "millrace", later, "--show-only", "templates/keeper.yaml")
+	must(t, err)
+	var o unstructured.Unstructured
+	must(t, sigsyaml.Unmarshal([]byte(out), &o.Object))
+	if got := keeper([]*unstructured.Unstructured{&o}); got != want {
+		t.Errorf("of the version 9.9.9 the keeper's pods are\n%s\nwant those of %s", got, golden)
 	}
 }

@@ -204,7 +204,10 @@ func commands(t *testing.T) []command {
 var fenced = regexp.MustCompile("(?ms)^```.*?^```")
 
 // plain are programs that pages use and that have nothing of ours among their arguments.
-var plain = []string{"cp", "curl", "docker", "mkdir", "source", "wc", "export", "cd", "git", "ssh-keygen", "openssl", "sha256sum", "tar", "cat", "go", "apt-get", "install", "du", "sh", "ls", "alluxio", "oras"}
+var plain = []string{
+	"cp", "curl", "docker", "mkdir", "source", "wc", "export", "cd", "git", "ssh-keygen", "openssl", "sha256sum",
+	"tar", "cat", "go", "apt-get", "install", "du", "sh", "ls", "alluxio", "oras", "millrace-keeper",
+}
 
 // TestCommands looks at each command of each document: a target of make exists, and millrace's own programs understand
 // the flags.

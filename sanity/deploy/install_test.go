@@ -173,7 +173,7 @@ func onlyTheTaint(t *testing.T, s *kube.Server) {
 // pods waits until each workload has made its pods, and looks at what the API server made of them.
 func pods(t *testing.T, s *kube.Server, namespace string) {
 	t.Helper()
-	want := map[string]int{"controller": 2, "node": 1, "agent": 1}
+	want := map[string]int{"controller": 2, "node": 1, "agent": 1, "keeper": 1}
 	eventually(t, "all pods are made", func() string {
 		var list corev1.PodList
 		must(t, json.Unmarshal([]byte(kubectl(t, s, "-n", namespace, "get", "pod", "-o", "json")), &list))

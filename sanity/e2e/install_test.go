@@ -18,7 +18,10 @@ func (r *rig) installMillrace(t *testing.T) error {
 	if _, err := r.cluster.Kubectl(r.ctx, "apply", "--server-side", "-k", baseDir); err != nil {
 		return err
 	}
-	for _, o := range []string{"deployment/millrace-controller", "daemonset/millrace-node", "daemonset/millrace-agent"} {
+	for _, o := range []string{
+		"deployment/millrace-controller", "daemonset/millrace-keeper",
+		"daemonset/millrace-node", "daemonset/millrace-agent",
+	} {
 		if _, err := r.cluster.Kubectl(r.ctx, "rollout", "status", "-n", namespace, o, "--timeout=90s"); err != nil {
 			pods, _ := r.cluster.Kubectl(r.ctx, "describe", "pods", "-n", namespace)
 			return fmt.Errorf("%w\n%s", err, pods)

@@ -20,6 +20,7 @@ func TestMillrace(t *testing.T) {
 	t.Run("Placed", testPlaced)
 	t.Run("Ready", testReady)
 	t.Run("Shown", testShown)
+	t.Run("Hands", testHands)
 }
 
 func TestMain(m *testing.M) {

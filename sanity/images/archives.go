@@ -22,8 +22,8 @@ import (
 // Log is told what is built.
 type Log func(format string, args ...any)
 
-// build writes the archives of images into dir, those that are in the cache as links to there.
-func build(ctx context.Context, dir string, log Log, recipes ...recipe) ([]string, error) {
+// write writes the archives of images into dir, those that are in the cache as links to there.
+func write(ctx context.Context, dir string, log Log, recipes ...recipe) ([]string, error) {
 	var archives []string
 	for _, r := range recipes {
 		p, err := r.make(ctx)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"millrace.io/millrace/deploy"
+	"millrace.io/millrace/deploy/image/build"
 	"millrace.io/millrace/deploy/image/layer"
 	"millrace.io/millrace/sanity/kubenodes"
 )
@@ -42,19 +43,28 @@ type recipe struct {
 }
 
 // Build writes an archive of each image into dir, and returns their paths: that of the holder of a pod's namespaces,
-// busybox, nginx, and Alluxio and millrace by the names that the chart's defaults have. It says what it builds; what it
-// has built before it takes from the user's cache.
+// busybox, nginx, and Alluxio, millrace and its keeper by the names that the chart's defaults have. It says what it
+// builds; what it has built before it takes from the user's cache.
 func Build(ctx context.Context, dir string, log Log) ([]string, error) {
-	millraceTag, alluxioTag, err := deploy.Images()
+	millraceTag, keeperTag, alluxioTag, err := deploy.Images()
 	if err != nil {
 		return nil, err
 	}
-	archives, err := build(ctx, dir, log, append(small, recipe{Nginx, nginx}, recipe{alluxioTag, alluxio})...)
+	archives, err := write(ctx, dir, log, append(small, recipe{Nginx, nginx}, recipe{alluxioTag, alluxio})...)
 	if err != nil {
 		return nil, err
 	}
-	own, err := millrace(ctx, dir, millraceTag, log)
-	return append(archives, own), err
+	for _, o := range []struct {
+		tag  string
+		kind build.Kind
+	}{{millraceTag, build.Millrace}, {keeperTag, build.Keeper}} {
+		archive, err := own(ctx, dir, o.tag, o.kind, log)
+		if err != nil {
+			return nil, err
+		}
+		archives = append(archives, archive)
+	}
+	return archives, nil
 }
 
 // small are what every cluster has.
@@ -62,7 +72,7 @@ var small = []recipe{{kubenodes.PauseImage, pause}, {Busybox, busybox}}
 
 // Small is Build without nginx, Alluxio and millrace.
 func Small(ctx context.Context, dir string) ([]string, error) {
-	return build(ctx, dir, func(string, ...any) {}, small...)
+	return write(ctx, dir, func(string, ...any) {}, small...)
 }
 
 func pause(ctx context.Context) (plan, error) {
@@ -157,7 +167,8 @@ func nginx(ctx context.Context) (plan, error) {
 
 // Program writes the archive of an image whose only content is a program of this module.
 func Program(ctx context.Context, dir, tag, pkg string) (archive string, err error) {
-	archives, err := build(ctx, dir, func(string, ...any) {}, recipe{tag, func(ctx context.Context) (plan, error) { return program(ctx, pkg) }})
+	of := recipe{tag, func(ctx context.Context) (plan, error) { return program(ctx, pkg) }}
+	archives, err := write(ctx, dir, func(string, ...any) {}, of)
 	if err != nil {
 		return "", err
 	}

@@ -12,15 +12,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"millrace.io/millrace/deploy/image/build"
 )
 
-// builder is the program that makes millrace's image.
+// builder is the program that makes millrace's images.
 const builder = "millrace.io/millrace/deploy/image"
 
-// millrace writes the archive of millrace's image for this machine's architecture, as deploy/image makes it. Where the
+// own writes the archive of an image of millrace's for this machine's architecture, as deploy/image makes it. Where the
 // source is that of the archive in the cache, nothing is built.
-func millrace(ctx context.Context, dir, tag string, log Log) (string, error) {
-	key, err := sourceKey(ctx, tag)
+func own(ctx context.Context, dir, tag string, kind build.Kind, log Log) (string, error) {
+	key, err := sourceKey(ctx, tag, kind)
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", tag, err)
 	}
@@ -31,11 +33,12 @@ func millrace(ctx context.Context, dir, tag string, log Log) (string, error) {
 			return err
 		}
 		defer func() { _ = os.RemoveAll(out) }()
-		cmd := exec.CommandContext(ctx, "go", "run", builder, "-platforms=linux/"+architecture, "-oci=false", "-tag="+tag, "-out="+out)
+		cmd := exec.CommandContext(ctx, "go", "run", builder, "-only="+kind.Name(),
+			"-platforms=linux/"+architecture, "-oci=false", "-tag="+tag, "-out="+out)
 		if said, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, said)
 		}
-		return link(filepath.Join(out, "millrace-"+architecture+".tar"), to)
+		return link(filepath.Join(out, "millrace"+kind.Infix+"-"+architecture+".tar"), to)
 	})
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", tag, err)
@@ -44,9 +47,12 @@ func millrace(ctx context.Context, dir, tag string, log Log) (string, error) {
 }
 
 // sourceKey is a checksum of the source of all programs in the image and of the program that makes it.
-func sourceKey(ctx context.Context, tag string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", builder,
-		"millrace.io/millrace/cmd/millrace", "millrace.io/millrace/cmd/millrace-controller", "millrace.io/millrace/cmd/millrace-gateway")
+func sourceKey(ctx context.Context, tag string, kind build.Kind) (string, error) {
+	args := []string{"list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", builder}
+	for _, program := range kind.Programs {
+		args = append(args, build.Module+"/cmd/"+program)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	out, err := cmd.Output()
 	if err != nil {

@@ -50,6 +50,9 @@ func Read(tb testing.TB, name string) (corev1.PodSpec, corev1.Container, []strin
 			tb.Errorf("%s: nothing gives a value to %s", name, args[i])
 		}
 	}
+	if len(c.Command) > 0 {
+		return spec, c, args
+	}
 	if args[0] != name {
 		tb.Fatalf("%s runs %q", name, args)
 	}

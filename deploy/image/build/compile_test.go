@@ -58,7 +58,7 @@ func TestCompile(t *testing.T) {
 // TestCreated has an image bear the time of its commit, and 1970 where none is known.
 func TestCreated(t *testing.T) {
 	dir := t.TempDir()
-	for _, program := range Programs {
+	for _, program := range Millrace.Programs {
 		if err := os.WriteFile(filepath.Join(dir, program), nil, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestCreated(t *testing.T) {
 	for created, want := range map[time.Time]string{at: "2023-11-14T22:13:20Z", {}: "1970-01-01T00:00:00Z"} {
 		var digests []v1.Hash
 		for range 2 {
-			image, err := Image("amd64", Parts{Programs: dir, Tag: "a/b:1", At: created})
+			image, err := Image("amd64", Parts{Kind: Millrace, Programs: dir, Tag: "a/b:1", At: created})
 			if err != nil {
 				t.Fatal(err)
 			}
