@@ -146,3 +146,28 @@ func TestMayAsk(t *testing.T) {
 		}
 	}
 }
+
+// TestAlone: a second process is refused while the first answers, and waits while that only ends.
+func TestAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	first, err := Alone(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listenOn(t, path)
+	if _, err := Alone(t.Context(), path); !errors.Is(err, ErrInUse) {
+		t.Errorf("beside one that answers: %v, want ErrInUse", err)
+	}
+	_ = l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*alonePause)
+	defer cancel()
+	if _, err := Alone(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("beside one that ends: %v, want a wait", err)
+	}
+	_ = first.Close()
+	second, err := Alone(t.Context(), path)
+	if err != nil {
+		t.Fatal("after the first:", err)
+	}
+	_ = second.Close()
+}
