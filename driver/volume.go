@@ -153,8 +153,13 @@ func parseAttributes(values map[string]string) (attributes, error) {
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		value := values[key]
 		if option, found := strings.CutPrefix(key, optionPrefix); found {
+			option, value = optionOf(option, value)
 			if err := checkOption(option, value); err != nil {
 				return attributes{}, err
+			}
+			if isProxy(option) && strings.Contains(value, "@") {
+				return attributes{}, fmt.Errorf("option %s has a user or a password; accepted as an attribute is a "+
+					"proxy without, else give it in the volume's Secret", option)
 			}
 			if a.Options == nil {
 				a.Options = make(map[string]string)
@@ -217,9 +222,15 @@ func (a *attributes) context() map[string]string {
 }
 
 // volume is the description of a session that shows the attributes' source on the directory dir.
-func (a *attributes) volume(id, dir string, m mountSettings, secrets map[string]string) (handover.Volume, error) {
-	for _, name := range slices.Sorted(maps.Keys(secrets)) {
-		if err := checkOption(name, secrets[name]); err != nil {
+func (a *attributes) volume(id, dir string, m mountSettings, given map[string]string) (handover.Volume, error) {
+	var secrets map[string]string
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		name, value := optionOf(key, given[key])
+		if secrets == nil {
+			secrets = make(map[string]string, len(given))
+		}
+		secrets[name] = value
+		if err := checkOption(name, value); err != nil {
 			return handover.Volume{}, fmt.Errorf("secret: %w", err)
 		}
 		if _, twice := a.Options[name]; twice {
@@ -264,10 +275,24 @@ func checkOption(name, value string) error {
 	if !optionPattern().MatchString(name) {
 		return fmt.Errorf("option name %q is not accepted; accepted are lower-case letters, digits and underscores", name)
 	}
-	if strings.ContainsAny(value, "\x00\r\n") {
+	if strings.Contains(value, "\x00") || strings.ContainsAny(value, "\r\n") && !handover.IsPEM(value) {
 		return fmt.Errorf("the value of option %s is not accepted; accepted is one line", name)
 	}
 	return nil
+}
+
+// optionOf is an option as it is meant: proxies may have the names of the environment, and editors and echo leave a
+// line break at the end of a key of a Secret.
+func optionOf(name, value string) (plainName, plainValue string) {
+	if lower := strings.ToLower(name); isProxy(lower) {
+		name = lower
+	}
+	return name, strings.TrimRight(value, "\r\n")
+}
+
+// isProxy reports whether an option is about proxies; in the environment it would have capitals.
+func isProxy(name string) bool {
+	return name == "https_proxy" || name == "http_proxy" || name == "no_proxy" || name == "proxy"
 }
 
 // sourceFits reports whether the source can be shown to everybody, as mountinfo and logs do. Whether it is a source

@@ -31,6 +31,31 @@ func TestParseAttributes(t *testing.T) {
 	}
 }
 
+// TestNetworkOfAVolume gives an authority of one's own and proxies as Secrets have them, and as attributes.
+func TestNetworkOfAVolume(t *testing.T) {
+	authority := "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
+	a, err := parseAttributes(map[string]string{"source": "https://host/", "option.ca_cert": authority + "\n",
+		"option.NO_PROXY": ".svc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := a.volume("id", "/staging", mountSettings{},
+		map[string]string{"HTTPS_PROXY": "http://me:hunter2@proxy:3128\n", "source_ca_cert": authority})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"ca_cert": authority, "no_proxy": ".svc"}; !maps.Equal(v.Options, want) {
+		t.Errorf("%q", v.Options)
+	}
+	if want := map[string]string{"https_proxy": "http://me:hunter2@proxy:3128",
+		"source_ca_cert": authority}; !maps.Equal(v.Secrets, want) {
+		t.Error("the Secret's options are others")
+	}
+	if err := (handover.Policy{}).Check(v); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestParseAttributesRefuses(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
 		{"quota", "2Qi", `quota "2Qi" is not accepted; accepted is a quantity`},
@@ -54,6 +79,8 @@ func TestParseAttributesRefuses(t *testing.T) {
 		{"source", "relative/hunter2", "a URL such as"},
 		{"option.UPPER", "x", "lower-case"},
 		{"option.pass", "hunter2\nline", "one line"},
+		{"option.https_proxy", "http://me:hunter2@proxy:3128", "option https_proxy has a user or a password"},
+		{"option.HTTPS_PROXY", "http://me:hunter2@proxy:3128", "in the volume's Secret"},
 	} {
 		values := map[string]string{"source": "https://host/", "high": "0.9", c.key: c.value}
 		_, err := parseAttributes(values)

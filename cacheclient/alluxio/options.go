@@ -34,7 +34,7 @@ var options = map[string]option{
 	"impersonate":   {set: text(func(c *Config) *string { return &c.Security.Impersonate })},
 	"password":      {secret: true, set: text(func(c *Config) *string { return &c.Security.Password })},
 	"tls":           {set: yesNo(func(c *Config, v bool) { c.Security.TLS = v })},
-	"ca_cert":       {set: text(func(c *Config) *string { return &c.Security.CAFile })},
+	"ca_cert":       {set: text(func(c *Config) *string { return &c.Security.Authorities })},
 	"short_circuit": {set: yesNo(func(c *Config, v bool) { c.NoShortCircuit = !v })},
 	"passive_cache": {set: yesNo(func(c *Config, v bool) { c.PassiveCache = v })},
 	"workers_read":  {set: yesNo(func(c *Config, v bool) { c.WorkersRead = v })},
@@ -78,7 +78,7 @@ func (c *Config) Apply(ctx context.Context, g Given) error {
 	all := make(map[string]string)
 	fromFile := make(map[string]bool)
 	if g.File != "" {
-		read, err := ufs.ReadOptionsFile(ctx, g.File, func(name string) bool { return isSecret(name) })
+		read, err := ufs.ReadOptionsFile(ctx, g.File, func(name, _ string) bool { return isSecret(name) })
 		if err != nil {
 			return err
 		}

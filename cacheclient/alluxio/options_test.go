@@ -24,7 +24,8 @@ func TestOptionsAreTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := cfg.Security
-	if s.User != "ann" || s.Impersonate != "bob" || s.Password != "from the environment" || !s.TLS || s.CAFile != "/ca.pem" {
+	if s.User != "ann" || s.Impersonate != "bob" || s.Password != "from the environment" || !s.TLS ||
+		s.Authorities != "/ca.pem" {
 		t.Errorf("the security is %+v", s)
 	}
 	if !cfg.NoShortCircuit || !cfg.PassiveCache || !cfg.WorkersRead || !slices.Equal(cfg.LocalHosts, []string{"node-1", "10.0.0.1"}) {

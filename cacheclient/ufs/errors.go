@@ -185,6 +185,9 @@ func explain(ctx context.Context, err error, host string, timeout time.Duration)
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "proxyconnect" {
+		host = "the proxy on the way to " + host
+	}
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError

@@ -3,12 +3,10 @@ package ufs
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -62,8 +60,8 @@ type request struct {
 	dropped bool
 }
 
-func newHTTPClient(o httpOptions, security tlsOptions, opts Options) (*httpClient, error) {
-	tlsConfig, err := newTLSConfig(security)
+func newHTTPClient(o httpOptions, security tlsOptions, proxies proxyOptions, opts Options) (*httpClient, error) {
+	tlsConfig, err := newTLSConfig(security, opts.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +81,7 @@ func newHTTPClient(o httpOptions, security tlsOptions, opts Options) (*httpClien
 		c.header.Add(name, o.Headers[i+1])
 		c.private = append(c.private, name)
 	}
-	way, err := newWay(o.Proxy, opts.ResponseTimeout)
+	way, err := newWay(proxies, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -112,38 +110,6 @@ func newTransport(tlsConfig *tls.Config, way *way, opts Options, maxConns int) *
 		ReadBufferSize:         readBuffer,
 		Protocols:              protocols,
 	}
-}
-
-func newTLSConfig(o tlsOptions) (*tls.Config, error) {
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
-		// Only where the user asks for it by name.
-		InsecureSkipVerify: o.NoCheck, //nolint:gosec // See above.
-	}
-	for _, name := range o.CACert {
-		pem, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("option ca_cert: file %q: %w", name, bare(err))
-		}
-		if config.RootCAs == nil {
-			config.RootCAs = x509.NewCertPool()
-		}
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("option ca_cert: file %q has no PEM certificate", name)
-		}
-	}
-	if (o.ClientCert == "") != (o.ClientKey == "") {
-		return nil, errors.New("options client_cert and client_key are given together or not at all")
-	}
-	if o.ClientCert != "" {
-		pair, err := tls.LoadX509KeyPair(o.ClientCert, o.ClientKey)
-		if err != nil {
-			return nil, fmt.Errorf("options client_cert %q and client_key %q: %w", o.ClientCert, o.ClientKey, err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
 }
 
 // send makes one attempt at a request and follows its redirects, but not the one that says what kind

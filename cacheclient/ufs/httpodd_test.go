@@ -1438,7 +1438,8 @@ func TestProxy(t *testing.T) {
 	}
 	mustOpen(t, o.URL, Options{Values: map[string]string{"proxy": "none"}})
 	for value, want := range map[string]string{
-		"nonsense": "neither none nor a URL", "ftp://h:1": "none of http", "http://me:hunter2@h:1": "HTTPS_PROXY",
+		"nonsense": "is no proxy", "ftp://h:1": "accepted are http", "http://me:hunter2@h:1": "options " +
+			"file", "http://me:hunter2@": "options file",
 	} {
 		_, err := Open(testContext(t), o.URL, Options{Values: map[string]string{"proxy": value}})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
@@ -1487,7 +1488,7 @@ func TestRedirectInside(t *testing.T) {
 
 // TestRedirectByName has a name hide an address inside.
 func TestRedirectByName(t *testing.T) {
-	w, err := newWay("none", time.Second)
+	w, err := newWay(proxyOptions{Proxy: "none"}, Options{ResponseTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

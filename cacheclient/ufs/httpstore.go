@@ -75,14 +75,16 @@ func newHTTPStore(src source, values configmap.Simple, opts Options, noticed *no
 	s.young, _ = lru.New[uint64, time.Time](mostNamed)
 	s.lengths, _ = lru.New[uint64, struct{}](mostNamed)
 	var security tlsOptions
-	err := errors.Join(configstruct.Set(values, &s.opt), configstruct.Set(values, &security))
+	var proxies proxyOptions
+	err := errors.Join(configstruct.Set(values, &s.opt), configstruct.Set(values, &security), configstruct.Set(values,
+		&proxies))
 	if err == nil {
 		err = s.setTrust()
 	}
 	if err != nil {
 		return nil, err
 	}
-	if s.client, err = newHTTPClient(s.opt, security, opts); err != nil {
+	if s.client, err = newHTTPClient(s.opt, security, proxies, opts); err != nil {
 		return nil, err
 	}
 	s.heads.begin(s.client, noticed, s.opt.NoHead)

@@ -3,7 +3,6 @@ package ufs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,12 +24,12 @@ type way struct {
 	proxies sync.Map
 }
 
-func newWay(proxy string, timeout time.Duration) (*way, error) {
-	choose, err := proxyOption(proxy)
+func newWay(proxies proxyOptions, opts Options) (*way, error) {
+	choose, err := proxies.choose(opts.Network.Proxies)
 	if err != nil {
 		return nil, err
 	}
-	w := &way{dialer: net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}}
+	w := &way{dialer: net.Dialer{Timeout: opts.ResponseTimeout, KeepAlive: 30 * time.Second}}
 	w.proxy = func(r *http.Request) (*url.URL, error) {
 		u, err := choose(r)
 		if u != nil {
@@ -39,26 +38,6 @@ func newWay(proxy string, timeout time.Duration) (*way, error) {
 		return u, err
 	}
 	return w, nil
-}
-
-// proxyOption reads the option proxy: the environment's where it is empty.
-func proxyOption(value string) (func(*http.Request) (*url.URL, error), error) {
-	switch value {
-	case "":
-		return http.ProxyFromEnvironment, nil
-	case "none":
-		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil
-	}
-	u, err := url.Parse(value)
-	switch {
-	case err != nil || u.Host == "":
-		return nil, errors.New("option proxy is neither none nor a URL as http://host:port, https://host:port, socks5://host:port")
-	case u.User != nil:
-		return nil, errors.New("option proxy has a user or a password, which would show; set HTTPS_PROXY in the environment")
-	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "socks5" && u.Scheme != "socks5h":
-		return nil, fmt.Errorf("option proxy: the scheme %q is none of http, https, socks5 and socks5h", u.Scheme)
-	}
-	return http.ProxyURL(u), nil
 }
 
 // awayKey marks the context of a request to a host that a redirect named.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/config/configmap"
+
+	"millrace.io/millrace/cacheclient/network"
 )
 
 // tuning are the options that say how much or how fast, or how to write, and never what is read or from whom. An option
@@ -38,7 +40,11 @@ func identityOf(src source, table fs.Options, values configmap.Simple, more ...s
 		if tuning[option.Name] || value == standard.String() {
 			continue
 		}
-		if secret(option) {
+		switch {
+		case isProxy(option.Name):
+			// Another password is no other source.
+			value = network.WithoutUser(value)
+		case secretValue(option, value):
 			value = "sha256:" + hashed(value)
 		}
 		parts = append(parts, option.Name+"="+value)

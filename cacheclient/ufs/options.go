@@ -15,6 +15,8 @@ import (
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/config/configstruct"
+
+	"millrace.io/millrace/cacheclient/network"
 )
 
 // Options say how to reach a source.
@@ -47,6 +49,8 @@ type Options struct {
 	// Left reports whether a directory on a device is left out of a local source: a mount that may show the source again.
 	// It is asked about devices other than the source's own; nil leaves none out.
 	Left func(device uint64) bool
+	// Network has what the operator says of all sources, where the options of this one say nothing.
+	Network network.Settings
 	// Log takes what is noticed of the source, once each; the default logger if nil.
 	Log *slog.Logger
 }
@@ -71,14 +75,6 @@ func (o Options) defaults() Options {
 	return o
 }
 
-// tlsOptions reach the HTTP client. The names are those of rclone's global flags.
-type tlsOptions struct {
-	CACert     fs.CommaSepList `config:"ca_cert"`
-	NoCheck    bool            `config:"no_check_certificate"`
-	ClientCert string          `config:"client_cert"`
-	ClientKey  string          `config:"client_key"`
-}
-
 // httpOptions are those of rclone's http backend that can be honoured, and basic auth.
 type httpOptions struct {
 	Headers  fs.CommaSepList `config:"headers"`
@@ -88,7 +84,6 @@ type httpOptions struct {
 	User     string          `config:"user"`
 	Pass     string          `config:"pass"`
 	Validate string          `config:"validate"`
-	Proxy    string          `config:"proxy"`
 }
 
 // localOptions are those of rclone's local backend that matter to a reader.
@@ -102,13 +97,6 @@ type localOptions struct {
 	Validate string `config:"validate"`
 }
 
-var tlsTable = fs.Options{
-	{Name: "ca_cert", Default: fs.CommaSepList{}},
-	{Name: "no_check_certificate", Default: false},
-	{Name: "client_cert", Default: ""},
-	{Name: "client_key", Default: ""},
-}
-
 var httpTable = append(fs.Options{
 	// A header may be a cookie or a token, and which is one cannot be told.
 	{Name: "headers", Default: fs.CommaSepList{}, Sensitive: true},
@@ -118,8 +106,7 @@ var httpTable = append(fs.Options{
 	{Name: "user", Default: ""},
 	{Name: "pass", Default: "", IsPassword: true},
 	{Name: "validate", Default: "auto"},
-	{Name: "proxy", Default: ""},
-}, tlsTable...)
+}, networkTable...)
 
 // localTable follows links, unlike rclone: a mount has no links, and a reader wants what is there.
 var localTable = fs.Options{
@@ -164,7 +151,7 @@ func optionTable(src source) (fs.Options, error) {
 		_, refused := s3Refused[o.Name]
 		return refused
 	})
-	return append(table, tlsTable...), nil
+	return append(table, networkTable...), nil
 }
 
 // resolve gathers the options from the values and the file, checks their names, reads the
@@ -187,7 +174,7 @@ func (o Options) resolve(ctx context.Context, src source) (configmap.Simple, err
 		if option == nil {
 			return nil, unknownOption(src, name, table)
 		}
-		if secret(option) && value != "" && !strings.HasPrefix(value, envPrefix) {
+		if secretValue(option, value) && value != "" && !strings.HasPrefix(value, envPrefix) {
 			return nil, fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options file, or give %s=env:VARIABLE", name, name)
 		}
 		given[name] = value
@@ -208,6 +195,9 @@ func (o Options) resolve(ctx context.Context, src source) (configmap.Simple, err
 			return nil, unknownOption(src, name, table)
 		}
 		if all[name], err = FromEnvironment(name, value); err != nil {
+			return nil, err
+		}
+		if all[name], err = checkNetwork(src, name, all[name]); err != nil {
 			return nil, err
 		}
 		if err := checkType(table.Get(name), all[name]); err != nil {

@@ -20,15 +20,16 @@ const maxOptionsFile = 1 << 20
 
 // readOptionsFile reads a file of options for a backend.
 func readOptionsFile(ctx context.Context, name string, table rclone.Options) (configmap.Simple, error) {
-	return ReadOptionsFile(ctx, name, func(option string) bool {
+	return ReadOptionsFile(ctx, name, func(option, value string) bool {
 		o := table.Get(option)
-		return o != nil && secret(o)
+		return o != nil && secretValue(o, value)
 	})
 }
 
 // ReadOptionsFile reads a file with a line name = value for each option, and refuses one that shows a secret to others;
-// isSecret tells which options are. Values env:NAME are not resolved.
-func ReadOptionsFile(ctx context.Context, name string, isSecret func(option string) bool) (map[string]string, error) {
+// isSecret tells which options are, with their values. Values env:NAME are not resolved.
+func ReadOptionsFile(ctx context.Context, name string, isSecret func(option, value string) bool) (map[string]string,
+	error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func ReadOptionsFile(ctx context.Context, name string, isSecret func(option stri
 		return values, nil
 	}
 	for option, value := range values {
-		if isSecret(option) && value != "" && !strings.HasPrefix(value, envPrefix) {
+		if isSecret(option, value) && value != "" && !strings.HasPrefix(value, envPrefix) {
 			return nil, fmt.Errorf("options file %q holds the secret %s and others may read it (mode %04o); chmod 600 it", name, option, fi.Mode().Perm())
 		}
 	}

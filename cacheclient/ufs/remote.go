@@ -43,7 +43,7 @@ func newRemoteStore(ctx context.Context, src source, values configmap.Simple, op
 		return nil, err
 	}
 	// rclone ends the process over a bad certificate file.
-	if _, err := newTLSConfig(security); err != nil {
+	if _, err := newTLSConfig(security, opts.Network); err != nil {
 		return nil, err
 	}
 	s := &remoteStore{src: src, identity: identityOf(src, remoteTable(src.backend), values), timeout: opts.ResponseTimeout}

@@ -44,10 +44,11 @@ type s3Store struct {
 func newS3Store(ctx context.Context, src source, values configmap.Simple, opts Options) (*s3Store, error) {
 	logToSlog()
 	var security tlsOptions
-	if err := configstruct.Set(values, &security); err != nil {
+	var proxies proxyOptions
+	if err := errors.Join(configstruct.Set(values, &security), configstruct.Set(values, &proxies)); err != nil {
 		return nil, err
 	}
-	client, err := newHTTPClient(httpOptions{}, security, opts)
+	client, err := newHTTPClient(httpOptions{}, security, proxies, opts)
 	if err != nil {
 		return nil, err
 	}

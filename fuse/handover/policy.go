@@ -25,7 +25,16 @@ type Policy struct {
 const envPrefix = "env:"
 
 // hostOptions are the options of backends that read files, or credentials, of the node.
-var hostOptions = []string{"ca_cert", "client_cert", "client_key", "env_auth", "profile", "shared_credentials_file"}
+var hostOptions = []string{"env_auth", "profile", "shared_credentials_file"}
+
+// pemOptions are those that are files of the node, or what is in such a file, which anybody may give.
+var pemOptions = []string{"ca_cert", "client_cert", "client_key"}
+
+// sourcePrefix begins the options of the source behind an Alluxio.
+const sourcePrefix = "source_"
+
+// IsPEM reports whether the value of an option is PEM.
+func IsPEM(value string) bool { return strings.Contains(value, "-----BEGIN ") }
 
 // Check tells in one sentence what the volume names that it may not. It looks symbolic links up, so that a link
 // below an allowed directory leads nowhere else.
@@ -77,8 +86,12 @@ func (p Policy) CheckTier(dir string) error {
 // checkOption refuses what reaches into the agent's process or its node. A value is never repeated: it may be a
 // secret.
 func checkOption(name, value string) error {
+	plain := strings.TrimPrefix(name, sourcePrefix)
 	switch {
-	case slices.Contains(hostOptions, name), strings.HasSuffix(name, "_file"), strings.HasSuffix(name, "_command"):
+	case slices.Contains(pemOptions, plain) && !IsPEM(value):
+		return fmt.Errorf("option %s is no PEM; accepted is the text, which begins with -----BEGIN, and no path of "+
+			"the node: give it as a key of a Secret", name)
+	case slices.Contains(hostOptions, plain), strings.HasSuffix(name, "_file"), strings.HasSuffix(name, "_command"):
 		return fmt.Errorf("option %s is refused: it names files or credentials of the node, which are not the volume's", name)
 	case strings.HasPrefix(value, envPrefix):
 		return fmt.Errorf("option %s is refused: a value %sNAME reads the environment of the agent, which is not the volume's; put the value into a Secret", name, envPrefix)

@@ -3,6 +3,7 @@ package rpc
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -10,6 +11,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"millrace.io/millrace/cacheclient/network"
 )
 
 // Security says who we are and how connections are protected.
@@ -21,9 +24,9 @@ type Security struct {
 	Impersonate string
 	// Password is checked by servers with a custom authentication only; SIMPLE ignores it, but wants one.
 	Password string
-	// TLS protects connections. CAFile names the authorities in PEM, the system's where it is "".
-	TLS    bool
-	CAFile string
+	// TLS protects connections. Authorities are in PEM, or the path of a file of it; the system's where it is "".
+	TLS         bool
+	Authorities string
 }
 
 // defaultPassword is what Alluxio's own clients send where none is asked for.
@@ -55,8 +58,8 @@ func (s Security) complete() (Security, error) {
 			return s, fmt.Errorf("option %s has a NUL", option.name)
 		}
 	}
-	if s.CAFile != "" && !s.TLS {
-		return s, fmt.Errorf("option ca_cert is %q and TLS is off: it is for TLS only", s.CAFile)
+	if s.Authorities != "" && !s.TLS {
+		return s, errors.New("option ca_cert is given and TLS is off: it is for TLS only")
 	}
 	return s, nil
 }
@@ -71,14 +74,22 @@ func (s Security) identity() (identity, error) {
 		return who, nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CAFile != "" {
-		pem, err := os.ReadFile(s.CAFile)
+	if s.Authorities != "" {
+		text := s.Authorities
+		if !network.IsPEM(text) {
+			pem, err := os.ReadFile(text)
+			if err != nil {
+				return who, fmt.Errorf("option ca_cert: %w", err)
+			}
+			text = string(pem)
+		}
+		certs, err := network.Certificates(text)
 		if err != nil {
-			return who, fmt.Errorf("option ca_cert: %w", err)
+			return who, fmt.Errorf("option ca_cert %w", err)
 		}
 		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return who, fmt.Errorf("option ca_cert: %q has no certificate in PEM", s.CAFile)
+		for _, c := range certs {
+			cfg.RootCAs.AddCert(c)
 		}
 	}
 	who.transport = credentials.NewTLS(cfg)
@@ -87,5 +98,5 @@ func (s Security) identity() (identity, error) {
 
 // key tells clusters of different securities apart in the registry of this process.
 func (s Security) key() string {
-	return fmt.Sprintf("%q %q %q %v %q", s.User, s.Impersonate, s.Password, s.TLS, s.CAFile)
+	return fmt.Sprintf("%q %q %q %v %q", s.User, s.Impersonate, s.Password, s.TLS, s.Authorities)
 }

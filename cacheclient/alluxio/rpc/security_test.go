@@ -48,9 +48,9 @@ func TestSecurityRefuses(t *testing.T) {
 		{Security{User: "a\x00b"}, "option user has a NUL"},
 		{Security{User: "a", Impersonate: "\x00"}, "option impersonate has a NUL"},
 		{Security{User: "a", Password: "secret\x00"}, "option password has a NUL"},
-		{Security{User: "a", CAFile: "/x"}, `option ca_cert is "/x" and TLS is off`},
-		{Security{User: "a", TLS: true, CAFile: filepath.Join(t.TempDir(), "none.pem")}, "option ca_cert: open "},
-		{Security{User: "a", TLS: true, CAFile: noPEM}, "has no certificate in PEM"},
+		{Security{User: "a", Authorities: "/x"}, "option ca_cert is given and TLS is off"},
+		{Security{User: "a", TLS: true, Authorities: filepath.Join(t.TempDir(), "none.pem")}, "option ca_cert: open "},
+		{Security{User: "a", TLS: true, Authorities: noPEM}, "option ca_cert is no certificate in PEM"},
 	} {
 		c, err := Connect(Config{Masters: []string{"127.0.0.1:1"}, Security: test.s})
 		if err == nil {
@@ -158,7 +158,7 @@ func TestTLS(t *testing.T) {
 	for _, a := range addresses(c) {
 		masters, misnamed = append(masters, behindTLS(t, a, cert)), append(misnamed, behindTLS(t, a, elsewhere))
 	}
-	m := connectAs(t, Security{User: "u", TLS: true, CAFile: ca}, masters...)
+	m := connectAs(t, Security{User: "u", TLS: true, Authorities: ca}, masters...)
 	if err := m.Check(within(t, 10*time.Second)); err != nil {
 		t.Errorf("with the right authority: %v", err)
 	}
@@ -167,10 +167,14 @@ func TestTLS(t *testing.T) {
 		s       Security
 		says    string
 	}{
-		"another authority":       {masters, Security{TLS: true, CAFile: otherCA}, "cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		"the system's":            {masters, Security{TLS: true}, "cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		"a certificate of others": {misnamed, Security{TLS: true, CAFile: elsewhereCA}, "cannot be trusted: tls: failed to verify certificate: x509: certificate is valid for 127.0.0.2, not 127.0.0.1"},
-		"without TLS":             {masters, Security{}, "closed the connection without a word"},
+		"another authority": {masters, Security{TLS: true, Authorities: otherCA},
+			"cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		"the system's": {masters, Security{TLS: true},
+			"cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		"a certificate of others": {misnamed, Security{TLS: true, Authorities: elsewhereCA},
+			"cannot be trusted: tls: failed to verify certificate: x509: certificate is valid for 127.0.0.2, not " +
+				"127.0.0.1"},
+		"without TLS": {masters, Security{}, "closed the connection without a word"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
