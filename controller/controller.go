@@ -43,6 +43,8 @@ type Config struct {
 	API *rest.Config
 	// Settings are the operator's. Its Namespace is the controller's own, where the lease is.
 	Settings objects.Settings
+	// NetworkDir has the network's settings, as a Secret of the operator's; none if "".
+	NetworkDir string
 	// Watch is the only namespace to serve; all if "".
 	Watch string
 	// Elect has several controllers agree on one that works.
@@ -95,7 +97,8 @@ func Run(ctx context.Context, c Config) error {
 	}
 	clusters := &masters.Clusters{Log: c.Log, Fast: c.Fast, Slow: c.Slow}
 	r := &reconcile.Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings, Namespace: c.Watch, Addresses: c.Addresses, SecretAge: c.SecretAge,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clusters: clusters, Settings: c.Settings,
+		NetworkDir: c.NetworkDir, Namespace: c.Watch, Addresses: c.Addresses, SecretAge: c.SecretAge,
 		Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
 	}
 	if c.Agents != "" {

@@ -34,8 +34,10 @@ func TestParseAttributes(t *testing.T) {
 // TestNetworkOfAVolume gives an authority of one's own and proxies as Secrets have them, and as attributes.
 func TestNetworkOfAVolume(t *testing.T) {
 	authority := "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
-	a, err := parseAttributes(map[string]string{"source": "https://host/", "option.ca_cert": authority + "\n",
-		"option.NO_PROXY": ".svc"})
+	a, err := parseAttributes(map[string]string{
+		"source": "https://host/", "option.ca_cert": authority + "\n",
+		"option.NO_PROXY": ".svc",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,8 +49,10 @@ func TestNetworkOfAVolume(t *testing.T) {
 	if want := map[string]string{"ca_cert": authority, "no_proxy": ".svc"}; !maps.Equal(v.Options, want) {
 		t.Errorf("%q", v.Options)
 	}
-	if want := map[string]string{"https_proxy": "http://me:hunter2@proxy:3128",
-		"source_ca_cert": authority}; !maps.Equal(v.Secrets, want) {
+	if want := map[string]string{
+		"https_proxy":    "http://me:hunter2@proxy:3128",
+		"source_ca_cert": authority,
+	}; !maps.Equal(v.Secrets, want) {
 		t.Error("the Secret's options are others")
 	}
 	if err := (handover.Policy{}).Check(v); err != nil {

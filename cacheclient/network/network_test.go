@@ -10,8 +10,10 @@ import (
 
 // TestChoose holds which requests go through which proxy, as Go reads NO_PROXY.
 func TestChoose(t *testing.T) {
-	p := Proxies{HTTP: "http://plain:3128", HTTPS: "me:secret@secure:3129",
-		No: "example.org,.svc,10.0.0.0/8,192.0.2.7:8443"}
+	p := Proxies{
+		HTTP: "http://plain:3128", HTTPS: "me:secret@secure:3129",
+		No: "example.org,.svc,10.0.0.0/8,192.0.2.7:8443",
+	}
 	for address, want := range map[string]string{
 		"http://host/": "plain:3128", "https://host/": "secure:3129",
 		"https://example.org/": "", "https://below.example.org/": "", "https://notexample.org/": "secure:3129",
@@ -41,10 +43,14 @@ func TestChoose(t *testing.T) {
 // TestProxies holds what is a proxy, and what is a secret.
 func TestProxies(t *testing.T) {
 	for value, want := range map[string]struct{ fits, user bool }{
-		"": {true, false}, "none": {true, false}, "http://h:3128": {true, false}, "h:3128": {true,
-			false}, "https://h": {true, false},
-		"socks5://h:1080": {true, false}, "http://u:p@h:3128": {true, true}, "u:p@h:3128": {true,
-			true}, "http://u@h": {true, true},
+		"": {true, false}, "none": {true, false}, "http://h:3128": {true, false}, "h:3128": {
+			true,
+			false,
+		}, "https://h": {true, false},
+		"socks5://h:1080": {true, false}, "http://u:p@h:3128": {true, true}, "u:p@h:3128": {
+			true,
+			true,
+		}, "http://u@h": {true, true},
 		"h": {false, false}, "ftp://h:1": {false, false}, "http://": {false, false}, "http://h/path": {false, false},
 		"http://u:p @h": {false, true}, "http://h:port": {false, false}, "http://h?x": {false, false},
 	} {

@@ -52,12 +52,27 @@ func (s Settings) Check() error {
 	return s.Proxies.Check(httpFile, httpsFile)
 }
 
+// fields are the files of settings, and what each says.
+func fields(s *Settings) map[string]*string {
+	return map[string]*string{AuthoritiesFile: &s.Authorities, httpFile: &s.HTTP, httpsFile: &s.HTTPS, noFile: &s.No}
+}
+
+// Files are the settings as Read reads them, without those of which nothing is said.
+func (s Settings) Files() map[string]string {
+	files := map[string]string{}
+	for name, value := range fields(&s) {
+		if *value != "" {
+			files[name] = *value
+		}
+	}
+	return files
+}
+
 // Read reads settings from a directory, of which any file may be missing.
 func Read(dir string) (Settings, error) {
 	var s Settings
-	for name, into := range map[string]*string{AuthoritiesFile: &s.Authorities, httpFile: &s.HTTP,
-		httpsFile: &s.HTTPS, noFile: &s.No} {
-		text, err := os.ReadFile(filepath.Join(dir, name)) //nolint:gosec // The operator's.
+	for name, into := range fields(&s) {
+		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Settings{}, fmt.Errorf("the network's settings: %w", err)
 		}

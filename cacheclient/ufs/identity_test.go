@@ -22,8 +22,10 @@ func TestIdentity(t *testing.T) {
 		Secrets: map[string]string{"secret_access_key": "hidden-secret"},
 	}
 	t.Setenv("UFS_TEST_KEY", "key")
-	web := Options{Secrets: map[string]string{"headers": "Host,one", "pass": "hidden-secret",
-		"https_proxy": "http://me:hidden-secret@proxy:3128"}, Values: map[string]string{"user": "me"}}
+	web := Options{Secrets: map[string]string{
+		"headers": "Host,one", "pass": "hidden-secret",
+		"https_proxy": "http://me:hidden-secret@proxy:3128",
+	}, Values: map[string]string{"user": "me"}}
 	for source, c := range map[string]struct {
 		base        Options
 		same, other []map[string]string
@@ -48,8 +50,14 @@ func TestIdentity(t *testing.T) {
 		"http://host/path/": {
 			web,
 			[]map[string]string{{"no_slash": "false"}, {"https_proxy": "http://me:another@proxy:3128"}},
-			[]map[string]string{{"headers": "Host,two"}, {"user": "you"}, {"pass": "another"}, {"no_escape": "true"},
-				{"no_slash": "true"}, {"proxy": "http://other:3128"}},
+			[]map[string]string{
+				{"headers": "Host,two"},
+				{"user": "you"},
+				{"pass": "another"},
+				{"no_escape": "true"},
+				{"no_slash": "true"},
+				{"proxy": "http://other:3128"},
+			},
 		},
 		dir: {
 			Options{},

@@ -26,8 +26,10 @@ func serveHidden(t *testing.T, handler http.Handler) (server *httptest.Server, a
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, key, err := a.Issue(pki.Subject{User: "server", Names: []string{hiddenName},
-		Addresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	cert, key, err := a.Issue(pki.Subject{
+		User: "server", Names: []string{hiddenName},
+		Addresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +67,10 @@ func TestAuthorityAsText(t *testing.T) {
 	mustOpen(t, server.URL, Options{File: file})
 	operator := network.Settings{Authorities: other + authority}
 	mustOpen(t, server.URL, Options{Network: operator})
-	if _, err := Open(testContext(t), server.URL, Options{Network: operator,
-		Secrets: map[string]string{"ca_cert": other}}); err == nil || !strings.Contains(err.Error(), "ca_cert") {
+	if _, err := Open(testContext(t), server.URL, Options{
+		Network: operator,
+		Secrets: map[string]string{"ca_cert": other},
+	}); err == nil || !strings.Contains(err.Error(), "ca_cert") {
 		t.Errorf("another authority than the operator's: %v", err)
 	}
 }
@@ -78,20 +82,34 @@ func TestBadNetwork(t *testing.T) {
 		secrets map[string]string
 		want    string
 	}{
-		"no base64": {map[string]string{"ca_cert": "-----BEGIN CERTIFICATE-----hunter2!-----END CERTIFICATE-----"},
-			"option ca_cert has a block CERTIFICATE that is no PEM"},
-		"no end": {map[string]string{"ca_cert": authority[:len(authority)/2]},
-			"option ca_cert has a block of PEM without its end"},
-		"no cert": {map[string]string{"ca_cert": "-----BEGIN CERTIFICATE-----aHVudGVyMg==-----END CERTIFICATE-----"},
-			"option ca_cert has a certificate that cannot be read, the 1. of 1"},
-		"a key": {map[string]string{"ca_cert": "-----BEGIN PRIVATE KEY-----aHVudGVyMg==-----END PRIVATE KEY-----"},
-			"option ca_cert has a block PRIVATE KEY; accepted are certificates"},
-		"no proxy": {map[string]string{"https_proxy": "http://me:hunter2@ h"},
-			"option https_proxy is no proxy; accepted are none and a URL"},
-		"no scheme": {map[string]string{"http_proxy": "gopher://hunter2:70"},
-			`option http_proxy has the scheme "gopher"`},
-		"client's half": {map[string]string{"client_cert": authority},
-			"options client_cert and client_key are given together"},
+		"no base64": {
+			map[string]string{"ca_cert": "-----BEGIN CERTIFICATE-----hunter2!-----END CERTIFICATE-----"},
+			"option ca_cert has a block CERTIFICATE that is no PEM",
+		},
+		"no end": {
+			map[string]string{"ca_cert": authority[:len(authority)/2]},
+			"option ca_cert has a block of PEM without its end",
+		},
+		"no cert": {
+			map[string]string{"ca_cert": "-----BEGIN CERTIFICATE-----aHVudGVyMg==-----END CERTIFICATE-----"},
+			"option ca_cert has a certificate that cannot be read, the 1. of 1",
+		},
+		"a key": {
+			map[string]string{"ca_cert": "-----BEGIN PRIVATE KEY-----aHVudGVyMg==-----END PRIVATE KEY-----"},
+			"option ca_cert has a block PRIVATE KEY; accepted are certificates",
+		},
+		"no proxy": {
+			map[string]string{"https_proxy": "http://me:hunter2@ h"},
+			"option https_proxy is no proxy; accepted are none and a URL",
+		},
+		"no scheme": {
+			map[string]string{"http_proxy": "gopher://hunter2:70"},
+			`option http_proxy has the scheme "gopher"`,
+		},
+		"client's half": {
+			map[string]string{"client_cert": authority},
+			"options client_cert and client_key are given together",
+		},
 	} {
 		_, err := Open(testContext(t), server.URL, Options{Secrets: c.secrets})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
@@ -129,23 +147,37 @@ func TestForwardProxy(t *testing.T) {
 		source, port string
 		opts         Options
 	}{
-		"https": {"https://" + hiddenName + "/", "443",
-			Options{Secrets: map[string]string{"https_proxy": with, "ca_cert": authority}}},
-		"both": {"https://" + hiddenName + "/", "443",
-			Options{Secrets: map[string]string{"proxy": with, "ca_cert": authority}}},
-		"plain": {"http://" + hiddenName + "/", "80",
-			Options{Secrets: map[string]string{"http_proxy": with}}},
-		"the operator's": {"http://" + hiddenName + "/", "80",
-			Options{Network: network.Settings{Proxies: network.Proxies{HTTP: with}}}},
-		"not for other names": {"http://" + hiddenName + "/", "80",
-			Options{Secrets: map[string]string{"http_proxy": with, "no_proxy": "other.test,.example.org,10.0.0.0/8"}}},
+		"https": {
+			"https://" + hiddenName + "/", "443",
+			Options{Secrets: map[string]string{"https_proxy": with, "ca_cert": authority}},
+		},
+		"both": {
+			"https://" + hiddenName + "/", "443",
+			Options{Secrets: map[string]string{"proxy": with, "ca_cert": authority}},
+		},
+		"plain": {
+			"http://" + hiddenName + "/", "80",
+			Options{Secrets: map[string]string{"http_proxy": with}},
+		},
+		"the operator's": {
+			"http://" + hiddenName + "/", "80",
+			Options{Network: network.Settings{Proxies: network.Proxies{HTTP: with}}},
+		},
+		"not for other names": {
+			"http://" + hiddenName + "/", "80",
+			Options{Secrets: map[string]string{"http_proxy": with, "no_proxy": "other.test,.example.org,10.0.0.0/8"}},
+		},
 		"a bucket": {"s3://b", "9000", Options{Values: map[string]string{"endpoint": "https://" + hiddenName +
 			":9000"}, Secrets: map[string]string{
 			"https_proxy": with, "ca_cert": bucketAuthority, "secret_access_key": "b", "access_key_id": "a",
 		}}},
-		"wins over operator's": {"http://" + hiddenName + "/", "80",
-			Options{Secrets: map[string]string{"http_proxy": with},
-				Network: network.Settings{Proxies: network.Proxies{HTTP: "http://127.0.0.1:1"}}}},
+		"wins over operator's": {
+			"http://" + hiddenName + "/", "80",
+			Options{
+				Secrets: map[string]string{"http_proxy": with},
+				Network: network.Settings{Proxies: network.Proxies{HTTP: "http://127.0.0.1:1"}},
+			},
+		},
 	} {
 		before := proxy.Asked(hiddenName + ":" + c.port)
 		store := mustOpen(t, c.source, c.opts)
@@ -164,12 +196,16 @@ func TestForwardProxy(t *testing.T) {
 		want    string
 	}{
 		"no password": {map[string]string{"https_proxy": server.URL}, "Proxy Authentication Required"},
-		"wrong password": {map[string]string{"https_proxy": strings.Replace(with, "hunter2", "hunter3", 1)},
-			"Proxy Authentication Required"},
+		"wrong password": {
+			map[string]string{"https_proxy": strings.Replace(with, "hunter2", "hunter3", 1)},
+			"Proxy Authentication Required",
+		},
 		"directly": {map[string]string{"https_proxy": with, "no_proxy": "inner.test"}, "no such host"},
 		"none":     {map[string]string{"https_proxy": "none"}, "no such host"},
-		"a proxy that left": {map[string]string{"https_proxy": "http://me:hunter2@127.0.0.1:1"},
-			"the proxy on the way to " + hiddenName},
+		"a proxy that left": {
+			map[string]string{"https_proxy": "http://me:hunter2@127.0.0.1:1"},
+			"the proxy on the way to " + hiddenName,
+		},
 	} {
 		_, err := Open(testContext(t), "https://"+hiddenName+"/", Options{Secrets: c.secrets})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter") {

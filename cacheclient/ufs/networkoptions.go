@@ -144,7 +144,7 @@ func newTLSConfig(o tlsOptions, operator network.Settings) (*tls.Config, error) 
 	return config, nil
 }
 
-// choose is the proxy of each request: what the options say, else the operator, else the environment.
+// choose is the proxy of each request: what the options say, else the environment, else the operator.
 func (o proxyOptions) choose(operator network.Proxies) (func(*http.Request) (*url.URL, error), error) {
 	given := network.Proxies{HTTP: o.HTTP, HTTPS: o.HTTPS, No: o.No}
 	if o.Proxy != "" {
@@ -163,5 +163,5 @@ func (o proxyOptions) choose(operator network.Proxies) (func(*http.Request) (*ur
 		"the environment variable HTTPS_PROXY"); err != nil {
 		return nil, err
 	}
-	return given.Or(operator).Or(environment).Choose(), nil
+	return given.Or(environment).Or(operator).Choose(), nil
 }

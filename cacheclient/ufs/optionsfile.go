@@ -29,7 +29,8 @@ func readOptionsFile(ctx context.Context, name string, table rclone.Options) (co
 // ReadOptionsFile reads a file with a line name = value for each option, and refuses one that shows a secret to others;
 // isSecret tells which options are, with their values. Values env:NAME are not resolved.
 func ReadOptionsFile(ctx context.Context, name string, isSecret func(option, value string) bool) (map[string]string,
-	error) {
+	error,
+) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -19,10 +20,13 @@ type Command struct {
 	heading string
 }
 
+// unsorted has commands listed in their order. It is cobra's setting for the whole process.
+var unsorted = sync.OnceFunc(func() { cobra.EnableCommandSorting = false })
+
 // New makes the command name. The synopsis shows its arguments, summary is its line in a list of commands, about is a
 // paragraph for its help.
 func New(name, synopsis, summary, about string) *Command {
-	cobra.EnableCommandSorting = false
+	unsorted()
 	c := &Command{Command: &cobra.Command{
 		Use: strings.TrimSpace(name + " " + synopsis), Short: summary, Long: about,
 		Args: cobra.ArbitraryArgs, SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"millrace.io/millrace/cacheclient/network"
 	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
 	"millrace.io/millrace/controller"
@@ -68,6 +69,11 @@ func (c *controllerConfig) run() error {
 		return err
 	}
 	c.controller.API.UserAgent = "millrace-controller/" + commandline.ReadBuild().Version
+	if k := &c.controller; k.NetworkDir != "" {
+		if _, err := network.Read(k.NetworkDir); err != nil {
+			return err
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	return controller.Run(ctx, c.controller)
@@ -91,6 +97,8 @@ func newController() (*command.Command, *controllerConfig) {
 	f.Text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
 	f.Text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
 	command.Parsed(f, &k.Settings.Driver, "driver", "`NAME` of the CSI driver", k.Settings.Driver, parseDriver)
+	f.Text(&k.NetworkDir, "network-dir",
+		"`DIR` with what gateways use where a Dataset says nothing: ca.crt, HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
 	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
 	command.Parsed(f, &k.Agents, "agents",
 		"`HOST:PORT` of the agents' Service, which tell of pods that lost their mount", "none", parseAgents)

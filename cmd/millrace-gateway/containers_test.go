@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -134,43 +136,66 @@ func TestGatewayContainers(t *testing.T) {
 		}
 	}
 	for set, spec := range pods {
-		found := 0
 		for i := range spec.Containers {
-			if c := &spec.Containers[i]; strings.HasPrefix(c.Name, "gateway-") {
-				checkGateway(t, c, dir, plan)
-				found++
+			if c := &spec.Containers[i]; c.Name == "gateway" {
+				if n := checkGateways(t, c, dir, plan); n != 2 {
+					t.Errorf("%s has %d gateways, want 2", set, n)
+				}
 			}
-		}
-		if found != 2 {
-			t.Errorf("%s has %d gateways, want 2", set, found)
 		}
 	}
 }
 
-// checkGateway understands one container, whose files are in dir.
-func checkGateway(t *testing.T, container *corev1.Container, dir string, plan *objects.Plan) {
+// checkGateways understands a container, whose files are in dir, and each gateway that it runs; it counts them.
+func checkGateways(t *testing.T, container *corev1.Container, dir string, plan *objects.Plan) int {
 	t.Helper()
 	at := container.VolumeMounts[0].MountPath
-	args := make([]string, len(container.Args))
-	for i, a := range container.Args {
-		args[i] = strings.Replace(a, at, dir, 1)
+	if container.Args[0] != "gateway" {
+		t.Fatalf("the container %s runs %q", container.Name, container.Args)
 	}
-	if args[0] != "gateway" {
-		t.Fatalf("the container %s runs %q", container.Name, args)
-	}
-	c, err := parseGateway(args[1:])
-	if err != nil {
-		t.Fatalf("%s: %v", container.Name, err)
-	}
-	if !c.listen.Addr().IsLoopback() || c.logFormat != "json" || c.blockSize != 512<<20 {
-		t.Errorf("%s listens on %s, logs %s, and has blocks of %d", container.Name, c.listen, c.logFormat, c.blockSize)
-	}
-	_, probes, err := net.SplitHostPort(c.probes)
+	all, err := parseGateway(container.Args[1:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if port := container.LivenessProbe.HTTPGet.Port.String(); port != probes || strconv.Itoa(int(container.Ports[0].ContainerPort)) != probes {
-		t.Errorf("%s: health is on %s, and asked for on %s", container.Name, c.probes, port)
+	_, door, err := net.SplitHostPort(all.probes)
+	if err != nil || all.logFormat != "json" {
+		t.Errorf("it logs %s: %v", all.logFormat, err)
+	}
+	if port := container.LivenessProbe.HTTPGet.Port.String(); port != door ||
+		strconv.Itoa(int(container.Ports[0].ContainerPort)) != door {
+		t.Errorf("health is on %s, and asked for on %s", all.probes, port)
+	}
+	text, err := os.ReadFile(strings.Replace(all.each, at, dir, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lists [][]string
+	if err := json.Unmarshal(text, &lists); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range lists {
+		for i, a := range args {
+			args[i] = strings.Replace(a, at, dir, 1)
+		}
+		checkGateway(t, container, args, plan)
+	}
+	return len(lists)
+}
+
+// checkGateway understands the arguments of one gateway.
+func checkGateway(t *testing.T, container *corev1.Container, args []string, plan *objects.Plan) {
+	t.Helper()
+	c, err := parseGateway(args)
+	if err != nil {
+		t.Fatalf("%s: %v", container.Name, err)
+	}
+	if !c.listen.Addr().IsLoopback() || c.blockSize != 512<<20 {
+		t.Errorf("%s listens on %s and has blocks of %d", c.bucket, c.listen, c.blockSize)
+	}
+	_, probes, err := net.SplitHostPort(c.probes)
+	known := func(p corev1.ContainerPort) bool { return strconv.Itoa(int(p.ContainerPort)) == probes }
+	if err != nil || !slices.ContainsFunc(container.Ports, known) {
+		t.Errorf("%s: health is on %s, which is no port of the container: %v", c.bucket, c.probes, err)
 	}
 	_, keys, _, err := c.loadKeys()
 	if err != nil {

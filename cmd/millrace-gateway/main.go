@@ -21,6 +21,7 @@ import (
 
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cacheclient/network"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/cmd/command"
 	"millrace.io/millrace/cmd/commandline"
@@ -61,7 +62,10 @@ const defaultProbes = "127.0.0.1:9064"
 // gatewayConfig is what the flags of gateway say.
 type gatewayConfig struct {
 	source string
-	listen netip.AddrPort
+	// each is the file of the gateways to run, "" where there is one, and networkDir has the operator's settings.
+	each, networkDir string
+	network          network.Settings
+	listen           netip.AddrPort
 	// probes is the address of health and metrics, "" for none.
 	probes              string
 	allowRemote         bool
@@ -97,6 +101,9 @@ func gatewayCommand() *command.Command {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
+		if c.each != "" {
+			return serveEach(ctx, c.all(log))
+		}
 		return c.serve(ctx, log, out)
 	})
 	return f.Program()
@@ -118,6 +125,11 @@ func newGateway() (*command.Command, *gatewayConfig) {
 	f.Text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
 	f.Toggle(&c.startAnyway, "start-anyway", "start also where the source refuses, is not there or is not trusted: requests ask it again")
 	f.SourceOptions(c.options, &c.optionsFile)
+	f.Text(&c.networkDir, "network-dir",
+		"`DIR` with what holds for all sources that say nothing: ca.crt (believed beside the system's "+
+			"authorities), HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
+	f.Text(&c.each, "each",
+		"`FILE` of a JSON list of lists of arguments: run a gateway for each, and follow the file; no SOURCE then")
 	command.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", commandline.CountTo(1024))
 	command.Parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", commandline.CountTo(4096))
 	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", commandline.ParseDuration)
@@ -130,10 +142,13 @@ func newGateway() (*command.Command, *gatewayConfig) {
 
 // take takes the arguments beside the flags, and checks what the flags say together.
 func (c *gatewayConfig) take(f *command.Command, rest []string) error {
+	if c.each != "" && len(rest) == 0 {
+		return nil
+	}
 	if len(rest) == 1 && rest[0] == "" {
 		return f.Wrong("the SOURCE is empty; accepted are a URL and an absolute path")
 	}
-	if len(rest) != 1 {
+	if len(rest) != 1 || c.each != "" {
 		return f.Wrong("gateway takes a SOURCE, not %s", command.Arguments(len(rest)))
 	}
 	c.source = rest[0]
@@ -237,8 +252,16 @@ func (s gatewayShown) print(out io.Writer) error {
 // wrong with the source or its options, and nothing is asked of it before the gateway serves. Options of a file are
 // read again when it changes.
 func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.Store, error) {
+	settings := c.network
+	if c.networkDir != "" {
+		var err error
+		if settings, err = network.Read(c.networkDir); err != nil {
+			return nil, err
+		}
+	}
 	opts := ufs.Options{
-		Values: c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
+		Network: settings,
+		Values:  c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
 		Log: log,
 	}
 	name, err := ufs.Name(c.source)

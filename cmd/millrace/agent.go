@@ -43,7 +43,7 @@ type agentConfig struct {
 	quota, keep, memory  int64
 	allowLocal           []string
 	localHosts           []string
-	probes               string
+	probes, networkDir   string
 	logLevel, logFormat  string
 }
 
@@ -82,6 +82,9 @@ func newAgent() (*command.Command, *agentConfig) {
 		c.localHosts = append(c.localHosts, s)
 		return nil
 	})
+	f.Text(&c.networkDir, "network-dir",
+		"`DIR` with what holds for sources that say nothing: ca.crt (believed beside the system's authorities), "+
+			"HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
 	command.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", commandline.ParseProbes)
 	f.Logging(&c.logLevel, &c.logFormat)
 	f.ValidArgsFunction = cobra.NoFileCompletions
@@ -169,7 +172,8 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 	}
 	b := &backend{
 		tierDirs: c.tierDirs, quota: c.quota, keep: c.keep, allowLocal: c.allowLocal, localHosts: c.localHosts,
-		budget: embedded.NewBudget(c.memory), log: log,
+		networkDir: c.networkDir,
+		budget:     embedded.NewBudget(c.memory), log: log,
 	}
 	defer endsInTime(b.pruned.Wait)
 	sessions := agent.NewSessions(b.open, handover.Policy{TierDirs: c.tierDirs, LocalSources: c.allowLocal}, server, log)

@@ -9,6 +9,7 @@ import (
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/alluxio"
 	"millrace.io/millrace/cacheclient/embedded"
+	"millrace.io/millrace/cacheclient/network"
 	"millrace.io/millrace/cacheclient/ufs"
 	"millrace.io/millrace/fuse/agent"
 	"millrace.io/millrace/fuse/handover"
@@ -25,6 +26,9 @@ type backend struct {
 	allowLocal []string
 	// localHosts are the names by which workers of this machine go; the machine's own where it is empty.
 	localHosts []string
+	// networkDir has the operator's settings of the network, "" for none. Sources that are opened have them as they are
+	// then.
+	networkDir string
 	// budget is the memory that all volumes bring bytes in through.
 	budget *embedded.Budget
 	// mounts are those of this machine.
@@ -44,9 +48,16 @@ func (b *backend) open(ctx context.Context, v handover.Volume, resumed bool) (ca
 	timeout := orDefault(v.Timeout, defaultVolumeTimeout)
 	revalidate := orDefault(v.Revalidate, time.Minute)
 	if isAlluxio(v.Source) {
+		settings, err := b.network(resumed)
+		if err != nil {
+			return nil, err
+		}
 		return openVolume(ctx, v.Source, alluxio.Config{
 			// The mount table names directories as the masters see them; those of this node are another matter.
-			SourceOptions: ufs.Options{Within: b.allowLocal, Left: b.mounts.has, Log: b.log}, NoLocalSources: len(b.allowLocal) == 0,
+			SourceOptions: ufs.Options{
+				Network: settings, Within: b.allowLocal, Left: b.mounts.has,
+				Log: b.log,
+			}, NoLocalSources: len(b.allowLocal) == 0,
 			TTL: revalidate, NameTTL: nameTTLs * revalidate, Timeout: timeout, Connections: connections,
 			LocalHosts: b.localHosts, Budget: b.budget, Deferred: resumed, Log: b.log.With("source", v.Source),
 		}, alluxio.Given{Values: v.Options, Secrets: v.Secrets})
@@ -99,11 +110,29 @@ func (c *volumeCache) Renew(ctx context.Context, v handover.Volume) error {
 
 // openStore opens a volume's source.
 func (b *backend) openStore(ctx context.Context, v handover.Volume, deferred bool) (ufs.Store, error) {
+	settings, err := b.network(deferred)
+	if err != nil {
+		return nil, err
+	}
 	return ufs.Open(ctx, v.Source, ufs.Options{
-		Values: v.Options, Secrets: v.Secrets,
+		Network: settings, Values: v.Options, Secrets: v.Secrets,
 		ResponseTimeout: orDefault(v.Timeout, defaultVolumeTimeout), MaxConns: orDefault(v.Connections, defaultVolumeConnections),
 		Deferred: deferred, Within: b.allowLocal, Left: b.mounts.has, Log: b.log.With("source", v.Source),
 	})
+}
+
+// network reads the operator's settings. Users of a volume that goes on are not left without it for what they cannot
+// mend.
+func (b *backend) network(resumed bool) (network.Settings, error) {
+	if b.networkDir == "" {
+		return network.Settings{}, nil
+	}
+	settings, err := network.Read(b.networkDir)
+	if err != nil && resumed {
+		b.log.Error("a volume goes on without the network's settings", "error", err)
+		return network.Settings{}, nil
+	}
+	return settings, err
 }
 
 const (

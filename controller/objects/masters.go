@@ -42,7 +42,7 @@ func (b *builder) masterSet() Object {
 		j.VolumeMounts = append(j.VolumeMounts, corev1.VolumeMount{Name: "journal", MountPath: journalDir})
 		spec.Containers = append(spec.Containers, j)
 	}
-	b.addGateways(&spec, b.ports.masterGateway)
+	b.addGateways(&spec, besideMasters, part)
 	// Preferred: three masters on two nodes are better than two masters.
 	spec.Affinity = &corev1.Affinity{NodeAffinity: b.masterNodes(), PodAntiAffinity: &corev1.PodAntiAffinity{
 		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{

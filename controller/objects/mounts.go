@@ -95,9 +95,6 @@ func resolveMounts(in Input) ([]mount, []Problem) {
 		}
 		mounts = append(mounts, m)
 	}
-	if len(spec.Mounts) == 0 {
-		problems = append(problems, Problem{"Dataset.spec.mounts", "is empty; a Dataset needs at least one mount"})
-	}
 	return mounts, problems
 }
 
@@ -140,8 +137,13 @@ func resolveMount(in Input, m *v1alpha1.Mount, field string) (mount, []Problem) 
 	read(in.Dataset.Spec.SharedEncryptOptions, "Dataset.spec.sharedEncryptOptions")
 	problems = append(problems, checkTwice(&in.Dataset.Spec, m, field)...)
 	read(m.EncryptOptions, field+".encryptOptions")
-	if r.kind == behindGateway {
-		r.readOnly = true
+	if viaGateway(in.Dataset, m, in.Settings.Network) {
+		plainNames(r.options)
+		plainNames(r.secrets)
+		if r.kind == direct {
+			r.asGateways()
+		}
+		r.kind, r.readOnly = behindGateway, true
 		problems = append(problems, checkGatewayOptions(&r, field)...)
 	}
 	return r, problems
@@ -176,13 +178,20 @@ var gatewayOption = regexp.MustCompile(`^[a-z0-9_]+$`)
 // checkGatewayOptions looks for options that do not fit into a gateway's file, which has a line for each.
 func checkGatewayOptions(m *mount, field string) []Problem {
 	var problems []Problem
-	for _, options := range []map[string]string{m.options, m.secrets} {
+	for i, options := range []map[string]string{m.options, m.secrets} {
 		for _, name := range slices.Sorted(maps.Keys(options)) {
 			if isAlluxios(name) {
 				continue
 			}
 			// A line break at the end is what editors and echo leave in a Secret.
 			options[name] = strings.TrimRight(options[name], "\r\n")
+			if ofNetworks(name) {
+				value, err := checkNetwork(name, options[name], i == 0)
+				if err != nil {
+					problems = append(problems, Problem{field, fmt.Sprintf("has the option %s, which %v", name, err)})
+				}
+				options[name] = value
+			}
 			switch {
 			case !gatewayOption.MatchString(name):
 				problems = append(problems, Problem{field, fmt.Sprintf("has the option %q; accepted for this source are the options of rclone's backend, such as headers, and Alluxio's, which begin with alluxio", name)})

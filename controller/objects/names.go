@@ -43,8 +43,8 @@ const (
 // ConfigHash is the annotation of pods that tells which configuration they run with.
 const ConfigHash = "millrace.io/config"
 
-// SourcesHash is the annotation of pods with gateways that tells which options these are to have. It is written to the
-// running pods, so that their kubelet looks at the Secret at once: gateways read the file of it again when it changes.
+// SourcesHash is the annotation of pods with gateways that tells what these are to serve. It is written to the running
+// pods, so that their kubelet looks at the Secret at once: gateways follow what it has.
 const SourcesHash = "millrace.io/sources"
 
 // The conditions that pods need to be ready, beside their containers. The controller sets them.

@@ -10,6 +10,7 @@ import (
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/gateway"
+	"millrace.io/millrace/cacheclient/network"
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
@@ -25,6 +26,8 @@ type Settings struct {
 	Namespace string
 	// TierDirs are the directories of nodes in which agents open the files of tiers; none where it is not known.
 	TierDirs []string
+	// Network is whom gateways trust, and which proxies they use, where a Dataset says nothing.
+	Network network.Settings
 }
 
 // Input is what the objects are made from. Nothing of it is changed.
@@ -70,7 +73,7 @@ type Plan struct {
 	Mounts []rpc.Mount
 	// Sources are what the mounts show.
 	Sources []Source
-	// SourcesHash tells the options of the gateways, "" where there are none. Pods have it as an annotation.
+	// SourcesHash tells what the gateways' Secret has, "" where there are none. Pods have it as an annotation.
 	SourcesHash string
 	// User is whom the masters run as, who may do everything in Alluxio.
 	User string
@@ -116,10 +119,14 @@ func (p *Plan) addPolicies(spec *v1alpha1.AlluxioRuntimeSpec) {
 	}
 }
 
-// NeedsGateway reports whether a mount of the Dataset goes through a gateway, whose keys must then be made first.
-func NeedsGateway(dataset *v1alpha1.Dataset) bool {
+// NeedsGateway reports whether pods of the Dataset have gateways, whose keys must then be made first: a mount goes
+// through one, or there is none yet.
+func NeedsGateway(dataset *v1alpha1.Dataset, settings Settings) bool {
+	if len(dataset.Spec.Mounts) == 0 {
+		return true
+	}
 	for i := range dataset.Spec.Mounts {
-		if kindOf(dataset.Spec.Mounts[i].MountPoint) == behindGateway {
+		if viaGateway(dataset, &dataset.Spec.Mounts[i], settings.Network) {
 			return true
 		}
 	}
@@ -148,6 +155,8 @@ func Desired(in Input) (*Plan, []Problem) {
 	problems = append(problems, more...)
 	b.ports, more = resolvePorts(b.names, b.spec, b.gateways())
 	problems = append(problems, more...)
+	problems = append(problems, append(checkEnv("master", &b.spec.Master.ComponentSpec),
+		checkEnv("worker", &b.spec.Worker)...)...)
 	problems = append(problems, checkResources(b.spec, b.tiers)...)
 	capacity, more := volumeCapacity(in.Dataset)
 	problems = append(problems, more...)
@@ -156,7 +165,7 @@ func Desired(in Input) (*Plan, []Problem) {
 	}
 	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: slices.Sorted(slices.Values(append(unsupported(in.Dataset, b.spec), b.keptAgainst()...)))}
 	plan.Sources, plan.Unseen = b.sources(), b.unseen()
-	if b.gateways() > 0 {
+	if b.serving() {
 		plan.SourcesHash = b.sourcesHash()
 	}
 	plan.addPolicies(b.spec)

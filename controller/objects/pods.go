@@ -90,7 +90,7 @@ func (b *builder) runAs(context *corev1.PodSecurityContext) {
 	context.RunAsUser, context.RunAsGroup = &root, &root
 	if as := b.spec.RunAs; as != nil {
 		context.RunAsUser, context.RunAsGroup, context.FSGroup = as.UID, as.GID, as.GID
-	} else if b.gateways() > 0 {
+	} else if b.serving() {
 		// The files of a Secret are given to the pod's group, and gateways are not root.
 		group := gatewayUser
 		context.FSGroup = &group
@@ -156,8 +156,12 @@ func (b *builder) container(name string, args []string, variable, identity strin
 	if c.ImagePullPolicy == "" {
 		c.ImagePullPolicy = corev1.PullIfNotPresent
 	}
-	for _, key := range slices.Sorted(maps.Keys(part.Env)) {
-		c.Env = append(c.Env, corev1.EnvVar{Name: key, Value: part.Env[key]})
+	env := part.Env
+	if b.serving() {
+		env = besideGateways(env)
+	}
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		c.Env = append(c.Env, corev1.EnvVar{Name: key, Value: env[key]})
 	}
 	if b.spec.HadoopConfig != "" {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "hdfs", MountPath: hdfsDir, ReadOnly: true})

@@ -15,12 +15,19 @@ import (
 // ports are those of all parts.
 type ports struct {
 	// gateway is where the first gateway serves S3, each next one on the next port; masterGateway and workerGateway are
-	// where it tells its health and metrics, beside a master and beside a worker.
-	gateway, masterGateway, workerGateway        portRow
+	// where they tell their health and metrics, beside a master and beside a worker.
+	gateway                                      portRow
+	masterGateway, workerGateway                 gatewayPorts
 	masterRPC, masterWeb, masterJournal          int32
 	workerRPC, workerWeb                         int32
 	jobMasterRPC, jobMasterWeb, jobMasterJournal int32
 	jobWorkerRPC, jobWorkerWeb, jobWorkerData    int32
+}
+
+// gatewayPorts are where the process of all gateways tells that it serves, and each of them its health and metrics.
+type gatewayPorts struct {
+	door int32
+	portRow
 }
 
 // portRow are the ports of several gateways.
@@ -30,7 +37,7 @@ type portRow struct{ first, step int32 }
 func (r portRow) at(i int32) int32 { return r.first + i*r.step }
 
 // firstGatewayPort is where the first gateway serves S3 in a network of the pod's own; its health is on the next port,
-// and then comes the next gateway.
+// and then comes the next gateway. The process of all of them has the port before.
 const firstGatewayPort = 9063
 
 // gatewayKey is the name, among the ports of masters and workers, of the first port of the gateways beside them.
@@ -97,7 +104,8 @@ func resolvePorts(dataset names, spec *v1alpha1.AlluxioRuntimeSpec, gateways int
 	var p ports
 	var problems []Problem
 	known := map[string][]string{"master": {gatewayKey}, "worker": {gatewayKey}}
-	host := hostPort(dataset, len(portNames)+3*gateways)
+	gateways = reserved(gateways)
+	host := hostPort(dataset, len(portNames)+2+3*gateways)
 	for i, n := range portNames {
 		known[n.field] = append(known[n.field], n.key)
 		port, field := int(n.standard), ""
@@ -144,16 +152,18 @@ func resolvePorts(dataset names, spec *v1alpha1.AlluxioRuntimeSpec, gateways int
 // Alluxio's mounts, and tell their health on ports of their own.
 func (p *ports) resolveGateways(spec *v1alpha1.AlluxioRuntimeSpec, host, gateways int32) []Problem {
 	p.gateway = portRow{firstGatewayPort, 2}
-	p.masterGateway, p.workerGateway = portRow{firstGatewayPort + 1, 2}, portRow{firstGatewayPort + 1, 2}
+	p.masterGateway = gatewayPorts{firstGatewayPort - 1, portRow{firstGatewayPort + 1, 2}}
+	p.workerGateway = p.masterGateway
 	if onHost(spec, "master") || onHost(spec, "worker") {
-		p.gateway = portRow{host, 3}
-		p.masterGateway, p.workerGateway = portRow{host + 1, 3}, portRow{host + 2, 3}
+		p.gateway = portRow{host + 2, 3}
+		p.masterGateway = gatewayPorts{host, portRow{host + 3, 3}}
+		p.workerGateway = gatewayPorts{host + 1, portRow{host + 4, 3}}
 	}
 	var problems []Problem
 	for _, part := range []struct {
 		field string
 		given map[string]int
-		row   *portRow
+		into  *gatewayPorts
 	}{{"master", spec.Master.Ports, &p.masterGateway}, {"worker", spec.Worker.Ports, &p.workerGateway}} {
 		first, ok := part.given[gatewayKey]
 		if !ok {
@@ -162,11 +172,11 @@ func (p *ports) resolveGateways(spec *v1alpha1.AlluxioRuntimeSpec, host, gateway
 		if first < 1 || first > 65535-int(gateways) {
 			problems = append(problems, Problem{
 				fmt.Sprintf("AlluxioRuntime.spec.%s.ports[%s]", part.field, gatewayKey),
-				fmt.Sprintf("is no first port of %d; accepted are 1 to %d", gateways, 65535-gateways),
+				fmt.Sprintf("is no first port of %d; accepted are 1 to %d", gateways+1, 65535-gateways),
 			})
 			continue
 		}
-		*part.row = portRow{int32(first), 1}
+		*part.into = gatewayPorts{int32(first), portRow{int32(first) + 1, 1}}
 	}
 	return problems
 }

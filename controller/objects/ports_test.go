@@ -62,13 +62,13 @@ func TestPortsOfNodes(t *testing.T) {
 		}
 	}
 	plan, _ := Desired(in)
-	text := string(render(t, plan))
+	text := string(gatewaysIn(t, plan, "master-gateways.json")) + string(gatewaysIn(t, plan, "worker-gateways.json"))
 	for i := range plan.Mounts {
 		endpoint, ok := strings.CutPrefix(plan.Mounts[i].Properties["alluxio.underfs.s3.endpoint"], "http://")
 		if !ok {
 			continue
 		}
-		if n := strings.Count(text, "- "+endpoint+"\n"); n != 2 {
+		if n := strings.Count(text, `"`+endpoint+`"`); n != 2 {
 			t.Errorf("%d gateways listen on %s, and a master and a worker need one each", n, endpoint)
 		}
 	}
@@ -84,8 +84,8 @@ func TestGatewayPorts(t *testing.T) {
 	in.Runtime.Spec.Master.Ports = map[string]int{"gateway": 7000}
 	in.Runtime.Spec.Worker.Ports = map[string]int{"gateway": 7100}
 	taken := portsTaken(t, in)
-	for port, suffix := range map[int32]string{7100: "gateway-", 7101: "gateway-"} {
-		if !strings.Contains(taken[port], suffix) {
+	for port, suffix := range map[int32]string{7100: "gateway gw", 7101: "gateway gw-0", 7102: "gateway gw-1"} {
+		if !strings.HasSuffix(taken[port], suffix) {
 			t.Errorf("the port %d is not a gateway's of the worker: %v", port, slices.Sorted(maps.Values(taken)))
 		}
 	}
@@ -93,6 +93,18 @@ func TestGatewayPorts(t *testing.T) {
 	if _, problems := Desired(in); len(problems) != 1 || problems[0].Field != "AlluxioRuntime.spec.worker.ports[gateway]" {
 		t.Errorf("two gateways from the port 65534 on: %v", problems)
 	}
+}
+
+// gatewaysIn is a file of gateways in their Secret.
+func gatewaysIn(t *testing.T, plan *Plan, key string) []byte {
+	t.Helper()
+	for _, o := range plan.Objects {
+		if s, ok := o.(*corev1.Secret); ok && s.Data[key] != nil {
+			return s.Data[key]
+		}
+	}
+	t.Fatalf("no Secret has %s", key)
+	return nil
 }
 
 // podSpecOf is the pods' of a StatefulSet, nil for other objects.

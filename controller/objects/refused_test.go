@@ -9,12 +9,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
 // TestRefused changes the walkthrough's specs in one place, and looks for the problem that names it.
 func TestRefused(t *testing.T) {
 	cases := map[string]struct{ old, new, field, why string }{
-		"no mounts":           {"    - mountPoint: https://mirror.example.org/apache/hbase/stable/\n      name: hbase\n", "    []\n", "Dataset.spec.mounts", "at least one"},
 		"scheme":              {"https://mirror", "gopher://mirror", "Dataset.spec.mounts[0].mountPoint", "gopher"},
 		"other Dataset":       {"https://mirror.example.org/apache/hbase/stable/", "dataset://other/name", "Dataset.spec.mounts[0].mountPoint", "dataset"},
 		"password in address": {"https://mirror", "https://me:secret@mirror", "Dataset.spec.mounts[0].mountPoint", "encryptOptions"},
@@ -96,27 +97,45 @@ func TestMountHashKnowsSecrets(t *testing.T) {
 	}
 }
 
-// TestRotatedSecretReplacesNoPods changes a secret of a source behind a gateway, which reads it again: the pods stay,
-// and are told that there are other options.
-func TestRotatedSecretReplacesNoPods(t *testing.T) {
-	in := read(t, "testdata/everything.yaml")
-	before, _ := Desired(in)
-	in.Secrets["web"].Data["password"] = []byte("rotated")
-	after, _ := Desired(in)
-	if before.SourcesHash == "" || before.SourcesHash == after.SourcesHash {
-		t.Errorf("the hash of the options is %q before and %q after", before.SourcesHash, after.SourcesHash)
+// TestGatewaysFollowWithoutPods rotates a secret of a source behind a gateway, adds a mount, and takes one away: the
+// pods stay as they are, and are told that there is something else to serve.
+func TestGatewaysFollowWithoutPods(t *testing.T) {
+	rotated, added, removed := read(t, "testdata/everything.yaml"), read(t, "testdata/everything.yaml"), read(t,
+		"testdata/everything.yaml")
+	before, problems := Desired(read(t, "testdata/everything.yaml"))
+	if len(problems) > 0 {
+		t.Fatal(problems)
 	}
-	if slices.Equal(before.Sources, after.Sources) {
-		t.Error("no gateway is expected to have other options")
-	}
-	for i, o := range before.Objects {
-		set, ok := o.(*appsv1.StatefulSet)
-		if !ok {
-			continue
+	rotated.Secrets["web"].Data["password"] = []byte("rotated")
+	more := v1alpha1.Mount{MountPoint: "https://more.example.org/", Name: "more"}
+	added.Dataset.Spec.Mounts = append(added.Dataset.Spec.Mounts, more)
+	for i := range removed.Dataset.Spec.Mounts {
+		if kindOf(removed.Dataset.Spec.Mounts[i].MountPoint) == behindGateway {
+			removed.Dataset.Spec.Mounts = slices.Delete(removed.Dataset.Spec.Mounts, i, i+1)
+			break
 		}
-		if other, _ := after.Objects[i].(*appsv1.StatefulSet); !equality.Semantic.DeepEqual(set.Spec.Template,
-			other.Spec.Template) {
-			t.Errorf("%s has another template", set.Name)
+	}
+	for name, in := range map[string]Input{
+		"a rotated secret": rotated, "another mount": added,
+		"a mount less": removed,
+	} {
+		after, problems := Desired(in)
+		if len(problems) > 0 {
+			t.Fatal(name, problems)
+		}
+		if before.SourcesHash == "" || before.SourcesHash == after.SourcesHash {
+			t.Errorf("%s: pods are told %q before and %q after", name, before.SourcesHash, after.SourcesHash)
+		}
+		if slices.Equal(before.Sources, after.Sources) {
+			t.Errorf("%s: the same is expected of the gateways", name)
+		}
+		for i, o := range before.Objects {
+			if set, ok := o.(*appsv1.StatefulSet); ok {
+				other, _ := after.Objects[i].(*appsv1.StatefulSet)
+				if !equality.Semantic.DeepEqual(set.Spec.Template, other.Spec.Template) {
+					t.Errorf("%s: the pods of %s are replaced", name, set.Name)
+				}
+			}
 		}
 	}
 }

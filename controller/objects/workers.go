@@ -37,7 +37,7 @@ func (b *builder) workerSet() Object {
 		j.VolumeMounts = append(j.VolumeMounts, mounts...)
 		spec.Containers = append(spec.Containers, j)
 	}
-	b.addGateways(&spec, b.ports.workerGateway)
+	b.addGateways(&spec, besideWorkers, part)
 	spec.Affinity = b.workerAffinity()
 	meta := b.podMeta(RoleWorker, part, b.workerProperties())
 	meta.Labels[cacheNodeLabel] = cacheNodeValue(b.names)

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"millrace.io/millrace/cacheclient/network"
 	"millrace.io/millrace/controller/lost"
 	"millrace.io/millrace/controller/masters"
 	"millrace.io/millrace/controller/objects"
@@ -27,6 +28,8 @@ type Reconciler struct {
 	Live     client.Reader
 	Clusters *masters.Clusters
 	Settings objects.Settings
+	// NetworkDir has the network's settings, which are read at each look; "" for none.
+	NetworkDir string
 	// Namespace is the only one that is served; all if "".
 	Namespace string
 	// Addresses of a Dataset's masters, where they are not those that were planned; nil for none.
@@ -140,19 +143,32 @@ func (r *Reconciler) hold(ctx context.Context, w *world) error {
 
 // plan says what there is to be.
 func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Plan, []objects.Problem, error) {
-	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: r.Settings, Workers: d.keeps()}
-	var err error
+	settings, err := r.settings()
+	if err != nil {
+		return nil, nil, err
+	}
+	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: settings, Workers: d.keeps()}
 	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset),
 		r.secretAge(w.clusters)); err != nil {
 		return nil, nil, err
 	}
-	if objects.NeedsGateway(w.dataset) {
+	if objects.NeedsGateway(w.dataset, settings) {
 		if in.Keys, err = r.secrets.keys(ctx, r.Live, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.GatewaySecretName(w.key.Name)}); err != nil {
 			return nil, nil, err
 		}
 	}
 	plan, problems := objects.Desired(in)
 	return plan, problems, nil
+}
+
+// settings are the operator's, with those of the network as their Secret has them now.
+func (r *Reconciler) settings() (objects.Settings, error) {
+	s := r.Settings
+	var err error
+	if r.NetworkDir != "" {
+		s.Network, err = network.Read(r.NetworkDir)
+	}
+	return s, err
 }
 
 // want is what the Dataset's Alluxio is to have. Without a pod there is nobody to ask.

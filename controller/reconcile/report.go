@@ -33,7 +33,7 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 			// It has failed when it is not served for longer.
 			result.RequeueAfter = patience
 		}
-		if len(objects.SecretNames(w.dataset)) > 0 {
+		if len(objects.SecretNames(w.dataset)) > 0 || r.NetworkDir != "" {
 			age := r.secretAge(w.clusters)
 			if len(out.problems) > 0 {
 				age = min(age, absentAge)

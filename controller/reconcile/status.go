@@ -63,6 +63,12 @@ func judge(w *world, out *outcome) verdict {
 	case out.plan != nil && !sourcesAsked(out.plan.Sources, state):
 		return verdict{false, asking, "the sources are being asked whether they can be read"}
 	}
+	if len(w.dataset.Spec.Mounts) == 0 {
+		return verdict{
+			true, "DatasetReady",
+			"the Dataset has no mounts, so that its claim is empty until there are some in spec.mounts",
+		}
+	}
 	return verdict{true, "DatasetReady", "the data is served by " + state.Leader}
 }
 
@@ -156,6 +162,9 @@ func phase(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alp
 		return before
 	case w.runtime == nil:
 		return v1alpha1.NotBound
+	case bound && v.reason == "NotMounted" && since(known, v1alpha1.Ready, now) < patience:
+		// A gateway takes a moment to know of a mount that was added.
+		return v1alpha1.Updating
 	case v.reason == "InvalidSpec" || v.reason == "Refused" || v.reason == "NotMounted":
 		return v1alpha1.FailedPhase
 	case bound && v.reason == "Mounting":

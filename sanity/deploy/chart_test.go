@@ -52,11 +52,38 @@ func TestWrongValues(t *testing.T) {
 		{"maxUnavailable=0", "at '/maxUnavailable': minimum: got 0, want 1"},
 		{"maxUnavailable=200%", "at '/maxUnavailable': '200%' does not match"},
 		{"monitoring.grafana=true", "at '/monitoring': additional properties 'grafana' not allowed"},
+		{"network.httpsProxy=proxy", "at '/network/httpsProxy': 'proxy' does not match"},
+		{"network.caBundle=/etc/ca.pem", "at '/network/caBundle': '/etc/ca.pem' does not match"},
 		{"networkPolicy=yes please", "at '/networkPolicy': got string, want boolean"},
 	} {
 		if out, err := helm(t, "template", "millrace", chart, "--set", tc.set); err == nil || !strings.Contains(out, tc.says) {
 			t.Errorf("--set %s: %v: got\n%s\nwant %q", tc.set, err, out, tc.says)
 		}
+	}
+}
+
+// TestNetworkIsASecret renders a proxy with a password: the password is in one Secret, which the controller and the
+// agent are given, and other agents take over.
+func TestNetworkIsASecret(t *testing.T) {
+	without, err := helm(t, "template", "millrace", chart)
+	must(t, err)
+	out, err := helm(t, "template", "millrace", chart, "--set", "network.httpsProxy=http://me:hunter2@proxy:3128",
+		"--set", "network.noProxy=.svc")
+	must(t, err)
+	if n := strings.Count(out, "hunter2"); n != 1 {
+		t.Errorf("the password is there %d times", n)
+	}
+	for what, want := range map[string]int{
+		"name: millrace-network\n": 1, "secretName: " +
+			"millrace-network\n": 2, "--network-dir=/etc/millrace/network\n": 2, "millrace.io/network:": 1,
+		`HTTPS_PROXY: "http://me:hunter2@proxy:3128"`: 1, `NO_PROXY: ".svc"`: 1,
+	} {
+		if n := strings.Count(out, what); n != want {
+			t.Errorf("%q is there %d times, not %d", what, n, want)
+		}
+	}
+	if strings.Contains(without, "name: millrace-network\n") || strings.Contains(without, "millrace.io/network:") {
+		t.Error("there is a Secret of nothing")
 	}
 }
 

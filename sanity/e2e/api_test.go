@@ -88,7 +88,7 @@ func (r *rest) begin(t *testing.T) {
 	t.Cleanup(func() {
 		// What a test that was ended left.
 		_, _ = r.cluster.Kubectl(r.ctx, "delete", everything, "--all", "--timeout=180s")
-		_, _ = r.cluster.Kubectl(r.ctx, "delete", "secret", "keys", "--ignore-not-found")
+		_, _ = r.cluster.Kubectl(r.ctx, "delete", "secret", "keys", "network", "volume", "--ignore-not-found")
 		_, _ = r.cluster.Kubectl(r.ctx, "delete", "pvc/classed", "storageclass/classed", "--ignore-not-found")
 	})
 	t.Cleanup(func() { r.hold(t) })
@@ -99,7 +99,7 @@ const everything = "pods,jobs,dataloads,datasets,alluxioruntimes"
 
 func (r *rest) deleted(t *testing.T) {
 	begin := time.Now()
-	r.kubectl(t, "delete", "secret", "keys", "--ignore-not-found")
+	r.kubectl(t, "delete", "secret", "keys", "network", "volume", "--ignore-not-found")
 	r.kubectl(t, "delete", everything, "--all", "--timeout=180s")
 	await(t, 2*time.Minute, "everything gone", func() error { return r.gone(t) })
 	t.Logf("all gone after %v", time.Since(begin).Round(100*time.Millisecond))
@@ -215,12 +215,23 @@ spec:
 }
 
 func (r *rest) mountAdded(t *testing.T) {
+	pods := func() string {
+		return r.kubectl(t, "get", "pods", "-l", "release=one", "--sort-by=.metadata.name", "-o",
+			"jsonpath={.items[*].metadata.uid}")
+	}
+	before := pods()
+	r.apply(t, user("added", "node1", "ls /one; until sha256sum /one/more/* 2>/dev/null; do sleep 0.2; done", "",
+		"one"))
+	r.says(t, time.Minute, "Running", "get", "pod", "added", "-o", "jsonpath={.status.phase}")
+	begin := time.Now()
 	r.kubectl(t, "patch", "dataset", "one", "--type=json", "-p",
 		`[{"op":"add","path":"/spec/mounts/-","value":{"mountPoint":"http://`+mirrorName+`/small/more/","name":"more"}}]`)
-	begin := time.Now()
-	r.apply(t, user("added", "node1", "until sha256sum /one/more/* 2>/dev/null; do sleep 0.2; done", "", "one"))
+	r.says(t, time.Minute, "Succeeded", "get", "pod", "added", "-o", "jsonpath={.status.phase}")
+	withinTime(t, "a mount that is added is read", time.Since(begin), 10*time.Second)
 	hasSmall(t, r.ran(t, "added"), "/one/more/")
-	t.Logf("a new mount is read after %v", time.Since(begin).Round(100*time.Millisecond))
+	if after := pods(); after != before {
+		t.Errorf("the pods are %s, and were %s before", after, before)
+	}
 	hasSmall(t, r.readAgain(t), "/one/one/")
 }
 

@@ -9,8 +9,8 @@ import (
 	"millrace.io/millrace/sanity/machines"
 )
 
-// staticVolume is a volume without Alluxio, and a claim for it. Its readers all go through the agent.
-const staticVolume = `apiVersion: v1
+// directVolume is a volume without Alluxio, and a claim for it. Its readers all go through the agent.
+const directVolume = `apiVersion: v1
 kind: PersistentVolume
 metadata: {name: hands}
 spec:
@@ -55,7 +55,7 @@ func testHands(t *testing.T) {
 
 func (h *hands) start(t *testing.T) {
 	h.apply(t, fmt.Sprintf(sharedDataset, "one", 1))
-	h.apply(t, staticVolume)
+	h.apply(t, directVolume)
 	h.bound(t, "one")
 	for _, node := range []string{"node1", "node2"} {
 		h.readers = append(h.readers, h.staying(t, node, "one", "/data/one", "-one"))

@@ -21,6 +21,7 @@ func TestMillrace(t *testing.T) {
 	t.Run("Ready", testReady)
 	t.Run("Shown", testShown)
 	t.Run("Hands", testHands)
+	t.Run("Networks", testNetworks)
 }
 
 func TestMain(m *testing.M) {

@@ -167,13 +167,22 @@ func TestTLS(t *testing.T) {
 		s       Security
 		says    string
 	}{
-		"another authority": {masters, Security{TLS: true, Authorities: otherCA},
-			"cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		"the system's": {masters, Security{TLS: true},
-			"cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		"a certificate of others": {misnamed, Security{TLS: true, Authorities: elsewhereCA},
+		"another authority": {
+			masters,
+			Security{TLS: true, Authorities: otherCA},
+			"cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority",
+		},
+		"the system's": {
+			masters,
+			Security{TLS: true},
+			"cannot be trusted: tls: failed to verify certificate: x509: certificate signed by unknown authority",
+		},
+		"a certificate of others": {
+			misnamed,
+			Security{TLS: true, Authorities: elsewhereCA},
 			"cannot be trusted: tls: failed to verify certificate: x509: certificate is valid for 127.0.0.2, not " +
-				"127.0.0.1"},
+				"127.0.0.1",
+		},
 		"without TLS": {masters, Security{}, "closed the connection without a word"},
 	} {
 		t.Run(name, func(t *testing.T) {

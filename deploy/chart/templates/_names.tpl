@@ -59,3 +59,12 @@ priorityClassName: system-node-critical
 - --allow-local={{ . }}
 {{- end }}
 {{- end }}
+
+{{/* The Secret with the network's settings, which need not be there. */}}
+{{- define "millrace.networkVolume" -}}
+- name: network
+  secret:
+    secretName: {{ .Values.network.secret | default "millrace-network" }}
+    optional: {{ not .Values.network.secret }}
+    defaultMode: 0440
+{{- end }}
