@@ -84,6 +84,10 @@ func (fs *filesystem) panicked(r any) {
 	fs.log.Error("a request failed by a panic", "panic", r, "stack", string(debug.Stack()))
 }
 
+// missingTTL bounds how long the kernel believes that a name is not there. What is not there may come, as a mount does
+// that is added to a Dataset, and the answer is in memory.
+const missingTTL = time.Second
+
 // Lookup finds a name in a directory. The absence of a name is remembered by the kernel
 // like its presence.
 func (fs *filesystem) Lookup(_ <-chan struct{}, h *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
@@ -101,7 +105,7 @@ func (fs *filesystem) Lookup(_ <-chan struct{}, h *gofuse.InHeader, name string,
 	err = silence(ctx, err)
 	if errnoOf(err) == syscall.ENOENT {
 		*out = gofuse.EntryOut{}
-		out.SetEntryTimeout(fs.ttl)
+		out.SetEntryTimeout(min(fs.ttl, missingTTL))
 		return gofuse.OK
 	}
 	if err != nil {

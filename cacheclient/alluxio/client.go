@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +33,8 @@ type Config struct {
 	SourceOptions ufs.Options
 	// NoLocalSources refuses sources that are directories of this machine, whoever names them.
 	NoLocalSources bool
+	// MayBeEmpty says that the path may have nothing in it, and is no less what it should be for that.
+	MayBeEmpty bool
 	// WorkersRead has workers read every under store, and this process none.
 	WorkersRead bool
 	// NoShortCircuit has blocks come by gRPC from workers of this machine as well.
@@ -130,6 +134,8 @@ type Client struct {
 	streams map[layout]*streams
 	// open counts the handles by path: what is open is not freed.
 	open map[string]int
+	// mountedAt are the paths of mounts below the root, nil before they are known.
+	mountedAt map[string]bool
 	// capacity is what the masters told last.
 	capacity cacheclient.Capacity
 }
@@ -226,8 +232,10 @@ func (c *Client) prove(ctx context.Context) error {
 }
 
 const (
-	// followEvery is how often the mount table, the workers and their use are asked for, and followPatience for how long.
-	followEvery    = 10 * time.Second
+	// mountsEvery is how often the mount table is asked for, which costs the master little: a mount that is added shows
+	// soon. At every looksEvery-th time it is the workers and their use, too. followPatience bounds it.
+	mountsEvery    = 3 * time.Second
+	looksEvery     = 3
 	followPatience = 5 * time.Second
 )
 
@@ -236,8 +244,14 @@ func (c *Client) follow() {
 	if c.cfg.Deferred {
 		c.look(c.life)
 	}
-	for sleep(c.life, followEvery) {
-		c.look(c.life)
+	for n := 1; sleep(c.life, mountsEvery); n++ {
+		if n%looksEvery == 0 {
+			c.look(c.life)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(c.life, followPatience)
+		c.lookAtMounts(ctx)
+		cancel()
 	}
 }
 
@@ -246,14 +260,7 @@ func (c *Client) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, followPatience)
 	defer cancel()
 	var asking sync.WaitGroup
-	asking.Go(func() {
-		if c.cfg.WorkersRead {
-			return
-		}
-		if table, err := c.cluster.MountTable(ctx); err == nil {
-			c.followMounts(ctx, table)
-		}
-	})
+	asking.Go(func() { c.lookAtMounts(ctx) })
 	asking.Go(func() { c.measure(ctx) })
 	asking.Go(func() {
 		if workers, err := c.cluster.Live(ctx); err == nil {
@@ -261,6 +268,47 @@ func (c *Client) look(ctx context.Context) {
 		}
 	})
 	asking.Wait()
+}
+
+// MayBeEmpty reports whether a path with nothing in it is as it should be.
+func (c *Client) MayBeEmpty() bool { return c.cfg.MayBeEmpty }
+
+// lookAtMounts asks for the mount table.
+func (c *Client) lookAtMounts(ctx context.Context) {
+	table, err := c.cluster.MountTable(ctx)
+	if err != nil {
+		return
+	}
+	c.forgetAround(table)
+	if !c.cfg.WorkersRead {
+		c.followMounts(ctx, table)
+	}
+}
+
+// forgetAround forgets what is known of the names at which something has been mounted or unmounted since the last time,
+// and of those on the way to them.
+func (c *Client) forgetAround(table map[string]*wire.MountPointInfo) {
+	now := make(map[string]bool, len(table))
+	for at := range table {
+		if isPath(at) && within(at, c.cfg.Address.Path) {
+			now[strings.Trim(at[len(c.cfg.Address.Path):], "/")] = true
+		}
+	}
+	c.mu.Lock()
+	was := c.mountedAt
+	c.mountedAt = now
+	c.mu.Unlock()
+	if was == nil {
+		return
+	}
+	for _, sets := range [][2]map[string]bool{{was, now}, {now, was}} {
+		for at := range sets[0] {
+			for p := at; !sets[1][at] && p != "." && p != ""; p = path.Dir(p) {
+				c.names.Forget(p)
+				c.direct.Forget(p)
+			}
+		}
+	}
 }
 
 // followMounts has the sources follow the mount table. It waits for them as long as the context lasts: a directory of

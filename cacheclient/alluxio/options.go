@@ -37,6 +37,7 @@ var options = map[string]option{
 	"ca_cert":       {set: text(func(c *Config) *string { return &c.Security.Authorities })},
 	"short_circuit": {set: yesNo(func(c *Config, v bool) { c.NoShortCircuit = !v })},
 	"passive_cache": {set: yesNo(func(c *Config, v bool) { c.PassiveCache = v })},
+	"may_be_empty":  {set: yesNo(func(c *Config, v bool) { c.MayBeEmpty = v })},
 	"workers_read":  {set: yesNo(func(c *Config, v bool) { c.WorkersRead = v })},
 	"local_hosts": {set: func(c *Config, value string) error {
 		c.LocalHosts = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })

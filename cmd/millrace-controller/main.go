@@ -97,6 +97,8 @@ func newController() (*command.Command, *controllerConfig) {
 	f.Text(&k.Settings.AlluxioImage, "alluxio-image", "`IMAGE` of Alluxio where a runtime names none")
 	f.Text(&k.Settings.MillraceImage, "millrace-image", "`IMAGE` of this program, for gateways")
 	command.Parsed(f, &k.Settings.Driver, "driver", "`NAME` of the CSI driver", k.Settings.Driver, parseDriver)
+	f.Toggle(&k.Settings.QualifiedVolumes, "qualified-volumes",
+		"call new PersistentVolumes NAMESPACE-NAME in the namespace default, too")
 	f.Text(&k.NetworkDir, "network-dir",
 		"`DIR` with what gateways use where a Dataset says nothing: ca.crt, HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
 	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)

@@ -29,7 +29,8 @@ func openAlluxio(ctx context.Context, source string, cfg alluxio.Config, given a
 
 // openVolume is openAlluxio for a volume that is staged. One that has nothing, neither a mount nor a file, is not there
 // yet: a Dataset's masters lead a moment before the controller has made its mounts, and a pod that was started that
-// early would run on an empty directory. Its stager tries again. The client that looks is another one than the
+// early would run on an empty directory. A Dataset without mounts says that it may be empty. Its stager tries again.
+// The client that looks is another one than the
 // one that serves, as it may have read the mount table before what it lists was mounted, and would not know the source.
 func openVolume(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) (cacheclient.Client, error) {
 	if !cfg.Deferred {
@@ -51,7 +52,7 @@ func lookInto(ctx context.Context, source string, cfg alluxio.Config, given allu
 		return err
 	}
 	page, err := client.List(ctx, "", cacheclient.Cursor{}, 1, false)
-	if err == nil && len(page.Entries) == 0 {
+	if err == nil && len(page.Entries) == 0 && !client.MayBeEmpty() {
 		err = fmt.Errorf("%s is empty: nothing is mounted there yet: %w", source, cacheclient.ErrUnavailable)
 	}
 	return errors.Join(err, client.Close())

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
 	"millrace.io/millrace/cacheclient/alluxio/wire"
@@ -52,10 +53,20 @@ func repair(ctx context.Context, conn *rpc.Cluster, wanted []rpc.Mount) error {
 	// Outer mounts come before those inside them.
 	for _, path := range slices.Sorted(maps.Keys(byPath)) {
 		if err := conn.Mount(ctx, byPath[path]); err != nil && !errors.Is(err, fs.ErrExist) {
-			errs = append(errs, fmt.Errorf("the mount %s: %w", path, err))
+			errs = append(errs, fmt.Errorf("the mount %s: %w", path, moduleMissing(byPath[path].Source, err)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// moduleMissing says of Alluxio's error that its image cannot read such sources, where it is that.
+func moduleMissing(source string, err error) error {
+	scheme, _, _ := strings.Cut(source, "://")
+	if !strings.Contains(err.Error(), "No Under File System Factory found for") {
+		return err
+	}
+	return fmt.Errorf("the image of Alluxio has no module for %s://; name one that has it in "+
+		"AlluxioRuntime.spec.alluxioVersion: %w", scheme, err)
 }
 
 // pin keeps what is cached of the mounts from eviction, or lets go of it. What Alluxio comes to know below a directory

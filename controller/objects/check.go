@@ -125,6 +125,9 @@ func unsupportedOfDataset(d *v1alpha1.DatasetSpec, set map[string]bool) {
 		}
 		set[field+"options"], set[field+"encryptOptions"] = len(m.Options) > 0, len(m.EncryptOptions) > 0
 	}
+	if writing(d.AccessModes) {
+		set["Dataset.spec.accessModes (the volume is read-only)"] = true
+	}
 	set["Dataset.spec.sharedOptions"] = len(d.SharedOptions) > 0 && !taken
 	set["Dataset.spec.sharedEncryptOptions"] = len(d.SharedEncryptOptions) > 0 && !taken
 }

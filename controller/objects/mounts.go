@@ -39,6 +39,8 @@ var kinds = map[string]kind{
 	"s3": direct, "s3a": direct, "s3n": direct, "hdfs": direct, "viewfs": direct, "oss": direct, "cosn": direct, "cos": direct,
 	"gs": direct, "gcs": direct, "abfs": direct, "abfss": direct, "wasb": direct, "wasbs": direct, "obs": direct, "swift": direct,
 	"o3fs": direct, "ofs": direct, "alluxio": direct,
+	// Not in Alluxio's own image, where mounting one fails with that sentence.
+	"cephfs": direct, "adl": direct, "kodo": direct,
 }
 
 func kindOf(mountPoint string) kind {
@@ -282,7 +284,11 @@ func (b *builder) alluxioMounts() []rpc.Mount {
 	mounts := make([]rpc.Mount, 0, len(b.mounts))
 	for i := range b.mounts {
 		m := &b.mounts[i]
-		out := rpc.Mount{Path: path.Join(b.root(), m.path), Source: m.source, ReadOnly: m.readOnly, Shared: m.shared, Properties: map[string]string{}}
+		out := rpc.Mount{
+			Path: path.Join(b.root(), m.path), Source: m.source, Shared: m.shared, Properties: map[string]string{},
+			// Alluxio mounts nothing below a mount that is read-only. Pods cannot write all the same.
+			ReadOnly: m.readOnly && !b.around(m),
+		}
 		switch m.kind {
 		case behindGateway:
 			out.Source = gateway.AlluxioURI(b.bucket(m))
@@ -298,6 +304,15 @@ func (b *builder) alluxioMounts() []rpc.Mount {
 	}
 	slices.SortFunc(mounts, func(a, b rpc.Mount) int { return strings.Compare(a.Path, b.Path) })
 	return mounts
+}
+
+// around reports whether another mount is below a mount.
+func (b *builder) around(m *mount) bool {
+	below := strings.TrimSuffix(m.path, "/") + "/"
+	return slices.ContainsFunc(b.mounts, func(other mount) bool {
+		return other.path != m.path &&
+			strings.HasPrefix(other.path, below)
+	})
 }
 
 // inContainer is where a source of the node or of a claim is in Alluxio's containers.

@@ -87,9 +87,10 @@ func MasterSetName(dataset string) string { return names{name: dataset}.masters(
 // WorkerSetName is the name of the workers' StatefulSet.
 func WorkerSetName(dataset string) string { return names{name: dataset}.workers() }
 
-// VolumeName is the name of the Dataset's PersistentVolume, which has no namespace of its own.
-func VolumeName(namespace, name string) string {
-	if namespace == metav1.NamespaceDefault {
+// VolumeName is the name of the Dataset's PersistentVolume, which has no namespace of its own; qualified has the
+// namespace in it always, as Fluid has it.
+func VolumeName(namespace, name string, qualified bool) string {
+	if namespace == metav1.NamespaceDefault && !qualified {
 		return name
 	}
 	return namespace + "-" + name

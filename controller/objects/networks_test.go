@@ -216,3 +216,73 @@ func TestNoMounts(t *testing.T) {
 		}
 	}
 }
+
+// TestTakenAsInFluid has what Fluid takes be taken, and said where it has no effect.
+func TestTakenAsInFluid(t *testing.T) {
+	for _, source := range []string{"cephfs://mon:6789/data", "adl://lake/data", "kodo://bucket/data"} {
+		if _, problems := Desired(withOptions(t, source, nil, nil)); len(problems) > 0 {
+			t.Errorf("%s: %v", source, problems)
+		}
+	}
+	in := withOptions(t, "https://a.example.org/", nil, nil)
+	in.Dataset.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	plan, _ := Desired(in)
+	if !slices.Contains(plan.Unsupported, "Dataset.spec.accessModes (the volume is read-only)") {
+		t.Errorf("a mode that writes: %q", plan.Unsupported)
+	}
+	in.Dataset.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
+	in.Settings.QualifiedVolumes = true
+	if plan, _ = Desired(in); plan.Volume.Name != "default-hbase" || len(plan.Unsupported) > 0 ||
+		plan.Claim.Spec.VolumeName != plan.Volume.Name {
+		t.Errorf("the volume is %s, and %q has no effect", plan.Volume.Name, plan.Unsupported)
+	}
+	in.VolumeName = "hbase"
+	if plan, _ = Desired(in); plan.Volume.Name != "hbase" || plan.Claim.Spec.VolumeName != "hbase" {
+		t.Errorf("a volume that there was is %s now", plan.Volume.Name)
+	}
+}
+
+// TestClaimsOfOnePod has one claim be one volume of a pod, however many mounts are of it, and a mount with another one
+// below it be one that Alluxio mounts something below.
+func TestClaimsOfOnePod(t *testing.T) {
+	in := withOptions(t, "pvc://archive/2024", nil, nil)
+	in.Dataset.Spec.Mounts = []v1alpha1.Mount{
+		{MountPoint: "pvc://archive/2024", Path: "/"}, {
+			MountPoint: "pvc://archive",
+			Name:       "whole",
+		}, {MountPoint: "pvc://other/", Name: "other"},
+	}
+	plan, problems := Desired(in)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, o := range plan.Objects {
+		spec := podSpecOf(o)
+		if spec == nil {
+			continue
+		}
+		claims := map[string]string{}
+		for _, v := range spec.Volumes {
+			if c := v.PersistentVolumeClaim; c != nil {
+				if claims[c.ClaimName] != "" {
+					t.Errorf("%s names the claim %s twice", o.GetName(), c.ClaimName)
+				}
+				claims[c.ClaimName] = v.Name
+			}
+		}
+		paths := map[string]bool{}
+		for _, m := range spec.Containers[0].VolumeMounts {
+			if m.Name == claims["archive"] {
+				paths[m.SubPath] = true
+			}
+		}
+		if len(claims) != 2 || !paths[""] || !paths["2024"] {
+			t.Errorf("%s has the claims %v, and of one the paths %v", o.GetName(), claims, paths)
+		}
+	}
+	for _, m := range plan.Mounts {
+		if m.ReadOnly != (m.Path != "/hbase") {
+			t.Errorf("the mount %s is read-only: %t", m.Path, m.ReadOnly)
+		}
+	}
+}

@@ -26,6 +26,8 @@ type Settings struct {
 	Namespace string
 	// TierDirs are the directories of nodes in which agents open the files of tiers; none where it is not known.
 	TierDirs []string
+	// QualifiedVolumes has new volumes be called NAMESPACE-NAME in the namespace default, too.
+	QualifiedVolumes bool
 	// Network is whom gateways trust, and which proxies they use, where a Dataset says nothing.
 	Network network.Settings
 }
@@ -36,6 +38,8 @@ type Input struct {
 	Runtime *v1alpha1.AlluxioRuntime
 	// Secrets are those that the Dataset names, by name; one that is not there is missing here.
 	Secrets map[string]*corev1.Secret
+	// VolumeName is that of the volume that the claim names, "" where there is no claim.
+	VolumeName string
 	// Workers is how many workers are kept at least, while those that leave are being drained.
 	Workers int32
 	// Keys sign requests to gateways.

@@ -118,23 +118,41 @@ func (b *builder) userVolumes(part *v1alpha1.ComponentSpec) []corev1.Volume {
 // sourceVolumes are the sources that are directories of the node or of a claim.
 func (b *builder) sourceVolumes() []corev1.Volume {
 	var volumes []corev1.Volume
+	claims := map[string]int{}
 	for i := range b.mounts {
 		m := &b.mounts[i]
 		_, rest, _ := strings.Cut(m.source, "://")
 		switch m.kind {
 		case onNode:
 			directory := corev1.HostPathDirectory
-			volumes = append(volumes, corev1.Volume{Name: "source-" + m.id, VolumeSource: corev1.VolumeSource{
+			volumes = append(volumes, corev1.Volume{Name: m.volume(), VolumeSource: corev1.VolumeSource{
 				HostPath: &corev1.HostPathVolumeSource{Path: path.Clean(rest), Type: &directory},
 			}})
 		case inClaim:
+			// kubelet waits for ever for a pod that names a claim twice.
 			claim, _, _ := strings.Cut(rest, "/")
-			volumes = append(volumes, corev1.Volume{Name: "source-" + m.id, VolumeSource: corev1.VolumeSource{
+			if j, known := claims[claim]; known {
+				of := volumes[j].PersistentVolumeClaim
+				of.ReadOnly = of.ReadOnly && m.readOnly
+				continue
+			}
+			claims[claim] = len(volumes)
+			volumes = append(volumes, corev1.Volume{Name: m.volume(), VolumeSource: corev1.VolumeSource{
 				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim, ReadOnly: m.readOnly},
 			}})
 		}
 	}
 	return volumes
+}
+
+// volume is the name of the pods' volume with a source of a node or of a claim.
+func (m *mount) volume() string {
+	if m.kind != inClaim {
+		return "source-" + m.id
+	}
+	_, rest, _ := strings.Cut(m.source, "://")
+	claim, _, _ := strings.Cut(rest, "/")
+	return "claim-" + shortHash(claim)
 }
 
 // container is one of Alluxio's. variable is the environment variable with the options of its virtual machine, identity
@@ -171,7 +189,7 @@ func (b *builder) container(name string, args []string, variable, identity strin
 		if m.kind != onNode && m.kind != inClaim {
 			continue
 		}
-		at := corev1.VolumeMount{Name: "source-" + m.id, MountPath: m.inContainer(), ReadOnly: m.readOnly}
+		at := corev1.VolumeMount{Name: m.volume(), MountPath: m.inContainer(), ReadOnly: m.readOnly}
 		if m.kind == inClaim {
 			_, rest, _ := strings.Cut(m.source, "://")
 			_, at.SubPath, _ = strings.Cut(strings.TrimRight(rest, "/"), "/")

@@ -155,7 +155,9 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		t.Fatal(problems)
 	}
 	got := strings.Join(plan.Unsupported, " ")
-	if want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image AlluxioRuntime.spec.runAs.group"; got != want {
+	want := "AlluxioRuntime.spec.fuse.args AlluxioRuntime.spec.fuse.image AlluxioRuntime.spec.runAs.group " +
+		"Dataset.spec.accessModes (the volume is read-only)"
+	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -39,9 +39,17 @@ func accessModes(d *v1alpha1.Dataset) []corev1.PersistentVolumeAccessMode {
 	return d.Spec.AccessModes
 }
 
+// volumeName is the name that the claim has already, which it keeps, or the one that it is to have.
+func (b *builder) volumeName() string {
+	if b.VolumeName != "" {
+		return b.VolumeName
+	}
+	return VolumeName(b.names.namespace, b.names.name, b.Settings.QualifiedVolumes)
+}
+
 // volume is the PersistentVolume, made for one claim.
 func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
-	name := VolumeName(b.names.namespace, b.names.name)
+	name := b.volumeName()
 	mode := corev1.PersistentVolumeFilesystem
 	source := &corev1.CSIPersistentVolumeSource{
 		Driver: b.Settings.Driver, VolumeHandle: name,
@@ -98,7 +106,7 @@ func (b *builder) claim(capacity resource.Quantity) *corev1.PersistentVolumeClai
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
 		ObjectMeta: b.meta(b.names.name),
 		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes: accessModes(b.Dataset), StorageClassName: &none, VolumeName: VolumeName(b.names.namespace, b.names.name), VolumeMode: &mode,
+			AccessModes: accessModes(b.Dataset), StorageClassName: &none, VolumeName: b.volumeName(), VolumeMode: &mode,
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: capacity}},
 		},
 	}

@@ -103,7 +103,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*wo
 	if o := new(corev1.PersistentVolumeClaim); get(o, key) && ownedBy(o, key) {
 		w.claim = o
 	}
-	volume := types.NamespacedName{Name: objects.VolumeName(key.Namespace, key.Name)}
+	volume := types.NamespacedName{Name: w.volumeName(r.Settings)}
 	if o := new(corev1.PersistentVolume); get(o, volume) && ownedBy(o, key) {
 		w.volume = o
 	}
@@ -121,6 +121,14 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (*wo
 	}
 	w.users, w.ended = partition(w.users)
 	return w, nil
+}
+
+// volumeName is the name of the Dataset's volume: what the claim says, where there is one.
+func (w *world) volumeName(settings objects.Settings) string {
+	if w.claim != nil && w.claim.Spec.VolumeName != "" {
+		return w.claim.Spec.VolumeName
+	}
+	return objects.VolumeName(w.key.Namespace, w.key.Name, settings.QualifiedVolumes)
 }
 
 // partition tells the pods that use a claim from those that have ended.

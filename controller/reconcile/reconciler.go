@@ -147,7 +147,10 @@ func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Pla
 	if err != nil {
 		return nil, nil, err
 	}
-	in := objects.Input{Dataset: w.dataset, Runtime: w.runtime, Settings: settings, Workers: d.keeps()}
+	in := objects.Input{
+		Dataset: w.dataset, Runtime: w.runtime, Settings: settings, Workers: d.keeps(),
+		VolumeName: w.volumeName(settings),
+	}
 	if in.Secrets, err = r.secrets.named(ctx, r.Live, w.key.Namespace, objects.SecretNames(w.dataset),
 		r.secretAge(w.clusters)); err != nil {
 		return nil, nil, err

@@ -177,7 +177,8 @@ func TestNameTaken(t *testing.T) {
 			var theirs client.Object
 			switch kind {
 			case "PersistentVolume":
-				theirs = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: objects.VolumeName(ns, "hbase")}, Spec: corev1.PersistentVolumeSpec{
+				theirs = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: objects.VolumeName(ns, "hbase",
+					false)}, Spec: corev1.PersistentVolumeSpec{
 					Capacity: corev1.ResourceList{"storage": quantity("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 					PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/data"}},
 				}}

@@ -103,7 +103,8 @@ func versions(t *testing.T, c client.Client, ns string) map[string]string {
 // made are the objects that the walkthrough's Dataset becomes.
 func made(ns string) []string {
 	return []string{
-		"ConfigMap hbase-config", "NetworkPolicy hbase-master", "NetworkPolicy hbase-worker", "PersistentVolume " + objects.VolumeName(ns, "hbase"),
+		"ConfigMap hbase-config", "NetworkPolicy hbase-master", "NetworkPolicy hbase-worker", "PersistentVolume " +
+			"" + objects.VolumeName(ns, "hbase", false),
 		"PersistentVolumeClaim hbase", "PodDisruptionBudget hbase-master", "PodDisruptionBudget hbase-worker", "Secret hbase-gateway", "Secret hbase-node",
 		"Service hbase-master", "Service hbase-master-0", "Service hbase-master-1", "Service hbase-master-2", "Service hbase-worker",
 		"StatefulSet hbase-master", "StatefulSet hbase-worker",

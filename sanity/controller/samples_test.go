@@ -28,7 +28,7 @@ func TestSamples(t *testing.T) {
 	}
 	unsupported := map[string]string{
 		"hbase":  "AlluxioRuntime.spec.fuse.args",
-		"spark":  "AlluxioRuntime.spec.fuse.imagePullSecrets",
+		"spark":  "AlluxioRuntime.spec.fuse.imagePullSecrets, Dataset.spec.accessModes (the volume is read-only)",
 		"hadoop": "AlluxioRuntime.spec.apiGateway, AlluxioRuntime.spec.initUsers, AlluxioRuntime.spec.runAs.group",
 	}
 	for _, name := range runtimes {

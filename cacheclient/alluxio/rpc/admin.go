@@ -72,7 +72,7 @@ type Mount struct {
 // Mount makes a mount. One that is there already is fs.ErrExist, also when an earlier attempt whose answer was lost
 // made it.
 func (m *Masters) Mount(ctx context.Context, mount Mount) error {
-	return m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).Mount(ctx, &wire.MountPRequest{
 			AlluxioPath: &mount.Path, UfsPath: &mount.Source,
 			Options: &wire.MountPOptions{
@@ -81,11 +81,12 @@ func (m *Masters) Mount(ctx context.Context, mount Mount) error {
 		})
 		return err
 	})
+	return withoutProperties(err, mount)
 }
 
 // UpdateMount gives a mount other properties; what is cached of it stays.
 func (m *Masters) UpdateMount(ctx context.Context, mount Mount) error {
-	return m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).UpdateMount(ctx, &wire.UpdateMountPRequest{
 			AlluxioPath: &mount.Path,
 			Options: &wire.MountPOptions{
@@ -94,6 +95,7 @@ func (m *Masters) UpdateMount(ctx context.Context, mount Mount) error {
 		})
 		return err
 	})
+	return withoutProperties(err, mount)
 }
 
 // Unmount takes a mount and what is cached of it out of the name space; the source keeps everything.

@@ -107,8 +107,7 @@ type DataRestoreLocation struct {
 // +kubebuilder:validation:XValidation:rule="has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner.uid == oldSelf.owner.uid && self.owner.gid == oldSelf.owner.gid)",message="owner cannot change while the claim is there; delete the Dataset and create it again",fieldPath=".owner"
 // +kubebuilder:validation:XValidation:rule="(has(self.mounts) && self.mounts.exists(m, has(m.path) && size(m.path) > 0 ? m.path == '/' : !has(m.name) || size(m.name) == 0)) == (has(oldSelf.mounts) && oldSelf.mounts.exists(m, has(m.path) && size(m.path) > 0 ? m.path == '/' : !has(m.name) || size(m.name) == 0))",message="a mount of the root / cannot be added or removed while the volume is there: it names the directory that pods see; delete the Dataset and create it again",fieldPath=".mounts"
 type DatasetSpec struct {
-	// Where the data is.
-	// +kubebuilder:validation:MinItems=1
+	// Where the data is; with no mounts the claim is empty until there are some.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional
