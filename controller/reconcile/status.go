@@ -63,7 +63,7 @@ func judge(w *world, out *outcome) verdict {
 	case out.plan != nil && !sourcesAsked(out.plan.Sources, state):
 		return verdict{false, asking, "the sources are being asked whether they can be read"}
 	}
-	if len(w.dataset.Spec.Mounts) == 0 {
+	if out.plan != nil && len(out.plan.Mounts) == 0 {
 		return verdict{
 			true, "DatasetReady",
 			"the Dataset has no mounts, so that its claim is empty until there are some in spec.mounts",
@@ -162,7 +162,7 @@ func phase(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alp
 		return before
 	case w.runtime == nil:
 		return v1alpha1.NotBound
-	case bound && v.reason == "NotMounted" && since(known, v1alpha1.Ready, now) < patience:
+	case bound && find(known, v1alpha1.Ready).Reason == "NotMounted" && since(known, v1alpha1.Ready, now) < patience:
 		// A gateway takes a moment to know of a mount that was added.
 		return v1alpha1.Updating
 	case v.reason == "InvalidSpec" || v.reason == "Refused" || v.reason == "NotMounted":
