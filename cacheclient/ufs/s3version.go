@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	// mostDoubted is how many objects are remembered whose ETags name no version, and enoughDoubted how many show that
-	// no object's does.
-	mostDoubted, enoughDoubted = 4096, 3
+	// mostDoubted is how many objects are remembered whose ETags name no version.
+	mostDoubted = 4096
 	// settled is the age from which on a listing is taken to know an object, in stores whose listings lag behind.
 	settled = time.Minute
 	// sampleBytes is how much is compared of the begin and the end of an object that has two ETags.
@@ -27,23 +26,21 @@ const (
 )
 
 // doubts are the objects whose ETags name no version: listings and responses tell different ones, or servers behind one
-// name do. What one object shows takes nothing from others, until several have shown it. D-227 says why.
+// name do. What one object shows takes nothing from others. D-227 says why.
 type doubts struct {
 	mu sync.Mutex
-	// of and all are guarded by mu.
-	of  *simplelru.LRU[string, struct{}]
-	all bool
+	of *simplelru.LRU[string, struct{}] // guarded by mu
 }
 
 // has reports whether the ETags of a path name no version.
 func (d *doubts) has(path string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.all || d.of != nil && d.of.Contains(path)
+	return d.of != nil && d.of.Contains(path)
 }
 
-// add remembers a path, and reports whether it was the first, and whether no ETag counts from now on.
-func (d *doubts) add(path string) (first, all bool) {
+// add remembers a path, and reports whether it was the first.
+func (d *doubts) add(path string) (first bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.of == nil {
@@ -52,9 +49,7 @@ func (d *doubts) add(path string) (first, all bool) {
 	}
 	first = d.of.Len() == 0
 	d.of.Add(path, struct{}{})
-	was := d.all
-	d.all = was || d.of.Len() >= enoughDoubted
-	return first, d.all && !was
+	return first
 }
 
 // info is an object as a file.
@@ -165,13 +160,9 @@ func (s *s3Store) compare(ctx context.Context, want cacheclient.Info) bool {
 	if !sameButETag(now, want) || !s.listsOther(ctx, want, h) && !s.alternates(ctx, want) {
 		return false
 	}
-	first, all := s.doubts.add(want.Path)
-	told := []any{"object", s.show(want.Path), "version", want.Version, "response", now.Version}
-	switch {
-	case all:
-		s.log.Warn("the server tells different ETags of several objects; size and time tell all versions apart from now on", told...)
-	case first:
-		s.log.Warn("the server tells different ETags of one object; size and time tell its versions apart from now on", told...)
+	if s.doubts.add(want.Path) {
+		s.log.Warn("the server tells different ETags of an object; size and time tell versions of such a one apart",
+			"object", s.show(want.Path), "version", want.Version, "response", now.Version)
 	}
 	return true
 }

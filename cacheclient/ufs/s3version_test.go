@@ -105,8 +105,8 @@ func TestS3MarksThatVanish(t *testing.T) {
 	}
 }
 
-// TestS3OneObjectTakesNothingFromOthers has the ETags of one object alternate: those of others name their versions as
-// before, until three objects have shown it.
+// TestS3OneObjectTakesNothingFromOthers has the ETags of one object after the other alternate: those of others name
+// their versions as before.
 func TestS3OneObjectTakesNothingFromOthers(t *testing.T) {
 	b := &cachetest.Bucket{ETags: map[string]string{}, Objects: map[string]string{"good": "content"}}
 	var n atomic.Int64
@@ -117,7 +117,7 @@ func TestS3OneObjectTakesNothingFromOthers(t *testing.T) {
 		return 0, ""
 	}
 	store, log := openBucket(t, b, nil)
-	for at := range enoughDoubted {
+	for at := range 5 {
 		if good := statOf(t, store, "good"); good.Version == "" {
 			t.Errorf("after %d objects the version of another is lost", at)
 		}
@@ -131,10 +131,7 @@ func TestS3OneObjectTakesNothingFromOthers(t *testing.T) {
 			t.Errorf("the version of %s is %q", key, odd.Version)
 		}
 	}
-	if good := statOf(t, store, "good"); good.Version != "" {
-		t.Errorf("after %d objects: %q", enoughDoubted, good.Version)
-	}
-	if told := strings.Count(log.text(), "different ETags"); told != 2 {
+	if told := strings.Count(log.text(), "different ETags"); told != 1 {
 		t.Errorf("told %d times: %s", told, log.text())
 	}
 }
