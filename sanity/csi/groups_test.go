@@ -311,6 +311,8 @@ func TestSecretsOfAPublish(t *testing.T) {
 			}
 			name := "new after " + when
 			n.must("a new file", os.WriteFile(n.at("source/"+name), []byte("new"), 0o644))
+			// One that is young would be waited for.
+			n.must("its time", os.Chtimes(n.at("source/"+name), time.Time{}, time.Unix(1e9, 0)))
 			n.eventually(when+": "+s.pod+" reads anew", func(context.Context) error {
 				_, err := os.ReadFile(filepath.Join(n.target("v", s.pod), name))
 				return err
