@@ -15,6 +15,7 @@ import (
 	"millrace.io/millrace/sanity/forward"
 	"millrace.io/millrace/sanity/pattern"
 	"millrace.io/millrace/sanity/pki"
+	"millrace.io/millrace/sanity/testbed"
 )
 
 // What only the proxy knows, and what it wants to be told.
@@ -67,10 +68,6 @@ func (n *networks) servers(t *testing.T) {
 		Names: map[string]string{innerName + ":443": mirrorAddress + ":8443", innerName + ":7071": innerS3},
 	}
 	n.serve(t, proxyAddress, n.proxy, nil)
-	program, err := s3Program(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	bucket := filepath.Join(n.cluster.Dir(), "s3-inner", "data")
 	if err := os.MkdirAll(bucket, 0o755); err != nil {
 		t.Fatal(err)
@@ -80,13 +77,11 @@ func (n *networks) servers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err = n.mirror.StartService(n.ctx, s3Service+"-inner", "env", "ROOT_ACCESS_KEY=AKIDEXAMPLE", "ROOT_SECRET_KEY=not+a/real=secret",
-		program, "--port", innerS3, "--region", "us-east-1", "posix", filepath.Dir(bucket))
-	if err != nil {
+	if err := testbed.StartS3(n.ctx, n.mirror, "127.0.0.1", "7071", filepath.Dir(bucket)); err != nil {
 		t.Fatal(err)
 	}
 	n.kubectl(t, "create", "secret", "generic", "network", "--from-literal=ca_cert="+string(n.authority.PEM),
-		"--from-literal=HTTPS_PROXY=http://me:"+proxyPassword+"@"+proxyAddress, "--from-literal=id=AKIDEXAMPLE", "--from-literal=key=not+a/real=secret")
+		"--from-literal=HTTPS_PROXY=http://me:"+proxyPassword+"@"+proxyAddress, "--from-literal=id="+testbed.S3Key, "--from-literal=key="+testbed.S3Secret)
 	n.kubectl(t, "create", "secret", "generic", "volume", "--from-literal=ca_cert="+string(n.authority.PEM),
 		"--from-literal=HTTPS_PROXY=http://me:"+proxyPassword+"@"+proxyAddress)
 }

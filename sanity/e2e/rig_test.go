@@ -2,11 +2,8 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +11,7 @@ import (
 	"millrace.io/millrace/sanity/images"
 	"millrace.io/millrace/sanity/kubenodes"
 	"millrace.io/millrace/sanity/machines"
+	"millrace.io/millrace/sanity/testbed"
 )
 
 // rig is the cluster that all tests share, millrace installed in it.
@@ -23,14 +21,16 @@ type rig struct {
 	once sync.Once
 	err  error // why there is none
 
-	cluster *kubenodes.Cluster
-	mirror  *machines.Machine // the web server's machine
+	bed     *testbed.Bed
+	cluster *kubenodes.Cluster // the bed's
+	mirror  *machines.Machine  // the web server's machine
 }
 
 var shared rig
 
 const (
-	namespace     = "millrace-system"
+	namespace     = testbed.Namespace
+	readerImage   = "millrace.test/reader:1"
 	mirrorAddress = "10.200.0.2"
 	mirrorName    = "mirror.example.org"
 	wire          = 100e6 / 8 // of the web server, in bytes a second
@@ -71,110 +71,54 @@ func (r *rig) hold(t *testing.T) {
 func (r *rig) start(t *testing.T) error {
 	t.Helper()
 	var err error
-	r.cluster, err = kubenodes.Start(r.ctx, kubenodes.Options{
-		Nodes: 2, Shm: 6 << 30, Log: t.Logf, Names: map[string]string{mirrorName: mirrorAddress}, Images: r.images(t),
+	r.bed, err = testbed.Start(r.ctx, kubenodes.Options{
+		Nodes: 2, Shm: 6 << 30, Log: t.Logf, Names: map[string]string{mirrorName: mirrorAddress},
+	}, func(ctx context.Context, dir string) (string, error) {
+		return images.Program(ctx, dir, readerImage, "millrace.io/millrace/sanity/e2e/reader")
 	})
 	if err != nil {
 		return err
 	}
+	r.cluster = r.bed.Cluster
 	if r.mirror, err = r.startMirror(); err != nil {
 		return err
 	}
-	return r.installMillrace(t)
+	begin := time.Now()
+	if err := r.bed.Install(); err != nil {
+		return err
+	}
+	t.Logf("millrace installed after %v", time.Since(begin).Round(100*time.Millisecond))
+	return nil
 }
 
 // stop ends the cluster, and checks that nothing of it stays.
 func (r *rig) stop() error {
-	if r.cluster == nil {
+	if r.bed == nil {
 		return nil
 	}
-	return errors.Join(r.cluster.Stop(), leftovers(filepath.Base(r.cluster.Dir())))
-}
-
-// leftovers looks for mounts, cgroups and files of the cluster on this machine.
-func leftovers(name string) error {
-	var left []string
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	if strings.Contains(string(mounts), name) {
-		left = append(left, "mounts")
-	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*/" + name, filepath.Join(os.TempDir(), name), "/proc/[0-9]*/root/tmp/" + name} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			return err
-		}
-		left = append(left, found...)
-	}
-	if len(left) > 0 {
-		return fmt.Errorf("left behind: %s", strings.Join(left, ", "))
-	}
-	return nil
-}
-
-// images writes the archives of all images.
-func (r *rig) images(t *testing.T) func(context.Context, string) ([]string, error) {
-	t.Helper()
-	return func(ctx context.Context, dir string) ([]string, error) {
-		archives, err := images.Build(ctx, dir, t.Logf)
-		if err != nil {
-			return nil, err
-		}
-		reader, err := images.Program(ctx, dir, readerImage, "millrace.io/millrace/sanity/e2e/reader")
-		return append(archives, reader), err
-	}
+	return r.bed.Stop()
 }
 
 // kubectl runs kubectl, and fails the test when that fails.
 func (r *rig) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := r.cluster.Kubectl(t.Context(), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return r.bed.Kubectl(t, args...)
 }
 
 // apply creates objects, with flags of kubectl.
 func (r *rig) apply(t *testing.T, manifest string, flags ...string) {
 	t.Helper()
-	if out, err := r.cluster.KubectlInput(t.Context(), manifest, append([]string{"apply", "-f", "-"}, flags...)...); err != nil {
-		t.Fatal(out, err)
-	}
+	r.bed.Apply(t, manifest, flags...)
 }
 
 // await repeats until there is no error, and returns how long that took.
 func await(t *testing.T, patience time.Duration, what string, do func() error) time.Duration {
 	t.Helper()
-	begin := time.Now()
-	for {
-		err := do()
-		if err == nil {
-			return time.Since(begin)
-		}
-		if time.Since(begin) > patience {
-			t.Fatalf("%s: not after %v: %v", what, patience, err)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		case <-shared.ctx.Done():
-			t.Fatal(shared.ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	return shared.bed.Await(t, patience, what, do)
 }
 
 // says waits until kubectl says what is wanted.
 func (r *rig) says(t *testing.T, patience time.Duration, want string, args ...string) time.Duration {
 	t.Helper()
-	return await(t, patience, "kubectl "+strings.Join(args, " "), func() error {
-		out, err := r.cluster.Kubectl(t.Context(), args...)
-		if err == nil && strings.TrimSpace(out) != want {
-			err = fmt.Errorf("%q and not %q", strings.TrimSpace(out), want)
-		}
-		return err
-	})
+	return r.bed.Says(t, patience, want, args...)
 }

@@ -460,24 +460,7 @@ func (r *rig) gone(t *testing.T) error {
 			return fmt.Errorf("%s is left", name)
 		}
 	}
-	for _, m := range r.cluster.Nodes() {
-		// Mounts, files in memory, and processes. What the agent has cached by itself, for volumes without Alluxio, it keeps
-		// within bounds.
-		script := `grep csi.millrace.io /proc/self/mountinfo | grep -v "plugins/csi.millrace.io /"
-find /dev/shm -mindepth 1 -not -path '/dev/shm/millrace*'
-ls -d /var/lib/kubelet/plugins/kubernetes.io/csi/csi.millrace.io/* 2>/dev/null
-pgrep -a java
-exit 0`
-		// What finds nothing says so by its exit code; that the node was asked is another matter.
-		left, err := m.Command(t.Context(), "sh", "-c", script).Output()
-		if err != nil {
-			return fmt.Errorf("%s cannot be asked: %w", m.Name(), err)
-		}
-		if text := strings.TrimSpace(string(left)); text != "" {
-			return fmt.Errorf("left on %s: %s", m.Name(), text)
-		}
-	}
-	return nil
+	return r.bed.OnNodes(t.Context())
 }
 
 func lines(text string) []string {
