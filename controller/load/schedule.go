@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"millrace.io/millrace/controller/api/v1alpha1"
+	"millrace.io/millrace/controller/objects"
 	"millrace.io/millrace/controller/trouble"
 )
 
@@ -114,6 +115,9 @@ func unsupported(l *v1alpha1.DataLoad, now time.Time) {
 		if f.set {
 			fields = append(fields, "spec."+f.name)
 		}
+	}
+	for _, key := range objects.WithoutEffect(l) {
+		fields = append(fields, "metadata."+key)
 	}
 	if len(fields) > 0 {
 		set(l, v1alpha1.Unsupported, "FieldsWithoutEffect", "these fields have no effect, for a load runs in no pod: "+strings.Join(fields, ", "), now)

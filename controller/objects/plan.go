@@ -167,7 +167,9 @@ func Desired(in Input) (*Plan, []Problem) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: slices.Sorted(slices.Values(append(unsupported(in.Dataset, b.spec), b.keptAgainst()...)))}
+	without := slices.Concat(unsupported(in.Dataset, b.spec), b.keptAgainst(), metadataWithoutEffect(in))
+	slices.Sort(without)
+	plan := &Plan{Masters: b.masterAddresses(), Mounts: b.alluxioMounts(), Unsupported: without}
 	plan.Sources, plan.Unseen = b.sources(), b.unseen()
 	if b.serving() {
 		plan.SourcesHash = b.sourcesHash()

@@ -45,6 +45,7 @@ type Reconciler struct {
 	emptying emptying
 	warnings warnings
 	told     told
+	words    words
 }
 
 // outcome is what came of the specs.
@@ -85,6 +86,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		r.Clusters.Forget(w.key)
 		r.warnings.forget(w.key)
 		r.told.forget(w.key)
+		r.words.news(w.key, nil, time.Time{})
 		return ctrl.Result{}, r.removeSweepers(ctx, w.key, nil)
 	case w.dataset != nil && w.dataset.DeletionTimestamp != nil, w.runtime != nil && w.runtime.DeletionTimestamp != nil:
 		return r.remove(ctx, w)
@@ -94,6 +96,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.hold(ctx, w); err != nil {
 		return ctrl.Result{}, err
 	}
+	r.tellUsers(w, time.Now())
 	out := outcome{drain: drainOf(w, time.Now())}
 	out.plan, out.problems, err = r.plan(ctx, w, out.drain)
 	if err == nil && out.plan != nil {

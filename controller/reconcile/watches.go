@@ -61,6 +61,7 @@ func slimPod(in any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, DeletionTimestamp: pod.DeletionTimestamp,
 			CreationTimestamp: pod.CreationTimestamp, Finalizers: pod.Finalizers,
+			Labels: onlyFluids(pod.Labels), Annotations: onlyFluids(pod.Annotations),
 		},
 		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName},
 		Status: corev1.PodStatus{
