@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -255,13 +256,15 @@ func (l *load) file(ctx context.Context, g *errgroup.Group, f *wire.FileInfo, re
 	}
 }
 
-// block has workers read a block until enough of them have it.
+// block has workers read a block until enough of them have it. One that could not is asked again only where there is no
+// other: a master lists a worker that is gone for minutes.
 func (l *load) block(ctx context.Context, id, length int64, under rpc.UnderStore, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, blockPatience)
 	defer cancel()
 	var last error
+	tried := map[*rpc.Worker]bool{}
 	for range attempts {
-		missing, err := l.missing(ctx, id, replicas)
+		missing, err := l.missing(ctx, id, replicas, tried)
 		if err != nil {
 			last = err
 			continue
@@ -271,11 +274,11 @@ func (l *load) block(ctx context.Context, id, length int64, under rpc.UnderStore
 		}
 		for _, w := range missing {
 			if err := w.Cache(ctx, id, length, under, false); err != nil {
-				last = err
+				last, tried[w] = err, true
 			}
 		}
 	}
-	if missing, err := l.missing(ctx, id, replicas); err == nil && len(missing) == 0 {
+	if missing, err := l.missing(ctx, id, replicas, tried); err == nil && len(missing) == 0 {
 		return nil
 	}
 	if last == nil {
@@ -284,8 +287,9 @@ func (l *load) block(ctx context.Context, id, length int64, under rpc.UnderStore
 	return last
 }
 
-// missing are the workers that should get the block.
-func (l *load) missing(ctx context.Context, id int64, replicas int) ([]*rpc.Worker, error) {
+// missing are the workers that should get the block. Those that were tried, or have failed often, come in only where
+// there are no others.
+func (l *load) missing(ctx context.Context, id int64, replicas int, tried map[*rpc.Worker]bool) ([]*rpc.Worker, error) {
 	info, err := l.conn.Block(ctx, id)
 	if err != nil {
 		return nil, err
@@ -300,9 +304,15 @@ func (l *load) missing(ctx context.Context, id int64, replicas int) ([]*rpc.Work
 	if err != nil {
 		return nil, err
 	}
+	usable := slices.DeleteFunc(slices.Clone(live), func(w *rpc.Worker) bool {
+		return !has[w] && (tried[w] || w.Broken())
+	})
+	if len(usable) == 0 {
+		usable = live
+	}
 	var missing []*rpc.Worker
-	for _, w := range rpc.Rank(live, id) {
-		if len(has)+len(missing) >= min(replicas, len(live)) {
+	for _, w := range rpc.Rank(usable, id) {
+		if len(has)+len(missing) >= min(replicas, len(usable)) {
 			break
 		}
 		if !has[w] {

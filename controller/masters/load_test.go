@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,36 @@ func TestLoadEndsWhereDirectoriesDoNot(t *testing.T) {
 	})
 	if last.Files != 2 || last.Failed != 1 || !strings.Contains(last.FirstFailure, "below itself") {
 		t.Errorf("below itself: %+v", last)
+	}
+}
+
+// TestLoadGoesToWorkersThatAreThere loads where a master lists a worker that is gone, as it does for minutes after one
+// was scaled away: whichever of the two a block fits best, it is loaded.
+func TestLoadGoesToWorkersThatAreThere(t *testing.T) {
+	root := t.TempDir()
+	for i := range 20 {
+		if err := os.WriteFile(filepath.Join(root, strconv.Itoa(i)), []byte("data"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fake, err := fakealluxio.Start(fakealluxio.Config{
+		Root: root, Tier: t.TempDir(), BlockSize: 512, Gone: []string{"127.0.0.1:1", "127.0.0.2:1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	key := types.NamespacedName{Namespace: "n", Name: "d"}
+	c := &Clusters{Log: slog.New(slog.DiscardHandler)}
+	address := strings.TrimSuffix(strings.TrimPrefix(fake.Address(), "alluxio://"), "/")
+	c.Want(key, Want{Masters: []string{address}, User: "root"})
+	var last Progress
+	err = c.Load(t.Context(), key, []Target{{Path: "/", Replicas: 1}}, false, func(p Progress) { last = p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last.Files != 20 || last.Failed != 0 {
+		t.Errorf("%+v", last)
 	}
 }
 

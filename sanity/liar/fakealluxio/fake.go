@@ -33,6 +33,8 @@ type Config struct {
 	// Host is the name that the worker goes by; "localhost" by default, and then its tier is read by clients of this
 	// machine.
 	Host string
+	// Gone are hosts and ports of workers that are listed and are not there.
+	Gone []string
 	// Claims is what is told for a file's size, in place of the size; nil, or false, is the size.
 	Claims func(path string) (int64, bool)
 	// Retells changes what is told of the entries of a directory; nil tells what is true.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -171,7 +172,17 @@ const (
 // GetWorkerInfoList tells of the one worker, and perhaps of some that cannot be.
 func (f *Fake) GetWorkerInfoList(context.Context, *wire.GetWorkerInfoListPOptions) (*wire.GetWorkerInfoListPResponse, error) {
 	own := &wire.WorkerInfo{Id: proto.Int64(1), Address: f.address(), CapacityBytes: proto.Int64(capacity), UsedBytes: proto.Int64(0), State: proto.String("In Service")}
-	return &wire.GetWorkerInfoListPResponse{WorkerInfos: lieOfWorkers(f.dice("GetWorkerInfoList", ""), []*wire.WorkerInfo{own})}, nil
+	all := []*wire.WorkerInfo{own}
+	for i, address := range f.cfg.Gone {
+		host, port, _ := net.SplitHostPort(address)
+		number, _ := strconv.ParseInt(port, 10, 32)
+		at := proto.Int32(int32(number))
+		all = append(all, &wire.WorkerInfo{
+			Id: proto.Int64(int64(i + 2)), Address: &wire.WorkerNetAddress{Host: &host, RpcPort: at, DataPort: at},
+			CapacityBytes: proto.Int64(capacity), State: proto.String("In Service"),
+		})
+	}
+	return &wire.GetWorkerInfoListPResponse{WorkerInfos: lieOfWorkers(f.dice("GetWorkerInfoList", ""), all)}, nil
 }
 
 // GetBlockMasterInfo tells of the capacity.
