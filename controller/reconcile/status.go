@@ -111,9 +111,12 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	}
 	if w.clusters.Asked && w.clusters.Err == "" {
 		s.CacheStates = cacheStates(w.clusters)
-		s.UfsTotal, s.FileNum = "[Calculating]", ""
-		if w.clusters.Sized {
+		s.UfsTotal, s.FileNum = "", ""
+		switch {
+		case w.clusters.Sized:
 			s.UfsTotal, s.FileNum = size(w.clusters.Total), strconv.FormatInt(w.clusters.Files, 10)
+		case out.plan.Sized:
+			s.UfsTotal = "[Calculating]"
 		}
 		if w.clusters.Mounted {
 			s.Mounts = w.dataset.Spec.Mounts
