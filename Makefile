@@ -108,6 +108,14 @@ e2e: e2e-setup installer helm ## millrace on a real Kubernetes of two nodes: the
 e2e-short: e2e-setup ## the walkthrough and the first half of the failures (root)
 	$(call E2E,e2e-short,20 min,./sanity/e2e)
 
+# What the run has seen of each document; docs/fluid.md is what it is to see.
+fluid: export MILLRACE_FLUID := 1
+fluid: export MILLRACE_FLUID_PAGE := $(CURDIR)/bin/fluid.md
+
+.PHONY: fluid
+fluid: e2e-setup ## what Fluid's users do: each of its documents and tests about Alluxio on a real Kubernetes (root)
+	$(call E2E,fluid,15 min,./sanity/fluid)
+
 .PHONY: walkthrough
 walkthrough: e2e-setup ## the walkthrough alone, which writes deploy/walkthrough.md from what it typed and saw (root)
 	@$(call RING,walkthrough,root,5 min) --format standard-verbose --packages ./sanity/e2e -- -count 1 -timeout 40m -run 'TestMillrace/Walkthrough'

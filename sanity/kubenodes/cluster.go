@@ -30,6 +30,8 @@ type Options struct {
 	Shm int64
 	// Names are more names that pods know, with their addresses.
 	Names map[string]string
+	// Admission are the API server's admission plugins beside those that each cluster has.
+	Admission []string
 	// Log is told what happens.
 	Log func(format string, args ...any)
 }

@@ -64,7 +64,7 @@ func (b *Bed) Install() error {
 
 // Stop ends the cluster, and checks that nothing of it stays.
 func (b *Bed) Stop() error {
-	return errors.Join(b.Cluster.Stop(), leftovers(filepath.Base(b.Cluster.Dir())))
+	return errors.Join(b.Cluster.Stop(), leftovers(filepath.Base(b.Dir())))
 }
 
 // leftovers looks for mounts, cgroups and files of the cluster on this machine.

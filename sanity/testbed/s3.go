@@ -22,7 +22,7 @@ const (
 // The keys that the S3 server accepts, its region, and the port at which it listens.
 const (
 	S3Key    = "AKIDEXAMPLE"
-	S3Secret = "not+a/real=secret"
+	S3Secret = "not+a/real=secret" //nolint:gosec // Of a server of the tests.
 	S3Region = "us-east-1"
 	S3Port   = "7070"
 )
