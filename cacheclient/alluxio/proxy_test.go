@@ -154,6 +154,8 @@ func TestBadWiresToMasters(t *testing.T) {
 	dir := t.TempDir()
 	known := version{path: "known.bin", size: 100_000}.put(t, dir).age(t, dir)
 	path := mountDir(t, c, dir, mib)
+	// What was mounted is taken away over wires that work.
+	t.Cleanup(func() { heal(c) })
 	for i, wire := range wires {
 		t.Run(wire.name, func(t *testing.T) {
 			calm(t, c)
@@ -183,12 +185,17 @@ func TestBadWiresToMasters(t *testing.T) {
 // calm has all wires of the cluster do what they should, and waits until the cluster is ready again.
 func calm(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	for _, s := range c.Servers() {
-		s.Proxy().Set(faultproxy.Faults{})
-	}
+	heal(c)
 	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()
 	if err := c.WaitReady(ctx); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// heal has all wires of the cluster do what they should.
+func heal(c *cluster.Cluster) {
+	for _, s := range c.Servers() {
+		s.Proxy().Set(faultproxy.Faults{})
 	}
 }

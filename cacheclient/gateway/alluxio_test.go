@@ -196,8 +196,9 @@ func (m *alluxioMount) together(t *testing.T) {
 	readers.Wait()
 	cost := m.server.Stats().Sub(before)
 	t.Logf("four readers of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes, cost.Requests)
-	// On a busy machine a worker hangs up late at the end of a block, when the gateway has read on.
-	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*115/100 {
+	// On a busy machine a worker hangs up late at the end of a block, when the gateway has read on, or asks for one of
+	// the three blocks a second time. Readers that share nothing cost four times the file.
+	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*115/100+64<<20 {
 		t.Errorf("four readers of %d bytes cost the source %d", alluxioBig, cost.BodyBytes)
 	}
 }

@@ -119,7 +119,7 @@ func (g *Gateway) tell(before, now Verdict) {
 // fresh reports whether the last verdict holds still; answered is when the source last gave what it was asked for.
 func (v *verdicts) fresh(answered time.Time) bool {
 	if v.last.State != Reached {
-		return time.Since(v.at) < troubleLife
+		return time.Since(v.at) < troubleLife && answered.Before(v.at)
 	}
 	life := min(max(verdictLife, costShare*v.took), longestVerdict)
 	return time.Since(v.at) < life || time.Since(answered) < verdictLife

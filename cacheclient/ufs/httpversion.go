@@ -223,7 +223,8 @@ func madeOfSize(etag string, size int64) bool {
 // timeless reports whether an ETag has the size as a part and tells no time in another, as Apache httpd makes it with
 // FileETag Size or INode Size: it stays the same when a file is overwritten. D-261 says more.
 func timeless(etag string, size int64, modTime time.Time) bool {
-	if modTime.IsZero() {
+	if modTime.IsZero() || mayBeHash(etag) {
+		// S3 servers write the number of parts behind a hash.
 		return false
 	}
 	sized := false

@@ -33,13 +33,13 @@ func versionOf(program string, b commandline.Build) buildVersion {
 
 func (v buildVersion) String() string {
 	b := commandline.Build{Version: v.Version, Revision: v.Revision, Time: v.Time, Modified: v.Modified, Go: v.Go}
-	text := b.Line(v.Program)
+	parts := []string{b.Line(v.Program)}
 	for _, library := range []struct{ name, version string }{{"go-fuse", v.GoFuse}, {"rclone", v.Rclone}} {
 		if library.version != "" {
-			text += ", " + library.name + " " + library.version
+			parts = append(parts, library.name+" "+library.version)
 		}
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 // Version makes the command that shows what a program was built from.

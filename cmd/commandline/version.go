@@ -2,15 +2,16 @@ package commandline
 
 import "runtime/debug"
 
-// Version, Revision and Time are those of a release, as the linker writes them:
+// Version is that of a release, as the linker writes it; where a build has none it is "dev":
 //
 //	-ldflags "-X millrace.io/millrace/cmd/commandline.Version=v0.2.0 -X ...Revision=COMMIT -X ...Time=RFC3339"
-//
-// Where a build has none, the version is "dev", and commit and time are those that the toolchain wrote into it.
-var (
-	Version        = unreleased
-	Revision, Time string
-)
+var Version = unreleased
+
+// Revision is the commit, where the toolchain wrote none into the program.
+var Revision string
+
+// Time is that of the commit, where the toolchain wrote none.
+var Time string
 
 const unreleased = "dev"
 

@@ -58,8 +58,12 @@ func TestManifestOfController(t *testing.T) {
 	if !slices.ContainsFunc(spec.Tolerations, func(x corev1.Toleration) bool { return x.Key == k.Taint }) {
 		t.Errorf("it takes the taint %q away and waits for that: it tolerates %v", k.Taint, spec.Tolerations)
 	}
+	// The agents of the chart see these by default.
+	if !slices.Equal(k.Settings.TierDirs, []string{"/dev/shm"}) {
+		t.Errorf("agents are said to see %q", k.Settings.TierDirs)
+	}
 	manifest.Probed(t, &container, map[string]string{"/healthz": k.Health, "/readyz": k.Health})
-	for _, args := range [][]string{{"--startup-taint", "not a key"}, {"--startup-taint", ""}} {
+	for _, args := range [][]string{{"--startup-taint", "not a key"}, {"--startup-taint", ""}, {"--tier-dirs", "shm"}} {
 		if _, err := parseController(args); err == nil {
 			t.Errorf("%q is accepted", args)
 		}

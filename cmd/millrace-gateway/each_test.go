@@ -126,7 +126,13 @@ func TestEach(t *testing.T) {
 	hidden := list("two", "http://data.inner.test/")
 	run(one, hidden)
 	says("two", "/readyz", "503")
-	proxy := httptest.NewServer(&forward.Proxy{User: "me", Password: "hunter2", Names: map[string]string{"data.inner.test:80": web.Listener.Addr().String()}})
+	proxy := httptest.NewServer(
+		&forward.Proxy{
+			User:     "me",
+			Password: "hunter2",
+			Names:    map[string]string{"data.inner.test:80": web.Listener.Addr().String()},
+		},
+	)
 	defer proxy.Close()
 	write(filepath.Join(settings, "HTTP_PROXY"), strings.Replace(proxy.URL, "://", "://me:hunter2@", 1))
 	says("two", "/readyz", "200 ok")

@@ -56,9 +56,21 @@ func keeperFinding(path string, mounts, kept int, err error) finding {
 	const check, mend = "keeper", "kubectl -n millrace-system get pod -o wide -l app.kubernetes.io/component=keeper"
 	switch {
 	case err != nil:
-		return warn(check, mend, "%s does not answer, and mounts are lost if driver and agent end at once: %v", path, err)
+		return warn(
+			check,
+			mend,
+			"%s does not answer, and mounts are lost if driver and agent end at once: %v",
+			path,
+			err,
+		)
 	case kept < mounts:
-		return warn(check, mend, "it keeps %d of %d mounts: others are lost if driver and agent end at once", kept, mounts)
+		return warn(
+			check,
+			mend,
+			"it keeps %d of %d mounts: others are lost if driver and agent end at once",
+			kept,
+			mounts,
+		)
 	}
 	return fine(check, "it keeps all of %d mounts", mounts)
 }
@@ -67,8 +79,14 @@ func keeperFinding(path string, mounts, kept int, err error) finding {
 func lostFindings(pods []handover.LostPod) []finding {
 	findings := make([]finding, 0, len(pods))
 	for _, p := range pods {
-		findings = append(findings, bad("pod", "kubectl -n "+quoted(p.Namespace)+" delete pod "+quoted(p.Name),
-			"%s/%s lost its mount of the volume %s: driver, agent and keeper were gone at once", p.Namespace, p.Name, p.Volume))
+		findings = append(findings, bad(
+			"pod",
+			"kubectl -n "+quoted(p.Namespace)+" delete pod "+quoted(p.Name),
+			"%s/%s lost its mount of the volume %s: driver, agent and keeper were gone at once",
+			p.Namespace,
+			p.Name,
+			p.Volume,
+		))
 	}
 	return findings
 }

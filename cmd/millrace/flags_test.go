@@ -176,7 +176,8 @@ func TestRefusals(t *testing.T) {
 		{"mount --quota 0", `--quota "0" is too small: accepted are sizes from 1 byte on, such as 2Gi; ` +
 			`see millrace mount --help`},
 		{"mount --revalidate 1d", `--revalidate "1d" is not a time: accepted are 0 and numbers with a unit ` +
-			"such as 10s, 1m30s, at most 8760h; also with ,content after it, as in 1m,content; see millrace mount --help"},
+			"such as 10s, 1m30s, at most 8760h; also with ,content after it, as in 1m,content; " +
+			"see millrace mount --help"},
 		{"mount s", "mount takes a SOURCE and a DIR, not 1 argument; see millrace mount --help"},
 		{"top --socket=", `--socket "" is empty; accepted is any other PATH; see millrace top --help`},
 		{"mount --option x", "--option is not in its form: accepted is NAME=VALUE, such as endpoint=https://host; " +

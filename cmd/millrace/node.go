@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,12 @@ func nodeCommand() *command.Command {
 			return f.Wrong("%w", err)
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		var reaping sync.WaitGroup
+		defer reaping.Wait()
 		defer stop()
+		if os.Getpid() == 1 {
+			reaping.Go(func() { reapOrphans(ctx) })
+		}
 		return d.Run(ctx)
 	})
 	return f

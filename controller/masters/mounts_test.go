@@ -10,7 +10,8 @@ import (
 func TestModuleMissing(t *testing.T) {
 	none := errors.New("No Under File System Factory found for: cephfs://mon:6789/")
 	err := moduleMissing("cephfs://mon:6789/", none)
-	if !errors.Is(err, none) || !strings.Contains(err.Error(), "the image of Alluxio has no module for cephfs://; name one") {
+	if !errors.Is(err, none) ||
+		!strings.Contains(err.Error(), "the image of Alluxio has no module for cephfs://; name one") {
 		t.Error(err)
 	}
 	if other := errors.New("another"); !errors.Is(moduleMissing("s3://b/", other), other) {

@@ -318,8 +318,10 @@ func (c *Clusters) askMaster(ctx context.Context, source *objects.Source, want W
 	if _, err := conn.MasterInfo(there); err != nil {
 		return SourceVerdict{}
 	}
-	return SourceVerdict{State: gateway.Unreached,
-		Message: "the leading master has no answer from it: it " + plain(silent.Why)}
+	return SourceVerdict{
+		State:   gateway.Unreached,
+		Message: "the leading master has no answer from it: it " + plain(silent.Why),
+	}
 }
 
 // ofMaster tells what an answer of a master says of a source.

@@ -112,7 +112,8 @@ func sourceAt(t *testing.T, address string) (*objects.Source, string) {
 // TestGatewaysThatLie has a gateway of a tenant's say what none does: it is bounded, followed nowhere, and on one line.
 func TestGatewaysThatLie(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter,
-		*http.Request) {
+		*http.Request,
+	) {
 		t.Error("a redirect was followed")
 	}))
 	t.Cleanup(elsewhere.Close)

@@ -41,11 +41,8 @@ func (b *builder) gateways() int {
 // bucket is what Alluxio sees of a gateway. Two mounts need two names.
 func (b *builder) bucket(m *mount) string { return b.names.name + "-" + m.id }
 
-// optionsKey is the key of the gateways' Secret with the options of a mount. It is another one for other options, so
-// that the arguments of the gateway that reads them are others.
-func (b *builder) optionsKey(m *mount) string {
-	return "options-" + m.id + "-" + b.sealed(string(optionsFile(m.gatewayOptions())))
-}
+// optionsKey is the key of the gateways' Secret with the options of a mount.
+func (m *mount) optionsKey() string { return "options-" + m.id }
 
 // spare is how many gateways more than there are have ports that the scheduler keeps for them on a node's network.
 // Mounts up to the next multiple of it come without another pod.
@@ -146,7 +143,7 @@ func (b *builder) gatewayArguments(m *mount, health int32, onHost bool) []string
 		args = append(args, "--block-size", strconv.FormatInt(blockSize(b.tiers), 10))
 	}
 	if len(m.gatewayOptions()) > 0 {
-		args = append(args, "--options-file", gatewayDir+"/"+b.optionsKey(m))
+		args = append(args, "--options-file", gatewayDir+"/"+m.optionsKey())
 	}
 	if onHost {
 		// A master and a worker of the Dataset on one node have a gateway each, of which either may answer.
@@ -182,7 +179,7 @@ func (b *builder) gatewaySecret() map[string][]byte {
 	for i := range b.mounts {
 		m := &b.mounts[i]
 		if m.kind == behindGateway && len(m.gatewayOptions()) > 0 {
-			data[b.optionsKey(m)] = optionsFile(m.gatewayOptions())
+			data[m.optionsKey()] = optionsFile(m.gatewayOptions())
 		}
 	}
 	for name, text := range b.Settings.Network.Files() {

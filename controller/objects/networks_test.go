@@ -30,9 +30,12 @@ func withOptions(t *testing.T, mountPoint string, open, secret map[string]string
 	s := &corev1.Secret{Data: map[string][]byte{}}
 	for name, value := range secret {
 		s.Data[name] = []byte(value)
-		m.EncryptOptions = append(m.EncryptOptions, v1alpha1.EncryptOption{Name: name, ValueFrom: v1alpha1.EncryptOptionSource{
-			SecretKeyRef: v1alpha1.SecretKeySelector{Name: "net", Key: name},
-		}})
+		m.EncryptOptions = append(
+			m.EncryptOptions,
+			v1alpha1.EncryptOption{Name: name, ValueFrom: v1alpha1.EncryptOptionSource{
+				SecretKeyRef: v1alpha1.SecretKeySelector{Name: "net", Key: name},
+			}},
+		)
 	}
 	slices.SortFunc(m.EncryptOptions, func(a, b v1alpha1.EncryptOption) int { return strings.Compare(a.Name, b.Name) })
 	in.Secrets = map[string]*corev1.Secret{"net": s}
@@ -117,20 +120,23 @@ func TestNetworkRefused(t *testing.T) {
 		"several lines of text": {nil, map[string]string{"no_proxy": "a\nb"}, "line break"},
 	} {
 		_, problems := Desired(withOptions(t, web, c.open, c.secret))
-		if len(problems) != 1 || problems[0].Field != "Dataset.spec.mounts[0]" || !strings.Contains(problems[0].Why, c.why) ||
+		if len(problems) != 1 || problems[0].Field != "Dataset.spec.mounts[0]" ||
+			!strings.Contains(problems[0].Why, c.why) ||
 			strings.Contains(problems[0].String(), "hunter2") {
 			t.Errorf("%s: %v", name, problems)
 		}
 	}
 	in := withOptions(t, web, nil, map[string]string{"ca_cert": authority(t)})
 	delete(in.Secrets["net"].Data, "ca_cert")
-	if _, problems := Desired(in); len(problems) == 0 || problems[0].Field != "Dataset.spec.mounts[0].encryptOptions[0]" {
+	if _, problems := Desired(in); len(problems) == 0 ||
+		problems[0].Field != "Dataset.spec.mounts[0].encryptOptions[0]" {
 		t.Errorf("a key that is missing: %v", problems)
 	}
 	in = withOptions(t, web, nil, nil)
 	in.Runtime.Spec.Worker.Env = map[string]string{"HTTPS_PROXY": "http://me:hunter2@ proxy"}
 	_, problems := Desired(in)
-	if len(problems) != 1 || problems[0].Field != "AlluxioRuntime.spec.worker.env[HTTPS_PROXY]" || strings.Contains(problems[0].Why, "hunter2") {
+	if len(problems) != 1 || problems[0].Field != "AlluxioRuntime.spec.worker.env[HTTPS_PROXY]" ||
+		strings.Contains(problems[0].Why, "hunter2") {
 		t.Errorf("a variable that is no proxy: %v", problems)
 	}
 }
@@ -139,7 +145,12 @@ func TestNetworkRefused(t *testing.T) {
 // stay direct.
 func TestProxiesOfTheEnvironment(t *testing.T) {
 	in := withOptions(t, "https://a.example.org/", nil, nil)
-	env := map[string]string{"HTTPS_PROXY": "http://proxy:3128", "HTTP_PROXY": "http://proxy:3128", "NO_PROXY": ".svc", "OTHER": "x"}
+	env := map[string]string{
+		"HTTPS_PROXY": "http://proxy:3128",
+		"HTTP_PROXY":  "http://proxy:3128",
+		"NO_PROXY":    ".svc",
+		"OTHER":       "x",
+	}
 	in.Runtime.Spec.Worker.Env, in.Runtime.Spec.Master.Env = env, env
 	plan, problems := Desired(in)
 	if len(problems) > 0 {
@@ -176,7 +187,10 @@ func TestProxiesOfTheEnvironment(t *testing.T) {
 func TestOperatorsNetwork(t *testing.T) {
 	pem := authority(t)
 	in := withOptions(t, "s3://data/2024", nil, nil)
-	in.Settings.Network = network.Settings{Authorities: pem, Proxies: network.Proxies{HTTPS: "http://me:secret@proxy:3128", No: ".svc"}}
+	in.Settings.Network = network.Settings{
+		Authorities: pem,
+		Proxies:     network.Proxies{HTTPS: "http://me:secret@proxy:3128", No: ".svc"},
+	}
 	plan, problems := Desired(in)
 	if len(problems) > 0 || !NeedsGateway(in.Dataset, in.Settings) {
 		t.Fatal(problems)
@@ -192,7 +206,8 @@ func TestOperatorsNetwork(t *testing.T) {
 		}
 	}
 	for _, o := range plan.Objects {
-		if _, is := o.(*corev1.Secret); !is && strings.Contains(string(render(t, &Plan{Objects: []Object{o}})), "me:secret") {
+		if _, is := o.(*corev1.Secret); !is &&
+			strings.Contains(string(render(t, &Plan{Objects: []Object{o}})), "me:secret") {
 			t.Errorf("%s has the proxy's password", o.GetName())
 		}
 	}
@@ -211,8 +226,14 @@ func TestNoMounts(t *testing.T) {
 		t.Fatal(without, problems)
 	}
 	for i, o := range without.Objects {
-		if before, after := podSpecOf(o), podSpecOf(with.Objects[i]); before != nil && len(before.Containers) != len(after.Containers) {
-			t.Errorf("%s has %d containers without mounts, and %d with one", o.GetName(), len(before.Containers), len(after.Containers))
+		if before, after := podSpecOf(o), podSpecOf(with.Objects[i]); before != nil &&
+			len(before.Containers) != len(after.Containers) {
+			t.Errorf(
+				"%s has %d containers without mounts, and %d with one",
+				o.GetName(),
+				len(before.Containers),
+				len(after.Containers),
+			)
 		}
 	}
 }

@@ -30,11 +30,14 @@ func TestTiersThatAgentsDoNotSee(t *testing.T) {
 		"a disk": {
 			[]string{"/dev/shm"},
 			[]v1alpha1.Level{level(v1alpha1.SSD, "/var/lib/ssd0/cache")},
-			[]string{"levels[0] is in /var/lib/ssd0/cache", "many times slower",
-				"tierDirs of the chart mends it: add /var/lib/ssd0/cache"},
+			[]string{
+				"levels[0] is in /var/lib/ssd0/cache", "many times slower",
+				"tierDirs of the chart mends it: add /var/lib/ssd0/cache",
+			},
 		},
 		"a name alike": {
-			[]string{"/var/lib/ssd"}, []v1alpha1.Level{level(v1alpha1.SSD, "/var/lib/ssd0")},
+			[]string{"/var/lib/ssd"},
+			[]v1alpha1.Level{level(v1alpha1.SSD, "/var/lib/ssd0")},
 			[]string{"add /var/lib/ssd0"},
 		},
 		"the second of two": {

@@ -111,8 +111,10 @@ func (r *Reconciler) tellRuntime(w *world, before *v1alpha1.AlluxioRuntime) {
 	for _, kind := range []string{v1alpha1.MastersReady, v1alpha1.WorkersReady} {
 		r.tellTrouble(w.key, w.runtime, find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind))
 	}
-	for _, kind := range []string{v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing,
-		v1alpha1.Draining, v1alpha1.TiersSeen, v1alpha1.WorkersScaledOut, v1alpha1.WorkersScaledIn} {
+	for _, kind := range []string{
+		v1alpha1.Applied, v1alpha1.Unsupported, v1alpha1.Deleting, v1alpha1.Progressing,
+		v1alpha1.Draining, v1alpha1.TiersSeen, v1alpha1.WorkersScaledOut, v1alpha1.WorkersScaledIn,
+	} {
 		now, then := find(w.runtime.Status.Conditions, kind), find(before.Status.Conditions, kind)
 		if now.Message == "" || now.Message == then.Message {
 			continue

@@ -34,8 +34,10 @@ func served() (*world, *outcome) {
 		Sources: map[string]masters.SourceVerdict{"/z": {State: gateway.Reached}},
 	}
 	plan := &objects.Plan{
-		Masters: []string{"m:1"}, Sources: []objects.Source{{Name: "z", Address: "https://a.example/b/", Path: "/z",
-			Gateway: true, Secrets: "web (user, pass)"}},
+		Masters: []string{"m:1"}, Sources: []objects.Source{{
+			Name: "z", Address: "https://a.example/b/", Path: "/z",
+			Gateway: true, Secrets: "web (user, pass)",
+		}},
 	}
 	return w, &outcome{plan: plan}
 }
@@ -57,12 +59,17 @@ func TestReady(t *testing.T) {
 		"well": {func(*world, *outcome) {}, "DatasetReady", bound, []string{"served by m:1"}},
 		"source down": {
 			source(masters.SourceVerdict{State: gateway.Unreached, Message: "a refuses the connection"}),
-			SourceUnreached, bound, []string{"https://a.example/b/", "the mount z", "is not reached: a refuses",
-				"; what is cached is served"},
+			SourceUnreached, bound,
+			[]string{
+				"https://a.example/b/", "the mount z", "is not reached: a refuses",
+				"; what is cached is served",
+			},
 		},
 		"unknown CA": {
-			source(masters.SourceVerdict{State: gateway.Untrusted,
-				Message: "x509; name its authority with the option ca_cert"}), SourceUntrusted, bound,
+			source(masters.SourceVerdict{
+				State:   gateway.Untrusted,
+				Message: "x509; name its authority with the option ca_cert",
+			}), SourceUntrusted, bound,
 			[]string{"is not trusted", "ca_cert"},
 		},
 		"wrong keys": {
@@ -79,7 +86,8 @@ func TestReady(t *testing.T) {
 		}, SourceRefuses, bound, []string{"names no Secret", "encryptOptions"}},
 		"no such option": {
 			source(masters.SourceVerdict{State: gateway.Failed, Message: `option "x" is not known`}), SourceFailed,
-			bound, []string{`cannot be read: option "x"`},
+			bound,
+			[]string{`cannot be read: option "x"`},
 		},
 		"gateway is away": {
 			source(masters.SourceVerdict{State: masters.Silent, Message: "connection refused"}), GatewaySilent, bound,
@@ -103,15 +111,18 @@ func TestReady(t *testing.T) {
 		}, trouble.Crash, bound, nil},
 		"masters disagree": {
 			func(w *world, _ *outcome) { w.clusters.Disagree, w.clusters.Err = true, "a and b lead" },
-			"MastersDisagree", bound, []string{"a and b lead"},
+			"MastersDisagree", bound,
+			[]string{"a and b lead"},
 		},
 		"no leader": {func(w *world, _ *outcome) { w.clusters.Err = "no master leads" }, "NoLeader", bound, nil},
 		"no worker": {func(w *world, _ *outcome) { w.clusters.Workers = nil }, "NoWorker", bound, nil},
 		"another pod's worker": {func(w *world, _ *outcome) {
 			w.clusters.Workers = []masters.Worker{{Address: "10.0.0.8:29999"}}
 			w.pods = append(w.pods,
-				corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{roleLabel: objects.RoleWorker}},
-					Status: corev1.PodStatus{PodIP: "10.0.0.9"}})
+				corev1.Pod{
+					ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{roleLabel: objects.RoleWorker}},
+					Status:     corev1.PodStatus{PodIP: "10.0.0.9"},
+				})
 		}, "NoWorker", bound, nil},
 		"not mounted for its source": {func(w *world, o *outcome) {
 			source(masters.SourceVerdict{State: gateway.Untrusted, Message: "x509"})(w, o)
@@ -127,8 +138,10 @@ func TestReady(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w, out := served()
 			w.dataset.Status.Phase = v1alpha1.Bound
-			w.dataset.Status.Conditions = []v1alpha1.Condition{{Type: v1alpha1.Ready, Status: corev1.ConditionTrue,
-				LastTransitionTime: metav1.NewTime(time.Now().Add(-time.Hour))}}
+			w.dataset.Status.Conditions = []v1alpha1.Condition{{
+				Type: v1alpha1.Ready, Status: corev1.ConditionTrue,
+				LastTransitionTime: metav1.NewTime(time.Now().Add(-time.Hour)),
+			}}
 			tc.change(w, out)
 			s := datasetStatus(w, out, time.Now())
 			ready := find(s.Conditions, v1alpha1.Ready)

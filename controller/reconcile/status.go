@@ -36,7 +36,14 @@ type verdict struct {
 
 // judge decides whether a Dataset is served.
 func judge(w *world, out *outcome) verdict {
-	state := w.clusters
+	if v := judgeSpecs(w, out); v.reason != "" {
+		return v
+	}
+	return judgeAlluxio(w, out)
+}
+
+// judgeSpecs says what is in the way before Alluxio is asked; the zero verdict where nothing is.
+func judgeSpecs(w *world, out *outcome) verdict {
 	switch {
 	case len(out.problems) > 0:
 		return verdict{false, "InvalidSpec", sentences(out.problems)}
@@ -48,6 +55,14 @@ func judge(w *world, out *outcome) verdict {
 		return verdict{false, "Deleting", out.waits.message}
 	case out.failure != nil && out.plan == nil:
 		return verdict{false, "Refused", out.failure.Error()}
+	}
+	return verdict{}
+}
+
+// judgeAlluxio decides by what masters, workers and sources say.
+func judgeAlluxio(w *world, out *outcome) verdict {
+	state := w.clusters
+	switch {
 	case !state.Asked:
 		return verdict{false, starting, "the masters have not been asked yet"}
 	case state.Err != "":
@@ -62,8 +77,7 @@ func judge(w *world, out *outcome) verdict {
 		return verdict{false, "Refused", out.failure.Error()}
 	case out.plan != nil && !sourcesAsked(out.plan.Sources, state):
 		return verdict{false, asking, "the sources are being asked whether they can be read"}
-	}
-	if out.plan != nil && len(out.plan.Mounts) == 0 {
+	case out.plan != nil && len(out.plan.Sources) == 0:
 		return verdict{
 			true, "DatasetReady",
 			"the Dataset has no mounts, so that its claim is empty until there are some in spec.mounts",
@@ -156,28 +170,43 @@ func unknown(w *world, out *outcome, v verdict) bool {
 // phase is the state in a word.
 func phase(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alpha1.DatasetPhase {
 	before := w.dataset.Status.Phase
-	bound := before == v1alpha1.Bound || before == v1alpha1.Updating
 	switch {
 	case v.served:
 		return v1alpha1.Bound
-	case bound && v.unasked(w):
-		// It is what it was.
-		return before
+	case before == v1alpha1.Bound || before == v1alpha1.Updating:
+		return phaseOfBound(w, v, known, now)
 	case w.runtime == nil:
 		return v1alpha1.NotBound
-	case bound && find(known, v1alpha1.Ready).Reason == "NotMounted" && since(known, v1alpha1.Ready, now) < patience:
-		// A gateway takes a moment to know of a mount that was added.
-		return v1alpha1.Updating
-	case v.reason == "InvalidSpec" || v.reason == "Refused" || v.reason == "NotMounted":
-		return v1alpha1.FailedPhase
-	case bound && v.reason == "Mounting":
-		return v1alpha1.Updating
-	case bound && since(known, v1alpha1.Ready, now) < patience, v.reason == "Deleting" && bound:
-		return before
-	case bound || before == v1alpha1.FailedPhase && v.reason != starting:
+	case v.refused() || before == v1alpha1.FailedPhase && v.reason != starting:
 		return v1alpha1.FailedPhase
 	}
 	return v1alpha1.NotBound
+}
+
+// phaseOfBound is the phase of a Dataset that was bound, and is not served now.
+func phaseOfBound(w *world, v verdict, known []v1alpha1.Condition, now time.Time) v1alpha1.DatasetPhase {
+	before, fresh := w.dataset.Status.Phase, since(known, v1alpha1.Ready, now) < patience
+	switch {
+	case v.unasked(w):
+		return before
+	case w.runtime == nil:
+		return v1alpha1.NotBound
+	case fresh && find(known, v1alpha1.Ready).Reason == "NotMounted":
+		// A gateway takes a moment to know of a mount that was added.
+		return v1alpha1.Updating
+	case v.refused():
+		return v1alpha1.FailedPhase
+	case v.reason == "Mounting":
+		return v1alpha1.Updating
+	case fresh || v.reason == "Deleting":
+		return before
+	}
+	return v1alpha1.FailedPhase
+}
+
+// refused reports whether nothing but another spec, or another source, mends it.
+func (v verdict) refused() bool {
+	return v.reason == "InvalidSpec" || v.reason == "Refused" || v.reason == "NotMounted"
 }
 
 // since is how long a condition has been what it is.

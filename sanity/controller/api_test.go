@@ -27,7 +27,6 @@ func TestAPIRefuses(t *testing.T) {
 		"two mounts one path": {"      name: hbase\n", "      name: hbase\n    - {mountPoint: 'https://other.example.org/', path: /hbase}\n", "spec.mounts", "same path"},
 		"mount without host":  {"https://mirror.example.org/apache/hbase/stable/", "https:///apache", "spec.mounts[0].mountPoint", "no host"},
 		"relative mount path": {"      name: hbase\n", "      path: hbase\n", "spec.mounts[0].path", "absolute"},
-		"no mounts":           {"    - mountPoint: https://mirror.example.org/apache/hbase/stable/\n      name: hbase\n", "    []\n", "spec.mounts", "at least 1"},
 		"name begins with 1":  {"  name: hbase\nspec", "  name: 1hbase\nspec", "metadata.name", "DNS label"},
 		"name too long":       {"  name: hbase\nspec", "  name: " + strings.Repeat("a", 46) + "\nspec", "metadata.name", "45"},
 		"access mode of run":  {"spec:\n  mounts", "spec:\n  placement: Anywhere\n  mounts", "spec.placement", "Anywhere"},

@@ -51,7 +51,7 @@ func TestLostPodsAreTold(t *testing.T) {
 		}
 		must(t, c.Create(t.Context(), pods[name]))
 	}
-	volume := objects.VolumeName(ns, "hbase")
+	volume := objects.VolumeName(ns, "hbase", false)
 	said.Store(&[]lost.Pod{
 		{Volume: volume, Namespace: ns, Name: "reader", UID: string(pods["reader"].UID)},
 		{Volume: volume, Namespace: ns, Name: "other", UID: "of-the-one-before"},

@@ -75,11 +75,17 @@ func TestSourcesOfARealAlluxio(t *testing.T) {
 		state         gateway.State
 	}{
 		"well": {
-			plain.URL, keys.SecretAccessKey, gateway.Reached}, "keys": {plain.URL, "some other secret key",
-			gateway.Refused},
+			plain.URL, keys.SecretAccessKey, gateway.Reached,
+		}, "keys": {
+			plain.URL, "some other secret key",
+			gateway.Refused,
+		},
 		"authority": {
-			secure.URL, keys.SecretAccessKey, gateway.Untrusted}, "server": {"http://127.0.0.1:1",
-			keys.SecretAccessKey, gateway.Unreached},
+			secure.URL, keys.SecretAccessKey, gateway.Untrusted,
+		}, "server": {
+			"http://127.0.0.1:1",
+			keys.SecretAccessKey, gateway.Unreached,
+		},
 	} {
 		m := rpc.Mount{Path: "/" + name, Source: "s3://" + name + "/", ReadOnly: true, Properties: map[string]string{
 			"s3a.accessKeyId": keys.AccessKeyID, "s3a.secretKey": source.key,

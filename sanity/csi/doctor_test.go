@@ -18,14 +18,20 @@ import (
 // said is an element of what `millrace doctor -o json` says.
 type said struct{ Check, Result, Found, Mend string }
 
+// first is the number of the first process of the PID namespace that a process made.
+func (n *node) first(starter *session.Process) string {
+	n.t.Helper()
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", starter.Pid()))
+	n.must("the first process", err)
+	return strings.TrimSpace(string(children))
+}
+
 // exec is a command of the program as `kubectl exec` starts it: in the PID namespace whose first process was started by
 // the one given, and by no process there.
 func (n *node) exec(ctx context.Context, starter *session.Process, args ...string) *exec.Cmd {
 	n.t.Helper()
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", starter.Pid()))
-	n.must("the first process", err)
 	inside := []string{
-		"--pid", "--target", strings.TrimSpace(string(children)), "--",
+		"--pid", "--target", n.first(starter), "--",
 		"unshare", "--mount", "--propagation", "slave", "--",
 		"sh", "-c", `mount -t proc proc /proc && exec "$@"`, "sh", bin,
 	}
@@ -130,6 +136,11 @@ func TestDoctorInContainers(t *testing.T) {
 	n.must("killing the mount", device.Close())
 	n.sick("a dead mount", n.plugin, "mount", pod, "is dead", "grep 0c1f-uid")
 	n.must("unmounting", mountpoint.Detach(pod, mountpoint.Lazily))
+
+	device, err = mountpoint.Attach(t.Context(), mountpoint.Options{Dir: pod, Source: "test"})
+	n.must("mounting", err)
+	n.sick("a mount that hangs", n.plugin, "mount", pod, "does not answer")
+	n.must("unmounting", errors.Join(mountpoint.Detach(pod, mountpoint.Lazily), device.Close()))
 
 	n.serving.Kill()
 	n.sick("an agent that is down", n.plugin, "volumes", n.attachSocket(), "component=agent")

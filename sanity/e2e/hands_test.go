@@ -103,7 +103,7 @@ func (h *hands) node(t *testing.T, name string) *machines.Machine {
 func (h *hands) processes(t *testing.T, node, name string) []string {
 	t.Helper()
 	// Where there are none it fails, and says nothing.
-	out, _ := h.node(t, node).Command(t.Context(), "pgrep", "-x", name).Output()
+	out, _ := h.node(t, node).Command(t.Context(), "pgrep", "-f", name).Output()
 	return strings.Fields(string(out))
 }
 
@@ -116,13 +116,13 @@ func (h *hands) kill(t *testing.T, node string, pids ...string) {
 	}
 }
 
-// The names of processes: driver and agent have the same.
+// The command lines of processes: those of driver and agent, and those of keepers.
 const (
-	servers = "millrace"
-	keepers = "millrace-keeper"
+	servers = "^/usr/bin/millrace (node|agent) "
+	keepers = "^/usr/bin/millrace-keeper "
 )
 
-// running waits until a node has so many processes of a name.
+// running waits until a node has so many processes of a command line.
 func (h *hands) running(t *testing.T, node, name string, count int) {
 	t.Helper()
 	await(t, time.Minute, fmt.Sprintf("%d of %s on %s", count, name, node), func() error {

@@ -54,7 +54,9 @@ func (n *networks) servers(t *testing.T) {
 	if n.authority, err = pki.New(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	cert, key, err := n.authority.Issue(pki.Subject{User: "server", Names: []string{innerName}, Addresses: []net.IP{net.ParseIP(mirrorAddress)}})
+	cert, key, err := n.authority.Issue(
+		pki.Subject{User: "server", Names: []string{innerName}, Addresses: []net.IP{net.ParseIP(mirrorAddress)}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,12 @@ func (n *networks) servers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.serve(t, mirrorAddress+":8443", http.FileServer(http.Dir(n.htdocs())), &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+	n.serve(
+		t,
+		mirrorAddress+":8443",
+		http.FileServer(http.Dir(n.htdocs())),
+		&tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+	)
 	n.proxy = &forward.Proxy{
 		User: "me", Password: proxyPassword, Dial: n.mirror.Dial,
 		Names: map[string]string{innerName + ":443": mirrorAddress + ":8443", innerName + ":7071": innerS3},
@@ -80,8 +87,17 @@ func (n *networks) servers(t *testing.T) {
 	if err := testbed.StartS3(n.ctx, n.mirror, "127.0.0.1", "7071", filepath.Dir(bucket)); err != nil {
 		t.Fatal(err)
 	}
-	n.kubectl(t, "create", "secret", "generic", "network", "--from-literal=ca_cert="+string(n.authority.PEM),
-		"--from-literal=HTTPS_PROXY=http://me:"+proxyPassword+"@"+proxyAddress, "--from-literal=id="+testbed.S3Key, "--from-literal=key="+testbed.S3Secret)
+	n.kubectl(
+		t,
+		"create",
+		"secret",
+		"generic",
+		"network",
+		"--from-literal=ca_cert="+string(n.authority.PEM),
+		"--from-literal=HTTPS_PROXY=http://me:"+proxyPassword+"@"+proxyAddress,
+		"--from-literal=id="+testbed.S3Key,
+		"--from-literal=key="+testbed.S3Secret,
+	)
 	n.kubectl(t, "create", "secret", "generic", "volume", "--from-literal=ca_cert="+string(n.authority.PEM),
 		"--from-literal=HTTPS_PROXY=http://me:"+proxyPassword+"@"+proxyAddress)
 }
@@ -106,9 +122,26 @@ func (n *networks) serve(t *testing.T, address string, handler http.Handler, con
 
 // pathRefused names a file of a node, which no source can be told to trust.
 func (n *networks) pathRefused(t *testing.T) {
-	n.apply(t, strings.Replace(fmt.Sprintf(sharedDataset, "path", 1), `, name: path}`, `, name: path, options: {ca_cert: /x.pem}}`, 1))
+	n.apply(
+		t,
+		strings.Replace(
+			fmt.Sprintf(sharedDataset, "path", 1),
+			`, name: path}`,
+			`, name: path, options: {ca_cert: /x.pem}}`,
+			1,
+		),
+	)
 	want := "Dataset.spec.mounts[0]: has the option ca_cert, which is no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----"
-	n.says(t, 30*time.Second, want, "get", "dataset", "path", "-o", `jsonpath={.status.conditions[?(@.type=="Valid")].message}`)
+	n.says(
+		t,
+		30*time.Second,
+		want,
+		"get",
+		"dataset",
+		"path",
+		"-o",
+		`jsonpath={.status.conditions[?(@.type=="Valid")].message}`,
+	)
 	n.kubectl(t, "delete", "datasets,alluxioruntimes", "--all", "--timeout=180s")
 }
 
@@ -167,8 +200,12 @@ func (n *networks) dataset(t *testing.T) {
 // volume has an agent read by itself what the Secret of a volume lets it.
 func (n *networks) volume(t *testing.T) {
 	manifest := user("inline", "node1", "sha256sum /inline/*", "", "inline")
-	manifest = strings.Replace(manifest, "persistentVolumeClaim: {claimName: inline}",
-		`csi: {driver: csi.millrace.io, readOnly: true, nodePublishSecretRef: {name: volume}, volumeAttributes: {source: "https://`+innerName+`/small/one/", quota: 64Mi}}`, 1)
+	manifest = strings.Replace(
+		manifest,
+		"persistentVolumeClaim: {claimName: inline}",
+		`csi: {driver: csi.millrace.io, readOnly: true, nodePublishSecretRef: {name: volume}, volumeAttributes: {source: "https://`+innerName+`/small/one/", quota: 64Mi}}`,
+		1,
+	)
 	n.apply(t, manifest)
 	hasSmall(t, n.ran(t, "inline"), "/inline/")
 }
@@ -195,12 +232,37 @@ func (n *networks) mountsLater(t *testing.T) {
 	begin := strings.Index(manifest, "  mounts:")
 	n.apply(t, manifest[:begin]+manifest[strings.Index(manifest, "---\n"):])
 	n.bound(t, "later")
-	n.says(t, 10*time.Second, "the Dataset has no mounts, so that its claim is empty until there are some in spec.mounts",
-		"get", "dataset", "later", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
-	n.apply(t, user("later", "node1", "ls -A /later | wc -l; until sha256sum /later/more/* 2>/dev/null; do sleep 0.2; done", "", "later"))
+	n.says(
+		t,
+		10*time.Second,
+		"the Dataset has no mounts, so that its claim is empty until there are some in spec.mounts",
+		"get",
+		"dataset",
+		"later",
+		"-o",
+		`jsonpath={.status.conditions[?(@.type=="Ready")].message}`,
+	)
+	n.apply(
+		t,
+		user(
+			"later",
+			"node1",
+			"ls -A /later | wc -l; until sha256sum /later/more/* 2>/dev/null; do sleep 0.2; done",
+			"",
+			"later",
+		),
+	)
 	n.says(t, time.Minute, "Running", "get", "pod", "later", "-o", "jsonpath={.status.phase}")
 	added := time.Now()
-	n.kubectl(t, "patch", "dataset", "later", "--type=merge", "-p", `{"spec":{"mounts":[{"mountPoint":"http://`+mirrorName+`/small/more/","name":"more"}]}}`)
+	n.kubectl(
+		t,
+		"patch",
+		"dataset",
+		"later",
+		"--type=merge",
+		"-p",
+		`{"spec":{"mounts":[{"mountPoint":"http://`+mirrorName+`/small/more/","name":"more"}]}}`,
+	)
 	n.says(t, time.Minute, "Succeeded", "get", "pod", "later", "-o", "jsonpath={.status.phase}")
 	withinTime(t, "the first mount of a live Dataset is read", time.Since(added), 10*time.Second)
 	logs := n.ran(t, "later")
@@ -236,7 +298,13 @@ spec:
 // claims has sources that are a claim of another user than root, all of it and below, at / and elsewhere, web servers
 // beside. Masters and workers go where the claim's volume is.
 func (n *networks) claims(t *testing.T) {
-	n.onNode(t, "painter", "node1", "/srv/archive", "mkdir -p /d/2024/mine && echo hello >/d/2024/mine/f && chown -R 1201:1201 /d/2024 && chmod -R 0750 /d/2024")
+	n.onNode(
+		t,
+		"painter",
+		"node1",
+		"/srv/archive",
+		"mkdir -p /d/2024/mine && echo hello >/d/2024/mine/f && chown -R 1201:1201 /d/2024 && chmod -R 0750 /d/2024",
+	)
 	t.Cleanup(func() {
 		_, _ = n.cluster.Kubectl(n.ctx, "delete", "datasets,alluxioruntimes,pods", "--all", "--timeout=180s")
 		_, _ = n.cluster.Kubectl(n.ctx, "delete", "pvc/archive", "pv/archive", "--ignore-not-found", "--timeout=60s")
@@ -267,7 +335,7 @@ spec:
   placement: Shared
   mounts:
     - {mountPoint: "pvc://archive", name: whole}
-    - {mountPoint: "pvc://archive/2024/mine/", path: /deep/mine}
+    - {mountPoint: "pvc://archive/2024/mine/", path: /mine}
     - {mountPoint: "http://`+mirrorName+`/small/two/", name: web}
 `+fmt.Sprintf(runtime, "beside"))
 	n.bound(t, "around")
@@ -279,8 +347,17 @@ spec:
 	}
 	for _, node := range []string{"node1", "node2"} {
 		name := "viewer-" + node
-		n.apply(t, user(name, node, "cat /around/mine/f /beside/whole/2024/mine/f /beside/deep/mine/f && sha256sum /around/web/* /beside/web/*",
-			"runAsUser: 1201, runAsGroup: 1201", "around", "beside"))
+		n.apply(
+			t,
+			user(
+				name,
+				node,
+				"cat /around/mine/f /beside/whole/2024/mine/f /beside/mine/f && sha256sum /around/web/* /beside/web/*",
+				"runAsUser: 1201, runAsGroup: 1201",
+				"around",
+				"beside",
+			),
+		)
 		logs := n.ran(t, name)
 		if !strings.HasPrefix(logs, "hello\nhello\nhello\n") {
 			t.Errorf("a pod on %s reads %q", node, logs)

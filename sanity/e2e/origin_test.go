@@ -61,8 +61,10 @@ func (o *origin) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o.secure {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{ownCertificate(t)},
-			MinVersion: tls.VersionTLS12})
+		l = tls.NewListener(l, &tls.Config{
+			Certificates: []tls.Certificate{ownCertificate(t)},
+			MinVersion:   tls.VersionTLS12,
+		})
 	}
 	server := &http.Server{Handler: o, ReadHeaderTimeout: time.Minute}
 	o.mu.Lock()

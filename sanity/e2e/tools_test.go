@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -220,5 +221,13 @@ func (r *rest) sick(t *testing.T) {
 	await(t, time.Minute, "all is well again", func() error {
 		_, err := r.inside(t, "node", "doctor")
 		return err
+	})
+	// Doctor left children in the driver's container, which asked mounts of the agent that hung.
+	await(t, 20*time.Second, "the driver takes leave of what doctor left", func() error {
+		const zombies = `for s in /proc/[0-9]*/status; do grep -qs '^Name:.millrace$' $s && grep -s '^State:.Z' $s; done; true`
+		if left, err := node.Command(t.Context(), "sh", "-c", zombies).Output(); err != nil || len(left) > 0 {
+			return fmt.Errorf("%w: %s", cmp.Or(err, errors.New("zombies")), left)
+		}
+		return nil
 	})
 }

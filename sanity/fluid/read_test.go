@@ -241,7 +241,7 @@ var hadoopJob = object("batch/v1", "Job", "fluid-hdfs-demo", `backoffLimit: 0, `
 
 // alluxioImage is the chart's.
 func alluxioImage() string {
-	_, image, err := deploy.Images()
+	_, _, image, err := deploy.Images()
 	if err != nil {
 		return err.Error() // No image has such a name.
 	}

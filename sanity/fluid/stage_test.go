@@ -156,7 +156,7 @@ func (s *stage) startS3() error {
 			return err
 		}
 	}
-	_, err := testbed.StartS3(s.ctx, s.bed.Control(), kubenodes.ControlPlane, root)
+	err := testbed.StartS3(s.ctx, s.bed.Control(), kubenodes.ControlPlane, testbed.S3Port, root)
 	return err
 }
 

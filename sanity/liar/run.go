@@ -292,6 +292,9 @@ func (r *run) again() {
 	case "":
 		r.unmount()
 		return
+	}
+	r.fill()
+	switch r.plan.Again {
 	case "unmount":
 		if !r.unmount() {
 			return
@@ -315,6 +318,22 @@ func (r *run) unmount() bool {
 		r.judge.Fault(RuleMount, "", "%v", err)
 	}
 	return err == nil
+}
+
+// fill reads what is to be warm past the kernel's pages. The truce may have read it from there, and the tier may have
+// lost it: a reader frees files.
+func (r *run) fill() {
+	reader, err := newReader(r.world, r.judge, r.watch, r.mount.dir, r.plan.Seed.Dice("fill"))
+	if err != nil {
+		return
+	}
+	defer reader.close()
+	for _, f := range r.kept() {
+		_, v, _ := r.world.Look(f.Path)
+		if err := errors.Join(reader.forget(f), reader.compare(f, v)); err != nil {
+			r.judge.Fault(RuleTruce, f.Path, "past the kernel's pages: %v", err)
+		}
+	}
 }
 
 // warm reads what was read whole before and had no reason to go, and compares what that took from the source.

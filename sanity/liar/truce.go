@@ -133,6 +133,15 @@ func (r *reader) compare(f *File, v Version) error {
 	return r.compareTime(fd, f, v)
 }
 
+// forget has the kernel drop what it has of a file.
+func (r *reader) forget(f *File) error {
+	fd, _, _, err := r.open(f, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED), unix.Close(fd))
+}
+
 // compareTime compares what fstat says of the time.
 func (r *reader) compareTime(fd int, f *File, v Version) error {
 	if v.ModTime.IsZero() || f.Pages || f.Tags > 1 {

@@ -6,7 +6,9 @@ import (
 )
 
 // mountContext is how a master repeats the options of a mount that it refuses, the keys of the source among them.
-var mountContext = regexp.MustCompile(`(?s)\s*(mount command: alluxio fs mount \S+ \S+ )?option MountContext\{.*\n\}\s*`)
+var mountContext = regexp.MustCompile(
+	`(?s)\s*(mount command: alluxio fs mount \S+ \S+ )?option MountContext\{.*\n\}\s*`,
+)
 
 // redacted is an error that does not repeat what it was told.
 type redacted struct {

@@ -23,15 +23,15 @@ type Stamp struct {
 
 // flags are what the linker writes into the programs.
 func (s Stamp) flags() string {
-	flags := "-s -w"
+	flags := []string{"-s", "-w"}
 	for _, v := range []struct{ name, value string }{
 		{"Version", s.Version}, {"Revision", s.Revision}, {"Time", s.time()},
 	} {
 		if v.value != "" {
-			flags += " -X " + Module + "/cmd/commandline." + v.name + "=" + v.value
+			flags = append(flags, "-X", Module+"/cmd/commandline."+v.name+"="+v.value)
 		}
 	}
-	return flags
+	return strings.Join(flags, " ")
 }
 
 func (s Stamp) time() string {
