@@ -100,17 +100,17 @@ func (w *walk) installed(t *testing.T) {
 		"workers of Alluxio on a cluster of two nodes. The web server is Apache httpd behind a wire of 100 Mbit/s. The files are in " +
 		"[examples/hbase](examples/hbase).")
 	out := w.kubectl(t, "get pods -n "+namespace)
-	if n := len(lines(out)) - 1; n != 6 {
-		t.Errorf("%d pods, not 6: two controllers, and the driver and the agent on each node", n)
+	if n := len(lines(out)) - 1; n != 8 {
+		t.Errorf("%d pods, not 8: two controllers, and driver, agent and keeper on each node", n)
 	}
 	for _, m := range w.cluster.Nodes() {
 		used, err := w.footprint(t, m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("controller, driver and agent of %s: %d MB", m.Name(), used/1e6)
+		t.Logf("millrace's processes on %s: %d MB", m.Name(), used/1e6)
 		if used > footprintMost {
-			t.Errorf("controller, driver and agent of %s take %d MB, more than %d", m.Name(), used/1e6, footprintMost/1_000_000)
+			t.Errorf("millrace's processes on %s take %d MB, more than %d", m.Name(), used/1e6, footprintMost/1_000_000)
 		}
 	}
 }
@@ -119,7 +119,7 @@ func (w *walk) installed(t *testing.T) {
 func (w *walk) footprint(t *testing.T, m *machines.Machine) (int64, error) {
 	t.Helper()
 	out, err := m.Command(t.Context(), "sh", "-c",
-		`for p in $(pgrep -f '^(/usr/bin/)?millrace(-controller| node| agent) '); do grep ^Pss: /proc/$p/smaps_rollup; done | awk '{kib += $2; n++} END {print n, kib}'`).Output()
+		`for p in $(pgrep -f '^(/usr/bin/)?millrace(-controller|-keeper| node| agent) '); do grep ^Pss: /proc/$p/smaps_rollup; done | awk '{kib += $2; n++} END {print n, kib}'`).Output()
 	if err != nil {
 		return 0, err
 	}
@@ -127,8 +127,8 @@ func (w *walk) footprint(t *testing.T, m *machines.Machine) (int64, error) {
 	if _, err := fmt.Sscan(string(out), &n, &kib); err != nil {
 		return 0, fmt.Errorf("processes of millrace on %s: %q: %w", m.Name(), out, err)
 	}
-	if n != 3 {
-		return 0, fmt.Errorf("%d processes of millrace on %s, not 3", n, m.Name())
+	if n != 4 {
+		return 0, fmt.Errorf("%d processes of millrace on %s, not 4", n, m.Name())
 	}
 	return kib << 10, nil
 }
