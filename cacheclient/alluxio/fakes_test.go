@@ -286,7 +286,13 @@ func TestOneBadFileTakesNothing(t *testing.T) {
 	o := &odd{open: func(int) (*ufs.Body, error) { return nil, &ufs.StatusError{Code: 500, URL: "odd"} }}
 	f.reads(t, v.path, o)
 	opened := open(t, f.Client, v.path).(*file)
-	fl, err := f.fillOf(t.Context(), opened, 0, cacheclient.Identify(o.info))
+	// A client that is deferred comes to know its worker by itself.
+	known := upTo(t, 10*time.Second)
+	fl, err := f.fillOf(known, opened, 0, cacheclient.Identify(o.info))
+	for errors.Is(err, errNoFill) && known.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		fl, err = f.fillOf(known, opened, 0, cacheclient.Identify(o.info))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -132,9 +132,9 @@ func askMount(dir string) (stale bool, err error) {
 	case answerWell, answerStale:
 		return answer == answerStale, child.Wait()
 	case answerDenied:
-		return false, errors.Join(fs.ErrPermission, child.Wait())
+		return false, fs.ErrPermission
 	}
-	return false, errors.Join(errors.New(answer), child.Wait())
+	return false, errors.New(answer)
 }
 
 // answerFor asks the mount, in the child.
