@@ -19,7 +19,7 @@ const (
 	// keeperTime bounds a request to the keeper, which answers from memory.
 	keeperTime = time.Second
 	// keeperPatience is how long after the start of this process a keeper that does not answer is waited for, before a
-	// mount that nobody else has is taken for lost.
+	// mount that no other process has is taken for lost.
 	keeperPatience = 5 * time.Second
 	// keeperRedial is how long to wait before the keeper is asked for again.
 	keeperRedial = 50 * time.Millisecond
@@ -61,7 +61,7 @@ func newThirdHand(socket string, c *custody, log *slog.Logger) *thirdHand {
 // mountName is a name that no mount had before.
 func mountName() string { return rand.Text() }
 
-// settle notes that nobody needs to wait for the keeper any more.
+// settle notes that no call needs to wait for the keeper any more.
 func (t *thirdHand) settle() { t.once.Do(func() { close(t.answered) }) }
 
 // present is the keeper that is connected now, 0 for none.

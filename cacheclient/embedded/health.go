@@ -187,7 +187,7 @@ func isAnswer(err error) bool {
 }
 
 // tellsNothing reports whether a question has no answer that says anything of what was asked about: the source did not
-// answer, or does not know who asks.
+// answer, or does not accept the keys.
 func tellsNothing(err error) bool {
 	return errors.Is(err, cacheclient.ErrUnavailable) || ufs.RefusesCredentials(err)
 }

@@ -159,7 +159,7 @@ func (c *Cache) Stat(ctx context.Context, path string) (cacheclient.Info, error)
 	return r.info, nil
 }
 
-// ask asks the source about a path, once for all who want to know. When it tells
+// ask asks the source about a path, once for all callers. When it tells
 // nothing, what was known before stands; for a caller that knows something already that is so after a while, and the
 // question goes on without it.
 func (c *Cache) ask(ctx context.Context, path string, old record, known bool) (record, error) {

@@ -34,7 +34,7 @@ type Config struct {
 	// without an end pauses once, where it comes to a multiple, for Alluxio to end it: its worker asks for a block by a
 	// read that goes on to the end of the file. Negative is no pause.
 	BlockSize int64
-	// Options is the Fingerprint of the options that Store is asked with, nil where nobody wants to know.
+	// Options is the Fingerprint of the options that Store is asked with, nil where none is told.
 	Options func() string
 	// Log gets what goes wrong, and at debug level each request; nil discards.
 	Log *slog.Logger

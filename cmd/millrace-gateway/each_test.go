@@ -19,7 +19,7 @@ import (
 	"millrace.io/millrace/sanity/pace"
 )
 
-// freePort is a port of the loopback that nobody has now.
+// freePort returns a port of the loopback that is free now.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

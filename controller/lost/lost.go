@@ -192,7 +192,7 @@ func askOne(ctx context.Context, address string) ([]Pod, error) {
 	return pods, json.NewDecoder(io.LimitReader(answer.Body, mostBytes)).Decode(&pods)
 }
 
-// asker follows nobody anywhere, and knows no proxy: agents are in the cluster.
+// asker follows no redirect, and knows no proxy: agents are in the cluster.
 var asker = &http.Client{
 	Transport:     &http.Transport{DisableKeepAlives: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -152,7 +152,7 @@ func (b *builder) gatewayArguments(m *mount, health int32, onHost bool) []string
 	return append(args, m.source)
 }
 
-// sealed is a hash with the gateways' secret key, so that nobody who sees it can try passwords.
+// sealed returns a hash keyed with the gateways' secret key, so that it is no means to try passwords.
 func (b *builder) sealed(text string) string {
 	sum := hmac.New(sha256.New, []byte(b.Keys.SecretAccessKey))
 	_, _ = sum.Write([]byte(text))

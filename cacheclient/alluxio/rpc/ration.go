@@ -31,7 +31,7 @@ type ration struct {
 
 const (
 	// mostBlocksTold and mostPlacesTold are how many blocks of one file, and places of its blocks, are read of what a
-	// master tells beside the file. Who needs others asks for each block.
+	// master tells beside the file. A caller that needs others asks for each block.
 	mostBlocksTold, mostPlacesTold = 1024, 4096
 	// mostPairs is how many properties, numbers by name and the like are read of one message.
 	mostPairs = 64 << 10
