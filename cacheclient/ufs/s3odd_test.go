@@ -189,6 +189,42 @@ func TestS3Refused(t *testing.T) {
 	}
 }
 
+// TestS3HeadRefused shows what is listed where each HEAD is refused by a status that says nothing of rights, as for
+// objects that are encrypted by a key of the caller's, and says why it cannot be read.
+func TestS3HeadRefused(t *testing.T) {
+	for _, code := range []int{http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed, http.StatusTeapot} {
+		b := &cachetest.Bucket{Objects: map[string]string{"locked": "secret", "plain": "p", "dir/x": "x"}}
+		b.Refuse = func(r *http.Request, key string) (int, string) {
+			if _, there := b.Objects[key]; key == "locked" || key != "" && !there && r.Method == http.MethodHead {
+				return code, "InvalidRequest"
+			}
+			return 0, ""
+		}
+		store, _ := openBucket(t, b, nil)
+		info, err := store.Stat(testContext(t), "locked")
+		if err != nil || info.Size != int64(len("secret")) {
+			t.Errorf("%d: %+v, %v", code, info, err)
+		}
+		if _, infos := listNames(t, store, ""); len(infos) != 3 || infos[1].Mark() != info.Mark() {
+			t.Errorf("%d: listed as %+v, looked up as %q", code, infos, info.Mark())
+		}
+		if _, err := readAll(testContext(t), store, info, 0, 1); err == nil || !strings.Contains(err.Error(), strconv.Itoa(code)) {
+			t.Errorf("%d: reading: %v", code, err)
+		}
+		for _, path := range []string{"none", "dir/none", "plain/none"} {
+			if info, err := store.Stat(testContext(t), path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%d: %s: %+v, %v", code, path, info, err)
+			}
+		}
+		if err := store.List(testContext(t), "none", nil); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d: listing what is not there: %v", code, err)
+		}
+		if info, err := store.Stat(testContext(t), "dir"); err != nil || !info.Dir {
+			t.Errorf("%d: %+v, %v", code, info, err)
+		}
+	}
+}
+
 // TestS3NoRightToList reads what is named exactly, says at the mount which right is missing, and calls nothing missing
 // that it cannot know.
 func TestS3NoRightToList(t *testing.T) {

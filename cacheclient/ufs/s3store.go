@@ -153,19 +153,26 @@ func (s *s3Store) Stat(ctx context.Context, path string) (cacheclient.Info, erro
 			s.plain.add(path)
 		}
 		return info, nil
-	case errors.Is(object, fs.ErrNotExist) || errors.Is(object, fs.ErrPermission):
+	case errors.Is(object, fs.ErrNotExist) || refusedAlone(object):
 		return s.absent(ctx, path, object, listing)
 	}
 	return cacheclient.Info{}, object
 }
 
-// absent tells why there is no object: a server may say that it is refused for one that is not there, because it does
-// not tell who may not list whether it is. A listing tells, if one is to be had.
+// refusedAlone reports whether a server has refused one request for good, by whatever status. It says so of a key that
+// may not be read (403), of one that wants the key of its encryption (400), and of one that is not there.
+func refusedAlone(err error) bool {
+	code, refused := statusOf(err)
+	return refused && code >= 400 && code < 500 && !errors.Is(err, cacheclient.ErrUnavailable)
+}
+
+// absent tells why there is no object. A server may refuse a key that is not there, where the caller may not list. A
+// listing tells, if one is to be had.
 func (s *s3Store) absent(ctx context.Context, path string, object, listing error) (cacheclient.Info, error) {
 	if listing != nil {
 		return cacheclient.Info{}, absence(object, explainS3(ctx, listing, s.show(path)))
 	}
-	if errors.Is(object, fs.ErrPermission) {
+	if refusedAlone(object) && !errors.Is(object, fs.ErrNotExist) {
 		item, found, err := s.listed(ctx, path)
 		switch {
 		case err != nil:
@@ -295,7 +302,7 @@ func (s *s3Store) listedNothing(ctx context.Context, dir string) error {
 	if _, fileErr := s.headObject(ctx, s.key(dir), s.show(dir)); fileErr == nil {
 		return fmt.Errorf("%s: %w", s.show(dir), cacheclient.ErrNotDir)
 	}
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || refusedAlone(err) {
 		// A right to list shows what is there.
 		return fmt.Errorf("%s: %w", s.show(dir), fs.ErrNotExist)
 	}

@@ -87,6 +87,9 @@ type Clusters struct {
 	Log    *slog.Logger
 	// Fast and Slow bound the pause between two rounds; 2 s and 60 s if 0.
 	Fast, Slow time.Duration
+	// Probe is the pause between two questions whether a master leads; 6 s if 0. Such a question, a probe of every master
+	// and a round after it fit within the 15 s after which a condition is to name what is wrong.
+	Probe time.Duration
 
 	mu sync.Mutex // guards what follows
 	// life is the context of Start, nil before it.
@@ -104,8 +107,9 @@ const (
 	mostWalks  = 4
 	mostAsks   = 256
 
-	defaultFast = 2 * time.Second
-	defaultSlow = 60 * time.Second
+	defaultFast  = 2 * time.Second
+	defaultSlow  = 60 * time.Second
+	defaultProbe = 6 * time.Second
 )
 
 // cluster is one Dataset's Alluxio.
@@ -162,6 +166,9 @@ func (c *Clusters) init() {
 	if c.Slow == 0 {
 		c.Slow = defaultSlow
 	}
+	if c.Probe == 0 {
+		c.Probe = defaultProbe
+	}
 }
 
 // begin starts the goroutine of a cluster; mu is held.
@@ -173,9 +180,10 @@ func (c *Clusters) begin(cl *cluster) {
 	cl.cancel = cancel
 	go func() {
 		defer close(cl.done)
-		var sources sync.WaitGroup
-		defer sources.Wait()
-		sources.Go(func() { c.watch(ctx, cl) })
+		var watching sync.WaitGroup
+		defer watching.Wait()
+		watching.Go(func() { c.watch(ctx, cl) })
+		watching.Go(func() { c.watchLeader(ctx, cl) })
 		c.follow(ctx, cl)
 	}()
 }

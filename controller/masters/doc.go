@@ -8,7 +8,8 @@
 // then at an interval with jitter that grows while nothing changes. It repairs the mounts (mounts.go) in the same
 // round, so a mount that somebody removed comes back. When something has changed it tells the reconciler. Connections
 // live for one round, so that a thousand Datasets hold none between rounds, and a bounded number of rounds runs at a
-// time.
+// time. Between rounds the masters are asked every few seconds whether one leads (leader.go): a process that is frozen
+// makes no event.
 //
 // How large the sources are (sizes.go) is found out by a walk over the leader's tree, beside the rounds, after each
 // change of the mounts and then rarely.

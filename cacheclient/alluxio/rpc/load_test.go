@@ -18,6 +18,8 @@ type load struct {
 	m       *Cluster
 	stopped atomic.Bool
 	calls   sync.WaitGroup
+	// away counts the calls that failed because an election had become an outage.
+	away atomic.Int64
 
 	mu     sync.Mutex // guards what follows
 	done   int
@@ -33,6 +35,7 @@ func startLoad(t *testing.T, m *Cluster, dir string, goroutines int) *load {
 		l.calls.Go(func() {
 			for !l.stopped.Load() {
 				begin := time.Now()
+				away := m.outageAt(begin)
 				// Longer than any election, so that none of them has a reason to fail.
 				ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(60*time.Second))
 				var err error
@@ -46,6 +49,12 @@ func startLoad(t *testing.T, m *Cluster, dir string, goroutines int) *load {
 					_, err = m.Status(ctx, fmt.Sprintf("%s/f%d", dir, i%loadFiles), NeverSync)
 				}
 				cancel()
+				if err != nil && (away || m.outageAt(begin)) {
+					// The election takes longer than one: calls fail at once, and are made again in a while.
+					l.away.Add(1)
+					time.Sleep(50 * time.Millisecond)
+					continue
+				}
 				l.mu.Lock()
 				l.done++
 				l.begins, l.ends = append(l.begins, begin), append(l.ends, time.Now())
@@ -57,6 +66,13 @@ func startLoad(t *testing.T, m *Cluster, dir string, goroutines int) *load {
 		})
 	}
 	return l
+}
+
+// outageAt reports whether a call that began then may fail at once: no master has led for longer than outagePatience.
+func (c *Cluster) outageAt(began time.Time) bool {
+	c.Masters.mu.Lock()
+	defer c.Masters.mu.Unlock()
+	return !c.lost.IsZero() && began.Sub(c.lost) > outagePatience
 }
 
 const loadFiles = 50
@@ -73,7 +89,8 @@ func (l *load) stop(t *testing.T) {
 	for i := range l.ends {
 		longest = max(longest, l.ends[i].Sub(l.begins[i]))
 	}
-	t.Logf("%d calls, the longest took %v", l.done, longest.Round(time.Millisecond))
+	t.Logf("%d calls, the longest took %v; %d more failed at once while no master led", l.done,
+		longest.Round(time.Millisecond), l.away.Load())
 }
 
 // firstEndAfter waits for a call that ends well after a time, and returns when that was.
