@@ -138,8 +138,9 @@ func TestAColdFileCostsTheSourceOneRead(t *testing.T) {
 				if cost > 1.02 {
 					t.Errorf("%d readers: the source sent %.3f times the file", readers, cost)
 				}
-				if n := tiers(t, c, f.(*file).l, v); n != f.(*file).l.blocks() {
-					t.Errorf("%d blocks are in tiers, and the file has %d", n, f.(*file).l.blocks())
+				// A worker that is slow to say that it has a block may get it beside another: one at most, of cached bytes.
+				if n, blocks := tiers(t, c, f.(*file).l, v), f.(*file).l.blocks(); n < blocks || n > blocks+1 {
+					t.Errorf("%d blocks are in tiers, and the file has %d", n, blocks)
 				}
 				mustRead(t, open(t, client, v.path), v, mib)
 				if again := s.cost(v.size); again != 0 {

@@ -17,6 +17,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(206, int64(10), "bytes 0-9/100", `"e"`, "Mon, 02 Jan 2006 15:04:05 GMT", "5", int64(100), int64(0), int64(10))
 	f.Add(200, int64(100), "", `W/"e"`, "", "", int64(100), int64(0), int64(100))
 	f.Add(416, int64(0), "bytes */100", "", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", int64(100), int64(0), int64(1))
+	f.Add(404, int64(10), "", "", "", "1", int64(100), int64(0), int64(10))
+	f.Add(187, int64(10), "", "", "", "1", int64(100), int64(0), int64(10))
 	for _, n := range hostileNumbers {
 		f.Add(206, int64(1), "bytes "+n+"-"+n+"/"+n, n, n, n, int64(1)<<50, int64(1)<<49, int64(1))
 		f.Add(503, int64(-1), "bytes 0-0/"+n, `"`+n+`"`, "Thu, 01 Jan "+n+" 00:00:00 GMT", n+".5", int64(0), int64(0), int64(0))

@@ -221,8 +221,10 @@ func Retryable(err error) (retry bool, after time.Duration) {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, cacheclient.ErrStale):
 		return false, 0
-	case errors.As(err, &status):
-		return retryStatus(status.Code), status.RetryAfter
+	case errors.As(err, &status) && retryStatus(status.Code):
+		return true, status.RetryAfter
+	case status != nil:
+		return false, 0
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return false, 0
 	}
