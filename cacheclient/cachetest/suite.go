@@ -157,3 +157,20 @@ func (s *suite) kinds() {
 		s.Errorf("the name of a directory is %q", names)
 	}
 }
+
+// onceAsked tries f until it reports success. A backend goes on with what it knows where its source is slow to answer,
+// as on a busy machine, but waits for it for 50 ms at least: a try that was quicker has to succeed.
+func (s *suite) onceAsked(f func() error) {
+	s.Helper()
+	for until := time.Now().Add(pace.Limit(30 * time.Second)); ; {
+		begun := time.Now()
+		err := f()
+		if err == nil {
+			return
+		}
+		if took := time.Since(begun); took < 50*time.Millisecond || time.Now().After(until) {
+			s.Errorf("after %v: %v", took, err)
+			return
+		}
+	}
+}
