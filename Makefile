@@ -250,7 +250,11 @@ NAMESPACE ?= millrace-system
 IMAGE ?=
 ALLUXIO_IMAGE ?=
 VALUES ?=
-RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set createNamespace=true \
+# Kinds that some API servers have and others do not; a chart that is only rendered cannot ask.
+SERVED = $(foreach version,v1beta1 v1,$(if $(findstring "MutatingAdmissionPolicy",$(shell \
+	$(KUBECTL) get --raw /apis/admissionregistration.k8s.io/$(version) --request-timeout=8s 2>/dev/null)), \
+	--api-versions admissionregistration.k8s.io/$(version)/MutatingAdmissionPolicy))
+RENDER = $(HELM) template millrace deploy/chart --namespace '$(NAMESPACE)' --set createNamespace=true $(SERVED) \
 	$(if $(IMAGE),--set 'image=$(IMAGE)') $(if $(ALLUXIO_IMAGE),--set 'alluxioImage=$(ALLUXIO_IMAGE)') $(VALUES)
 
 .PHONY: installer

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes what the chart and the kustomize base have from elsewhere: the chart's copies of deploy/crd, deploy/rbac and deploy/admission, which Helm
-# does not read outside of a chart, and the base and the overlay, which are the chart as it is rendered. With -check it writes nothing, and fails where that
-# is not what is there.
+# does not read outside of a chart, and the base, the overlay and what newer API servers have beside them, which are
+# the chart as it is rendered. With -check it writes nothing, and fails where that is not what is there.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 helm=(go -C "$repository" tool -modfile=.tools/helm/go.mod helm)
@@ -18,12 +18,15 @@ render() {
   # shellcheck disable=SC2064 # The directory is known now.
   trap "rm -rf '$out'" RETURN
   "${helm[@]}" template millrace "$from/chart" --namespace millrace-system --set createNamespace=true,monitoring.prometheus=true,monitoring.dashboard=true \
-    --output-dir "$out" >/dev/null
-  rm -f "$from"/kustomize/base/*.yaml "$from"/kustomize/monitoring/*.yaml
+    --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy --output-dir "$out" >/dev/null
+  mkdir -p "$from/kustomize/publish-secrets"
+  rm -f "$from"/kustomize/{base,monitoring,publish-secrets}/*.yaml
   mv "$out"/millrace/templates/{monitoring,dashboard}.yaml "$from/kustomize/monitoring/"
+  mv "$out"/millrace/templates/publish-secrets.yaml "$from/kustomize/publish-secrets/"
   mv "$out"/millrace/templates/*.yaml "$from/kustomize/base/"
   kustomization "$from/kustomize/base"
   kustomization "$from/kustomize/monitoring" ../base
+  kustomization "$from/kustomize/publish-secrets"
 }
 
 # kustomization DIR [RESOURCE...]: the list of what is in DIR, after the resources.

@@ -42,6 +42,7 @@ func TestInstall(t *testing.T) {
 	kubectl(t, s, "apply", "-f", file(t, theNode))
 	t.Run("kustomize", func(t *testing.T) {
 		kubectl(t, s, "apply", "--server-side", "-k", base)
+		kubectl(t, s, "apply", "--server-side", "-f", file(t, kube.Served(kubectl(t, s, "kustomize", naming))))
 		pods(t, s, "millrace-system")
 		onlyTheTaint(t, s)
 		if out := kubectl(t, s, "apply", "--server-side", "--dry-run=server", "-k", base, "-o", "name"); !strings.Contains(out, "csidriver.storage.k8s.io/csi.millrace.io") {
@@ -51,6 +52,10 @@ func TestInstall(t *testing.T) {
 	})
 	t.Run("helm", func(t *testing.T) { installByHelm(t, s) })
 }
+
+// policies are the kinds of policies that are installed, and their bindings.
+const policies = "validatingadmissionpolicy,validatingadmissionpolicybinding," +
+	"mutatingadmissionpolicy,mutatingadmissionpolicybinding"
 
 // undeploy removes what was installed, as `make undeploy` does: not while a Dataset is left, and then everything.
 func undeploy(t *testing.T, s *kube.Server) {
@@ -73,7 +78,8 @@ func undeploy(t *testing.T, s *kube.Server) {
 			t.Errorf("%v: %s", err, out)
 		}
 	}
-	left := kubectl(t, s, "get", "namespace,crd,csidriver,clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding", "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
+	kinds := "namespace,crd,csidriver,clusterrole,clusterrolebinding," + policies
+	left := kubectl(t, s, "get", kinds, "-o", "name", "-l", "app.kubernetes.io/part-of=millrace")
 	if strings.Contains(left, "millrace") || strings.Contains(left, "fluid") {
 		t.Errorf("make undeploy leaves %s", left)
 	}
@@ -100,6 +106,7 @@ func installByHelm(t *testing.T, s *kube.Server) {
 		t.Errorf("the CRD that was there before has the short names %s", names)
 	}
 	pods(t, s, "cache")
+	kubectl(t, s, "get", "mutatingadmissionpolicy,mutatingadmissionpolicybinding", "publish-secrets.csi.millrace.io")
 	var role struct {
 		Subjects []struct{ Name, Namespace string }
 	}

@@ -3,13 +3,19 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"millrace.io/millrace/sanity/kubenodes"
+	"millrace.io/millrace/sanity/pattern"
 )
 
 // testShown has pods of one node that differ in what their volumes are to show: groups, PersistentVolumes of one
@@ -75,11 +81,8 @@ func (r *rest) groups(t *testing.T) {
 // oneHandle has two PersistentVolumes of one handle: each pod reads its own.
 func (r *rest) oneHandle(t *testing.T) {
 	for _, tenant := range []struct{ name, dir string }{{"ta", "one"}, {"tb", "two"}} {
-		r.kubectl(t, "create", "namespace", tenant.name)
-		t.Cleanup(func() {
-			_, _ = r.cluster.Kubectl(r.ctx, "delete", "namespace", tenant.name, "--timeout=120s")
-			_, _ = r.cluster.Kubectl(r.ctx, "delete", "pv", "of-"+tenant.name)
-		})
+		t.Cleanup(func() { _, _ = r.cluster.Kubectl(r.ctx, "delete", "pv", "of-"+tenant.name) })
+		r.namespaced(t, tenant.name)
 		source := "http://" + mirrorName + "/small/" + tenant.dir + "/"
 		r.apply(t, staticVolume("of-"+tenant.name, tenant.name, "same", source, ""))
 		r.apply(t, user("p", "node1", "sha256sum /c/* && sleep 600", "", "c"), "-n", tenant.name)
@@ -116,63 +119,94 @@ spec: {accessModes: [ReadOnlyMany], resources: {requests: {storage: 1Gi}}, stora
 `, name, namespace, handle, source, secrets)
 }
 
-// rotatedSecret has a source that takes another password, which the Secret has then, too: a new pod reads, and the old
-// one what is cached before that and all after it.
+// rotatedSecret has a source that takes another password, which the Secret has then, too. Of two volumes one names the
+// Secret once, as users write it, and one twice and asks the source each second. A new pod reads, and the old ones what
+// is cached before that and all after it.
 func (r *rest) rotatedSecret(t *testing.T) {
 	var password atomic.Value
-	password.Store("one")
-	address := r.locked(t, &password)
-	r.kubectl(t, "create", "namespace", "rot")
-	t.Cleanup(func() {
-		_, _ = r.cluster.Kubectl(r.ctx, "delete", "namespace", "rot", "--timeout=120s")
-		_, _ = r.cluster.Kubectl(r.ctx, "delete", "pv", "rot")
-	})
-	secret := func() string {
-		return fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: web, namespace: rot},
-  stringData: {user: u, pass: %s}}`, password.Load())
-	}
-	r.apply(t, secret())
-	const twice = "    nodeStageSecretRef: {name: web, namespace: rot}\n    nodePublishSecretRef: {name: web, namespace: rot}"
-	r.apply(t, staticVolume("rot", "rot", "rot", "http://"+address+"/", twice))
-	as := "runAsUser: 1000, fsGroup: 2000"
-	r.apply(t, user("old", "node1", "cat /c/a.bin >/dev/null && sleep 600", as, "c"), "-n", "rot")
-	r.says(t, time.Minute, "Running", "get", "pod", "old", "-n", "rot", "-o", "jsonpath={.status.phase}")
-	sum := func(file string) error {
-		out, err := r.cluster.Kubectl(t.Context(), "exec", "-n", "rot", "old", "--", "sha256sum", "/c/"+file)
-		if err == nil && !strings.HasPrefix(out, sumOf(t, file, smallFiles[file])) {
-			err = fmt.Errorf("it reads %q", out)
-		}
-		return err
-	}
-	await(t, time.Minute, "the old pod reads", func() error { return sum("a.bin") })
-	password.Store("two")
-	time.Sleep(2 * time.Second)
-	if err := sum("a.bin"); err != nil {
-		t.Error("what is cached cannot be read while the keys are wrong:", err)
-	}
-	r.apply(t, secret())
-	begin := time.Now()
-	r.apply(t, user("new", "node1", "sha256sum /c/*", "runAsUser: 1001", "c"), "-n", "rot")
-	await(t, 30*time.Second, "a new pod reads", func() error {
-		out, err := r.cluster.Kubectl(t.Context(), "logs", "-n", "rot", "new")
-		if err == nil && !strings.Contains(out, sumOf(t, "b.bin", smallFiles["b.bin"])) {
-			err = fmt.Errorf("it says %q", out)
-		}
-		return err
-	})
-	t.Logf("a new pod reads %v after the Secret was rotated", time.Since(begin).Round(100*time.Millisecond))
-	await(t, 10*time.Second, "the old pod reads what was not cached", func() error { return sum("b.bin") })
-}
-
-// locked starts a web server that asks for a password, and gives its address.
-func (r *rest) locked(t *testing.T, password *atomic.Value) string {
-	t.Helper()
-	const address = mirrorAddress + ":8002"
-	l, err := r.mirror.Listen(r.ctx, "tcp", address)
+	password.Store("pw1")
+	source := r.locked(t, &password)
+	once, err := os.ReadFile("testdata/rotated-secret.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := http.FileServer(http.Dir(r.htdocs() + "/small/one"))
+	t.Cleanup(func() { _, _ = r.cluster.Kubectl(r.ctx, "delete", "pv", "rot", "twice") })
+	r.namespaced(t, "rot")
+	r.apply(t, string(once))
+	const secret = "SecretRef: {name: web, namespace: rot}"
+	twice := "    nodeStage" + secret + "\n    nodePublish" + secret
+	r.apply(t, staticVolume("twice", "rot", "twice", source, twice))
+	claims := []string{"rot", "c"}
+	for _, claim := range claims {
+		r.apply(t, user("old-"+claim, "node1", "sleep 600", "runAsUser: 1000, fsGroup: 2000", claim), "-n", "rot")
+	}
+	old := func(file string) error {
+		return errors.Join(r.sums(t, "rot1", "/data/"+file),
+			r.sums(t, "old-rot", "/rot/"+file), r.sums(t, "old-c", "/c/"+file))
+	}
+	await(t, time.Minute, "the pods read", func() error { return old("a.bin") })
+	password.Store("pw2")
+	time.Sleep(2 * time.Second)
+	if err := old("a.bin"); err != nil {
+		t.Error("what is cached cannot be read while the keys are wrong:", err)
+	}
+	r.apply(t, strings.Replace(string(once), "pass: pw1", "pass: pw2", 1))
+	for _, claim := range claims {
+		begin := time.Now()
+		r.apply(t, user("new-"+claim, "node1", "sleep 600", "runAsUser: 1001", claim), "-n", "rot")
+		await(t, 30*time.Second, "a new pod reads", func() error { return r.sums(t, "new-"+claim, "/"+claim+"/b.bin") })
+		took := time.Since(begin).Round(100 * time.Millisecond)
+		t.Logf("a new pod reads %s %v after the Secret was rotated", claim, took)
+		await(t, 10*time.Second, "an old pod reads what was not cached", func() error {
+			return r.sums(t, "old-"+claim, "/"+claim+"/c.bin")
+		})
+	}
+	await(t, 10*time.Second, "all old pods read", func() error { return old("README.txt") })
+}
+
+// namespaced makes a namespace that goes with the test, and waits until it may have pods.
+func (r *rest) namespaced(t *testing.T, name string) {
+	t.Helper()
+	r.kubectl(t, "create", "namespace", name)
+	t.Cleanup(func() { _, _ = r.cluster.Kubectl(r.ctx, "delete", "namespace", name, "--timeout=120s") })
+	await(t, time.Minute, "its service account", func() error {
+		_, err := r.cluster.Kubectl(t.Context(), "get", "serviceaccount", "default", "-n", name)
+		return err
+	})
+}
+
+// sums has a pod of the namespace rot read a file, which must be the one that the web server has.
+func (r *rest) sums(t *testing.T, pod, path string) error {
+	t.Helper()
+	out, err := r.cluster.Kubectl(t.Context(), "exec", "-n", "rot", pod, "--", "sha256sum", path)
+	name := filepath.Base(path)
+	if err == nil && !strings.HasPrefix(out, sumOf(t, name, lockedFiles[name])) {
+		err = fmt.Errorf("%s reads %q", pod, out)
+	}
+	return err
+}
+
+// lockedFiles are those of the web server that asks for a password.
+var lockedFiles = map[string]int64{"README.txt": 12345, "a.bin": 5<<20 + 17, "b.bin": 3 << 20, "c.bin": 1 << 20}
+
+// locked starts a web server that asks for a password, where testdata/rotated-secret.yaml has it, and gives its URL.
+func (r *rest) locked(t *testing.T, password *atomic.Value) string {
+	t.Helper()
+	const at, address = "apache/zookeeper/stable", kubenodes.ControlPlane + ":8002"
+	root := filepath.Join(r.htdocs(), "locked")
+	if err := os.MkdirAll(filepath.Join(root, at), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range lockedFiles {
+		if err := pattern.Write(filepath.Join(root, at, name), name, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := r.cluster.Control().Listen(r.ctx, "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := http.FileServer(http.Dir(root))
 	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if user, pass, _ := q.BasicAuth(); user != "u" || pass != password.Load() {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
@@ -184,5 +218,5 @@ func (r *rest) locked(t *testing.T, password *atomic.Value) string {
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: handler}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Shutdown(context.WithoutCancel(t.Context())) })
-	return address
+	return "http://" + address + "/" + at + "/"
 }

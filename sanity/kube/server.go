@@ -134,7 +134,7 @@ func (s *Server) file(name string) string   { return filepath.Join(s.dir, name) 
 // StartAPI starts kube-apiserver, again after StopAPI, and returns when it answers.
 func (s *Server) StartAPI(ctx context.Context) error {
 	var err error
-	s.api, err = launch(s.log(apiserver), filepath.Join(s.bin, apiserver),
+	s.api, err = launch(s.log(apiserver), filepath.Join(s.bin, apiserver), append(MutatingPolicies(),
 		"--etcd-servers=http://"+s.at(s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
 		"--advertise-address="+s.host, "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC", "--allow-privileged=true",
@@ -143,7 +143,7 @@ func (s *Server) StartAPI(ctx context.Context) error {
 		"--client-ca-file="+s.file("ca.crt"), "--tls-cert-file="+s.file("apiserver.crt"), "--tls-private-key-file="+s.file("apiserver.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+s.file("accounts.crt"),
 		"--service-account-signing-key-file="+s.file("accounts.key"), "--cert-dir="+s.dir,
-		"--max-requests-inflight=1000", "--max-mutating-requests-inflight=1000", "--profiling=false")
+		"--max-requests-inflight=1000", "--max-mutating-requests-inflight=1000", "--profiling=false")...)
 	if err != nil {
 		return err
 	}

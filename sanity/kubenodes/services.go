@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"millrace.io/millrace/sanity/kube"
 	"millrace.io/millrace/sanity/machines"
 )
 
@@ -68,7 +69,7 @@ func (c *Cluster) arguments(machine, service string) []string {
 
 func (c *Cluster) apiArguments() []string {
 	admission := append([]string{"NodeRestriction"}, c.options.Admission...)
-	return []string{
+	return append([]string{
 		"--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--bind-address=0.0.0.0", "--advertise-address=" + ControlPlane,
 		"--tls-cert-file=" + c.pki.File("apiserver.crt"), "--tls-private-key-file=" + c.pki.File("apiserver.key"),
 		"--client-ca-file=" + c.pki.File("ca.crt"), "--cert-dir=/run/apiserver",
@@ -79,5 +80,5 @@ func (c *Cluster) apiArguments() []string {
 		"--kubelet-certificate-authority=" + c.pki.File("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
 		"--enable-aggregator-routing=true", "--profiling=false",
 		"--enable-admission-plugins=" + strings.Join(admission, ","),
-	}
+	}, kube.MutatingPolicies()...)
 }

@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"millrace.io/millrace/sanity/images"
+	"millrace.io/millrace/sanity/kube"
 	"millrace.io/millrace/sanity/kubenodes"
 )
 
-// Namespace is where millrace is installed, and base what it is installed from.
+// Namespace is where millrace is installed. It is installed from base, and from what Kubernetes 1.36 has beside it.
 const (
 	Namespace = "millrace-system"
 	base      = "../../deploy/kustomize/base"
+	beside    = "../../deploy/kustomize/publish-secrets/publish-secrets.yaml"
 )
 
 // Bed is a cluster. It ends with its context, which is the whole run's.
@@ -45,9 +47,17 @@ func Start(ctx context.Context, options kubenodes.Options, more Image) (*Bed, er
 	return &Bed{Cluster: cluster, ctx: ctx}, nil
 }
 
-// Install installs the kustomize base as a user does.
+// Install installs the kustomize base and what is beside it, as a user does.
 func (b *Bed) Install() error {
 	if _, err := b.Cluster.Kubectl(b.ctx, "apply", "--server-side", "-k", base); err != nil {
+		return err
+	}
+	policy, err := os.ReadFile(beside)
+	if err != nil {
+		return err
+	}
+	apply := []string{"apply", "--server-side", "-f", "-"}
+	if _, err := b.KubectlInput(b.ctx, kube.Served(string(policy)), apply...); err != nil {
 		return err
 	}
 	for _, o := range []string{

@@ -68,3 +68,16 @@ priorityClassName: system-node-critical
     optional: {{ not .Values.network.secret }}
     defaultMode: 0440
 {{- end }}
+
+{{/* Whether a PersistentVolume is ours and names a Secret for its stage, in CEL. */}}
+{{- define "millrace.staged" -}}
+has(object.spec.csi) && object.spec.csi.driver == 'csi.millrace.io' &&
+has(object.spec.csi.nodeStageSecretRef)
+{{- end }}
+
+{{/* The volumes of Datasets are the controller's, which knows what they are to name. */}}
+{{- define "millrace.notOfDatasets" -}}
+objectSelector:
+  matchExpressions:
+    - {key: millrace.io/dataset, operator: DoesNotExist}
+{{- end }}
