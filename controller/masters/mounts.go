@@ -4,59 +4,70 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"slices"
 	"strings"
 
 	"millrace.io/millrace/cacheclient/alluxio/rpc"
-	"millrace.io/millrace/cacheclient/alluxio/wire"
-	"millrace.io/millrace/controller/objects"
 )
 
-// repair brings the mount table to what is wanted. A mount that somebody made by hand, which has no hash, stays, unless
-// it is where one is wanted.
+// repair brings the mount table to what is wanted.
 func repair(ctx context.Context, conn *rpc.Cluster, wanted []rpc.Mount) error {
 	table, err := conn.MountTable(ctx)
 	if err != nil {
 		return err
 	}
-	byPath := make(map[string]rpc.Mount, len(wanted))
-	for _, m := range wanted {
-		byPath[m.Path] = m
+	dirs, err := readParents(ctx, conn)
+	if err != nil {
+		return err
 	}
-	// Inner mounts go before those around them.
-	paths := slices.Sorted(maps.Keys(table))
-	slices.Reverse(paths)
 	var errs []error
-	for _, path := range paths {
-		have := table[path]
-		want, kept := byPath[path]
-		ours := have.GetProperties()[objects.HashOption]
-		switch {
-		case path == "/" || !kept && ours == "":
-			continue
-		case kept && ours == want.Properties[objects.HashOption]:
-			delete(byPath, path)
-			continue
-		case kept && sameSource(have, want):
-			err = conn.UpdateMount(ctx, want)
-			delete(byPath, path)
-		default:
+	failed := func(path string, err error) {
+		errs = append(errs, fmt.Errorf("the mount %s: %w", path, err))
+	}
+	p := planned(table, wanted)
+	for _, path := range p.unmount {
+		err := dirs.note(ctx, path)
+		if err == nil {
 			err = conn.Unmount(ctx, path)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("the mount %s: %w", path, err))
-			delete(byPath, path)
+			failed(path, err)
+			p.remains(path)
 		}
 	}
-	// Outer mounts come before those inside them.
-	for _, path := range slices.Sorted(maps.Keys(byPath)) {
-		if err := conn.Mount(ctx, byPath[path]); err != nil && !errors.Is(err, fs.ErrExist) {
-			errs = append(errs, fmt.Errorf("the mount %s: %w", path, moduleMissing(byPath[path].Source, err)))
+	for _, m := range p.update {
+		if err := conn.UpdateMount(ctx, m); err != nil {
+			failed(m.Path, err)
 		}
+	}
+	errs = append(errs, dirs.sweep(ctx, p.leftovers(dirs.made)))
+	there := p.stay
+	for _, m := range p.mount {
+		if err := mountIn(ctx, conn, dirs, m, &p, there); err != nil {
+			failed(m.Path, err)
+			continue
+		}
+		there = append(there, m.Path)
 	}
 	return errors.Join(errs...)
+}
+
+// mountIn makes a mount, and before that the directories that it is in. there are the mounts that are there.
+func mountIn(
+	ctx context.Context, conn *rpc.Cluster, dirs *parents, m rpc.Mount, p *plan, there []string,
+) error {
+	if outer, missing := p.missing(m.Path, there); missing {
+		return fmt.Errorf("it is in the mount %s, which is not there", outer)
+	}
+	if err := dirs.make(ctx, m.Path, there); err != nil {
+		return err
+	}
+	if err := dirs.clear(ctx, m.Path, there); err != nil {
+		return err
+	}
+	if err := conn.Mount(ctx, m); err != nil {
+		return moduleMissing(m.Source, err)
+	}
+	return nil
 }
 
 // moduleMissing says of Alluxio's error that its image cannot read such sources, where it is that.
@@ -82,16 +93,4 @@ func pin(ctx context.Context, conn *rpc.Cluster, mounts []rpc.Mount, pinned bool
 		}
 	}
 	return nil
-}
-
-// sameSource reports whether only options differ, which leaves what is cached.
-func sameSource(have *wire.MountPointInfo, want rpc.Mount) bool {
-	return trimSlash(have.GetUfsUri()) == trimSlash(want.Source) && have.GetReadOnly() == want.ReadOnly && have.GetShared() == want.Shared
-}
-
-func trimSlash(uri string) string {
-	for len(uri) > 0 && uri[len(uri)-1] == '/' {
-		uri = uri[:len(uri)-1]
-	}
-	return uri
 }

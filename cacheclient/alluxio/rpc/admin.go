@@ -69,8 +69,9 @@ type Mount struct {
 	Shared bool
 }
 
-// Mount makes a mount. One that is there already is fs.ErrExist, also when an earlier attempt whose answer was lost
-// made it.
+// Mount makes a mount. The directory that it is in has to be known to Alluxio, and neither Alluxio nor the under store
+// around the mount may have anything in its place: one that is there already is an error, also when an earlier attempt
+// whose answer was lost made it.
 func (m *Masters) Mount(ctx context.Context, mount Mount) error {
 	err := m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).Mount(ctx, &wire.MountPRequest{

@@ -153,6 +153,81 @@ func (MetricType) EnumDescriptor() ([]byte, []int) {
 	return file_cacheclient_alluxio_wire_common_proto_rawDescGZIP(), []int{1}
 }
 
+// What the owner, the group or the others may do.
+type Bits int32
+
+const (
+	Bits_NONE          Bits = 1
+	Bits_EXECUTE       Bits = 2
+	Bits_WRITE         Bits = 3
+	Bits_WRITE_EXECUTE Bits = 4
+	Bits_READ          Bits = 5
+	Bits_READ_EXECUTE  Bits = 6
+	Bits_READ_WRITE    Bits = 7
+	Bits_ALL           Bits = 8
+)
+
+// Enum value maps for Bits.
+var (
+	Bits_name = map[int32]string{
+		1: "NONE",
+		2: "EXECUTE",
+		3: "WRITE",
+		4: "WRITE_EXECUTE",
+		5: "READ",
+		6: "READ_EXECUTE",
+		7: "READ_WRITE",
+		8: "ALL",
+	}
+	Bits_value = map[string]int32{
+		"NONE":          1,
+		"EXECUTE":       2,
+		"WRITE":         3,
+		"WRITE_EXECUTE": 4,
+		"READ":          5,
+		"READ_EXECUTE":  6,
+		"READ_WRITE":    7,
+		"ALL":           8,
+	}
+)
+
+func (x Bits) Enum() *Bits {
+	p := new(Bits)
+	*p = x
+	return p
+}
+
+func (x Bits) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Bits) Descriptor() protoreflect.EnumDescriptor {
+	return file_cacheclient_alluxio_wire_common_proto_enumTypes[2].Descriptor()
+}
+
+func (Bits) Type() protoreflect.EnumType {
+	return &file_cacheclient_alluxio_wire_common_proto_enumTypes[2]
+}
+
+func (x Bits) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Do not use.
+func (x *Bits) UnmarshalJSON(b []byte) error {
+	num, err := protoimpl.X.UnmarshalJSONEnum(x.Descriptor(), b)
+	if err != nil {
+		return err
+	}
+	*x = Bits(num)
+	return nil
+}
+
+// Deprecated: Use Bits.Descriptor instead.
+func (Bits) EnumDescriptor() ([]byte, []int) {
+	return file_cacheclient_alluxio_wire_common_proto_rawDescGZIP(), []int{2}
+}
+
 // Where a worker answers. rpcPort and dataPort are the same port; containerHost, where not empty, is to be dialled
 // instead of host; domainSocketPath is a unix socket, or where the worker so names it a file that is seen only locally.
 type WorkerNetAddress struct {
@@ -568,6 +643,67 @@ func (x *ConfigProperty) GetValue() string {
 	return ""
 }
 
+// Permissions.
+type PMode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OwnerBits     *Bits                  `protobuf:"varint,1,req,name=ownerBits,enum=alluxio.grpc.Bits" json:"ownerBits,omitempty"`
+	GroupBits     *Bits                  `protobuf:"varint,2,req,name=groupBits,enum=alluxio.grpc.Bits" json:"groupBits,omitempty"`
+	OtherBits     *Bits                  `protobuf:"varint,3,req,name=otherBits,enum=alluxio.grpc.Bits" json:"otherBits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PMode) Reset() {
+	*x = PMode{}
+	mi := &file_cacheclient_alluxio_wire_common_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PMode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PMode) ProtoMessage() {}
+
+func (x *PMode) ProtoReflect() protoreflect.Message {
+	mi := &file_cacheclient_alluxio_wire_common_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PMode.ProtoReflect.Descriptor instead.
+func (*PMode) Descriptor() ([]byte, []int) {
+	return file_cacheclient_alluxio_wire_common_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PMode) GetOwnerBits() Bits {
+	if x != nil && x.OwnerBits != nil {
+		return *x.OwnerBits
+	}
+	return Bits_NONE
+}
+
+func (x *PMode) GetGroupBits() Bits {
+	if x != nil && x.GroupBits != nil {
+		return *x.GroupBits
+	}
+	return Bits_NONE
+}
+
+func (x *PMode) GetOtherBits() Bits {
+	if x != nil && x.OtherBits != nil {
+		return *x.OtherBits
+	}
+	return Bits_NONE
+}
+
 var File_cacheclient_alluxio_wire_common_proto protoreflect.FileDescriptor
 
 const file_cacheclient_alluxio_wire_common_proto_rawDesc = "" +
@@ -610,7 +746,11 @@ const file_cacheclient_alluxio_wire_common_proto_rawDesc = "" +
 	"\x0eConfigProperty\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value*5\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\x9d\x01\n" +
+	"\x05PMode\x120\n" +
+	"\townerBits\x18\x01 \x02(\x0e2\x12.alluxio.grpc.BitsR\townerBits\x120\n" +
+	"\tgroupBits\x18\x02 \x02(\x0e2\x12.alluxio.grpc.BitsR\tgroupBits\x120\n" +
+	"\totherBits\x18\x03 \x02(\x0e2\x12.alluxio.grpc.BitsR\totherBits*5\n" +
 	"\tTtlAction\x12\n" +
 	"\n" +
 	"\x06DELETE\x10\x00\x12\b\n" +
@@ -623,7 +763,17 @@ const file_cacheclient_alluxio_wire_common_proto_rawDesc = "" +
 	"\x05METER\x10\x02\x12\t\n" +
 	"\x05TIMER\x10\x03\x12\x14\n" +
 	"\x10EXECUTOR_SERVICE\x10\x04\x12\r\n" +
-	"\tHISTOGRAM\x10\x05B/Z-millrace.io/millrace/cacheclient/alluxio/wire"
+	"\tHISTOGRAM\x10\x05*p\n" +
+	"\x04Bits\x12\b\n" +
+	"\x04NONE\x10\x01\x12\v\n" +
+	"\aEXECUTE\x10\x02\x12\t\n" +
+	"\x05WRITE\x10\x03\x12\x11\n" +
+	"\rWRITE_EXECUTE\x10\x04\x12\b\n" +
+	"\x04READ\x10\x05\x12\x10\n" +
+	"\fREAD_EXECUTE\x10\x06\x12\x0e\n" +
+	"\n" +
+	"READ_WRITE\x10\a\x12\a\n" +
+	"\x03ALL\x10\bB/Z-millrace.io/millrace/cacheclient/alluxio/wire"
 
 var (
 	file_cacheclient_alluxio_wire_common_proto_rawDescOnce sync.Once
@@ -637,29 +787,34 @@ func file_cacheclient_alluxio_wire_common_proto_rawDescGZIP() []byte {
 	return file_cacheclient_alluxio_wire_common_proto_rawDescData
 }
 
-var file_cacheclient_alluxio_wire_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cacheclient_alluxio_wire_common_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cacheclient_alluxio_wire_common_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_cacheclient_alluxio_wire_common_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_cacheclient_alluxio_wire_common_proto_goTypes = []any{
 	(TtlAction)(0),           // 0: alluxio.grpc.TtlAction
 	(MetricType)(0),          // 1: alluxio.grpc.MetricType
-	(*WorkerNetAddress)(nil), // 2: alluxio.grpc.WorkerNetAddress
-	(*NetAddress)(nil),       // 3: alluxio.grpc.NetAddress
-	(*BlockLocation)(nil),    // 4: alluxio.grpc.BlockLocation
-	(*BlockInfo)(nil),        // 5: alluxio.grpc.BlockInfo
-	(*Metric)(nil),           // 6: alluxio.grpc.Metric
-	(*ConfigProperty)(nil),   // 7: alluxio.grpc.ConfigProperty
-	nil,                      // 8: alluxio.grpc.Metric.TagsEntry
+	(Bits)(0),                // 2: alluxio.grpc.Bits
+	(*WorkerNetAddress)(nil), // 3: alluxio.grpc.WorkerNetAddress
+	(*NetAddress)(nil),       // 4: alluxio.grpc.NetAddress
+	(*BlockLocation)(nil),    // 5: alluxio.grpc.BlockLocation
+	(*BlockInfo)(nil),        // 6: alluxio.grpc.BlockInfo
+	(*Metric)(nil),           // 7: alluxio.grpc.Metric
+	(*ConfigProperty)(nil),   // 8: alluxio.grpc.ConfigProperty
+	(*PMode)(nil),            // 9: alluxio.grpc.PMode
+	nil,                      // 10: alluxio.grpc.Metric.TagsEntry
 }
 var file_cacheclient_alluxio_wire_common_proto_depIdxs = []int32{
-	2, // 0: alluxio.grpc.BlockLocation.workerAddress:type_name -> alluxio.grpc.WorkerNetAddress
-	4, // 1: alluxio.grpc.BlockInfo.locations:type_name -> alluxio.grpc.BlockLocation
-	1, // 2: alluxio.grpc.Metric.metricType:type_name -> alluxio.grpc.MetricType
-	8, // 3: alluxio.grpc.Metric.tags:type_name -> alluxio.grpc.Metric.TagsEntry
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3,  // 0: alluxio.grpc.BlockLocation.workerAddress:type_name -> alluxio.grpc.WorkerNetAddress
+	5,  // 1: alluxio.grpc.BlockInfo.locations:type_name -> alluxio.grpc.BlockLocation
+	1,  // 2: alluxio.grpc.Metric.metricType:type_name -> alluxio.grpc.MetricType
+	10, // 3: alluxio.grpc.Metric.tags:type_name -> alluxio.grpc.Metric.TagsEntry
+	2,  // 4: alluxio.grpc.PMode.ownerBits:type_name -> alluxio.grpc.Bits
+	2,  // 5: alluxio.grpc.PMode.groupBits:type_name -> alluxio.grpc.Bits
+	2,  // 6: alluxio.grpc.PMode.otherBits:type_name -> alluxio.grpc.Bits
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_cacheclient_alluxio_wire_common_proto_init() }
@@ -672,8 +827,8 @@ func file_cacheclient_alluxio_wire_common_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cacheclient_alluxio_wire_common_proto_rawDesc), len(file_cacheclient_alluxio_wire_common_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   7,
+			NumEnums:      3,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -5,10 +5,10 @@
 // sends are kept as unknown and do no harm. All files generate into this one package; make generate writes the
 // *.pb.go files and make lint fails where they are not current.
 //
-//	common.proto              addresses, block locations, times to live, metrics
+//	common.proto              addresses, block locations, times to live, permissions, metrics
 //	version.proto             finding the leading master
 //	sasl_server.proto         authentication
-//	file_system_master.proto  the leading master: status, listings, mounts, free, pin
+//	file_system_master.proto  the leading master: status, listings, mounts, directories, free, pin
 //	block_master.proto        the leading master: capacity, workers, where a block is
 //	meta_master.proto         the leading master: masters, configuration
 //	metric_master.proto       the leading master: metrics
