@@ -32,6 +32,8 @@ type Want struct {
 	Empty bool
 	// Pinned keeps what is cached below the mounts from being evicted.
 	Pinned bool
+	// Reserved is what each worker counts as used and caches nothing in, in bytes.
+	Reserved int64
 	// Sources are what the mounts show, and Hosts the addresses of the masters' pods, in the order of Masters, where
 	// the gateways beside them tell of the sources; one is "" where it is not known.
 	Sources []objects.Source
@@ -43,7 +45,8 @@ type Want struct {
 // Worker is one worker as the leading master knows it.
 type Worker struct {
 	// Address is the one to connect to: the pod's.
-	Address        string
+	Address string
+	// Capacity is the size of its tiers, Used what is cached there, in bytes.
 	Capacity, Used int64
 }
 

@@ -130,7 +130,7 @@ func (c *Clusters) ask(ctx context.Context, want Want) State {
 	info, err := conn.MasterInfo(ctx)
 	if err == nil {
 		state.Leader = leaderName(info.Leader)
-		err = numbers(ctx, conn, &state)
+		err = numbers(ctx, conn, want.Reserved, &state)
 	}
 	if err == nil {
 		state.Reads, err = reads(ctx, conn)
@@ -174,18 +174,18 @@ func leading(roles map[string]rpc.Role) []string {
 // themselves keep it for five minutes, and with it what a pod held that was replaced since, under another address.
 const silentAfter = 15
 
-// numbers reads the workers and what they hold.
-func numbers(ctx context.Context, conn *rpc.Cluster, state *State) error {
+// numbers reads the workers and what they hold; each counts reserved as used beside that.
+func numbers(ctx context.Context, conn *rpc.Cluster, reserved int64, state *State) error {
 	infos, err := conn.WorkerInfos(ctx)
 	if err != nil {
 		return err
 	}
-	count(infos, state)
+	count(infos, reserved, state)
 	return nil
 }
 
 // count adds up the workers that speak.
-func count(infos []*wire.WorkerInfo, state *State) {
+func count(infos []*wire.WorkerInfo, reserved int64, state *State) {
 	for _, info := range infos {
 		if info.GetLastContactSec() > silentAfter {
 			continue
@@ -196,7 +196,7 @@ func count(infos []*wire.WorkerInfo, state *State) {
 		}
 		w := Worker{
 			Address:  net.JoinHostPort(host, strconv.Itoa(int(info.GetAddress().GetRpcPort()))),
-			Capacity: info.GetCapacityBytes(), Used: info.GetUsedBytes(),
+			Capacity: info.GetCapacityBytes(), Used: max(info.GetUsedBytes()-reserved, 0),
 		}
 		state.Workers = append(state.Workers, w)
 		state.Capacity += w.Capacity

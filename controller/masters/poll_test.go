@@ -17,9 +17,17 @@ func TestSilentWorkers(t *testing.T) {
 		}
 	}
 	var state State
-	count([]*wire.WorkerInfo{worker("b", 0), worker("gone", silentAfter+1), worker("a", silentAfter)}, &state)
+	infos := []*wire.WorkerInfo{worker("b", 0), worker("gone", silentAfter+1), worker("a", silentAfter)}
+	count(infos, 0, &state)
 	if len(state.Workers) != 2 || state.Workers[0].Address != "a:29999" || state.Capacity != 200 || state.Used != 20 {
 		t.Errorf("%+v", state)
+	}
+	// What workers keep free is not cached, and a worker of an earlier configuration keeps nothing.
+	for reserved, used := range map[int64]int64{4: 12, 10: 0, 11: 0} {
+		state = State{}
+		if count(infos, reserved, &state); state.Used != used || state.Capacity != 200 {
+			t.Errorf("with %d reserved: %+v", reserved, state)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ func checkResources(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 		})
 	}
 	problems = append(problems, checkBlockSize(spec, tiers)...)
+	problems = append(problems, checkReserve(spec, tiers)...)
 	volumes := map[string]bool{}
 	for i := range spec.Volumes {
 		volumes[spec.Volumes[i].Name] = true

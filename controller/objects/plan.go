@@ -83,6 +83,8 @@ type Plan struct {
 	User string
 	// Pinned keeps what is cached from being evicted.
 	Pinned bool
+	// Reserved is what each worker counts as used and caches nothing in, in bytes.
+	Reserved int64
 	// Sized has the sizes of the sources found out.
 	Sized bool
 	// Clean bounds how the cache is emptied at the end.
@@ -175,6 +177,7 @@ func Desired(in Input) (*Plan, []Problem) {
 		plan.SourcesHash = b.sourcesHash()
 	}
 	plan.addPolicies(b.spec)
+	plan.Reserved = setAside(b.spec, b.tiers)
 	plan.Volume, plan.Claim = b.volume(capacity), b.claim(capacity)
 	plan.Objects = append(plan.Objects, b.secrets()...)
 	plan.Objects = append(plan.Objects, b.configMap())

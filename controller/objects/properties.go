@@ -132,7 +132,7 @@ func (b *builder) workerProperties() string {
 		"alluxio.worker.register.stream.deadline":         "3min",
 	}
 	return writeProperties(
-		b.common(), p, b.workerStore(), settable(b.spec.Properties), settable(b.spec.Worker.Properties), settable(b.spec.JobWorker.Properties),
+		b.common(), p, b.workerStore(), withoutAligning(b.tiers), settable(b.spec.Properties), settable(b.spec.Worker.Properties), settable(b.spec.JobWorker.Properties),
 	)
 }
 

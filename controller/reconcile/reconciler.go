@@ -179,7 +179,10 @@ func (r *Reconciler) settings() (objects.Settings, error) {
 
 // want is what the Dataset's Alluxio is to have. Without a pod there is nobody to ask.
 func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
-	want := masters.Want{User: plan.User, Mounts: plan.Mounts, Masters: plan.Masters, Sizes: plan.Sized, Pinned: plan.Pinned}
+	want := masters.Want{
+		User: plan.User, Mounts: plan.Mounts, Masters: plan.Masters, Sizes: plan.Sized, Pinned: plan.Pinned,
+		Reserved: plan.Reserved,
+	}
 	if r.Addresses != nil {
 		want.Masters = r.Addresses(w.key, plan.Masters)
 	}
