@@ -45,7 +45,7 @@ func nodeCommand() *command.Command {
 		defer reaping.Wait()
 		defer stop()
 		if os.Getpid() == 1 {
-			reaping.Go(func() { reapOrphans(ctx) })
+			reaping.Go(func() { reapOrphans(ctx, orphanGrace) })
 		}
 		return d.Run(ctx)
 	})
