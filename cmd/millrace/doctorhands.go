@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"time"
 
 	"millrace.io/millrace/fuse/agent"
@@ -37,9 +35,8 @@ func checkHands(socket string) []finding {
 		// It is told of with the sockets.
 		return nil
 	}
-	path := filepath.Join(filepath.Dir(socket), "keeper", "keeper.sock")
 	var findings []finding
-	if _, err := os.Stat(filepath.Dir(path)); err == nil {
+	if path := keeperBeside(socket); path != "" {
 		kept, err := keeping.Dial(path).List(ctx)
 		findings = append(findings, keeperFinding(path, len(mounts), len(kept), err))
 	}

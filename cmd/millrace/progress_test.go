@@ -66,7 +66,7 @@ func TestStatusRow(t *testing.T) {
 		Capacity: &cacheclient.Capacity{Used: 1 << 20, Quota: 2 << 30},
 		Session:  &fuse.Stats{PassthroughOpens: 4},
 	}
-	if got, want := row(m), "/d\ts\tserving\t2\t3.0 MiB\t1.0 MiB\t2.0 GiB\t66.7%\t1.0 MiB\t4"; got != want {
+	if got, want := row(m), "/d\ts\tserving\t2\t3.0 MiB\t1.0 MiB\t2.0 GiB\t66.7%\t1.0 MiB\t4\tnone"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	m.Counters = &cacheclient.Counters{}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -97,6 +98,8 @@ type served struct {
 	dir, source, socket string
 	log                 *slog.Logger
 	session             *fuse.Session
+	// kept says that the keeper has what a successor needs.
+	kept atomic.Bool
 	// leave has a failure leave the mount to the next process: this one took it over, and is not ready yet.
 	leave bool
 	ended chan error
@@ -117,6 +120,7 @@ func startMount(ctx context.Context, c *mountConfig, k *keeper.Child, log *slog.
 		return m, err
 	}
 	m.leave = k.Resumes()
+	m.kept.Store(k.Resumes())
 	if k.Resumes() {
 		m.dir, err = mountpoint.Path(c.dir)
 	} else {
@@ -263,8 +267,23 @@ func (m *served) keepWith(k *keeper.Child) error {
 		return err
 	}
 	k.Kept(device, state)
+	m.kept.Store(k != nil)
 	_, _ = device.Close(), state.Close()
 	return nil
+}
+
+// keeper tells of the keeper with that id, the process that started this one.
+func (m *served) keeper(pid int) func() *agent.Keeper {
+	return func() *agent.Keeper {
+		k := &agent.Keeper{PID: pid, Keeps: m.kept.Load() && os.Getppid() == pid}
+		switch {
+		case os.Getppid() != pid:
+			k.Problem = agent.KeeperGone
+		case !k.Keeps:
+			k.Problem = "it was not given the mount yet"
+		}
+		return k
+	}
 }
 
 // announce starts to answer on the socket and enters the mount into the registry.
@@ -274,6 +293,7 @@ func (m *served) announce(registry agent.Registry, socket net.Listener, cache ca
 	if err := server.Add(agent.Mount{
 		Dir: m.dir, Name: agent.MountName(m.dir), Source: m.source, Started: started,
 		Client: cache, Stats: m.session.Stats, Trace: m.session.Trace, Slowest: m.session.Slowest, Unmount: m.session.Unmount,
+		Keeper: m.keeper(os.Getppid()),
 	}); err != nil {
 		return err
 	}

@@ -23,8 +23,11 @@ const statusPatience = 3 * time.Second
 
 const statusAbout = `Shows each mount of this user, or the one on DIR: its source, the files and bytes known
 of it, the bytes cached and their quota, the part of the reads that found all their bytes
-cached, the bytes that came from the source, and how many opens were handed to the kernel
-(passthrough); and of a cluster the leading master and what each worker has. -o json is a list, and the same as GET /v1/mounts on the mount's socket.
+cached, the bytes that came from the source, how many opens were handed to the kernel
+(passthrough), and the keeper, which has the mount go on while the process that serves it is
+replaced: its process, or on a node its socket; and of a cluster the leading master and what
+each worker has. -o json is a list, as GET /v1/mounts on the mount's socket gives it, with the
+keeper of a node beside that.
 A mount whose process does not answer is shown as such, and the exit code is 1.`
 
 // socketFlag adds --socket, which names one process to ask instead of all that the registry lists.
@@ -161,6 +164,14 @@ func (s server) mounts(ctx context.Context) ([]agent.MountStatus, error) {
 		client := agent.Dial(s.socket)
 		mounts, err = client.Mounts(ctx)
 		client.Close()
+		if err != nil && ctx.Err() == nil {
+			if next, is := replaced(s.listed); is {
+				return next.mounts(ctx)
+			}
+		}
+	}
+	if len(s.listed) == 0 {
+		askKeeper(ctx, s.socket, mounts)
 	}
 	for _, e := range s.listed {
 		if !slices.ContainsFunc(mounts, func(m agent.MountStatus) bool { return m.Dir == e.Dir }) {
@@ -170,11 +181,31 @@ func (s server) mounts(ctx context.Context) ([]agent.MountStatus, error) {
 	return mounts, err
 }
 
+// replaced is the process that serves the listed mounts in place of one that has died since, where there is one.
+func replaced(listed []agent.Entry) (next server, is bool) {
+	runtime, err := agent.RuntimeDir()
+	if err != nil {
+		return server{}, false
+	}
+	entries, err := agent.OpenRegistry(runtime).List()
+	if err != nil {
+		return server{}, false
+	}
+	for _, old := range listed {
+		for _, e := range entries {
+			if e.Dir == old.Dir && e.PID != old.PID && !e.Dead {
+				next.socket, next.listed = e.Socket, append(next.listed, e)
+			}
+		}
+	}
+	return next, len(next.listed) > 0 && len(next.listed) == len(listed)
+}
+
 // unresponsive is what the registry knows of a mount, and why there is no answer.
 func unresponsive(e agent.Entry, err error, late bool) agent.MountStatus {
 	silent := agent.MountStatus{
 		Dir: e.Dir, Source: e.Source, Name: agent.MountName(e.Dir), State: agent.StateUnresponsive,
-		PID: e.PID, Socket: e.Socket, Started: e.Started.UTC().Truncate(time.Second),
+		PID: e.PID, Socket: e.Socket, Started: e.Started.UTC().Truncate(time.Second), Keeper: keeperOf(e),
 	}
 	switch {
 	case e.Dead:
@@ -206,7 +237,7 @@ func writeTable(out io.Writer, mounts []agent.MountStatus) error {
 		return err
 	}
 	t := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, "DIR\tSOURCE\tSTATE\tFILES\tKNOWN\tCACHED\tQUOTA\tHITS\tFROM SOURCE\tPASSTHROUGH")
+	_, _ = fmt.Fprintln(t, "DIR\tSOURCE\tSTATE\tFILES\tKNOWN\tCACHED\tQUOTA\tHITS\tFROM SOURCE\tPASSTHROUGH\tKEEPER")
 	for _, m := range mounts {
 		_, _ = fmt.Fprintln(t, row(m))
 	}
@@ -217,9 +248,16 @@ func writeTable(out io.Writer, mounts []agent.MountStatus) error {
 	return writeClusters(out, mounts)
 }
 
-// writeNotes writes what was noticed of the source of each mount.
+// writeNotes writes what was noticed of the source of each mount, and why its keeper does not keep it.
 func writeNotes(out io.Writer, mounts []agent.MountStatus) {
 	for _, m := range mounts {
+		if k := m.Keeper; k != nil && !k.Keeps && m.State == agent.StateServing {
+			who := k.Socket
+			if k.PID != 0 {
+				who = fmt.Sprintf("process %d", k.PID)
+			}
+			fmt.Fprintf(out, "%s: the keeper, %s: %s\n", commandline.OneLine(m.Dir), who, commandline.OneLine(k.Problem))
+		}
 		if m.Counters == nil {
 			continue
 		}
@@ -252,12 +290,14 @@ func writeClusters(out io.Writer, mounts []agent.MountStatus) error {
 func row(m agent.MountStatus) string {
 	head := commandline.OneLine(m.Dir) + "\t" + commandline.OneLine(m.Source) + "\t" + m.State
 	if m.Counters == nil || m.Capacity == nil || m.Session == nil {
-		return head + "\t-\t-\t-\t-\t-\t-\t-"
+		return head + "\t-\t-\t-\t-\t-\t-\t-\t" + nameOf(m.Keeper)
 	}
 	hits := "-"
 	if ratio, ok := m.HitRatio(); ok {
 		hits = fmt.Sprintf("%.1f%%", ratio*100)
 	}
-	return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d", head, m.Counters.FilesKnown, commandline.FormatSize(m.Counters.BytesKnown),
-		commandline.FormatSize(m.Capacity.Used), commandline.FormatSize(m.Capacity.Quota), hits, commandline.FormatSize(m.Counters.BytesSource), m.Session.PassthroughOpens)
+	return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s",
+		head, m.Counters.FilesKnown, commandline.FormatSize(m.Counters.BytesKnown),
+		commandline.FormatSize(m.Capacity.Used), commandline.FormatSize(m.Capacity.Quota), hits,
+		commandline.FormatSize(m.Counters.BytesSource), m.Session.PassthroughOpens, nameOf(m.Keeper))
 }

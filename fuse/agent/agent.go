@@ -72,6 +72,8 @@ type Mount struct {
 	Slowest func() []fuse.Event
 	// Unmount ends the session, as fuse.Session.Unmount does.
 	Unmount func(force bool) error
+	// Keeper tells what keeps the mount, from memory; nil where that is not known.
+	Keeper func() *Keeper
 }
 
 // Server answers for the mounts of one process. All methods may be called from many

@@ -65,6 +65,9 @@ type MountStatus struct {
 	PID     int       `json:"pid"`
 	Socket  string    `json:"socket"`
 	Started time.Time `json:"started"`
+	// Keeper keeps the mount while that process is replaced; absent where there is none. A node's keeper is not told of
+	// by its agent, which does not know it: millrace status asks it.
+	Keeper *Keeper `json:"keeper,omitempty"`
 	// Condition reports whether the mount does what it should. It, Counters, Capacity and Session are absent when
 	// the mount is unresponsive. All counts begin anew with a process that takes the mount over.
 	Condition *Condition            `json:"condition,omitempty"`
@@ -81,6 +84,19 @@ func (m MountStatus) HitRatio() (float64, bool) {
 	}
 	return float64(m.Counters.Hits) / float64(m.Counters.Hits+m.Counters.Misses), true
 }
+
+// Keeper is the process that has copies of a mount's descriptors and serves nothing.
+type Keeper struct {
+	// PID is the keeper of one mount, Socket where the one of a node answers; the other is absent.
+	PID    int    `json:"pid,omitempty"`
+	Socket string `json:"socket,omitempty"`
+	// Keeps says that it is there and has the mount, Problem why not.
+	Keeps   bool   `json:"keeps"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// KeeperGone is the Problem of a keeper that has ended before its mount.
+const KeeperGone = "it has gone: the mount ends with the process that serves it"
 
 // Condition reports whether a mount that answers does what it should.
 type Condition struct {

@@ -119,10 +119,14 @@ func statusOfMount(m Mount) MountStatus {
 	counters, capacity := m.Client.Counters(), m.Client.Capacity()
 	session := m.Stats()
 	condition := ConditionOf(session, capacity, counters)
+	var keeper *Keeper
+	if m.Keeper != nil {
+		keeper = m.Keeper()
+	}
 	return MountStatus{
 		Dir: m.Dir, Source: m.Source, Name: m.Name,
 		State: StateServing, PID: os.Getpid(), Started: m.Started.UTC().Truncate(time.Second),
-		Condition: &condition, Counters: &counters, Capacity: &capacity, Session: &session,
+		Condition: &condition, Counters: &counters, Capacity: &capacity, Session: &session, Keeper: keeper,
 	}
 }
 
