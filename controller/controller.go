@@ -126,8 +126,9 @@ func Run(ctx context.Context, c Config) error {
 	}
 	if c.CheckClass != nil {
 		volumes := &claims.Reconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Driver: c.Settings.Driver, Namespace: c.Watch, CheckClass: c.CheckClass,
-			Events: mgr.GetEventRecorder("millrace"), Log: c.Log,
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Driver: c.Settings.Driver, Namespace: c.Watch,
+			CheckClass: c.CheckClass,
+			Events:     mgr.GetEventRecorder("millrace"), Log: c.Log,
 		}
 		if err := volumes.Setup(ctx, mgr); err != nil {
 			return err

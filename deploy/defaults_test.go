@@ -18,7 +18,10 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"image: " + millrace + "\n", "--millrace-image=" + millrace + "\n", "--alluxio-image=" + alluxio + "\n"} {
+	for _, want := range []string{
+		"image: " + millrace + "\n", "--millrace-image=" + millrace + "\n",
+		"--alluxio-image=" + alluxio + "\n",
+	} {
 		if !strings.Contains(string(manifest), want) {
 			t.Errorf("no %q in kustomize/base/controller.yaml", want)
 		}

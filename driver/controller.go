@@ -43,8 +43,10 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if old, ok := d.created.get(id); ok {
 		capacity := req.GetCapacityRange()
 		if !maps.Equal(old.Attributes, c.Attributes) ||
-			old.Capacity < capacity.GetRequiredBytes() || capacity.GetLimitBytes() > 0 && old.Capacity > capacity.GetLimitBytes() {
-			return nil, status.Errorf(codes.AlreadyExists, "volume %s exists with other parameters or another capacity", id)
+			old.Capacity < capacity.GetRequiredBytes() ||
+			capacity.GetLimitBytes() > 0 && old.Capacity > capacity.GetLimitBytes() {
+			return nil, status.Errorf(codes.AlreadyExists, "volume %s exists with other parameters or another capacity",
+				id)
 		}
 		return &csi.CreateVolumeResponse{Volume: volumeOf(id, old)}, nil
 	}
@@ -61,7 +63,8 @@ func newCreated(req *csi.CreateVolumeRequest) (created, error) {
 		return created{}, invalid(err)
 	}
 	if req.GetVolumeContentSource() != nil {
-		return created{}, invalid(errors.New("volume_content_source is not accepted: a cache has no snapshots and no clones"))
+		return created{}, invalid(errors.New("volume_content_source is not accepted: a cache has no snapshots and no " +
+			"clones"))
 	}
 	if len(req.GetMutableParameters()) > 0 {
 		return created{}, invalid(errors.New("mutable_parameters are not accepted: a volume keeps its parameters"))
@@ -72,7 +75,8 @@ func newCreated(req *csi.CreateVolumeRequest) (created, error) {
 	}
 	required, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
 	if required < 0 || limit < 0 || limit > 0 && limit < required {
-		return created{}, status.Errorf(codes.OutOfRange, "capacity_range has required_bytes %d and limit_bytes %d", required, limit)
+		return created{}, status.Errorf(codes.OutOfRange, "capacity_range has required_bytes %d and limit_bytes %d",
+			required, limit)
 	}
 	if required == 0 {
 		required = limit
@@ -88,7 +92,8 @@ func CheckClass(parameters map[string]string, mountOptions []string) error {
 		return err
 	}
 	if a.Dataset != "" {
-		return fmt.Errorf("attribute dataset %q is not accepted: a Dataset has a claim of its own; accepted is source", a.Dataset)
+		return fmt.Errorf("attribute dataset %q is not accepted: a Dataset has a claim of its own; accepted is source",
+			a.Dataset)
 	}
 	_, err = parseMountOptions(mountOptions, "")
 	return err
@@ -130,7 +135,9 @@ func (d *Driver) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest)
 }
 
 // ValidateVolumeCapabilities reports whether a volume can be used in these ways.
-func (d *Driver) ValidateVolumeCapabilities(_ context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+func (d *Driver) ValidateVolumeCapabilities(
+	_ context.Context, req *csi.ValidateVolumeCapabilitiesRequest,
+) (*csi.ValidateVolumeCapabilitiesResponse, error) {
 	id, capabilities := req.GetVolumeId(), req.GetVolumeCapabilities()
 	if id == "" || len(capabilities) == 0 {
 		return nil, invalid(errors.New("volume_id or volume_capabilities are missing"))
@@ -183,7 +190,8 @@ func parseToken(token string) (string, error) {
 	text, ok := strings.CutPrefix(token, tokenPrefix)
 	id, err := base64.RawURLEncoding.DecodeString(text)
 	if !ok || err != nil {
-		return "", status.Errorf(codes.Aborted, "starting_token %q is none that was given; list from the beginning", token)
+		return "", status.Errorf(codes.Aborted, "starting_token %q is none that was given; list from the beginning",
+			token)
 	}
 	return string(id), nil
 }
@@ -224,7 +232,9 @@ func freeBytes(dirs []string) int64 {
 }
 
 // ControllerGetCapabilities tells what this service can do.
-func (d *Driver) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
+func (d *Driver) ControllerGetCapabilities(
+	context.Context, *csi.ControllerGetCapabilitiesRequest,
+) (*csi.ControllerGetCapabilitiesResponse, error) {
 	resp := &csi.ControllerGetCapabilitiesResponse{}
 	for _, t := range []csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,

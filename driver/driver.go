@@ -195,7 +195,8 @@ func (d *Driver) Run(ctx context.Context) error {
 	watched.Go(func() { d.custody.watch(watching, d.keep) })
 	watched.Go(func() { d.third.watch(watching, d.adoptKept) })
 	for _, path := range d.records.damaged {
-		d.log.Error("a record of a volume cannot be read; sessions without a record are left alone until the file is removed", "file", path)
+		d.log.Error("a record of a volume cannot be read; sessions without a record are left alone until the file is "+
+			"removed", "file", path)
 	}
 	d.log.Info("serving", "endpoint", d.cfg.Endpoint, "node", d.cfg.NodeID, "volumes", len(d.records.ids()))
 	err = group.Wait()

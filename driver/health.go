@@ -88,7 +88,8 @@ func (d *Driver) unserved(err error) condition {
 		return condition{reason: reasonUnserved, message: "the agent does not serve the volume"}
 	}
 	if up, since := d.custody.present(); !up {
-		return condition{reason: reasonAway, message: fmt.Sprintf("the agent has not been running for %s", time.Since(since).Round(time.Second))}
+		return condition{reason: reasonAway, message: fmt.Sprintf("the agent has not been running for %s",
+			time.Since(since).Round(time.Second))}
 	}
 	return condition{reason: reasonAway, message: "the agent does not answer"}
 }

@@ -18,7 +18,9 @@ const callTime = 2*time.Minute + 10*time.Second
 
 // intercept bounds a call, turns a panic into an error, and logs one line at its end. Of the request it logs
 // the volume's id and no more: the rest has secrets.
-func (d *Driver) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+func (d *Driver) intercept(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler,
+) (resp any, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	start := time.Now()

@@ -18,7 +18,8 @@ func TestInterceptPanicAndSecrets(t *testing.T) {
 	var log bytes.Buffer
 	d := &Driver{log: slog.New(slog.NewTextHandler(&log, nil))}
 	req := &csi.NodeStageVolumeRequest{
-		VolumeId: "the-volume", Secrets: map[string]string{"pass": "hunter2"}, VolumeContext: map[string]string{"option.pass": "hunter2"},
+		VolumeId: "the-volume", Secrets: map[string]string{"pass": "hunter2"},
+		VolumeContext: map[string]string{"option.pass": "hunter2"},
 	}
 	info := &grpc.UnaryServerInfo{FullMethod: "/csi.v1.Node/NodeStageVolume"}
 	_, err := d.intercept(t.Context(), req, info, func(ctx context.Context, _ any) (any, error) {
@@ -41,7 +42,10 @@ func TestInterceptPanicAndSecrets(t *testing.T) {
 	if strings.Contains(text, "hunter2") {
 		t.Error("a secret is in the log:", text)
 	}
-	for _, want := range []string{"NodeStageVolume", "the-volume", "code=NotFound", "it is not here", "index out of range"} {
+	for _, want := range []string{
+		"NodeStageVolume", "the-volume", "code=NotFound", "it is not here",
+		"index out of range",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log lacks %q: %s", want, text)
 		}
@@ -76,7 +80,10 @@ func TestVolumeCondition(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	good := Config{Endpoint: "/run/csi.sock", NodeID: "n", Version: "v", AgentSocket: "/run/a.sock", StateDir: "/var/lib/x"}
+	good := Config{
+		Endpoint: "/run/csi.sock", NodeID: "n", Version: "v", AgentSocket: "/run/a.sock",
+		StateDir: "/var/lib/x",
+	}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}

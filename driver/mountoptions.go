@@ -61,7 +61,8 @@ func parseMountOptions(flags []string, group string) (mountSettings, error) {
 			ok = contextPattern().MatchString(m.seLinuxContext)
 		}
 		if !ok {
-			return m, fmt.Errorf("mount option %q is not accepted; accepted are ro, uid=NUMBER, gid=NUMBER, umask=OCTAL, context=LABEL", flag)
+			return m, fmt.Errorf("mount option %q is not accepted; accepted are ro, uid=NUMBER, gid=NUMBER, "+
+				"umask=OCTAL, context=LABEL", flag)
 		}
 	}
 	if m.fileMode == noBits || m.dirMode == noBits {

@@ -19,9 +19,12 @@ import (
 )
 
 // NodeStageVolume mounts the volume on the staging path and has the agent serve it.
-func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (
+	*csi.NodeStageVolumeResponse, error,
+) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
-	if err := errors.Join(checkID("volume_id", id), checkPath("staging_target_path", path), checkCapability(req.GetVolumeCapability())); err != nil {
+	if err := errors.Join(checkID("volume_id", id), checkPath("staging_target_path", path),
+		checkCapability(req.GetVolumeCapability())); err != nil {
 		return nil, invalid(err)
 	}
 	release, err := d.locks.take(ctx, id)
@@ -49,7 +52,9 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 
 // NodeUnstageVolume takes the volume off the staging path and ends its session. It ends in bounded time, whatever
 // hangs.
-func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+func (d *Driver) NodeUnstageVolume(
+	ctx context.Context, req *csi.NodeUnstageVolumeRequest,
+) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
 	if err := errors.Join(checkID("volume_id", id), checkPath("staging_target_path", path)); err != nil {
 		return nil, invalid(err)
@@ -81,10 +86,13 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 }
 
 // NodePublishVolume binds the staged volume to the target path. An ephemeral volume is staged by it.
-func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+func (d *Driver) NodePublishVolume(
+	ctx context.Context, req *csi.NodePublishVolumeRequest,
+) (*csi.NodePublishVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetTargetPath()
 	ephemeral := req.GetVolumeContext()[ephemeralKey] == "true"
-	err := errors.Join(checkID("volume_id", id), checkPath("target_path", path), checkCapability(req.GetVolumeCapability()))
+	err := errors.Join(checkID("volume_id", id), checkPath("target_path", path),
+		checkCapability(req.GetVolumeCapability()))
 	if !ephemeral {
 		err = errors.Join(err, checkPath("staging_target_path", req.GetStagingTargetPath()))
 	}
@@ -133,14 +141,17 @@ func (d *Driver) staged(ctx context.Context, req *csi.NodePublishVolumeRequest, 
 	}
 	rec, ok := d.records.get(id)
 	if !ok || rec.Phase != phaseStaged || rec.Volume.Dir != knownPath(req.GetStagingTargetPath()) {
-		return record{}, status.Errorf(codes.FailedPrecondition, "volume %s is not staged at %s", id, req.GetStagingTargetPath())
+		return record{}, status.Errorf(codes.FailedPrecondition, "volume %s is not staged at %s", id,
+			req.GetStagingTargetPath())
 	}
 	return d.shown(ctx, rec, req)
 }
 
 // NodeUnpublishVolume takes the volume off the target path and removes it. It ends in bounded time, whatever
 // hangs.
-func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+func (d *Driver) NodeUnpublishVolume(
+	ctx context.Context, req *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetTargetPath()
 	if err := errors.Join(checkID("volume_id", id), checkPath("target_path", path)); err != nil {
 		return nil, invalid(err)
@@ -157,7 +168,9 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 }
 
 // NodeGetVolumeStats tells how much of the volume is cached, and the condition for orchestrators before CSI 1.13.
-func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+func (d *Driver) NodeGetVolumeStats(
+	ctx context.Context, req *csi.NodeGetVolumeStatsRequest,
+) (*csi.NodeGetVolumeStatsResponse, error) {
 	id, path := req.GetVolumeId(), req.GetVolumePath()
 	if err := checkID("volume_id", id); err != nil {
 		return nil, invalid(err)
@@ -185,7 +198,9 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 }
 
 // NodeGetVolumeHealth tells the volume's condition.
-func (d *Driver) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
+func (d *Driver) NodeGetVolumeHealth(
+	ctx context.Context, req *csi.NodeGetVolumeHealthRequest,
+) (*csi.NodeGetVolumeHealthResponse, error) {
 	id := req.GetVolumeId()
 	if err := checkID("volume_id", id); err != nil {
 		return nil, invalid(err)
@@ -213,7 +228,9 @@ func (d *Driver) conditionOf(ctx context.Context, rec record) condition {
 }
 
 // NodeGetStorageHealth reports whether the agent is there, without which no volume of this node can be read.
-func (d *Driver) NodeGetStorageHealth(context.Context, *csi.NodeGetStorageHealthRequest) (*csi.NodeGetStorageHealthResponse, error) {
+func (d *Driver) NodeGetStorageHealth(
+	context.Context, *csi.NodeGetStorageHealthRequest,
+) (*csi.NodeGetStorageHealthResponse, error) {
 	up, since := d.custody.present()
 	if up || time.Since(since) < awayTime {
 		return &csi.NodeGetStorageHealthResponse{}, nil
@@ -224,7 +241,9 @@ func (d *Driver) NodeGetStorageHealth(context.Context, *csi.NodeGetStorageHealth
 }
 
 // NodeGetCapabilities tells what this service can do.
-func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+func (d *Driver) NodeGetCapabilities(
+	context.Context, *csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
 	resp := &csi.NodeGetCapabilitiesResponse{}
 	for _, t := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
@@ -252,13 +271,16 @@ func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.Nod
 
 // describe reads a request into the record of a volume that is mounted at the path, and holds it against what the
 // operator allows.
-func (d *Driver) describe(id, path string, values map[string]string, c *csi.VolumeCapability, secrets map[string]string) (record, error) {
+func (d *Driver) describe(
+	id, path string, values map[string]string, c *csi.VolumeCapability, secrets map[string]string,
+) (record, error) {
 	a, err := parseAttributes(values)
 	if err != nil {
 		return record{}, invalid(err)
 	}
 	if a.Dataset != "" {
-		return record{}, status.Errorf(codes.FailedPrecondition, "dataset %s cannot be mounted by this build, which serves volumes with the attribute source", a.Dataset)
+		return record{}, status.Errorf(codes.FailedPrecondition,
+			"dataset %s cannot be mounted by this build, which serves volumes with the attribute source", a.Dataset)
 	}
 	m, err := parseMountOptions(c.GetMount().GetMountFlags(), c.GetMount().GetVolumeMountGroup())
 	if err != nil {

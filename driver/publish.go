@@ -45,7 +45,8 @@ func mayPublish(rec record, t target, mounts []record) error {
 	id := rec.handle()
 	if old := rec.target(t.Path); old != nil {
 		if !old.sameUse(t) {
-			return status.Errorf(codes.AlreadyExists, "volume %s is published at %s with another readonly or access mode", id, t.Path)
+			return status.Errorf(codes.AlreadyExists,
+				"volume %s is published at %s with another readonly or access mode", id, t.Path)
 		}
 		return nil
 	}

@@ -59,7 +59,10 @@ func (d *Driver) keep(ctx context.Context) {
 func (d *Driver) round(ctx context.Context) error {
 	lost, err := d.custody.reattach(ctx)
 	errs := []error{err}
-	missing := slices.DeleteFunc(d.records.ids(), func(id string) bool { return d.custody.holds(id) && !slices.Contains(lost, id) })
+	missing := slices.DeleteFunc(d.records.ids(), func(id string) bool {
+		return d.custody.holds(id) &&
+			!slices.Contains(lost, id)
+	})
 	errs = append(errs, d.each(ctx, missing, func(ctx context.Context, id string) error {
 		rec, ok := d.records.get(id)
 		if !ok {

@@ -31,12 +31,15 @@ func (d *Driver) registrationServer() *grpc.Server {
 // GetInfo tells kubelet where the CSI socket is, by the path that kubelet sees.
 func (r *registrar) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
 	return &registration.PluginInfo{
-		Type: registration.CSIPlugin, Name: Name, Endpoint: r.driver.cfg.KubeletEndpoint, SupportedVersions: supportedVersions,
+		Type: registration.CSIPlugin, Name: Name, Endpoint: r.driver.cfg.KubeletEndpoint,
+		SupportedVersions: supportedVersions,
 	}, nil
 }
 
 // NotifyRegistrationStatus takes what kubelet made of it. Kubelet tries again by itself.
-func (r *registrar) NotifyRegistrationStatus(_ context.Context, s *registration.RegistrationStatus) (*registration.RegistrationStatusResponse, error) {
+func (r *registrar) NotifyRegistrationStatus(
+	_ context.Context, s *registration.RegistrationStatus,
+) (*registration.RegistrationStatusResponse, error) {
 	if s.GetPluginRegistered() {
 		r.driver.log.Info("registered with kubelet")
 	} else {

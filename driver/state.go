@@ -222,7 +222,8 @@ func (s *shelf[T]) drop(id string) error {
 // writeFile replaces the file with a mode of 0600, so that a crash leaves the old or the new text.
 func writeFile(path string, text []byte) error {
 	dir := filepath.Dir(path)
-	if err := renameio.WriteFile(path, text, 0o600, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600)); err != nil {
+	if err := renameio.WriteFile(path, text, 0o600, renameio.WithTempDir(dir),
+		renameio.WithStaticPermissions(0o600)); err != nil {
 		return err
 	}
 	// The name is durable only with its directory.

@@ -68,7 +68,8 @@ const mostConnections = 1024
 // table is all attributes but the options. Every key is spelled here, and nowhere else.
 var table = []attribute{
 	{
-		"source", "a URL such as https://host/path/, s3://bucket/prefix or alluxio://master:19998,master:19998/path without user, password or query, or the absolute path of a directory that the operator allows",
+		"source", "a URL such as https://host/path/, s3://bucket/prefix or alluxio://master:19998,master:19998/path " +
+			"without user, password or query, or the absolute path of a directory that the operator allows",
 		func(a *attributes, s string) bool { a.Source = s; return sourceFits(s) },
 		func(a *attributes) string { return a.Source },
 	},
@@ -172,19 +173,23 @@ func parseAttributes(values map[string]string) (attributes, error) {
 		}
 		i := slices.IndexFunc(table, func(t attribute) bool { return t.name == key })
 		if i < 0 {
-			return attributes{}, fmt.Errorf("attribute %q is not known; accepted are %s and %sNAME", key, strings.Join(attributeNames(), ", "), optionPrefix)
+			return attributes{}, fmt.Errorf("attribute %q is not known; accepted are %s and %sNAME", key,
+				strings.Join(attributeNames(), ", "), optionPrefix)
 		}
 		if !table[i].set(&a, value) {
-			return attributes{}, fmt.Errorf("attribute %s %sis not accepted; accepted is %s", key, shown(key, value), table[i].accepted)
+			return attributes{}, fmt.Errorf("attribute %s %sis not accepted; accepted is %s", key, shown(key, value),
+				table[i].accepted)
 		}
 	}
 	switch {
 	case a.Source == "" && a.Dataset == "":
 		return attributes{}, errors.New("attribute source is missing; a volume needs source or dataset")
 	case a.Source != "" && a.Dataset != "":
-		return attributes{}, fmt.Errorf("attributes source and dataset %q are given both; accepted is one of them", a.Dataset)
+		return attributes{}, fmt.Errorf("attributes source and dataset %q are given both; accepted is one of them",
+			a.Dataset)
 	case a.High != 0 && a.Low >= a.High:
-		return attributes{}, fmt.Errorf("attribute low %q is not accepted; accepted is less than high, which is %v", values["low"], a.High)
+		return attributes{}, fmt.Errorf("attribute low %q is not accepted; accepted is less than high, which is %v",
+			values["low"], a.High)
 	}
 	return a, nil
 }
@@ -234,7 +239,8 @@ func (a *attributes) volume(id, dir string, m mountSettings, given map[string]st
 			return handover.Volume{}, fmt.Errorf("secret: %w", err)
 		}
 		if _, twice := a.Options[name]; twice {
-			return handover.Volume{}, fmt.Errorf("option %s is given as an attribute and in the secret; accepted is one of them", name)
+			return handover.Volume{},
+				fmt.Errorf("option %s is given as an attribute and in the secret; accepted is one of them", name)
 		}
 	}
 	v := handover.Volume{
@@ -273,7 +279,8 @@ func compiled(pattern string) func() *regexp.Regexp {
 // agent knows.
 func checkOption(name, value string) error {
 	if !optionPattern().MatchString(name) {
-		return fmt.Errorf("option name %q is not accepted; accepted are lower-case letters, digits and underscores", name)
+		return fmt.Errorf("option name %q is not accepted; accepted are lower-case letters, digits and underscores",
+			name)
 	}
 	if strings.Contains(value, "\x00") || strings.ContainsAny(value, "\r\n") && !handover.IsPEM(value) {
 		return fmt.Errorf("the value of option %s is not accepted; accepted is one line", name)

@@ -13,7 +13,8 @@ import (
 func TestParseAttributes(t *testing.T) {
 	got, err := parseAttributes(map[string]string{
 		"source": "https://host/path/", "quota": "2Gi", "high": "0.9", "low": ".5", "tierDir": "/dev/shm/x",
-		"connections": "8", "timeout": "5s", "revalidate": "0", "passthrough": "false", "fileMode": "0440", "dirMode": "550",
+		"connections": "8", "timeout": "5s", "revalidate": "0", "passthrough": "false", "fileMode": "0440",
+		"dirMode":        "550",
 		"option.no_head": "true", "csi.storage.k8s.io/pod.name": "p", ephemeralKey: "true",
 		"storage.kubernetes.io/csiProvisionerIdentity": "x",
 	})
@@ -25,8 +26,10 @@ func TestParseAttributes(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	v, err := got.volume("id", "/staging", mountSettings{uid: 7, gid: 8, fileMode: 1, dirMode: 1}, map[string]string{"pass": "hunter2"})
-	if err != nil || !v.NoPassthrough || v.UID != 7 || v.GID != 8 || v.FileMode != 0o440 || v.DirMode != 0o550 || v.Secrets["pass"] != "hunter2" {
+	v, err := got.volume("id", "/staging", mountSettings{uid: 7, gid: 8, fileMode: 1, dirMode: 1},
+		map[string]string{"pass": "hunter2"})
+	if err != nil || !v.NoPassthrough || v.UID != 7 || v.GID != 8 || v.FileMode != 0o440 || v.DirMode != 0o550 ||
+		v.Secrets["pass"] != "hunter2" {
 		t.Errorf("%#v, %v", v, err)
 	}
 }
@@ -91,7 +94,8 @@ func TestParseAttributesRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s=%q: %v, want %q", c.key, c.value, err, c.want)
 		}
-		if err != nil && c.key != "source" && strings.Contains(err.Error(), "hunter2") || err != nil && strings.Contains(c.value, "?token") && strings.Contains(err.Error(), "token") {
+		if err != nil && c.key != "source" && strings.Contains(err.Error(), "hunter2") ||
+			err != nil && strings.Contains(c.value, "?token") && strings.Contains(err.Error(), "token") {
 			t.Errorf("%s: a secret is repeated: %v", c.key, err)
 		}
 	}
@@ -119,7 +123,8 @@ func TestCheckClass(t *testing.T) {
 			t.Errorf("%s=%s, %s: %v, want %q", c.key, c.value, c.option, err, c.want)
 		}
 	}
-	if err := CheckClass(map[string]string{"dataset": "default/weather"}, nil); err == nil || !strings.Contains(err.Error(), "accepted is source") {
+	if err := CheckClass(map[string]string{"dataset": "default/weather"}, nil); err == nil ||
+		!strings.Contains(err.Error(), "accepted is source") {
 		t.Error("a Dataset that no node mounts:", err)
 	}
 }
@@ -174,8 +179,18 @@ func TestParseMountOptions(t *testing.T) {
 		{nil, "", mountSettings{}, ""},
 		{[]string{"ro"}, "", mountSettings{}, ""},
 		{nil, "2000", mountSettings{gid: 2000}, ""},
-		{[]string{"uid=5", "gid=6", "umask=0027"}, "", mountSettings{uid: 5, gid: 6, fileMode: 0o440, dirMode: 0o550}, ""},
-		{[]string{`context="system_u:object_r:container_file_t:s0:c1,c2"`}, "", mountSettings{seLinuxContext: "system_u:object_r:container_file_t:s0:c1,c2"}, ""},
+		{
+			[]string{"uid=5", "gid=6", "umask=0027"},
+			"",
+			mountSettings{uid: 5, gid: 6, fileMode: 0o440, dirMode: 0o550},
+			"",
+		},
+		{
+			[]string{`context="system_u:object_r:container_file_t:s0:c1,c2"`},
+			"",
+			mountSettings{seLinuxContext: "system_u:object_r:container_file_t:s0:c1,c2"},
+			"",
+		},
 		{[]string{"gid=6"}, "6", mountSettings{gid: 6}, ""},
 		{[]string{"gid=6", "umask=0007"}, "7", mountSettings{gid: 6, fileMode: 0o440, dirMode: 0o550}, ""},
 		{[]string{"gid=6", "gid=7"}, "", mountSettings{}, "contradicts"},
@@ -204,7 +219,10 @@ func TestParseMountOptions(t *testing.T) {
 
 // FuzzMountOption: a label that is accepted cannot leave its quotes, and modes are permission bits without write.
 func FuzzMountOption(f *testing.F) {
-	for _, seed := range []string{"ro", "uid=1", "umask=022", `context="u:r:t:s0"`, "context=u:r:t:s0:c1,c2", `context=a:b:c"x`} {
+	for _, seed := range []string{
+		"ro", "uid=1", "umask=022", `context="u:r:t:s0"`, "context=u:r:t:s0:c1,c2",
+		`context=a:b:c"x`,
+	} {
 		f.Add(seed, "")
 	}
 	f.Fuzz(func(t *testing.T, flag, group string) {

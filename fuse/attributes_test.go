@@ -22,7 +22,10 @@ type changed struct {
 // changeAll gives the directory and the file other permissions, and the directory another time.
 func changeAll(t *testing.T, source string) map[string]changed {
 	t.Helper()
-	want := map[string]changed{"d": {0o700 &^ 0o222, time.Unix(1_650_000_000, 5)}, "d/f": {0, time.Unix(1_600_000_000, 0)}}
+	want := map[string]changed{
+		"d":   {0o700 &^ 0o222, time.Unix(1_650_000_000, 5)},
+		"d/f": {0, time.Unix(1_600_000_000, 0)},
+	}
 	if err := errors.Join(
 		os.Chmod(filepath.Join(source, "d/f"), 0), os.Chmod(filepath.Join(source, "d"), 0o700),
 		os.Chtimes(filepath.Join(source, "d"), want["d"].time, want["d"].time)); err != nil {
@@ -60,7 +63,8 @@ func compare(t *testing.T, what, dir string, want map[string]changed) {
 		if err := unix.Stat(filepath.Join(dir, name), &st); err != nil {
 			t.Errorf("%s: %s: %v", what, name, err)
 		} else if st.Mode&0o7777 != w.mode || time.Unix(st.Mtim.Unix()) != w.time {
-			t.Errorf("%s: %s has the mode %o and the time %v, want %o and %v", what, name, st.Mode&0o7777, time.Unix(st.Mtim.Unix()), w.mode, w.time)
+			t.Errorf("%s: %s has the mode %o and the time %v, want %o and %v", what, name, st.Mode&0o7777,
+				time.Unix(st.Mtim.Unix()), w.mode, w.time)
 		}
 	}
 }
@@ -75,7 +79,10 @@ func TestAttributesFollowTheSource(t *testing.T) {
 		compare(t, "before", dir, before)
 		want := changeAll(t, source)
 		// The kernel counts in jiffies, and believes what it was told for the rest of this one.
-		eventually(t, "the kernel asks again", func() bool { return modeOf(filepath.Join(dir, "d/f")) == want["d/f"].mode })
+		eventually(t, "the kernel asks again", func() bool {
+			return modeOf(filepath.Join(dir,
+				"d/f")) == want["d/f"].mode
+		})
 		compare(t, "after", dir, want)
 	})
 	t.Run("listing", func(t *testing.T) {
@@ -110,7 +117,8 @@ func TestAttributesFollowTheSource(t *testing.T) {
 			_, err := held.Stat()
 			return err != nil || client.stats.Load() > asked
 		})
-		if st, err := held.Stat(); err != nil || uint32(st.Mode().Perm()) != want.mode || !st.ModTime().Equal(want.time) {
+		if st, err := held.Stat(); err != nil || uint32(st.Mode().Perm()) != want.mode ||
+			!st.ModTime().Equal(want.time) {
 			t.Errorf("%v, %v", st, err)
 		}
 		client.mu.Lock()
@@ -157,7 +165,10 @@ func TestAttributesFollowARevalidation(t *testing.T) {
 func TestAttributesOutliveTheirProcess(t *testing.T) {
 	state := testState(t)
 	table := newNodeTable(state)
-	info := cacheclient.Identify(cacheclient.Info{Path: "d", Dir: true, ModTime: time.Unix(1, 2), Mode: 0o700, ModeKnown: true})
+	info := cacheclient.Identify(cacheclient.Info{
+		Path: "d", Dir: true, ModTime: time.Unix(1, 2), Mode: 0o700,
+		ModeKnown: true,
+	})
 	if _, err := table.add(table.get(rootID), "d", info); err != nil {
 		t.Fatal(err)
 	}

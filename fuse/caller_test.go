@@ -80,7 +80,8 @@ func TestInterruptsAreCounted(t *testing.T) {
 	f := newInflight(t.Context(), time.Hour)
 	var dying sync.Map
 	f.dying = func(caller uint32) bool { _, ok := dying.Load(caller); return ok }
-	alive, dead := f.begin(inHeader{op: opOpen, unique: 2, caller: 7}), f.begin(inHeader{op: opOpen, unique: 4, caller: 8})
+	alive, dead := f.begin(inHeader{op: opOpen, unique: 2, caller: 7}),
+		f.begin(inHeader{op: opOpen, unique: 4, caller: 8})
 	dying.Store(uint32(8), true)
 	if f.interrupt(6) {
 		t.Error("a request is known that never came")

@@ -86,7 +86,9 @@ func (fs *filesystem) ReadDirPlus(_ <-chan struct{}, in *gofuse.ReadIn, out *gof
 
 // list gives emit the entries from the offset on until it has no room; emit gets an
 // empty Info for "." and "..".
-func (fs *filesystem) list(in *gofuse.ReadIn, op uint32, emit func(*node, gofuse.DirEntry, cacheclient.Info) bool) gofuse.Status {
+func (fs *filesystem) list(
+	in *gofuse.ReadIn, op uint32, emit func(*node, gofuse.DirEntry, cacheclient.Info) bool,
+) gofuse.Status {
 	dir := fs.nodes.get(in.NodeId)
 	if dir == nil {
 		return estale

@@ -26,8 +26,8 @@ const (
 	// state.
 	maxDirRanges = 64
 	savedRanges  = 3
-	// maxDirReplies bounds the names of an open directory's replies that are remembered, in bytes. A reader whom the kernel
-	// serves out of its cache may stand at a place that was told to another one long ago.
+	// maxDirReplies bounds the names of an open directory's replies that are remembered, in bytes. A reader whom the
+	// kernel serves out of its cache may stand at a place that was told to another one long ago.
 	maxDirReplies = 1 << 20
 	// dirReplySize is what a reply takes beside its names, in bytes.
 	dirReplySize = 24

@@ -78,8 +78,8 @@ func TestDirectoryOffsets(t *testing.T) {
 	}
 }
 
-// TestPlacesOfOtherReaders has one reader stand still while another reads new versions all the time: the kernel may have
-// served the first out of its cache, at a place that only the second was told.
+// TestPlacesOfOtherReaders has one reader stand still while another reads new versions all the time: the kernel may
+// have served the first out of its cache, at a place that only the second was told.
 func TestPlacesOfOtherReaders(t *testing.T) {
 	table := newDirTable(testState(t))
 	const dir = 7
@@ -263,7 +263,8 @@ func TestADirectoryThatChangesWhileItIsRead(t *testing.T) {
 	if _, err := unix.Seek(fds[0], 0, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := os.ReadDir(filepath.Join(c.source, "d")); err != nil || len(direntsFrom(t, fds[0])) != len(now)+dotEntries {
+	if now, err := os.ReadDir(filepath.Join(c.source, "d")); err != nil ||
+		len(direntsFrom(t, fds[0])) != len(now)+dotEntries {
 		t.Error("from the beginning: not all of what is there now", err)
 	}
 }

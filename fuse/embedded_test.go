@@ -22,7 +22,10 @@ func TestEmbedded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: t.TempDir(), Quota: 64 << 20}}})
+	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{
+		Dir:   t.TempDir(),
+		Quota: 64 << 20,
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,7 +225,10 @@ func TestHandlesThatNobodyKnows(t *testing.T) {
 	table := newOpenTable(state)
 	open := func(table *openTable, id, unique uint64) opened {
 		t.Helper()
-		o, err := table.open(t.Context(), id, unique, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil })
+		o, err := table.open(t.Context(), id, unique, func() (cacheclient.File, int32, error) {
+			return &localFile{}, 0,
+				nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,7 +278,10 @@ func TestFullSessionGoesOn(t *testing.T) {
 		write(t, source, strconv.Itoa(i), pattern(100))
 	}
 	var log logBuffer
-	s, dir := mountLocal(t, newLocalClient(source), func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	s, dir := mountLocal(t, newLocalClient(source), func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log,
+			nil))
+	})
 	// Enough for a worker, and not for a node.
 	s.state.u64(stateEnd).Store(stateSize - recordUnit)
 	served := make(chan error, 1)
@@ -307,7 +313,8 @@ func TestFullState(t *testing.T) {
 	state.u64(stateEnd).Store(stateSize - 2*recordUnit)
 	table := newNodeTable(state)
 	for _, name := range []string{"a", "b", "c", "d"} {
-		if _, err := table.add(table.get(rootID), name, cacheclient.Identify(cacheclient.Info{Path: name})); err != nil {
+		if _, err := table.add(table.get(rootID), name,
+			cacheclient.Identify(cacheclient.Info{Path: name})); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -84,7 +84,8 @@ func newProtocol(fs *filesystem, passthrough bool, logger *slog.Logger) *gofuse.
 // initialize reads INIT, the first request of a connection, and answers it.
 func (s *Session) initialize() error {
 	// The kernel has it ready when mount(2) returns.
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.dev.fd), Events: unix.POLLIN}}, int(initPatience.Milliseconds())); err == nil && n == 0 {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.dev.fd), Events: unix.POLLIN}},
+		int(initPatience.Milliseconds())); err == nil && n == 0 {
 		return errors.New("no first request comes from the kernel: the device is no new FUSE connection's")
 	}
 	buf := make([]byte, requestSize)

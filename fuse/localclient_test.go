@@ -51,7 +51,10 @@ func newLocalClient(root string) *localClient {
 }
 
 func (c *localClient) describe(path string, st fs.FileInfo) cacheclient.Info {
-	info := cacheclient.Info{Path: path, Dir: st.IsDir(), Mode: st.Mode().Perm(), ModeKnown: true, ModTime: st.ModTime()}
+	info := cacheclient.Info{
+		Path: path, Dir: st.IsDir(), Mode: st.Mode().Perm(), ModeKnown: true,
+		ModTime: st.ModTime(),
+	}
 	if c.modeless {
 		info.Mode, info.ModeKnown = 0, false
 	}
@@ -83,7 +86,9 @@ func (c *localClient) Stat(ctx context.Context, path string) (cacheclient.Info, 
 	return c.describe(path, st), nil
 }
 
-func (c *localClient) List(_ context.Context, dir string, from cacheclient.Cursor, limit int, _ bool) (cacheclient.Page, error) {
+func (c *localClient) List(_ context.Context, dir string, from cacheclient.Cursor, limit int, _ bool) (
+	cacheclient.Page, error,
+) {
 	c.lists.Add(1)
 	st, err := os.Lstat(filepath.Join(c.root, dir))
 	if err != nil {
@@ -116,7 +121,10 @@ func (c *localClient) List(_ context.Context, dir string, from cacheclient.Curso
 	if len(page) > 0 {
 		next.After = page[len(page)-1].Name()
 	}
-	return cacheclient.Page{Entries: page, First: uint64(at), Count: uint64(len(all)), Next: next, End: end, Version: version}, nil
+	return cacheclient.Page{
+		Entries: page, First: uint64(at), Count: uint64(len(all)), Next: next, End: end,
+		Version: version,
+	}, nil
 }
 
 func (c *localClient) listing(dir string, version uint64) ([]cacheclient.Info, error) {

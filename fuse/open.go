@@ -59,7 +59,9 @@ type opened struct {
 // calls start, and the others wait for it; where that one is interrupted, the next takes its
 // place. start returns the backing id of the file, 0 where the kernel shall send READs. A request that the
 // kernel sent before, to a process that died over it, gets the handle that it got then.
-func (t *openTable) open(ctx context.Context, id, unique uint64, start func() (cacheclient.File, int32, error)) (opened, error) {
+func (t *openTable) open(ctx context.Context, id, unique uint64, start func() (cacheclient.File, int32, error)) (
+	opened, error,
+) {
 	waited := false
 	for {
 		t.mu.Lock()
@@ -94,7 +96,9 @@ func (t *openTable) open(ctx context.Context, id, unique uint64, start func() (c
 }
 
 // lead makes the first open of a node and tells its waiters.
-func (t *openTable) lead(f *openFile, id, unique uint64, start func() (cacheclient.File, int32, error)) (out opened, err error) {
+func (t *openTable) lead(f *openFile, id, unique uint64, start func() (cacheclient.File, int32, error)) (
+	out opened, err error,
+) {
 	var file cacheclient.File
 	var backing int32
 	err = errAbandoned

@@ -259,7 +259,10 @@ func TestFailedFirstOpen(t *testing.T) {
 	if table.count() != 0 {
 		t.Error("a failed open left an entry")
 	}
-	if _, err := table.open(t.Context(), 5, 0, func() (cacheclient.File, int32, error) { return &localFile{}, 0, nil }); err != nil {
+	if _, err := table.open(t.Context(), 5, 0, func() (cacheclient.File, int32, error) {
+		return &localFile{}, 0,
+			nil
+	}); err != nil {
 		t.Error(err)
 	}
 	canceled, cancel := context.WithCancel(t.Context())

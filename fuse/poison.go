@@ -298,7 +298,8 @@ func (w *worker) admit(h inHeader, msg []byte) bool {
 	}
 	if refused {
 		if first {
-			t.log.Error("a request was in service when the process died twice, and is answered with EIO", "op", opName(h.op), "path", w.pathOf(h, msg))
+			t.log.Error("a request was in service when the process died twice, and is answered with EIO", "op",
+				opName(h.op), "path", w.pathOf(h, msg))
 		}
 		w.replyError(h, syscall.EIO)
 		return false

@@ -30,7 +30,9 @@ func lookupOf(unique uint64, name string) (inHeader, []byte) {
 
 // dead is the quarantine of the process after one that died, or left, while it served the requests by their uniques,
 // and how many it was told were in service.
-func dead(t *testing.T, state *stateFile, left bool, serving map[uint64]string) (next *stateFile, q *quarantine, inService int) {
+func dead(t *testing.T, state *stateFile, left bool, serving map[uint64]string) (
+	next *stateFile, q *quarantine, inService int,
+) {
 	t.Helper()
 	for unique, name := range serving {
 		slot := state.saveRequest(&suspect{}, recordServing)
@@ -92,7 +94,10 @@ func TestTwoDeathsAreOneTooMany(t *testing.T) {
 }
 
 func TestTerms(t *testing.T) {
-	for n, want := range map[uint32]time.Duration{1: poisonTerm, 2: poisonTerm * termGrowth, 4: longestTerm, 1 << 31: longestTerm} {
+	for n, want := range map[uint32]time.Duration{
+		1: poisonTerm, 2: poisonTerm * termGrowth, 4: longestTerm,
+		1 << 31: longestTerm,
+	} {
 		if got := term(n); got != want {
 			t.Errorf("after %d convictions: %v, want %v", n, got, want)
 		}
@@ -122,7 +127,8 @@ func TestSuspectsAreServedOneByOne(t *testing.T) {
 	q.enter(ended, 1, unmarked)()
 	hold()
 	if len(q.place) != 0 || q.waiting != 0 || q.crowd != 0 || len(q.turns) != 0 {
-		t.Errorf("an empty lane has %d inside, %d waiting of %d, %d served", len(q.place), q.waiting, q.crowd, len(q.turns))
+		t.Errorf("an empty lane has %d inside, %d waiting of %d, %d served", len(q.place), q.waiting, q.crowd,
+			len(q.turns))
 	}
 }
 
@@ -264,7 +270,8 @@ func TestSuspectsAreBounded(t *testing.T) {
 		}
 	}
 	records := 0
-	if err := state.each(recordSuspect, func(record) error { records++; return nil }); err != nil || records > mostSuspects {
+	if err := state.each(recordSuspect, func(record) error { records++; return nil }); err != nil ||
+		records > mostSuspects {
 		t.Errorf("%d records, %v", records, err)
 	}
 }
@@ -333,7 +340,8 @@ func TestStartingComesFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Serve(t.Context(), Config{Client: client, Dir: k.dir, Starting: func() { started.Store(true) }}, dev, state)
+	s, err := Serve(t.Context(), Config{Client: client, Dir: k.dir, Starting: func() { started.Store(true) }}, dev,
+		state)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,8 @@ func populate(parts [][]byte) {
 		}
 		// madvise(2) wants the start of a page.
 		skew := uintptr(unsafe.Pointer(&p[0])) % uintptr(pageSize)
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(unsafe.Pointer(&p[0]))-skew, uintptr(len(p))+skew, unix.MADV_POPULATE_READ)
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(unsafe.Pointer(&p[0]))-skew, uintptr(len(p))+skew,
+			unix.MADV_POPULATE_READ)
 	}
 }
 

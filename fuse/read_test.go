@@ -332,7 +332,8 @@ func TestStallsDoNotSpread(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 20 {
 		group.Go(func() {
-			if out, err := exec.Command("cat", filepath.Join(dir, fmt.Sprintf("f%d", i))).CombinedOutput(); err != nil || !bytes.Equal(out, pattern(100)) {
+			if out, err := exec.Command("cat", filepath.Join(dir,
+				fmt.Sprintf("f%d", i))).CombinedOutput(); err != nil || !bytes.Equal(out, pattern(100)) {
 				t.Errorf("f%d: %d bytes, %v", i, len(out), err)
 			}
 		})

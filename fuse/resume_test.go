@@ -209,7 +209,10 @@ func TestSuccessor(t *testing.T) {
 			}
 		}
 		// A handle in passthrough mode is open: another open must join it.
-		for name, want := range map[string][]byte{"copied": copied, passing + "passed": passed, "many/name-0777": {777 & 0xff}} {
+		for name, want := range map[string][]byte{
+			"copied": copied, passing + "passed": passed,
+			"many/name-0777": {777 & 0xff},
+		} {
 			if got, err := os.ReadFile(filepath.Join(k.dir, name)); err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("round %d: %s: %d bytes, %v", round, name, len(got), err)
 			}

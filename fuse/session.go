@@ -221,7 +221,8 @@ func serve(ctx context.Context, cfg Config, dev, saved *os.File, space uint64) (
 // startServing starts the first workers, after a pause.
 func (s *Session) startServing(pause time.Duration) {
 	if pause > 0 {
-		s.log.Warn("the session waits before it serves: processes died over its requests again and again", "pause", pause)
+		s.log.Warn("the session waits before it serves: processes died over its requests again and again", "pause",
+			pause)
 		select {
 		case <-time.After(pause):
 		case <-s.inflight.base.Done():
@@ -302,7 +303,8 @@ func newSession(ctx context.Context, cfg *Config, dev *device, state *stateFile)
 
 // tellFull logs that the state has no room.
 func (s *Session) tellFull() {
-	s.log.Error("the session's state is full: the next process answers ESTALE for what the kernel comes to know from now on",
+	s.log.Error("the session's state is full: the next process answers ESTALE for what the kernel comes to know from "+
+		"now on",
 		"bytes", stateSize, "nodes", s.fs.nodes.known())
 }
 

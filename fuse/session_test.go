@@ -148,7 +148,8 @@ func TestForcedUnmountIdle(t *testing.T) {
 	if err := s.Unmount(true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.ReadAt(make([]byte, 10), 0); !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) {
+	if _, err := f.ReadAt(make([]byte, 10), 0); !errors.Is(err, syscall.ENOTCONN) &&
+		!errors.Is(err, syscall.ECONNABORTED) {
 		t.Errorf("a read after the end: %v", err)
 	}
 }
@@ -249,7 +250,8 @@ func countFDs(t *testing.T) int {
 func TestKernelSettings(t *testing.T) {
 	s, dir := mountLocal(t, newLocalClient(t.TempDir()), func(c *Config) { c.ReadAheadKB = 2048 })
 	k := s.Stats().Kernel
-	if k.MaxRequest != int(pagesLimit())*os.Getpagesize() || k.MaxBackground != maxBackground || !k.Passthrough || k.Protocol == "" {
+	if k.MaxRequest != int(pagesLimit())*os.Getpagesize() || k.MaxBackground != maxBackground || !k.Passthrough ||
+		k.Protocol == "" {
 		t.Errorf("%+v", k)
 	}
 	if k.ReadAheadKB != 2048 {
@@ -259,7 +261,8 @@ func TestKernelSettings(t *testing.T) {
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))); err != nil || strings.TrimSpace(string(text)) != "2048" {
+	if text, err := os.ReadFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev),
+		unix.Minor(st.Dev))); err != nil || strings.TrimSpace(string(text)) != "2048" {
 		t.Errorf("%s %v", text, err)
 	}
 	// The session gives its state back when the mount goes.

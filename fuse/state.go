@@ -160,7 +160,8 @@ func openStateFile(file *os.File) (*stateFile, error) {
 	case string(s.mem[:len(stateMagic)]) != stateMagic:
 		err = fmt.Errorf("%w: it is no state of millrace", ErrState)
 	case version < stateOldest || version > stateVersion:
-		err = fmt.Errorf("%w: its format is %d, and this build reads %d to %d", ErrState, version, stateOldest, stateVersion)
+		err = fmt.Errorf("%w: its format is %d, and this build reads %d to %d", ErrState, version, stateOldest,
+			stateVersion)
 	case s.u32(stateInitLen).Load() > stateInitMost:
 		err = fmt.Errorf("%w: its INIT is too long", ErrState)
 	default:
@@ -196,7 +197,8 @@ func (s *stateFile) modernize(version uint32) {
 
 // mapState maps the file, which it owns from then on.
 func mapState(file *os.File) (*stateFile, error) {
-	mem, err := unix.Mmap(int(file.Fd()), 0, stateSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	mem, err := unix.Mmap(int(file.Fd()), 0, stateSize, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED|unix.MAP_NORESERVE)
 	if err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("mapping the session's state: %w", err)

@@ -159,7 +159,10 @@ func TestHandlesOutliveTheirProcess(t *testing.T) {
 	table := newOpenTable(state)
 	open := func(table *openTable, id, unique uint64, backing int32) opened {
 		t.Helper()
-		o, err := table.open(t.Context(), id, unique, func() (cacheclient.File, int32, error) { return &localFile{}, backing, nil })
+		o, err := table.open(t.Context(), id, unique, func() (cacheclient.File, int32, error) {
+			return &localFile{},
+				backing, nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,10 +179,12 @@ func TestHandlesOutliveTheirProcess(t *testing.T) {
 	if err != nil || len(ids) != 2 || len(left) != 1 || left[0].backing != 9 || !used[7] || used[9] {
 		t.Fatal(ids, left, used, err)
 	}
-	if again := open(next, 5, 102|uniqueResent, 99); again.handle != second.handle || again.io.backing != 7 || again.io.opens != 2 {
+	if again := open(next, 5, 102|uniqueResent, 99); again.handle != second.handle || again.io.backing != 7 ||
+		again.io.opens != 2 {
 		t.Errorf("an open that was sent again: %+v, was %+v", again, second)
 	}
-	if fresh := open(next, 5, 102, 99); fresh.handle == second.handle || fresh.handle == first.handle || fresh.io.backing != 7 || !fresh.joined {
+	if fresh := open(next, 5, 102, 99); fresh.handle == second.handle || fresh.handle == first.handle ||
+		fresh.io.backing != 7 || !fresh.joined {
 		t.Errorf("another open: %+v", fresh)
 	} else {
 		next.release(fresh.handle)
@@ -231,7 +236,8 @@ func TestStateRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			state := testState(t)
 			table := newNodeTable(state)
-			if _, err := table.add(table.get(rootID), "x", cacheclient.Identify(cacheclient.Info{Path: "x"})); err != nil {
+			if _, err := table.add(table.get(rootID), "x",
+				cacheclient.Identify(cacheclient.Info{Path: "x"})); err != nil {
 				t.Fatal(err)
 			}
 			damage(state)

@@ -9,7 +9,8 @@ import (
 // LatencyBounds are the upper bounds of the latency buckets, in seconds; one more bucket
 // follows for what took longer.
 var LatencyBounds = [...]float64{
-	0.00001, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
+	0.00001, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+	30,
 }
 
 // Stats is what a session did since it began. Reads of files in passthrough mode do not

@@ -23,7 +23,10 @@ func mountCached(t *testing.T, source string) (*Session, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: t.TempDir(), Quota: 64 << 20}}})
+	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{
+		Dir:   t.TempDir(),
+		Quota: 64 << 20,
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,10 @@ func TestTraceTellsWhoServedWhat(t *testing.T) {
 	if e.Source != "" {
 		t.Errorf("a cold open: %+v", e)
 	}
-	e = events.await(t, "read that waited", func(e Event) bool { return e.Op == "read" && e.Source == string(cacheclient.OriginSource) })
+	e = events.await(t, "read that waited", func(e Event) bool {
+		return e.Op == "read" &&
+			e.Source == string(cacheclient.OriginSource)
+	})
 	if e.Path != path || e.Offset < 0 || e.Bytes <= 0 || e.Bytes > 1<<20 || e.Offset+e.Bytes > 3<<20 {
 		t.Errorf("a cold read: %+v", e)
 	}
@@ -192,7 +198,8 @@ func TestSlowestOfTheLastMinute(t *testing.T) {
 	for _, e := range got {
 		took = append(took, e.Took)
 	}
-	if len(got) != slowKept || got[0].Took != 3*time.Second || took[1] != 100*time.Millisecond || !slices.Contains(took, 98500*time.Microsecond) {
+	if len(got) != slowKept || got[0].Took != 3*time.Second || took[1] != 100*time.Millisecond ||
+		!slices.Contains(took, 98500*time.Microsecond) {
 		t.Errorf("got %v", took)
 	}
 	if later := s.list(now.Add(55 * time.Second)); len(later) != 1 || later[0].Took != 3*time.Second {

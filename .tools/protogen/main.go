@@ -122,7 +122,9 @@ func compile(ctx context.Context, dir string) (*pluginpb.CodeGeneratorRequest, e
 }
 
 // appendFile appends a file after those it imports, which is the order that plugins expect.
-func appendFile(files []*descriptorpb.FileDescriptorProto, file protoreflect.FileDescriptor, seen map[string]bool) []*descriptorpb.FileDescriptorProto {
+func appendFile(
+	files []*descriptorpb.FileDescriptorProto, file protoreflect.FileDescriptor, seen map[string]bool,
+) []*descriptorpb.FileDescriptorProto {
 	if seen[file.Path()] {
 		return files
 	}
@@ -134,7 +136,9 @@ func appendFile(files []*descriptorpb.FileDescriptorProto, file protoreflect.Fil
 }
 
 // runPlugin asks one plugin, as protoc would: the request to its input, the response from its output.
-func runPlugin(ctx context.Context, plugin string, request *pluginpb.CodeGeneratorRequest) (*pluginpb.CodeGeneratorResponse, error) {
+func runPlugin(
+	ctx context.Context, plugin string, request *pluginpb.CodeGeneratorRequest,
+) (*pluginpb.CodeGeneratorResponse, error) {
 	input, err := proto.Marshal(request)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,8 @@ func (c *Client) Blocks(ctx context.Context, path string) ([]cacheclient.Block, 
 		return nil, fmt.Errorf("blocks of %q: %w", path, cacheclient.ErrIsDir)
 	}
 	if l.blocks() > mostBlocksTold {
-		return nil, fmt.Errorf("blocks of %q: it has %d; %d are told: %w", path, l.blocks(), mostBlocksTold, cacheclient.ErrTooLarge)
+		return nil, fmt.Errorf("blocks of %q: it has %d; %d are told: %w", path, l.blocks(), mostBlocksTold,
+			cacheclient.ErrTooLarge)
 	}
 	blocks, places := []cacheclient.Block{}, l.told(f)
 	for k := range l.blocks() {

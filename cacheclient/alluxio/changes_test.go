@@ -41,7 +41,8 @@ func TestAFileThatChangedIsRead(t *testing.T) {
 					g := openOther(t, client, v.path, f.Info().ID)
 					mustRead(t, g, next, mib)
 					// Who has the old one gets its bytes or an error, and no mix.
-					if _, err := readAll(t.Context(), f, v, 100_000, nil); err != nil && !errors.Is(err, cacheclient.ErrStale) {
+					if _, err := readAll(t.Context(), f, v, 100_000, nil); err != nil &&
+						!errors.Is(err, cacheclient.ErrStale) {
 						t.Errorf("the version before, %d: %v", v.number, err)
 					}
 					v = next
@@ -86,7 +87,8 @@ func TestAFileThatIsRemoved(t *testing.T) {
 	if _, err := client.Stat(t.Context(), v.path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("stat of what is gone: %v", err)
 	}
-	if page, err := client.List(t.Context(), "d", cacheclient.Cursor{}, 10, true); err != nil || len(page.Entries) != 0 {
+	if page, err := client.List(t.Context(), "d", cacheclient.Cursor{}, 10, true); err != nil ||
+		len(page.Entries) != 0 {
 		t.Errorf("the directory lists %+v, %v", page.Entries, err)
 	}
 	if g, err := client.Open(t.Context(), f.Info()); err == nil {
@@ -134,7 +136,8 @@ func TestTheShellSeesWhatWeDo(t *testing.T) {
 		}
 	}
 	blocks, err := client.Blocks(t.Context(), part.path)
-	if err != nil || len(blocks) != 4 || len(blocks[0].Where) != 0 || len(blocks[2].Where) != 1 || blocks[2].Offset != 2*mib {
+	if err != nil || len(blocks) != 4 || len(blocks[0].Where) != 0 || len(blocks[2].Where) != 1 ||
+		blocks[2].Offset != 2*mib {
 		t.Errorf("the blocks are %+v, %v", blocks, err)
 	}
 	if err := client.Pin(t.Context(), warm.path, true); err != nil {
@@ -177,7 +180,8 @@ func TestTheShellSeesWhatWeDo(t *testing.T) {
 		t.Errorf("the capacity is %+v", capacity)
 	}
 	for _, level := range capacity.Levels {
-		if host, _, _ := strings.Cut(level.Where, ":"); !strings.Contains(report, host) || level.Quota != 512*mib || !level.Local {
+		if host, _, _ := strings.Cut(level.Where, ":"); !strings.Contains(report, host) || level.Quota != 512*mib ||
+			!level.Local {
 			t.Errorf("a level is %+v, and the shell says:\n%s", level, report)
 		}
 	}

@@ -157,13 +157,18 @@ func New(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Log, cluster: cluster,
-		store: &masterStore{cluster: cluster, addr: cfg.Address, maxAge: max(cfg.TTL, 0), suspects: make(map[string]struct{})},
+		store: &masterStore{
+			cluster: cluster, addr: cfg.Address, maxAge: max(cfg.TTL, 0),
+			suspects: make(map[string]struct{}),
+		},
 		sources: &sources{
-			addr: cfg.Address, given: cfg.Sources, options: cfg.SourceOptions, noLocal: cfg.NoLocalSources, log: cfg.Log,
+			addr: cfg.Address, given: cfg.Sources, options: cfg.SourceOptions, noLocal: cfg.NoLocalSources,
+			log:     cfg.Log,
 			refused: make(map[string]time.Time),
 		},
 		slots: semaphore.NewWeighted(int64(cfg.Connections)), bringing: semaphore.NewWeighted(bringing),
-		fills: make(map[int64]*fill), pushes: make(map[int64]*push), streams: make(map[layout]*streams), open: make(map[string]int),
+		fills: make(map[int64]*fill), pushes: make(map[int64]*push), streams: make(map[layout]*streams),
+		open: make(map[string]int),
 	}
 	c.store.told = c.notePlaces
 	c.life, c.end = context.WithCancel(context.Background())
@@ -455,10 +460,13 @@ func (c *Client) Stat(ctx context.Context, path string) (cacheclient.Info, error
 }
 
 // List implements cacheclient.Client. A place that one list does not know is found in another by its name.
-func (c *Client) List(ctx context.Context, dir string, from cacheclient.Cursor, limit int, attrs bool) (cacheclient.Page, error) {
+func (c *Client) List(
+	ctx context.Context, dir string, from cacheclient.Cursor, limit int, attrs bool,
+) (cacheclient.Page, error) {
 	page, err := c.names.List(ctx, dir, from, limit, attrs)
 	if errors.Is(err, cacheclient.ErrUnavailable) && c.sourceFor(dir) {
-		if found, sourceErr := c.direct.List(ctx, dir, from, limit, attrs); !errors.Is(sourceErr, cacheclient.ErrUnavailable) {
+		if found, sourceErr := c.direct.List(ctx, dir, from, limit, attrs); !errors.Is(sourceErr,
+			cacheclient.ErrUnavailable) {
 			return found, sourceErr
 		}
 	}

@@ -207,7 +207,8 @@ func (f *file) readDirect(ctx context.Context, s span, info cacheclient.Info) (c
 	d, err := direct.Read(ctx, int64(s.k)*f.l.blockSize+s.off, int(s.n))
 	if err == nil && int64(d.Len()) != s.n {
 		d.Release()
-		return cacheclient.Data{}, fmt.Errorf("the source has %d bytes where the version has %d: %w", d.Len(), s.n, cacheclient.ErrStale)
+		return cacheclient.Data{}, fmt.Errorf("the source has %d bytes where the version has %d: %w", d.Len(), s.n,
+			cacheclient.ErrStale)
 	}
 	d.Origin = cacheclient.OriginSource
 	return d, err
@@ -300,7 +301,10 @@ func (f *file) byWorker(ctx context.Context, s span) (cacheclient.Data, error) {
 		return cacheclient.Data{}, err
 	}
 	if len(workers) == 0 {
-		return cacheclient.Data{}, &rpc.Unreachable{Addr: f.c.cfg.Address.String(), Why: "has no worker that could read the block"}
+		return cacheclient.Data{}, &rpc.Unreachable{
+			Addr: f.c.cfg.Address.String(),
+			Why:  "has no worker that could read the block",
+		}
 	}
 	f.forget(s.k)
 	d, err := f.remote(ctx, s, workers, f.check, under)
@@ -368,7 +372,8 @@ func (f *file) kept(ctx context.Context, w *rpc.Worker, k int) error {
 func (c *Client) unkeep(ctx context.Context, w *rpc.Worker, id int64) {
 	c.dropped(id, w)
 	if err := w.Remove(ctx, id); err != nil && !rpc.NotCached(err) {
-		c.log.Warn("a block of a version that is gone could not be removed", "worker", w.Addr(), "block", id, "error", err)
+		c.log.Warn("a block of a version that is gone could not be removed", "worker", w.Addr(), "block", id, "error",
+			err)
 	}
 }
 

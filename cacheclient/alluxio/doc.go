@@ -11,14 +11,14 @@
 //
 //  1. A tier of this machine: the worker tells the block's file, which is opened, mapped and lent (local.go,
 //     blockfile.go, held.go). A file of one block is given to the kernel as it is.
-//  2. A fill: a cold block that this process is bringing from the source into a worker of this machine (fill.go, fillfile.go, fillrun.go). Who
-//     asked first has his bytes while the worker still makes the file.
+//  2. A fill: a cold block that this process is bringing from the source into a worker of this machine (fill.go,
+//     fillfile.go, fillrun.go). Who asked first has his bytes while the worker still makes the file.
 //  3. A stream from a worker that has it (remote.go, stream.go): chunks ahead of the reader, never copied.
-//  4. The source (cold.go, sources.go), if what it tells of the file is the version that the masters know. On the way the
-//     block goes into a worker: written into the tier's own file where the worker is of this machine, given to it by gRPC
-//     where it is of another (push.go). Either way the source is read once.
-//  5. A worker that reads its under store, where this machine does not reach the source. What it brings is shown only when
-//     the masters have compared the file with the source since.
+//  4. The source (cold.go, sources.go), if what it tells of the file is the version that the masters know. On the way
+//     the block goes into a worker: written into the tier's own file where the worker is of this machine, given to it
+//     by gRPC where it is of another (push.go). Either way the source is read once.
+//  5. A worker that reads its under store, where this machine does not reach the source. What it brings is shown only
+//     when the masters have compared the file with the source since.
 //
 // An error falls through to the next; when nobody has the block, one log line says what was tried.
 //

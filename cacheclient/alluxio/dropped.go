@@ -37,7 +37,8 @@ func (f *file) dropUnknown(ctx context.Context, k int) {
 	for _, w := range workers {
 		ask, cancel := context.WithTimeout(ctx, openPatience)
 		if w.Remove(ask, id) == nil {
-			f.c.log.Info("a worker has dropped a block that the masters did not know of", "worker", w.Addr(), "block", id)
+			f.c.log.Info("a worker has dropped a block that the masters did not know of", "worker", w.Addr(), "block",
+				id)
 			f.c.dropped(id, w)
 		}
 		cancel()

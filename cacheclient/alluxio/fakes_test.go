@@ -122,7 +122,10 @@ func (o *odd) Open(_ context.Context, _ cacheclient.Info, off, length int64) (*u
 			return body, err
 		}
 	}
-	return &ufs.Body{ReadCloser: io.NopCloser(bytes.NewReader(o.bytes[off : off+length])), Start: off, End: off + length}, nil
+	return &ufs.Body{
+		ReadCloser: io.NopCloser(bytes.NewReader(o.bytes[off : off+length])), Start: off,
+		End: off + length,
+	}, nil
 }
 
 // reads has a client read a path from an odd source, which has the same version as the fake.
@@ -267,7 +270,10 @@ func TestAFileThatIsGoneIsStale(t *testing.T) {
 	noLeaks(t)
 	v := version{path: "f", size: mib}
 	f := newFaked(t, one(t, v), nil, nil)
-	o := &odd{stat: func(int) error { return fs.ErrNotExist }, open: func(int) (*ufs.Body, error) { return nil, fs.ErrNotExist }}
+	o := &odd{
+		stat: func(int) error { return fs.ErrNotExist },
+		open: func(int) (*ufs.Body, error) { return nil, fs.ErrNotExist },
+	}
 	f.reads(t, v.path, o)
 	opened := open(t, f.Client, v.path)
 	if err := os.Remove(filepath.Join(f.dir, v.path)); err != nil {
@@ -498,7 +504,10 @@ func TestWorkersOfThisMachineAreForgotten(t *testing.T) {
 // TestMarksOfOthers has a server's ETag look like a version of Alluxio's: it would be read from the blocks of another
 // file.
 func TestMarksOfOthers(t *testing.T) {
-	for _, v := range []string{"", "etag", "~", "~x", "alluxio:ffffff:100000", "~alluxio:ffffff:100000", "~~alluxio:ffffff:1", `"alluxio:ffffff:1"`} {
+	for _, v := range []string{
+		"", "etag", "~", "~x", "alluxio:ffffff:100000", "~alluxio:ffffff:100000",
+		"~~alluxio:ffffff:1", `"alluxio:ffffff:1"`,
+	} {
 		there := notOurs(v)
 		if _, ok := layoutOf(cacheclient.Info{Version: there, Size: 5}); ok {
 			t.Errorf("the ETag %q is taken for a version of Alluxio's", v)

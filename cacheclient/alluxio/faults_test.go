@@ -126,14 +126,16 @@ func TestTheLeaderIsKilled(t *testing.T) {
 		t.Fatalf("leader %v after %s was killed: %v", next, leader.Name, err)
 	}
 	elected := time.Now()
-	eventually(t, 30*time.Second, "a new name is found", func() bool { return time.Unix(0, lookup.Load()).After(elected) })
+	eventually(t, 30*time.Second, "a new name is found",
+		func() bool { return time.Unix(0, lookup.Load()).After(elected) })
 	answered := time.Since(elected)
 	time.Sleep(500 * time.Millisecond)
 	cancel()
 	all.Wait()
 	failed.report(t)
 	late := machine()
-	t.Logf("%d operations; the next master leads after %v, a new lookup is answered %v later; reads wait %v at most, opens %v, listings %v; the machine adds up to %v",
+	t.Logf("%d operations; the next master leads after %v, a new lookup is answered %v later; reads wait %v at most, "+
+		"opens %v, listings %v; the machine adds up to %v",
 		done.Load(), elected.Sub(killed), answered, reads.get(), opens.get(), lists.get(), late)
 	if reads.get() > pace.Limit(300*time.Millisecond)+late {
 		t.Errorf("a read of a file that is known and cached waited %v", reads.get())
@@ -211,7 +213,8 @@ func TestAWorkerIsKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			n := client.Counters()
-			t.Logf("the longest read took %v (the machine adds up to %v); %d MiB came from the source", slowest, machine(), n.BytesSource/mib)
+			t.Logf("the longest read took %v (the machine adds up to %v); %d MiB came from the source", slowest,
+				machine(), n.BytesSource/mib)
 			limit := pace.Limit(time.Second)
 			if tc.harm == "paused" {
 				// One that hangs is known by its silence alone, at more than one place.
@@ -257,8 +260,12 @@ func TestAllServersAreKilled(t *testing.T) {
 	}
 	told("read what is open and cached", func() { mustRead(t, cached, files[0], mib) })
 	told("read what is open and cold", func() { mustRead(t, cold, files[2], mib) })
-	told("open and read what is known and cached", func() { mustRead(t, open(t, client, files[1].path), files[1], mib) })
-	told("open and read what is not known, while a leader is hoped for", func() { mustRead(t, open(t, client, files[3].path), files[3], mib) })
+	told("open and read what is known and cached", func() {
+		mustRead(t, open(t, client, files[1].path), files[1],
+			mib)
+	})
+	told("open and read what is not known, while a leader is hoped for",
+		func() { mustRead(t, open(t, client, files[3].path), files[3], mib) })
 	told("open and read what is not known, after that", func() { mustRead(t, open(t, client, never.path), never, mib) })
 	late := version{path: "late.bin", size: 2 * mib}.put(t, dir).age(t, dir)
 	told("list", func() {

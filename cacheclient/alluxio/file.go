@@ -165,7 +165,8 @@ func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, er
 		return cacheclient.Data{}, cacheclient.ErrClosed
 	}
 	if off < 0 || n < 0 {
-		return cacheclient.Data{}, fmt.Errorf("read %q: offset %d and length %d are not both at least 0", f.info.Path, off, n)
+		return cacheclient.Data{}, fmt.Errorf("read %q: offset %d and length %d are not both at least 0", f.info.Path,
+			off, n)
 	}
 	length := min(int64(n), f.l.size-off)
 	if length <= 0 {
@@ -200,7 +201,8 @@ func (l *loans) add(d cacheclient.Data) {
 		l.free = append(l.free, d.Free)
 	}
 	// The slowest origin is the one that the reader waited for.
-	if l.origin == "" || d.Origin == cacheclient.OriginSource || (d.Origin == cacheclient.OriginWorker && l.origin == cacheclient.OriginCache) {
+	if l.origin == "" || d.Origin == cacheclient.OriginSource ||
+		(d.Origin == cacheclient.OriginWorker && l.origin == cacheclient.OriginCache) {
 		l.origin = d.Origin
 	}
 }

@@ -162,7 +162,8 @@ func (c *Client) startFill(ctx context.Context, f *file, k int, info cacheclient
 	}
 	fl := &fill{
 		c: c, id: id, length: length, base: int64(k) * f.l.blockSize, info: info, source: c.sources.key(info.Path),
-		hasty: room && c.surelyCold(id), ready: make(chan struct{}), changed: make(chan struct{}), ended: make(chan struct{}),
+		hasty: room && c.surelyCold(id), ready: make(chan struct{}), changed: make(chan struct{}),
+		ended: make(chan struct{}),
 		state: make([]pieceState, pieces(length)), left: pieces(length),
 	}
 	fl.ctx, fl.end = context.WithCancel(c.life)
@@ -367,7 +368,10 @@ func (fl *fill) lend(s span) cacheclient.Data {
 		return cacheclient.Data{Parts: [][]byte{fl.early[from : from+s.n : from+s.n]}, Origin: cacheclient.OriginSource}
 	}
 	file := fl.file.retain()
-	return cacheclient.Data{Parts: [][]byte{file.bytes(s.off, s.n)}, Free: file.release, Origin: cacheclient.OriginSource}
+	return cacheclient.Data{
+		Parts: [][]byte{file.bytes(s.off, s.n)}, Free: file.release,
+		Origin: cacheclient.OriginSource,
+	}
 }
 
 // has reports whether the bytes [from, to) are here; mu is held. It is never true once the fill is over, when the

@@ -91,7 +91,8 @@ func tiers(t *testing.T, c *cluster.Cluster, l layout, v version) int {
 			}
 			n++
 			if err != nil || int64(len(got)) != l.length(k) {
-				t.Errorf("block %d of %s has %d bytes at %s and should have %d: %v", k, v.path, len(got), w.Name, l.length(k), err)
+				t.Errorf("block %d of %s has %d bytes at %s and should have %d: %v", k, v.path, len(got), w.Name,
+					l.length(k), err)
 			} else if err := v.check(int64(k)*l.blockSize, [][]byte{got}); err != nil {
 				t.Errorf("block %d at %s: %v", k, w.Name, err)
 			}
@@ -304,7 +305,10 @@ func TestASourceThatFailsOnTheWay(t *testing.T) {
 func TestASourceThatChangesOnTheWay(t *testing.T) {
 	noLeaks(t)
 	c := shared.Get(t)
-	for name, change := range map[string]func(*Config){"here": nil, "elsewhere": nobody, "workers read": func(c *Config) { c.NoShortCircuit, c.WorkersRead = true, true }} {
+	for name, change := range map[string]func(*Config){
+		"here": nil, "elsewhere": nobody,
+		"workers read": func(c *Config) { c.NoShortCircuit, c.WorkersRead = true, true },
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newCounted(t, c, 4*mib, serve.Options{BytesPerSecond: 40e6})
 			client := s.client(change)
@@ -391,7 +395,8 @@ func TestWhatIsNotCompleteIsNotCached(t *testing.T) {
 			left := func() (names []string) {
 				for _, w := range c.Workers() {
 					for k := range f.(*file).l.blocks() {
-						found, _ := filepath.Glob(filepath.Join(w.TierDir, "alluxioworker", ".tmp_blocks", "*", fmt.Sprintf("*-%d", f.(*file).l.block(k))))
+						found, _ := filepath.Glob(filepath.Join(w.TierDir, "alluxioworker", ".tmp_blocks", "*",
+							fmt.Sprintf("*-%d", f.(*file).l.block(k))))
 						names = append(names, found...)
 					}
 				}
@@ -410,7 +415,8 @@ func TestLoansOutliveEverything(t *testing.T) {
 	v := version{path: "lent.bin", size: 3 * mib}.put(t, dir).age(t, dir)
 	path := mountDir(t, c, dir, mib)
 	for name, change := range map[string]func(*Config){
-		"cold": func(*Config) {}, "local": func(*Config) {}, "remote": func(c *Config) { c.NoShortCircuit = true }, "direct": nobody,
+		"cold": func(*Config) {}, "local": func(*Config) {}, "remote": func(c *Config) { c.NoShortCircuit = true },
+		"direct": nobody,
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(t, c, path)

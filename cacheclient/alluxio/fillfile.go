@@ -51,7 +51,8 @@ func (fl *fill) create(w *rpc.Worker) error {
 // openTemporary opens the file that a worker made for a block, and gives it its length. The path comes from the worker:
 // only what looks like a temporary block is written to.
 func openTemporary(path string, id, length int64) (*blockFile, error) {
-	if !filepath.IsAbs(path) || strings.Contains(path, "\x00") || !strings.HasSuffix(filepath.Base(path), "-"+strconv.FormatInt(id, 10)) {
+	if !filepath.IsAbs(path) || strings.Contains(path, "\x00") ||
+		!strings.HasSuffix(filepath.Base(path), "-"+strconv.FormatInt(id, 10)) {
 		return nil, fmt.Errorf("%w: the worker names %q for a new block %d", errMisnamed, path, id)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)

@@ -128,22 +128,24 @@ func (c *Client) walk(ctx context.Context, path string, fn func(string, *wire.Fi
 		}
 	}
 	if len(leftOut) > 0 {
-		c.log.Warn("directories that cannot be listed are left out", "path", path, "directories", len(leftOut), "first", leftOut[0], "error", why)
+		c.log.Warn("directories that cannot be listed are left out", "path", path, "directories", len(leftOut), "first",
+			leftOut[0], "error", why)
 	}
 	return nil
 }
 
 // walkDir calls fn for each file of a directory, and returns the directories in it.
 func (c *Client) walkDir(ctx context.Context, dir string, fn func(string, *wire.FileInfo)) (below []string, err error) {
-	err = c.cluster.Names(ctx, c.store.absolute(dir), knownOnly, func() error { return errRestarted }, func(f *wire.FileInfo) error {
-		switch p := join(dir, f.GetName()); {
-		case !f.GetFolder():
-			fn(p, f)
-		case len(p) <= longestPath:
-			below = append(below, p)
-		}
-		return nil
-	})
+	err = c.cluster.Names(ctx, c.store.absolute(dir), knownOnly, func() error { return errRestarted },
+		func(f *wire.FileInfo) error {
+			switch p := join(dir, f.GetName()); {
+			case !f.GetFolder():
+				fn(p, f)
+			case len(p) <= longestPath:
+				below = append(below, p)
+			}
+			return nil
+		})
 	return below, err
 }
 

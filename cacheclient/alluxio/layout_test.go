@@ -18,12 +18,14 @@ func TestALayoutComesBackFromItsInfo(t *testing.T) {
 		{fileID: 1<<sequenceBits - 1, blockSize: 1 << 40, size: 1<<40 + 1},
 	} {
 		info := infoOf(&wire.FileInfo{
-			FileId: &l.fileID, BlockSizeBytes: &l.blockSize, Length: &l.size, Mode: proto.Int32(0o100644), LastModificationTimeMs: proto.Int64(1234),
+			FileId: &l.fileID, BlockSizeBytes: &l.blockSize, Length: &l.size, Mode: proto.Int32(0o100644),
+			LastModificationTimeMs: proto.Int64(1234),
 		}, "a/b")
 		if got, ok := layoutOf(info); !ok || got != l {
 			t.Errorf("%+v came back as %+v (%v)", l, got, ok)
 		}
-		if info.Path != "a/b" || info.Mode != 0o644 || !info.ModeKnown || !info.ModTime.Equal(time.UnixMilli(1234)) || info.Dir {
+		if info.Path != "a/b" || info.Mode != 0o644 || !info.ModeKnown || !info.ModTime.Equal(time.UnixMilli(1234)) ||
+			info.Dir {
 			t.Errorf("the info is %+v", info)
 		}
 	}
@@ -37,7 +39,10 @@ func TestALayoutComesBackFromItsInfo(t *testing.T) {
 }
 
 func TestOtherVersionsAreNoLayout(t *testing.T) {
-	for _, v := range []string{"", `"etag"`, "alluxio:", "alluxio:ff", "alluxio:ff:", "alluxio:xyz:1", "alluxio:ff:0", "alluxio:ff:-1", "alluxio:ff:1:1", "Alluxio:ff:1"} {
+	for _, v := range []string{
+		"", `"etag"`, "alluxio:", "alluxio:ff", "alluxio:ff:", "alluxio:xyz:1", "alluxio:ff:0",
+		"alluxio:ff:-1", "alluxio:ff:1:1", "Alluxio:ff:1",
+	} {
 		if l, ok := layoutOf(cacheclient.Info{Version: v, Size: 5}); ok {
 			t.Errorf("the version %q is taken for %+v", v, l)
 		}
@@ -85,16 +90,56 @@ func TestVersionsAreToldApart(t *testing.T) {
 		known, source cacheclient.Info
 		same, sure    bool
 	}{
-		"the same":                                   {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at}, true, true},
-		"nanoseconds at the source":                  {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at.Add(999)}, true, true},
-		"whole seconds at the source":                {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: second}, true, false},
-		"whole seconds at the masters":               {cacheclient.Info{Size: 5, ModTime: second}, cacheclient.Info{Size: 5, ModTime: at}, true, false},
-		"no time at the source":                      {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5}, false, true},
-		"another size":                               {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 6, ModTime: at}, false, true},
-		"another millisecond":                        {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at.Add(time.Millisecond)}, false, true},
-		"another second":                             {cacheclient.Info{Size: 5, ModTime: second}, cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)}, false, true},
-		"whole seconds at the source, another there": {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)}, false, true},
-		"a directory now":                            {cacheclient.Info{Size: 5, ModTime: at}, cacheclient.Info{Size: 5, ModTime: at, Dir: true}, false, true},
+		"the same": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5, ModTime: at},
+			true, true,
+		},
+		"nanoseconds at the source": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5, ModTime: at.Add(999)},
+			true, true,
+		},
+		"whole seconds at the source": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5, ModTime: second},
+			true, false,
+		},
+		"whole seconds at the masters": {
+			cacheclient.Info{Size: 5, ModTime: second},
+			cacheclient.Info{Size: 5, ModTime: at},
+			true, false,
+		},
+		"no time at the source": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5},
+			false, true,
+		},
+		"another size": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 6, ModTime: at},
+			false, true,
+		},
+		"another millisecond": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5, ModTime: at.Add(time.Millisecond)},
+			false, true,
+		},
+		"another second": {
+			cacheclient.Info{Size: 5, ModTime: second},
+			cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)},
+			false, true,
+		},
+		"whole seconds at the source, another there": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5, ModTime: second.Add(time.Second)},
+			false, true,
+		},
+		"a directory now": {
+			cacheclient.Info{Size: 5, ModTime: at},
+			cacheclient.Info{Size: 5, ModTime: at, Dir: true},
+			false, true,
+		},
 	} {
 		if same, sure := sameVersion(tc.known, tc.source); same != tc.same || sure != tc.sure {
 			t.Errorf("%s: same version %v, sure %v", name, same, sure)

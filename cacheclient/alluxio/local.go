@@ -88,14 +88,17 @@ func (c *Client) localAt(ctx context.Context, w *rpc.Worker, id, length int64) *
 		// Evicted since, or the directory is another's: of another mount namespace.
 		if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
 			c.local.hide(w)
-			c.log.Info("the files of a worker of this machine are not to be seen here; it is read by gRPC", "worker", w.Addr(), "dir", filepath.Dir(path))
+			c.log.Info("the files of a worker of this machine are not to be seen here; it is read by gRPC", "worker",
+				w.Addr(), "dir", filepath.Dir(path))
 		}
 	case errors.Is(err, fs.ErrPermission):
 		c.local.hide(w)
-		c.log.Warn("the files of a worker of this machine cannot be opened; it is read by gRPC", "worker", w.Addr(), "error", err)
+		c.log.Warn("the files of a worker of this machine cannot be opened; it is read by gRPC", "worker", w.Addr(),
+			"error", err)
 	default:
 		if c.bad.first(id, badFor) {
-			c.log.Warn("the file of a block cannot be opened; it is read by gRPC", "worker", w.Addr(), "block", id, "error", err)
+			c.log.Warn("the file of a block cannot be opened; it is read by gRPC", "worker", w.Addr(), "block", id,
+				"error", err)
 		}
 	}
 	return nil

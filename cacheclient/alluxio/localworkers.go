@@ -32,7 +32,10 @@ type localWorkers struct {
 const lookAgain = time.Minute
 
 func newLocalWorkers(hosts []string, enabled bool) *localWorkers {
-	l := &localWorkers{hosts: make(map[string]bool), enabled: enabled, unseen: make(map[*rpc.Worker]time.Time), dirs: make(map[*rpc.Worker]string)}
+	l := &localWorkers{
+		hosts: make(map[string]bool), enabled: enabled, unseen: make(map[*rpc.Worker]time.Time),
+		dirs: make(map[*rpc.Worker]string),
+	}
 	if len(hosts) == 0 {
 		hosts = ownNames()
 	}
@@ -94,7 +97,10 @@ func (l *localWorkers) follow(live []*rpc.Worker) (fresh []*rpc.Worker) {
 	l.workers = here
 	// What is known of those that are gone would be kept for as long as this process lives.
 	maps.DeleteFunc(l.dirs, func(w *rpc.Worker, _ string) bool { return !slices.Contains(here, w) })
-	maps.DeleteFunc(l.unseen, func(w *rpc.Worker, until time.Time) bool { return time.Now().After(until) || !slices.Contains(live, w) })
+	maps.DeleteFunc(l.unseen, func(w *rpc.Worker, until time.Time) bool {
+		return time.Now().After(until) ||
+			!slices.Contains(live, w)
+	})
 	return fresh
 }
 

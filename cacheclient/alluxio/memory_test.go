@@ -66,7 +66,10 @@ func TestOnlyABlocksOwnFileIsOpened(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, path := range map[string]string{"no temporary block": good, "another's": write("ab-6", ""), "relative": "x-7", "not empty": write("ab-7", "x")} {
+	for name, path := range map[string]string{
+		"no temporary block": good, "another's": write("ab-6", ""),
+		"relative": "x-7", "not empty": write("ab-7", "x"),
+	} {
 		if b, err := openTemporary(path, 7, 5); err == nil {
 			b.release()
 			t.Errorf("%s is written to", name)

@@ -12,8 +12,8 @@ import (
 	"millrace.io/millrace/cacheclient/alluxio/wire"
 )
 
-// TestMountIsAdded has a directory be mounted that was asked for before: it is there as soon as the mount table tells, and
-// so is each directory on the way to it, whatever was believed for how long.
+// TestMountIsAdded has a directory be mounted that was asked for before: it is there as soon as the mount table tells,
+// and so is each directory on the way to it, whatever was believed for how long.
 func TestMountIsAdded(t *testing.T) {
 	f := newFaked(t, func(dir string) {
 		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600); err != nil {

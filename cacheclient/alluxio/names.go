@@ -116,7 +116,8 @@ var errRestarted = &rpc.Unreachable{Addr: "the master", Why: "failed in the midd
 
 // notThere makes one of the two errors that Alluxio has for a path below a file.
 func notThere(err error) error {
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && errors.Is(err, fs.ErrInvalid) && strings.Contains(err.Error(), "ath") {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && errors.Is(err, fs.ErrInvalid) &&
+		strings.Contains(err.Error(), "ath") {
 		return errors.Join(fs.ErrNotExist, err)
 	}
 	return err

@@ -89,7 +89,8 @@ func (c *Config) Apply(ctx context.Context, g Given) error {
 	}
 	for name, value := range g.Values {
 		if options[name].secret && !strings.HasPrefix(value, "env:") {
-			return fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options file, or give %s=env:VARIABLE", name, name)
+			return fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options "+
+				"file, or give %s=env:VARIABLE", name, name)
 		}
 		all[name] = value
 		delete(fromFile, name)
@@ -122,7 +123,8 @@ func (c *Config) Apply(ctx context.Context, g Given) error {
 func (c *Config) set(name, value string) error {
 	o, ok := options[name]
 	if !ok {
-		return fmt.Errorf("option %q is not known to alluxio sources; accepted are %s, and %sNAME for the options of the source behind", name,
+		return fmt.Errorf("option %q is not known to alluxio sources; accepted are %s, and %sNAME for the options of "+
+			"the source behind", name,
 			strings.Join(slices.Sorted(maps.Keys(options)), ", "), sourcePrefix)
 	}
 	value, err := ufs.FromEnvironment(name, value)

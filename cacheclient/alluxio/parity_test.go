@@ -35,7 +35,8 @@ func TestParity(t *testing.T) {
 	const blockSize = 1 << 20
 	files := map[string]int{
 		"plain": 10, "empty": 0, "block": blockSize, "block less one": blockSize - 1, "block more one": blockSize + 1,
-		"odd/100% sure": 3, "odd/%41": 3, "odd/hash#tag": 3, "odd/-dash": 3, "odd/größe ☃": 3, "odd/quote\"'`": 3, "odd/a+b;c=d&e": 3,
+		"odd/100% sure": 3, "odd/%41": 3, "odd/hash#tag": 3, "odd/-dash": 3, "odd/größe ☃": 3, "odd/quote\"'`": 3,
+		"odd/a+b;c=d&e": 3,
 	}
 	for i := range 10_000 {
 		files[fmt.Sprintf("many/%05d", i)] = 0
@@ -81,7 +82,8 @@ func TestParity(t *testing.T) {
 		theirs[strings.TrimPrefix(m[3], path+"/")] = listed{dir: m[2] == "DIR", size: size, cached: m[2]}
 	}
 	if len(theirs) != len(files)+2 || len(ours) != len(theirs) {
-		t.Errorf("%d files and 2 directories were made, the shell lists %d and we %d", len(files), len(theirs), len(ours))
+		t.Errorf("%d files and 2 directories were made, the shell lists %d and we %d", len(files), len(theirs),
+			len(ours))
 	}
 	for name, their := range theirs {
 		our, ok := ours[name]

@@ -55,7 +55,8 @@ func TestBadWiresToWorkers(t *testing.T) {
 				machine := busy(t)
 				begin := time.Now()
 				slowest, err := readAll(t.Context(), f, v, 100_000, nil)
-				t.Logf("read in %v, the longest wait %v, %d bytes from the source", time.Since(begin), slowest, client.Counters().BytesSource)
+				t.Logf("read in %v, the longest wait %v, %d bytes from the source", time.Since(begin), slowest,
+					client.Counters().BytesSource)
 				if err != nil {
 					t.Error(err)
 				}

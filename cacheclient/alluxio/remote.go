@@ -81,7 +81,9 @@ func (f *file) streamed(ctx context.Context, s span) (cacheclient.Data, bool, er
 // remote reads a span from one of the workers, the first that can. A read that follows others opens a stream that goes
 // on to the block's end; another asks for its range alone. under is set where the workers are to read their under
 // store.
-func (f *file) remote(ctx context.Context, s span, workers []*rpc.Worker, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
+func (f *file) remote(
+	ctx context.Context, s span, workers []*rpc.Worker, check func(context.Context) error, under *rpc.UnderStore,
+) (cacheclient.Data, error) {
 	at := int64(s.k)*f.l.blockSize + s.off
 	goesOn := f.sequential(at, s.n)
 	if under != nil {
@@ -145,7 +147,9 @@ func (f *file) blame(ctx context.Context, w *rpc.Worker, k int, err error) {
 }
 
 // from reads a span from one worker.
-func (f *file) from(ctx context.Context, w *rpc.Worker, s span, goesOn bool, check func(context.Context) error, under *rpc.UnderStore) (cacheclient.Data, error) {
+func (f *file) from(
+	ctx context.Context, w *rpc.Worker, s span, goesOn bool, check func(context.Context) error, under *rpc.UnderStore,
+) (cacheclient.Data, error) {
 	start, end, life := s, s.off+s.n, f.life
 	if goesOn {
 		end, life = f.l.length(s.k), f.streams.life
@@ -173,7 +177,9 @@ func (f *file) from(ctx context.Context, w *rpc.Worker, s span, goesOn bool, che
 
 // openStream opens a stream and waits for its first bytes: for stallAfter where the worker has the block, and where it
 // reads its under store for as long as it shows that it lives.
-func (f *file) openStream(ctx context.Context, w *rpc.Worker, s span, end int64, under *rpc.UnderStore) (*rpc.BlockReader, error) {
+func (f *file) openStream(
+	ctx context.Context, w *rpc.Worker, s span, end int64, under *rpc.UnderStore,
+) (*rpc.BlockReader, error) {
 	id, patience := f.l.block(s.k), stallAfter
 	if under != nil {
 		patience = f.c.cfg.Timeout
@@ -299,7 +305,8 @@ func (f *file) passive(from *rpc.Worker, k int) {
 		ctx, cancel := context.WithTimeout(f.c.life, openPatience)
 		defer cancel()
 		if err := here[0].Copy(ctx, f.l.block(k), f.l.length(k), from); err != nil {
-			f.c.log.Debug("a block was not copied to this machine", "path", f.info.Path, "block", f.l.block(k), "error", err)
+			f.c.log.Debug("a block was not copied to this machine", "path", f.info.Path, "block", f.l.block(k), "error",
+				err)
 		}
 	}()
 }

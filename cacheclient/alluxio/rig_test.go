@@ -63,7 +63,8 @@ func (v version) check(off int64, parts [][]byte) error {
 		want := v.bytes(off, int64(len(p)))
 		for i := range p {
 			if p[i] != want[i] {
-				return fmt.Errorf("%s, version %d: the byte at %d is %#x and should be %#x", v.path, v.number, off+int64(i), p[i], want[i])
+				return fmt.Errorf("%s, version %d: the byte at %d is %#x and should be %#x", v.path, v.number,
+					off+int64(i), p[i], want[i])
 			}
 		}
 		off += int64(len(p))
@@ -151,7 +152,9 @@ func layoutNow(tb testing.TB, c *Client, path string) layout {
 
 // readAll reads a file in pieces of n bytes, checks each, and returns how long the slowest took. at is called before
 // each.
-func readAll(ctx context.Context, f cacheclient.File, v version, n int64, at func(off int64)) (slowest time.Duration, err error) {
+func readAll(ctx context.Context, f cacheclient.File, v version, n int64, at func(off int64)) (
+	slowest time.Duration, err error,
+) {
 	for off := int64(0); off < v.size; off += n {
 		if at != nil {
 			at(off)

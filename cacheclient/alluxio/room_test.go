@@ -7,7 +7,10 @@ import (
 )
 
 func TestHasRoom(t *testing.T) {
-	c := cacheclient.Capacity{Levels: []cacheclient.Level{{Where: "a:1", Quota: 1000, Used: 900}, {Where: "b:1", Quota: 1000}}}
+	c := cacheclient.Capacity{Levels: []cacheclient.Level{
+		{Where: "a:1", Quota: 1000, Used: 900},
+		{Where: "b:1", Quota: 1000},
+	}}
 	if !hasRoom(cacheclient.Capacity{}, "a:1", 1) {
 		t.Error("a worker of whose room nothing is known yet has none")
 	}

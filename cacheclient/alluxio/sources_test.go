@@ -54,7 +54,10 @@ func sourceDir(t *testing.T, name string, files ...string) string {
 // newSources is what a client that shows path has of a mount table.
 func newSources(t *testing.T, path string, mounts map[string]string) *sources {
 	t.Helper()
-	s := &sources{addr: rpc.Address{Masters: []string{"m:1"}, Path: path}, log: slog.New(slog.DiscardHandler), refused: make(map[string]time.Time)}
+	s := &sources{
+		addr: rpc.Address{Masters: []string{"m:1"}, Path: path}, log: slog.New(slog.DiscardHandler),
+		refused: make(map[string]time.Time),
+	}
 	s.follow(t.Context(), table(mounts))
 	t.Cleanup(func() { _ = s.Close() })
 	return s
@@ -117,7 +120,8 @@ func TestNestedMountsAreOneTree(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"a": "root:a", "data/b": "data:b", "data/deep/c": "data:deep/c", "data/deep/x/d": "x:d", "far/away/y/d": "x:d", "plain/f": "root:plain/f",
+		"a": "root:a", "data/b": "data:b", "data/deep/c": "data:deep/c", "data/deep/x/d": "x:d", "far/away/y/d": "x:d",
+		"plain/f": "root:plain/f",
 	} {
 		if got := s.content(t, path); got != want {
 			t.Errorf("%q has %q, want %q", path, got, want)
@@ -137,7 +141,10 @@ func TestAMountAboveWhatIsShown(t *testing.T) {
 	root := sourceDir(t, "root", "data/sub/wrong")
 	data := sourceDir(t, "data", "sub/f", "sub/dir/g", "other")
 	inner := sourceDir(t, "inner", "h")
-	s := newSources(t, "/data/sub", map[string]string{"/": root, "/data": data, "/data/sub/in": inner, "/data/subway": root, "/elsewhere": root})
+	s := newSources(t, "/data/sub", map[string]string{
+		"/": root, "/data": data, "/data/sub/in": inner,
+		"/data/subway": root, "/elsewhere": root,
+	})
 	if got, want := s.names(t, ""), []string{"dir/", "f", "in/"}; !slices.Equal(got, want) {
 		t.Errorf("the root lists %q, want %q", got, want)
 	}
@@ -157,7 +164,8 @@ func TestAMountThatIsNotReadHere(t *testing.T) {
 		if _, err := s.Stat(t.Context(), path); !errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("%q below a mount that is not read here: %v", path, err)
 		}
-		if err := s.List(t.Context(), strings.Trim(at, "/"), func(cacheclient.Info) error { return nil }); !errors.Is(err, cacheclient.ErrUnavailable) {
+		if err := s.List(t.Context(), strings.Trim(at, "/"),
+			func(cacheclient.Info) error { return nil }); !errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("list %q: %v", at, err)
 		}
 		if got := s.names(t, ""); !slices.Contains(got, strings.Trim(at, "/")+"/") || !slices.Contains(got, "a") {
@@ -255,7 +263,8 @@ func (n noticing) Close() error {
 func TestTheSourceThatAMountNames(t *testing.T) {
 	dir := t.TempDir()
 	for uri, want := range map[string]string{
-		"file://" + dir: dir, dir: dir, dir + "/no such": "", "s3://bucket/x": "", "https://host/x": "https://host/x", "http://host/x": "http://host/x", "hdfs://h/x": "",
+		"file://" + dir: dir, dir: dir, dir + "/no such": "", "s3://bucket/x": "", "https://host/x": "https://host/x",
+		"http://host/x": "http://host/x", "hdfs://h/x": "",
 	} {
 		if got := readable(&wire.MountPointInfo{UfsUri: &uri}); got != want {
 			t.Errorf("%s is read as %q, want %q", uri, got, want)
@@ -270,7 +279,10 @@ func TestTheSourceThatAMountNames(t *testing.T) {
 
 func TestADirectoryOfTheMachineThatIsNotAllowed(t *testing.T) {
 	dir := sourceDir(t, "one", "f")
-	s := &sources{addr: rpc.Address{Path: "/"}, noLocal: true, log: slog.New(slog.DiscardHandler), refused: make(map[string]time.Time)}
+	s := &sources{
+		addr: rpc.Address{Path: "/"}, noLocal: true, log: slog.New(slog.DiscardHandler),
+		refused: make(map[string]time.Time),
+	}
 	s.follow(t.Context(), table(map[string]string{"/m": dir, "/n": "FILE://" + dir}))
 	for _, path := range []string{"m/f", "n/f"} {
 		if _, _, err := s.find(path); !errors.Is(err, errNoSource) {

@@ -73,7 +73,8 @@ func (p *published) publish(dir string) error {
 		return err
 	}
 	_, err = f.Write(v.bytes(0, v.size))
-	err = errors.Join(err, f.Close(), os.Chtimes(name, p.at(v.number), p.at(v.number)), os.Rename(name, filepath.Join(dir, v.path)))
+	err = errors.Join(err, f.Close(), os.Chtimes(name, p.at(v.number), p.at(v.number)),
+		os.Rename(name, filepath.Join(dir, v.path)))
 	p.latest++
 	return err
 }

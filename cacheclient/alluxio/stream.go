@@ -90,11 +90,14 @@ func (l *lentChunk) release() {
 }
 
 // newStream begins to receive what the reader brings.
-func (c *Client) newStream(life context.Context, w *rpc.Worker, id int64, k int, r *rpc.BlockReader, end int64, check func(context.Context) error) *stream {
+func (c *Client) newStream(life context.Context, w *rpc.Worker, id int64, k int, r *rpc.BlockReader, end int64,
+	check func(context.Context) error,
+) *stream {
 	ctx, cancel := context.WithCancel(life)
 	s := &stream{
 		c: c, worker: w, id: id, k: k, end: end, cancel: cancel, changed: make(chan struct{}),
-		from: r.At(), head: r.At(), visible: r.At(), want: r.At(), began: r.At(), ahead: firstAhead, used: time.Now(), checked: check != nil,
+		from: r.At(), head: r.At(), visible: r.At(), want: r.At(), began: r.At(), ahead: firstAhead, used: time.Now(),
+		checked: check != nil,
 	}
 	if !c.begin() {
 		r.Close()
@@ -311,7 +314,8 @@ func (s *stream) read(ctx, life context.Context, off, n int64) (cacheclient.Data
 				continue
 			}
 			s.c.stalled(s.worker, s.id)
-			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(), time.Since(since).Round(time.Millisecond), cacheclient.ErrUnavailable)
+			return cacheclient.Data{}, fmt.Errorf("worker %s brought nothing for %v: %w", s.worker.Addr(),
+				time.Since(since).Round(time.Millisecond), cacheclient.ErrUnavailable)
 		case <-ctx.Done():
 			return cacheclient.Data{}, ctx.Err()
 		case <-life.Done():
@@ -361,7 +365,8 @@ func (s *stream) ask(until int64) {
 		return
 	}
 	s.want = until
-	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil && !s.closed && !s.ended {
+	if s.want-s.began >= s.ahead/2 && s.ahead < largestAhead && s.head < s.end && s.err == nil && !s.closed &&
+		!s.ended {
 		if grown := min(2*s.ahead, largestAhead); windows.TryAcquire(grown - s.ahead) {
 			s.reserved += grown - s.ahead
 			s.ahead = grown

@@ -144,7 +144,8 @@ func TestADamagedBlockIsRemoved(t *testing.T) {
 				if err := w.Cache(t.Context(), l.block(k), tc.cut(l.length(k)), *under, false); err != nil {
 					t.Fatal(err)
 				}
-				if st, err := os.Stat(blockPath(c.Workers()[0], l.block(k))); err != nil || st.Size() != tc.cut(l.length(k)) {
+				if st, err := os.Stat(blockPath(c.Workers()[0], l.block(k))); err != nil ||
+					st.Size() != tc.cut(l.length(k)) {
 					t.Fatalf("the poisoned block %d: %v, %v", k, st, err)
 				}
 			}
@@ -181,7 +182,10 @@ func TestATierThatIsWiped(t *testing.T) {
 	dir := t.TempDir()
 	v := version{path: "wiped.bin", size: 6 * mib}.put(t, dir).age(t, dir)
 	path := mountDir(t, c, dir, mib)
-	for name, change := range map[string]func(*Config){"here": func(*Config) {}, "remote": func(c *Config) { c.NoShortCircuit = true }} {
+	for name, change := range map[string]func(*Config){
+		"here":   func(*Config) {},
+		"remote": func(c *Config) { c.NoShortCircuit = true },
+	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(t, c, path)
 			change(&cfg)

@@ -27,14 +27,16 @@ const (
 // Size checks the size that is claimed for a file, in bytes.
 func Size(n int64) error {
 	if n < 0 || n > MostBytes {
-		return fmt.Errorf("a size of %d bytes is told, accepted are 0 to %d: %w", n, int64(MostBytes), cacheclient.ErrTooLarge)
+		return fmt.Errorf("a size of %d bytes is told, accepted are 0 to %d: %w", n, int64(MostBytes),
+			cacheclient.ErrTooLarge)
 	}
 	return nil
 }
 
 // Name reports whether a directory can have an entry of this name, which may be any bytes otherwise.
 func Name(name string) bool {
-	return name != "" && name != "." && name != ".." && len(name) <= MostNameBytes && !strings.ContainsAny(name, "/\x00")
+	return name != "" && name != "." && name != ".." && len(name) <= MostNameBytes &&
+		!strings.ContainsAny(name, "/\x00")
 }
 
 // Version is what is kept of a version that a source tells: itself, or a hash where it is long.

@@ -12,7 +12,8 @@ import (
 
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]error{
-		0: nil, 1: nil, border.MostBytes: nil, border.MostBytes + 1: cacheclient.ErrTooLarge, 1 << 62: cacheclient.ErrTooLarge,
+		0: nil, 1: nil, border.MostBytes: nil, border.MostBytes + 1: cacheclient.ErrTooLarge,
+		1 << 62:       cacheclient.ErrTooLarge,
 		math.MaxInt64: cacheclient.ErrTooLarge, -1: cacheclient.ErrTooLarge, math.MinInt64: cacheclient.ErrTooLarge,
 	} {
 		if err := border.Size(n); !errors.Is(err, want) {
@@ -43,7 +44,8 @@ func TestVersion(t *testing.T) {
 		}
 	}
 	got := border.Version(long)
-	if len(got) > border.MostVersionBytes || got == border.Version(long+"v") || got != border.Version(long) || border.Version(got) != got {
+	if len(got) > border.MostVersionBytes || got == border.Version(long+"v") || got != border.Version(long) ||
+		border.Version(got) != got {
 		t.Errorf("a long one becomes %q", got)
 	}
 }

@@ -118,12 +118,14 @@ func (b *Bucket) list(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(&out, "<NextContinuationToken>%x</NextContinuationToken>", items[len(items)-1])
 	}
 	for _, i := range items {
-		if _, object := b.Objects[i]; object && (q.Get("delimiter") == "" || !strings.HasSuffix(i, "/") || i == q.Get("prefix")) {
+		if _, object := b.Objects[i]; object && (q.Get("delimiter") == "" || !strings.HasSuffix(i, "/") ||
+			i == q.Get("prefix")) {
 			etag := b.ETag(i)
 			if e, odd := b.ListedETags[i]; odd {
 				etag = e
 			}
-			fmt.Fprintf(&out, "<Contents><Key>%s</Key><LastModified>%s</LastModified><ETag>%s</ETag><Size>%d</Size></Contents>",
+			fmt.Fprintf(&out,
+				"<Contents><Key>%s</Key><LastModified>%s</LastModified><ETag>%s</ETag><Size>%d</Size></Contents>",
 				encode(i), bucketTime, strings.ReplaceAll(etag, `"`, "&quot;"), len(b.Objects[i]))
 			continue
 		}

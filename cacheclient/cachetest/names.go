@@ -95,7 +95,8 @@ func (s *suite) pages() {
 		names = append(names, e.Name())
 	}
 	if !slices.IsSorted(names) || len(slices.Compact(names)) != n {
-		s.Errorf("%d different names in pages of 7, want %d; in order: %v", len(slices.Compact(names)), n, slices.IsSorted(names))
+		s.Errorf("%d different names in pages of 7, want %d; in order: %v", len(slices.Compact(names)), n,
+			slices.IsSorted(names))
 	}
 	p, err := s.c.List(s.ctx, "many", cacheclient.Cursor{Index: n}, 10, true)
 	if err != nil || len(p.Entries) != 0 || !p.End {

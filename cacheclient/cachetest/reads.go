@@ -143,6 +143,7 @@ func (s *suite) checkLocal(path string) {
 	}
 	got, err := io.ReadAll(io.NewSectionReader(local, 0, 1<<40))
 	if err != nil || !bytes.Equal(got, Tree[path]) {
-		s.Errorf("the local file of %q has %d bytes (%v) that are not the source's %d", path, len(got), err, len(Tree[path]))
+		s.Errorf("the local file of %q has %d bytes (%v) that are not the source's %d", path, len(got), err,
+			len(Tree[path]))
 	}
 }

@@ -113,7 +113,8 @@ func (s *suite) resumed() {
 	now := s.mustOpen("block and a byte")
 	defer func() { _ = now.Close() }()
 	got := make([]byte, 10)
-	if _, err := cacheclient.ReadAt(s.ctx, now, got, 0); err != nil || !bytes.Equal(got, content(98, len(Tree["block and a byte"]))[:10]) {
+	if _, err := cacheclient.ReadAt(s.ctx, now, got, 0); err != nil ||
+		!bytes.Equal(got, content(98, len(Tree["block and a byte"]))[:10]) {
 		s.Errorf("the new version beside the one that was resumed reads wrong (%v)", err)
 	}
 }
@@ -132,7 +133,10 @@ func (s *suite) resumedRemoved() {
 // beforeResume is the former process: it has one file whole, and the beginning of another.
 func (s *suite) beforeResume() {
 	s.Helper()
-	s.infos = map[string]cacheclient.Info{"big.bin": s.mustStat("big.bin"), "block and a byte": s.mustStat("block and a byte")}
+	s.infos = map[string]cacheclient.Info{
+		"big.bin":          s.mustStat("big.bin"),
+		"block and a byte": s.mustStat("block and a byte"),
+	}
 	if !s.b.Caches {
 		return
 	}
@@ -202,7 +206,8 @@ func (s *suite) afterResume() {
 		return
 	}
 	if !errors.Is(err, cacheclient.ErrStale) {
-		s.Errorf("bytes that are neither cached nor at the source any more: %d of them, %v; want %v", d.Len(), err, cacheclient.ErrStale)
+		s.Errorf("bytes that are neither cached nor at the source any more: %d of them, %v; want %v", d.Len(), err,
+			cacheclient.ErrStale)
 		d.Release()
 	}
 }

@@ -32,7 +32,10 @@ func leave(t *testing.T, n int) *leftOver {
 	}
 	l := &level{dir: dir}
 	for i := range n {
-		info := cacheclient.Identify(cacheclient.Info{Path: fmt.Sprintf("dir%d/file%d", i%10, i), Size: 4096, ModTime: time.Unix(int64(i), 0).UTC()})
+		info := cacheclient.Identify(cacheclient.Info{
+			Path: fmt.Sprintf("dir%d/file%d", i%10, i), Size: 4096,
+			ModTime: time.Unix(int64(i), 0).UTC(),
+		})
 		data := content(i)
 		if err := os.WriteFile(l.path(info.ID, dataSuffix), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -218,8 +221,8 @@ func TestTwoVersionsOfOnePath(t *testing.T) {
 	}
 }
 
-// TestTheLatestWasConfirmedLast comes upon the older of two versions first, as a reader of the former process asks for it:
-// the one that the source told of later is the latest all the same.
+// TestTheLatestWasConfirmedLast comes upon the older of two versions first, as a reader of the former process asks for
+// it: the one that the source told of later is the latest all the same.
 func TestTheLatestWasConfirmedLast(t *testing.T) {
 	c := leave(t, 0).open(t, 1<<20)
 	if err := c.adopted(t.Context()); err != nil {
@@ -316,8 +319,8 @@ func TestConfirmedBefore(t *testing.T) {
 	}
 }
 
-// TestOpenOfWhatIsNotWholeAfterARestart has a file change between two processes: the word of the first that the source has
-// the version is not enough to open what is here in part, for its first read would fail.
+// TestOpenOfWhatIsNotWholeAfterARestart has a file change between two processes: the word of the first that the source
+// has the version is not enough to open what is here in part, for its first read would fail.
 func TestOpenOfWhatIsNotWholeAfterARestart(t *testing.T) {
 	dir, src := t.TempDir(), &memory{}
 	before := src.put("f", filled(40<<20))

@@ -16,8 +16,8 @@ type agreeing struct {
 
 func (a *agreeing) Same(was, now cacheclient.Info) bool { return a.settled && was.Size == now.Size }
 
-// TestOneVersionDescribedTwice revalidates a file that a listing described otherwise than the source does now, where the
-// source knows that both are of one version: it has not changed.
+// TestOneVersionDescribedTwice revalidates a file that a listing described otherwise than the source does now, where
+// the source knows that both are of one version: it has not changed.
 func TestOneVersionDescribedTwice(t *testing.T) {
 	under := &agreeing{fakeStore: newFakeStore()}
 	under.put("file", []byte("content"), "response")

@@ -212,7 +212,9 @@ func (b *Budget) try(s *staging, filling bool) (buf []byte, wait func(context.Co
 }
 
 // claimOrWait is try, and returns the block that the memory was taken from.
-func (b *Budget) claimOrWait(s *staging, filling bool) (buf []byte, displaced *stagedBlock, wait func(context.Context) error) {
+func (b *Budget) claimOrWait(s *staging, filling bool) (
+	buf []byte, displaced *stagedBlock, wait func(context.Context) error,
+) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.members[s] = struct{}{}

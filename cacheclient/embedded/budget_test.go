@@ -210,7 +210,8 @@ func TestBudgetUnderTurmoil(t *testing.T) {
 			users.Go(func() {
 				rnd := rand.New(rand.NewPCG(uint64(k), uint64(g)))
 				for i := range 300 {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(3000))*time.Microsecond)
+					ctx, cancel := context.WithTimeout(context.Background(),
+						time.Duration(rnd.IntN(3000))*time.Microsecond)
 					turmoil(ctx, s, e, rnd, int64(i))
 					cancel()
 				}

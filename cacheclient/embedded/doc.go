@@ -19,9 +19,9 @@
 //  4. A fetch (fetch.go) reserves room on a level, makes one range request, and writes pieces to the tier as they
 //     come; readers are woken for each. It goes on after an error where it stopped. A block that came whole
 //     is vouched for; what came of a broken one is given back.
-//  5. Without room (the quota is taken by open files, the tier is full or read-only) the fetch goes to
-//     a small pool in memory: slower, not wrong. This memory and the buffers of fetches are one Budget, which the caches
-//     of a process may share (budget.go).
+//  5. Without room (the quota is taken by open files, the tier is full or read-only) the fetch goes to a small pool in
+//     memory: slower, not wrong. This memory and the buffers of fetches are one Budget, which the caches of a process
+//     may share (budget.go).
 //  6. Past the high mark the evictor moves the least recently used idle files to the next level, or
 //     removes them, down to the low mark.
 //

@@ -17,7 +17,11 @@ func TestDamageUnderReaders(t *testing.T) {
 	for what, damage := range map[string]func(t *testing.T, name string){
 		"cut to nothing": func(t *testing.T, name string) { t.Helper(); cut(t, name, 0) },
 		"cut in a block": func(t *testing.T, name string) { t.Helper(); cut(t, name, BlockSize+4096) },
-		"written to":     func(t *testing.T, name string) { t.Helper(); overwrite(t, name, 2*BlockSize, []byte("????")) },
+		"written to": func(t *testing.T, name string) {
+			t.Helper()
+			overwrite(t, name, 2*BlockSize,
+				[]byte("????"))
+		},
 		"cut and grown": func(t *testing.T, name string) {
 			t.Helper()
 			cut(t, name, BlockSize)

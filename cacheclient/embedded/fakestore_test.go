@@ -92,7 +92,8 @@ func (s *fakeStore) Open(ctx context.Context, info cacheclient.Info, off, length
 	if s.noRanges {
 		body.Start, body.End = 0, int64(len(data))
 	}
-	body.ReadCloser = io.NopCloser(io.TeeReader(&endingReader{ctx, bytes.NewReader(data[body.Start:body.End])}, counter{&s.sent}))
+	body.ReadCloser = io.NopCloser(io.TeeReader(&endingReader{ctx, bytes.NewReader(data[body.Start:body.End])},
+		counter{&s.sent}))
 	if s.confirm != nil {
 		body.Confirm = func(ctx context.Context) error {
 			s.confirms.Add(1)
@@ -154,7 +155,10 @@ func listAll(t *testing.T, c cacheclient.Client, dir string, limit int) []cachec
 func many(n int) func(string, func(cacheclient.Info) error) error {
 	return func(dir string, fn func(cacheclient.Info) error) error {
 		for i := range n {
-			if err := fn(cacheclient.Info{Path: path.Join(dir, fmt.Sprintf("a-name-of-some-length-%08d", i)), Size: 1, ModTime: time.Unix(1e9, 0)}); err != nil {
+			if err := fn(cacheclient.Info{
+				Path: path.Join(dir, fmt.Sprintf("a-name-of-some-length-%08d", i)), Size: 1,
+				ModTime: time.Unix(1e9, 0),
+			}); err != nil {
 				return err
 			}
 		}

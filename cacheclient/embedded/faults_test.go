@@ -117,8 +117,8 @@ func TestEachBlockComesOnce(t *testing.T) {
 	}
 }
 
-// TestReadersDoNotWaitForBlocks reads the first bytes of a block whose rest never comes. Where the answer does not prove
-// its version the source is asked in the pause; the rest may also come very slowly.
+// TestReadersDoNotWaitForBlocks reads the first bytes of a block whose rest never comes. Where the answer does not
+// prove its version the source is asked in the pause; the rest may also come very slowly.
 func TestReadersDoNotWaitForBlocks(t *testing.T) {
 	pace.Long(t)
 	src := newSource(t)
@@ -127,7 +127,8 @@ func TestReadersDoNotWaitForBlocks(t *testing.T) {
 	for name, cfg := range map[string]embedded.Config{
 		"tier": {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute}, "staging": {Timeout: time.Minute},
 		"weak/tier": {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute}, "weak/staging": {Timeout: time.Minute},
-		"weak/tier/slow": {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute}, "weak/staging/slow": {Timeout: time.Minute},
+		"weak/tier/slow":    {Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute},
+		"weak/staging/slow": {Timeout: time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src.strong.Store(!strings.HasPrefix(name, "weak"))

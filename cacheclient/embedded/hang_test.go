@@ -29,7 +29,8 @@ func hung(t *testing.T) (dir string, end func()) {
 		t.Skipf("needs /dev/fuse: %v", err)
 	}
 	dir = t.TempDir()
-	if err := unix.Mount("hung", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", dev)); err != nil {
+	if err := unix.Mount("hung", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0",
+		dev)); err != nil {
 		_ = unix.Close(dev)
 		t.Fatal(err)
 	}

@@ -107,7 +107,10 @@ func (h *health) answered() {
 
 // noteError keeps what the error says, if it says something about the source.
 func (h *health) noteError(err error) {
-	for _, normal := range []error{fs.ErrNotExist, cacheclient.ErrStale, cacheclient.ErrNotDir, cacheclient.ErrIsDir, cacheclient.ErrClosed, context.Canceled} {
+	for _, normal := range []error{
+		fs.ErrNotExist, cacheclient.ErrStale, cacheclient.ErrNotDir, cacheclient.ErrIsDir,
+		cacheclient.ErrClosed, context.Canceled,
+	} {
 		if errors.Is(err, normal) {
 			return
 		}
@@ -176,7 +179,8 @@ func isAnswer(err error) bool {
 		return true
 	}
 	for _, word := range []error{
-		fs.ErrNotExist, fs.ErrPermission, cacheclient.ErrStale, cacheclient.ErrNotDir, cacheclient.ErrIsDir, cacheclient.ErrTooLarge,
+		fs.ErrNotExist, fs.ErrPermission, cacheclient.ErrStale, cacheclient.ErrNotDir, cacheclient.ErrIsDir,
+		cacheclient.ErrTooLarge,
 		errDenied,
 	} {
 		if errors.Is(err, word) {
@@ -200,7 +204,8 @@ func isGone(err error) bool {
 // isDenial reports whether an answer to a request for content says, or means, that the version is not there.
 func isDenial(err error) bool {
 	var status *ufs.StatusError
-	if errors.As(err, &status) && (status.Code == http.StatusPreconditionFailed || status.Code == http.StatusRequestedRangeNotSatisfiable) {
+	if errors.As(err, &status) && (status.Code == http.StatusPreconditionFailed ||
+		status.Code == http.StatusRequestedRangeNotSatisfiable) {
 		return true
 	}
 	return isGone(err)
@@ -208,7 +213,9 @@ func isDenial(err error) bool {
 
 // orKnown asks the source what is known already: its answer, or false where it tells nothing or not soon. The question
 // goes on without the caller then, but not more of them than there are connections.
-func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, error)) (answer T, answered bool, err error) {
+func orKnown[T any](ctx context.Context, c *Cache, key string, ask func() (T, error)) (
+	answer T, answered bool, err error,
+) {
 	patience := knownPatience
 	slow, answers := c.health.hearing()
 	if slow {

@@ -41,7 +41,8 @@ func TestABadFileTakesNothingFromOthers(t *testing.T) {
 				}
 				return nil
 			})
-			if _, err := open(t, c, "bad").Read(t.Context(), 0, 10); err == nil || errors.Is(err, cacheclient.ErrStale) {
+			if _, err := open(t, c, "bad").Read(t.Context(), 0, 10); err == nil ||
+				errors.Is(err, cacheclient.ErrStale) {
 				t.Errorf("the bad file: %v", err)
 			}
 			if n := c.Counters(); n.SourceDown || n.LastSourceError == "" {
@@ -121,7 +122,10 @@ func TestRetriesHoldNobodyUp(t *testing.T) {
 		refused.Add(1)
 		return status(http.StatusServiceUnavailable, "25")
 	})
-	c := src.client(t, embedded.Config{Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute, Connections: connections})
+	c := src.client(t, embedded.Config{
+		Levels: tier(t.TempDir(), 64<<20), Timeout: time.Minute,
+		Connections: connections,
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for i := range 2 * connections {

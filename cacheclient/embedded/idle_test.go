@@ -42,7 +42,8 @@ func TestIdleCachesHoldNextToNothing(t *testing.T) {
 		"local": func(int) (string, ufs.Options) { return local, ufs.Options{} },
 		"s3": func(i int) (string, ufs.Options) {
 			return fmt.Sprintf("s3://bucket/%d", i), ufs.Options{Values: map[string]string{
-				"endpoint": "http://127.0.0.1:1", "access_key_id": "env:IDLE_SECRET", "secret_access_key": "env:IDLE_SECRET",
+				"endpoint": "http://127.0.0.1:1", "access_key_id": "env:IDLE_SECRET",
+				"secret_access_key": "env:IDLE_SECRET",
 			}}
 		},
 	} {
@@ -55,7 +56,10 @@ func TestIdleCachesHoldNextToNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c, err := embedded.New(store, embedded.Config{Budget: budget, Scope: strconv.Itoa(i), Levels: tier(dir, 64<<20)})
+				c, err := embedded.New(store, embedded.Config{
+					Budget: budget, Scope: strconv.Itoa(i),
+					Levels: tier(dir, 64<<20),
+				})
 				if err != nil {
 					t.Fatal(err)
 				}

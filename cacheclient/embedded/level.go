@@ -113,7 +113,8 @@ func openLevel(index int, cfg LevelConfig, source string) (*level, error) {
 	err := l.take()
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, fmt.Errorf("tier directory %s already serves this source%s: give another --tier-dir%w", cfg.Dir, l.holder(), errInUse)
+		return nil, fmt.Errorf("tier directory %s already serves this source%s: give another --tier-dir%w", cfg.Dir,
+			l.holder(), errInUse)
 	case err != nil:
 		return l.refused(err, cfg.Dir)
 	}
@@ -240,7 +241,8 @@ const (
 // blameOf tells whose the error is.
 func blameOf(err error) blame {
 	for _, own := range []error{
-		errNotKept, unix.EFBIG, unix.EINVAL, unix.ENAMETOOLONG, unix.EOVERFLOW, unix.EISDIR, unix.ENOTEMPTY, unix.EEXIST,
+		errNotKept, unix.EFBIG, unix.EINVAL, unix.ENAMETOOLONG, unix.EOVERFLOW, unix.EISDIR, unix.ENOTEMPTY,
+		unix.EEXIST,
 	} {
 		if errors.Is(err, own) {
 			return ofFile

@@ -202,7 +202,9 @@ func (ls *listings) close() {
 }
 
 // List implements cacheclient.Client.
-func (c *Cache) List(ctx context.Context, dir string, from cacheclient.Cursor, limit int, attrs bool) (cacheclient.Page, error) {
+func (c *Cache) List(ctx context.Context, dir string, from cacheclient.Cursor, limit int, attrs bool) (
+	cacheclient.Page, error,
+) {
 	var l *listing
 	var at uint64
 	var entries []cacheclient.Info

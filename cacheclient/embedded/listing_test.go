@@ -25,12 +25,15 @@ func TestEachNameOnce(t *testing.T) {
 		entries := make([]cacheclient.Info, 0, 2*n+4)
 		for i := range n {
 			name := fmt.Sprintf("some-name-%06d", i)
-			entries = append(entries, cacheclient.Info{Path: "d/" + name, Size: 7}, cacheclient.Info{Path: "d/" + name, Size: 7})
+			entries = append(entries, cacheclient.Info{Path: "d/" + name, Size: 7},
+				cacheclient.Info{Path: "d/" + name, Size: 7})
 		}
 		entries = append(entries,
 			cacheclient.Info{Path: "d/both", Size: 1}, cacheclient.Info{Path: "d/both", Dir: true},
-			cacheclient.Info{Path: "d/known", Size: cacheclient.UnknownSize}, cacheclient.Info{Path: "d/known", Size: 3})
-		rand.New(rand.NewPCG(1, uint64(n))).Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
+			cacheclient.Info{Path: "d/known", Size: cacheclient.UnknownSize},
+			cacheclient.Info{Path: "d/known", Size: 3})
+		rand.New(rand.NewPCG(1, uint64(n))).Shuffle(len(entries),
+			func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
 		store := newFakeStore()
 		store.list = func(_ string, fn func(cacheclient.Info) error) error {
 			for _, e := range entries {
@@ -42,7 +45,8 @@ func TestEachNameOnce(t *testing.T) {
 		}
 		c := cacheOf(t, store, embedded.Config{Levels: tier(t.TempDir(), 64<<20)})
 		got := listAll(t, c, "d", 1000)
-		if len(got) != n+2 || !slices.IsSortedFunc(got, func(a, b cacheclient.Info) int { return strings.Compare(a.Path, b.Path) }) {
+		if len(got) != n+2 || !slices.IsSortedFunc(got,
+			func(a, b cacheclient.Info) int { return strings.Compare(a.Path, b.Path) }) {
 			t.Errorf("of %d names %d are shown", n+2, len(got))
 		}
 		for _, e := range got {
@@ -56,11 +60,19 @@ func TestEachNameOnce(t *testing.T) {
 // TestAListingTellsWhatTheSourceTold brings attributes at their borders through a listing.
 func TestAListingTellsWhatTheSourceTold(t *testing.T) {
 	var want []cacheclient.Info
-	for i, at := range []time.Time{{}, time.Unix(0, 1), time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), time.Date(1677, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999, time.UTC), time.Date(60000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+	for i, at := range []time.Time{
+		{},
+		time.Unix(0, 1), time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC),
+		time.Date(1677, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999, time.UTC),
+		time.Date(60000, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
 		want = append(want, cacheclient.Info{Path: fmt.Sprintf("t%d", i), Size: int64(i), ModTime: at})
 	}
 	for i, mode := range []os.FileMode{0, 0o400, 0o777} {
-		want = append(want, cacheclient.Info{Path: fmt.Sprintf("u%d", i), Size: 1 << 50, Mode: mode, ModeKnown: true, Dir: i == 1})
+		want = append(want, cacheclient.Info{
+			Path: fmt.Sprintf("u%d", i), Size: 1 << 50, Mode: mode, ModeKnown: true,
+			Dir: i == 1,
+		})
 	}
 	want = append(want, cacheclient.Info{Path: "v\xff\n", Size: 1, Version: strings.Repeat("\xfe", 1024)})
 	store := newFakeStore()
@@ -78,7 +90,8 @@ func TestAListingTellsWhatTheSourceTold(t *testing.T) {
 	}
 	for i, w := range want {
 		w = cacheclient.Identify(w)
-		if g := got[i]; g.ID != w.ID || g.Mode != w.Mode || g.ModeKnown != w.ModeKnown || !g.ModTime.Equal(w.ModTime) || g.Dir != w.Dir {
+		if g := got[i]; g.ID != w.ID || g.Mode != w.Mode || g.ModeKnown != w.ModeKnown || !g.ModTime.Equal(w.ModTime) ||
+			g.Dir != w.Dir {
 			t.Errorf("got %+v, want %+v", g, w)
 		}
 	}
@@ -88,7 +101,10 @@ func TestAListingTellsWhatTheSourceTold(t *testing.T) {
 func TestOneNameHidesNoOther(t *testing.T) {
 	store := newFakeStore()
 	store.list = func(_ string, fn func(cacheclient.Info) error) error {
-		for _, name := range []string{strings.Repeat("n", 70<<10), "a", strings.Repeat("m", 1025), strings.Repeat("l", 1024), "z", ".."} {
+		for _, name := range []string{
+			strings.Repeat("n", 70<<10), "a", strings.Repeat("m", 1025),
+			strings.Repeat("l", 1024), "z", "..",
+		} {
 			if err := fn(cacheclient.Info{Path: name, Size: 1}); err != nil {
 				return err
 			}
@@ -122,7 +138,8 @@ func TestListingsCountAgainstTheQuota(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	for i := range 12 {
-		if p, err := c.List(t.Context(), fmt.Sprintf("d%d", i), cacheclient.Cursor{}, 10, false); err != nil || p.Count != names {
+		if p, err := c.List(t.Context(), fmt.Sprintf("d%d", i), cacheclient.Cursor{}, 10, false); err != nil ||
+			p.Count != names {
 			t.Fatalf("%d entries, %v", p.Count, err)
 		}
 		if used := c.Capacity().Used; used == 0 || used > quota/2 {
@@ -154,7 +171,8 @@ func deleted(t *testing.T, dir string) (bytes int64) {
 		name := "/proc/self/fd/" + fd.Name()
 		target, err := os.Readlink(name)
 		var st unix.Stat_t
-		if err == nil && strings.HasPrefix(target, dir) && strings.HasSuffix(target, "(deleted)") && unix.Stat(name, &st) == nil {
+		if err == nil && strings.HasPrefix(target, dir) && strings.HasSuffix(target, "(deleted)") &&
+			unix.Stat(name, &st) == nil {
 			bytes += st.Blocks * 512
 		}
 	}
@@ -179,10 +197,14 @@ func TestAPlaceThatIsGone(t *testing.T) {
 	store := newFakeStore()
 	store.list = many(10)
 	c := cacheOf(t, store, embedded.Config{})
-	if _, err := c.List(t.Context(), "d", cacheclient.Cursor{Version: 12345, Index: 5}, 10, false); !errors.Is(err, cacheclient.ErrStale) {
+	if _, err := c.List(t.Context(), "d", cacheclient.Cursor{Version: 12345, Index: 5}, 10, false); !errors.Is(err,
+		cacheclient.ErrStale) {
 		t.Error(err)
 	}
-	p, err := c.List(context.Background(), "d", cacheclient.Cursor{Version: 12345, Index: 5, After: "a-name-of-some-length-00000003x"}, 10, false)
+	p, err := c.List(context.Background(), "d", cacheclient.Cursor{
+		Version: 12345, Index: 5,
+		After: "a-name-of-some-length-00000003x",
+	}, 10, false)
 	if err != nil || p.First != 4 || len(p.Entries) != 6 {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -197,7 +219,10 @@ func TestWhatServersSayIsBoundedInBytes(t *testing.T) {
 	const files = 12_000
 	store.list = func(_ string, fn func(cacheclient.Info) error) error {
 		for i := range files {
-			if err := fn(cacheclient.Info{Path: fmt.Sprintf("f%08d", i), Size: 1, Version: strings.Repeat("v", 4000)}); err != nil {
+			if err := fn(cacheclient.Info{
+				Path: fmt.Sprintf("f%08d", i), Size: 1,
+				Version: strings.Repeat("v", 4000),
+			}); err != nil {
 				return err
 			}
 		}

@@ -114,7 +114,8 @@ func (f *fetch) becomePass() bool {
 	f.run.last = f.e.blocks()
 	if f.e.passed && !f.e.passedAgain {
 		f.e.passedAgain = true
-		f.e.c.log.Warn("a file larger than its tier is read at several places, and its source sends it from the beginning each time", "file", f.e.info.Path)
+		f.e.c.log.Warn("a file larger than its tier is read at several places, and its source sends it from the "+
+			"beginning each time", "file", f.e.info.Path)
 	}
 	f.e.passed = true
 	return true

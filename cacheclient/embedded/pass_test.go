@@ -104,7 +104,10 @@ func TestReadersHavePassesOfTheirOwn(t *testing.T) {
 func TestPassesAtRandom(t *testing.T) {
 	pace.Long(t)
 	var log logLines
-	_, c, want := noRanges(t, 6<<20, embedded.Config{StagingBytes: 2 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	_, c, want := noRanges(t, 6<<20, embedded.Config{
+		StagingBytes: 2 << 20,
+		Log:          slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	f := open(t, c, "a")
 	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()

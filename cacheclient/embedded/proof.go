@@ -12,9 +12,9 @@ import (
 )
 
 // proof is how a fetch learns whether bytes are the version's, where the answer that they came in does not tell: the
-// source is asked after them, once a run, and where nothing more comes for a while. Until it has answered they belong to
-// no file: no reader has them, no block is vouched for, and so neither this process nor the kernel can keep what turns out
-// to be another version's. D-140 says why.
+// source is asked after them, once a run, and where nothing more comes for a while. Until it has answered they belong
+// to no file: no reader has them, no block is vouched for, and so neither this process nor the kernel can keep what
+// turns out to be another version's. D-140 says why.
 type proof struct {
 	// mu is held by the goroutine of the fetch but while it waits for the body, and guards the rest and fetch.at against
 	// the one that asks in pauses.
@@ -51,10 +51,11 @@ func (f *fetch) trust(body *ufs.Body) {
 // proveEvery is how long readers of a slow source wait for bytes that are here and in doubt.
 const proveEvery = time.Second
 
-// due reports whether what is in doubt is to be proven now: a whole run, or bytes that have waited for long. A body that
-// proves itself does so at its end: before that the file would be read once more for each run.
+// due reports whether what is in doubt is to be proven now: a whole run, or bytes that have waited for long. A body
+// that proves itself does so at its end: before that the file would be read once more for each run.
 func (f *fetch) due() bool {
-	return !f.proof.alone && (f.doubtful() >= maxRun*BlockSize || f.doubtful() > 0 && time.Since(f.proof.since) >= proveEvery)
+	return !f.proof.alone && (f.doubtful() >= maxRun*BlockSize ||
+		f.doubtful() > 0 && time.Since(f.proof.since) >= proveEvery)
 }
 
 // doubtful is how many bytes have come and are not proven.

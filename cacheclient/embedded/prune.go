@@ -102,7 +102,8 @@ func (t tenant) evict() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	away := filepath.Join(filepath.Dir(t.path), prunedPrefix+filepath.Base(t.path)+"-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+	away := filepath.Join(filepath.Dir(t.path), prunedPrefix+filepath.Base(t.path)+"-"+
+		strconv.FormatInt(time.Now().UnixNano(), 36))
 	err = os.Rename(t.path, away)
 	_ = f.Close()
 	if err != nil {

@@ -73,7 +73,10 @@ func TestPrune(t *testing.T) {
 	if err != nil || freed < 8*mib || freed > 9*mib {
 		t.Errorf("freed %d bytes, %v", freed, err)
 	}
-	for scope, want := range map[string]bool{"oldest": false, "older": false, "kept": true, "newest": true, "open": true} {
+	for scope, want := range map[string]bool{
+		"oldest": false, "older": false, "kept": true, "newest": true,
+		"open": true,
+	} {
 		if exists(src.dirOf(dir, scope)) != want {
 			t.Errorf("%s: is there %v, want %v", scope, !want, want)
 		}

@@ -147,7 +147,8 @@ func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, er
 		return cacheclient.Data{}, cacheclient.ErrClosed
 	}
 	if off < 0 || n < 0 {
-		return cacheclient.Data{}, fmt.Errorf("read %q: offset %d and length %d are not both at least 0", e.info.Path, off, n)
+		return cacheclient.Data{}, fmt.Errorf("read %q: offset %d and length %d are not both at least 0", e.info.Path,
+			off, n)
 	}
 	length := min(int64(n), e.info.Size-off)
 	if length <= 0 {

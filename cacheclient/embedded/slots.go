@@ -125,7 +125,8 @@ func (s *slots) interruptOne(anyone bool) {
 		if s.drips(f, p) && f.preempt() {
 			return
 		}
-		if time.Since(p.entered) >= f.share(p, s.timeout/2) && (first == nil || p.entered.Before(s.held[first].entered)) {
+		if time.Since(p.entered) >= f.share(p, s.timeout/2) &&
+			(first == nil || p.entered.Before(s.held[first].entered)) {
 			first = f
 		}
 	}

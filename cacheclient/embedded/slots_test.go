@@ -128,7 +128,10 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 		}
 		return data, nil
 	}
-	c := cacheOf(t, s, embedded.Config{Levels: tier(t.TempDir(), 64<<20), Connections: 1, Timeout: 200 * time.Millisecond})
+	c := cacheOf(t, s, embedded.Config{
+		Levels: tier(t.TempDir(), 64<<20), Connections: 1,
+		Timeout: 200 * time.Millisecond,
+	})
 	var reader sync.WaitGroup
 	defer reader.Wait()
 	defer close(release)

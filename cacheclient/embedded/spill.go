@@ -48,7 +48,8 @@ func (s *spill) Write(p []byte) (int, error) {
 	var tried error
 	for s.file == nil || !s.append(p, &tried) {
 		if err := s.move(); err != nil {
-			return 0, fmt.Errorf("no place for a listing of more than %d bytes: %w", max(s.size, spillAt), errors.Join(tried, err))
+			return 0, fmt.Errorf("no place for a listing of more than %d bytes: %w", max(s.size, spillAt),
+				errors.Join(tried, err))
 		}
 	}
 	return len(p), nil

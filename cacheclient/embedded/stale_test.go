@@ -19,7 +19,10 @@ import (
 // TestOneBadMomentIsNoChange has a server say once, in each way, that it has no such version, which it has. The read
 // goes on.
 func TestOneBadMomentIsNoChange(t *testing.T) {
-	for _, code := range []int{http.StatusNotFound, http.StatusGone, http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable} {
+	for _, code := range []int{
+		http.StatusNotFound, http.StatusGone, http.StatusPreconditionFailed,
+		http.StatusRequestedRangeNotSatisfiable,
+	} {
 		src := newSource(t)
 		want := random(4, 6<<20)
 		src.write(t, "a", want)

@@ -15,7 +15,10 @@ import (
 )
 
 func testHeader() header {
-	return headerOf(cacheclient.Info{Path: "a/b", Size: 5*BlockSize + 1, ModTime: time.Unix(1, 2).UTC(), Version: `"e"`})
+	return headerOf(cacheclient.Info{
+		Path: "a/b", Size: 5*BlockSize + 1, ModTime: time.Unix(1, 2).UTC(),
+		Version: `"e"`,
+	})
 }
 
 func writeState(tb testing.TB, name string, blocks map[int64]uint32) {

@@ -290,7 +290,8 @@ func (c *Cache) attach(e *entry) {
 		return
 	}
 	if c.unopened.CompareAndSwap(false, true) {
-		c.log.Warn("a cached file cannot be opened at present; it is read past the tier", "file", e.info.Path, "error", err)
+		c.log.Warn("a cached file cannot be opened at present; it is read past the tier", "file", e.info.Path, "error",
+			err)
 	}
 }
 

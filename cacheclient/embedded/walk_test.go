@@ -109,7 +109,10 @@ func TestWalk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := store.after(t, 11), []string{"", "a", "a/1", "a/2", "a/3", "a/3/deep", "b", "b/1", "c", "d", "e"}; !slices.Equal(got, want) {
+	if got, want := store.after(t, 11), []string{
+		"", "a", "a/1", "a/2", "a/3", "a/3/deep", "b", "b/1", "c", "d",
+		"e",
+	}; !slices.Equal(got, want) {
 		t.Errorf("the whole walk listed %q, want %q", got, want)
 	}
 }

@@ -226,7 +226,10 @@ func (e *entry) places(where []string) []cacheclient.Block {
 	blocks := []cacheclient.Block{}
 	add := func(r run, where []string) {
 		if r.len() > 0 {
-			blocks = append(blocks, cacheclient.Block{Offset: r.first * BlockSize, Length: r.bytes(e.info.Size), Where: where})
+			blocks = append(blocks, cacheclient.Block{
+				Offset: r.first * BlockSize, Length: r.bytes(e.info.Size),
+				Where: where,
+			})
 		}
 	}
 	next := int64(0)

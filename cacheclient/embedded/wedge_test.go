@@ -93,7 +93,8 @@ var wedges = map[string]struct {
 	"http slow body":    {"http", dribble(answerHead, len(answerHead))},
 }
 
-const answerHead = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 1048576\r\nLast-Modified: Thu, 01 Jan 1970 00:00:01 GMT\r\n\r\n"
+const answerHead = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 1048576\r\nLast-Modified: Thu, 01 " +
+	"Jan 1970 00:00:01 GMT\r\n\r\n"
 
 // interim sends interim answers for ever, which are no answer.
 func interim(ctx context.Context, conn net.Conn) {
@@ -112,7 +113,10 @@ func deferred(t *testing.T, scheme, address string, cfg embedded.Config) *embedd
 	if scheme == "s3" {
 		t.Setenv("WEDGE_SECRET", "x")
 		source = "s3://bucket/prefix"
-		opts.Values = map[string]string{"endpoint": "http://" + address, "access_key_id": "env:WEDGE_SECRET", "secret_access_key": "env:WEDGE_SECRET"}
+		opts.Values = map[string]string{
+			"endpoint": "http://" + address, "access_key_id": "env:WEDGE_SECRET",
+			"secret_access_key": "env:WEDGE_SECRET",
+		}
 	}
 	began := time.Now()
 	store, err := ufs.Open(t.Context(), source, opts)
@@ -164,7 +168,10 @@ func TestWedgedSourceFailsInTime(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{Timeout: timeout, Levels: tier(t.TempDir(), 64<<20)})
+			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{
+				Timeout: timeout,
+				Levels:  tier(t.TempDir(), 64<<20),
+			})
 			defer func() { _ = c.Close() }()
 			var all sync.WaitGroup
 			for what, f := range requests(t.Context(), c) {
@@ -193,7 +200,10 @@ func TestWedgedSourceHeedsItsCaller(t *testing.T) {
 	pace.Long(t)
 	for name, w := range wedges {
 		t.Run(name, func(t *testing.T) {
-			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{Timeout: time.Minute, Levels: tier(t.TempDir(), 64<<20)})
+			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{
+				Timeout: time.Minute,
+				Levels:  tier(t.TempDir(), 64<<20),
+			})
 			defer func() { _ = c.Close() }()
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
@@ -219,7 +229,10 @@ func TestWedgedSourceHeedsItsCaller(t *testing.T) {
 func TestCloseWhileTheSourceIsWedged(t *testing.T) {
 	for name, w := range wedges {
 		t.Run(name, func(t *testing.T) {
-			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{Timeout: time.Minute, Levels: tier(t.TempDir(), 64<<20)})
+			c := deferred(t, w.source, wedged(t, w.b), embedded.Config{
+				Timeout: time.Minute,
+				Levels:  tier(t.TempDir(), 64<<20),
+			})
 			var all sync.WaitGroup
 			for what, f := range requests(t.Context(), c) {
 				all.Go(func() {

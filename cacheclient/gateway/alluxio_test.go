@@ -36,7 +36,10 @@ const (
 // TestAlluxio mounts web servers in a real Alluxio, whose own Web under store can read none of them, and compares what
 // its shell lists and reads with the files.
 func TestAlluxio(t *testing.T) {
-	c := cluster.ForTest(t, cluster.Config{Masters: 1, Workers: 1, SameHost: true, BlockSize: blockSize, TierQuota: 512 << 20})
+	c := cluster.ForTest(t, cluster.Config{
+		Masters: 1, Workers: 1, SameHost: true, BlockSize: blockSize,
+		TierQuota: 512 << 20,
+	})
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -195,7 +198,8 @@ func (m *alluxioMount) together(t *testing.T) {
 	}
 	readers.Wait()
 	cost := m.server.Stats().Sub(before)
-	t.Logf("four readers of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes, cost.Requests)
+	t.Logf("four readers of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes,
+		cost.Requests)
 	// On a busy machine a worker hangs up late at the end of a block, when the gateway has read on, or asks for one of
 	// the three blocks a second time. Readers that share nothing cost four times the file.
 	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*115/100+64<<20 {

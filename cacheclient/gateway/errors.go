@@ -26,14 +26,35 @@ func (e *s3Error) Error() string { return e.code + ": " + e.message }
 
 // The errors that are always the same.
 var (
-	errNoSuchKey       = &s3Error{status: http.StatusNotFound, code: "NoSuchKey", message: "The specified key does not exist."}
-	errNoSuchBucket    = &s3Error{status: http.StatusNotFound, code: "NoSuchBucket", message: "The specified bucket does not exist."}
-	errReadOnly        = &s3Error{status: http.StatusForbidden, code: "AccessDenied", message: "This gateway is read-only."}
-	errNoRange         = &s3Error{status: http.StatusRequestedRangeNotSatisfiable, code: "InvalidRange", message: "The requested range is not satisfiable."}
-	errPrecondition    = &s3Error{status: http.StatusPreconditionFailed, code: "PreconditionFailed", message: "At least one of the preconditions you specified did not hold."}
-	errNotModified     = &s3Error{status: http.StatusNotModified, code: "NotModified", message: "Not modified."}
-	errTooLarge        = &s3Error{status: http.StatusBadRequest, code: "EntityTooLarge", message: "The source tells of a size that no file has."}
-	errUnknownResource = &s3Error{status: http.StatusNotImplemented, code: "NotImplemented", message: "This gateway lists and reads only."}
+	errNoSuchKey = &s3Error{
+		status: http.StatusNotFound, code: "NoSuchKey",
+		message: "The specified key does not exist.",
+	}
+	errNoSuchBucket = &s3Error{
+		status: http.StatusNotFound, code: "NoSuchBucket",
+		message: "The specified bucket does not exist.",
+	}
+	errReadOnly = &s3Error{
+		status: http.StatusForbidden, code: "AccessDenied",
+		message: "This gateway is read-only.",
+	}
+	errNoRange = &s3Error{
+		status: http.StatusRequestedRangeNotSatisfiable, code: "InvalidRange",
+		message: "The requested range is not satisfiable.",
+	}
+	errPrecondition = &s3Error{
+		status: http.StatusPreconditionFailed, code: "PreconditionFailed",
+		message: "At least one of the preconditions you specified did not hold.",
+	}
+	errNotModified = &s3Error{status: http.StatusNotModified, code: "NotModified", message: "Not modified."}
+	errTooLarge    = &s3Error{
+		status: http.StatusBadRequest, code: "EntityTooLarge",
+		message: "The source tells of a size that no file has.",
+	}
+	errUnknownResource = &s3Error{
+		status: http.StatusNotImplemented, code: "NotImplemented",
+		message: "This gateway lists and reads only.",
+	}
 )
 
 func invalidArgument(message string) error {
@@ -67,9 +88,15 @@ func asS3(err error) *s3Error {
 	case transient(err):
 		return slowDown("The source does not answer.", after)
 	case errors.As(err, &status):
-		return &s3Error{status: http.StatusBadGateway, code: "InternalError", message: "The source answers " + strconv.Itoa(status.Code) + "."}
+		return &s3Error{
+			status: http.StatusBadGateway, code: "InternalError",
+			message: "The source answers " + strconv.Itoa(status.Code) + ".",
+		}
 	}
-	return &s3Error{status: http.StatusInternalServerError, code: "InternalError", message: "The source cannot be read; the gateway's log says why."}
+	return &s3Error{
+		status: http.StatusInternalServerError, code: "InternalError",
+		message: "The source cannot be read; the gateway's log says why.",
+	}
 }
 
 // ofAll reports whether an error concerns all paths of the source: it does not answer, or not now. What it answers
@@ -89,7 +116,8 @@ func ofAll(err error) bool {
 // isBusy reports whether an error is the source's word that it has too much to do.
 func isBusy(err error) bool {
 	var status *ufs.StatusError
-	return errors.As(err, &status) && (status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable)
+	return errors.As(err, &status) && (status.Code == http.StatusTooManyRequests ||
+		status.Code == http.StatusServiceUnavailable)
 }
 
 // errorBody is the body of an error response.
@@ -113,7 +141,10 @@ func writeError(w http.ResponseWriter, r *http.Request, e *s3Error) {
 	}
 	h.Del("Etag")
 	h.Del("Last-Modified")
-	writeXML(w, e.status, errorBody{Code: e.code, Message: e.message, Resource: r.URL.Path, RequestID: h.Get(requestIDHeader)})
+	writeXML(w, e.status, errorBody{
+		Code: e.code, Message: e.message, Resource: r.URL.Path,
+		RequestID: h.Get(requestIDHeader),
+	})
 }
 
 // writeXML answers with a document.

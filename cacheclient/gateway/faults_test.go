@@ -48,7 +48,8 @@ func TestTraffic(t *testing.T) {
 	before := server.Stats()
 	for off := 0; off < len(want); off += 8 << 20 {
 		out, err := c.GetObject(t.Context(), &s3.GetObjectInput{
-			Bucket: aws.String("data"), Key: aws.String("file"), Range: aws.String("bytes=" + strconv.Itoa(off) + "-" + strconv.Itoa(off+8<<20-1)),
+			Bucket: aws.String("data"), Key: aws.String("file"),
+			Range: aws.String("bytes=" + strconv.Itoa(off) + "-" + strconv.Itoa(off+8<<20-1)),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +100,10 @@ func TestSourceDown(t *testing.T) {
 			t.Errorf("get %q failed after %v", key, took)
 		}
 	}
-	if _, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("data"), Prefix: aws.String("unseen/")}); !is(err, http.StatusServiceUnavailable) {
+	if _, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
+		Bucket: aws.String("data"),
+		Prefix: aws.String("unseen/"),
+	}); !is(err, http.StatusServiceUnavailable) {
 		t.Errorf("list: %v", err)
 	}
 	time.Sleep(5 * time.Second)
@@ -215,7 +219,8 @@ func TestBreaks(t *testing.T) {
 	})
 }
 
-// doubted is a source whose bodies need to be confirmed, those from the offset from on; which fails at the offset of lies.
+// doubted is a source whose bodies need to be confirmed, those from the offset from on; which fails at the offset of
+// lies.
 type doubted struct {
 	ufs.Store
 	from, lies int64
@@ -242,8 +247,8 @@ func (d *doubted) Open(ctx context.Context, info cacheclient.Info, off, length i
 	return body, nil
 }
 
-// TestEachBlockIsConfirmed reads without an end over the boundaries of blocks, at each of which a client may keep what it
-// has: no last byte of a block is sent before the source has confirmed it.
+// TestEachBlockIsConfirmed reads without an end over the boundaries of blocks, at each of which a client may keep what
+// it has: no last byte of a block is sent before the source has confirmed it.
 func TestEachBlockIsConfirmed(t *testing.T) {
 	pace.Long(t)
 	const block = 1 << 20
@@ -325,7 +330,10 @@ func TestPlaces(t *testing.T) {
 	if n := r.metric(t, "millrace_gateway_source_streams"); n != 3 {
 		t.Errorf("%v streams", n)
 	}
-	if _, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("data"), Key: aws.String("file")}); err != nil {
+	if _, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{
+		Bucket: aws.String("data"),
+		Key:    aws.String("file"),
+	}); err != nil {
 		t.Errorf("a name beside streams: %v", err)
 	}
 	// All streams are taken by clients that do not read. Theirs end after a few seconds.
@@ -371,7 +379,8 @@ func TestClientsGone(t *testing.T) {
 	}
 	wg.Wait()
 	for range 100 {
-		if r.metric(t, "millrace_gateway_source_streams") == 0 && r.metric(t, "millrace_gateway_serving_requests") == 0 {
+		if r.metric(t, "millrace_gateway_source_streams") == 0 &&
+			r.metric(t, "millrace_gateway_serving_requests") == 0 {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -407,7 +416,8 @@ func TestUnaskedBody(t *testing.T) {
 		req.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
 		if signed {
 			err := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).SignHTTP(t.Context(),
-				aws.Credentials{AccessKeyID: r.keys.AccessKeyID, SecretAccessKey: r.keys.SecretAccessKey}, req, "UNSIGNED-PAYLOAD", "s3", "us-east-1", time.Now())
+				aws.Credentials{AccessKeyID: r.keys.AccessKeyID, SecretAccessKey: r.keys.SecretAccessKey}, req,
+				"UNSIGNED-PAYLOAD", "s3", "us-east-1", time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -423,7 +433,8 @@ func TestUnaskedBody(t *testing.T) {
 		begun := time.Now()
 		_ = conn.SetReadDeadline(begun.Add(20 * time.Second))
 		answer, err := io.ReadAll(conn)
-		if !bytes.Contains(answer, []byte("AccessDenied")) || err != nil || time.Since(begun) > pace.Limit(10*time.Second) {
+		if !bytes.Contains(answer, []byte("AccessDenied")) || err != nil ||
+			time.Since(begun) > pace.Limit(10*time.Second) {
 			t.Errorf("signed %v: %q, %v after %v", signed, answer, err, time.Since(begun))
 		}
 	}

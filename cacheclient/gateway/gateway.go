@@ -78,7 +78,8 @@ func New(cfg Config) (*Gateway, error) {
 	case cfg.Keys.AccessKeyID == "" || cfg.Keys.SecretAccessKey == "":
 		return nil, errors.New("no keys are given")
 	case cfg.Connections < 2:
-		return nil, fmt.Errorf("connections %d are too few: a stream and the look-up of a name need one each", cfg.Connections)
+		return nil, fmt.Errorf("connections %d are too few: a stream and the look-up of a name need one each",
+			cfg.Connections)
 	}
 	if err := CheckBucket(cfg.Bucket); err != nil {
 		return nil, fmt.Errorf("bucket %q is %w", cfg.Bucket, err)

@@ -37,7 +37,10 @@ func (k Keys) GoString() string { return k.AccessKeyID }
 func NewKeys() Keys {
 	var secret [30]byte
 	_, _ = rand.Read(secret[:]) // It never fails.
-	return Keys{AccessKeyID: "MILLRACE" + rand.Text()[:20], SecretAccessKey: base64.StdEncoding.EncodeToString(secret[:])}
+	return Keys{
+		AccessKeyID:     "MILLRACE" + rand.Text()[:20],
+		SecretAccessKey: base64.StdEncoding.EncodeToString(secret[:]),
+	}
 }
 
 // The names of the keys in a file. They are those of the options of S3 sources, so that the file is one
@@ -77,7 +80,8 @@ func createKeys(name string) (keys Keys, err error) {
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
 	keys = NewKeys()
-	_, err = fmt.Fprintf(f, "# The keys of a millrace gateway.\n%s = %s\n%s = %s\n", accessKeyName, keys.AccessKeyID, secretKeyName, keys.SecretAccessKey)
+	_, err = fmt.Fprintf(f, "# The keys of a millrace gateway.\n%s = %s\n%s = %s\n", accessKeyName, keys.AccessKeyID,
+		secretKeyName, keys.SecretAccessKey)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return Keys{}, err
 	}
@@ -125,7 +129,10 @@ func parseKeys(text []byte) (Keys, error) {
 			continue
 		}
 		name, value, _ := strings.Cut(line, "=")
-		into := map[string]*string{accessKeyName: &keys.AccessKeyID, secretKeyName: &keys.SecretAccessKey}[strings.TrimSpace(name)]
+		into := map[string]*string{
+			accessKeyName: &keys.AccessKeyID,
+			secretKeyName: &keys.SecretAccessKey,
+		}[strings.TrimSpace(name)]
 		if into == nil {
 			return Keys{}, fmt.Errorf("line %d gives neither %s nor %s", number, accessKeyName, secretKeyName)
 		}

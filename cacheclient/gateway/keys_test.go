@@ -39,7 +39,10 @@ func TestKeysFile(t *testing.T) {
 	if a, b := gateway.NewKeys(), gateway.NewKeys(); a == b {
 		t.Error("keys repeat")
 	}
-	for _, shown := range []string{fmt.Sprint(all[0]), fmt.Sprintf("%v %+v %#v", all[0], all[0], all[0]), slog.Any("k", all[0]).Value.Resolve().String()} {
+	for _, shown := range []string{
+		fmt.Sprint(all[0]), fmt.Sprintf("%v %+v %#v", all[0], all[0], all[0]),
+		slog.Any("k", all[0]).Value.Resolve().String(),
+	} {
 		if strings.Contains(shown, all[0].SecretAccessKey) {
 			t.Errorf("the secret shows in %s", shown)
 		}
@@ -58,12 +61,15 @@ func TestKeysFileRefused(t *testing.T) {
 		"group w":   {good, 0o620, "others may read or change"},
 		"no key":    {"secret_access_key = " + secret + "\n", 0o600, "access_key_id is missing"},
 		"no secret": {"access_key_id = KEY\n", 0o600, "secret_access_key is missing"},
-		"short":     {"access_key_id = KEY\nsecret_access_key = abc\n", 0o600, "secret_access_key is missing or not 16"},
-		"other":     {good + "region = x\n", 0o600, "line 3 gives neither"},
-		"twice":     {good + "access_key_id = KEY\n", 0o600, "line 3 gives its key a second time"},
-		"empty":     {"", 0o600, "access_key_id is missing"},
-		"large":     {strings.Repeat("#\n", 40000), 0o600, "larger than"},
-		"fine":      {"# comment\n\n" + good, 0o640, ""},
+		"short": {
+			"access_key_id = KEY\nsecret_access_key = abc\n", 0o600,
+			"secret_access_key is missing or not 16",
+		},
+		"other": {good + "region = x\n", 0o600, "line 3 gives neither"},
+		"twice": {good + "access_key_id = KEY\n", 0o600, "line 3 gives its key a second time"},
+		"empty": {"", 0o600, "access_key_id is missing"},
+		"large": {strings.Repeat("#\n", 40000), 0o600, "larger than"},
+		"fine":  {"# comment\n\n" + good, 0o640, ""},
 	} {
 		file := filepath.Join(t.TempDir(), "keys")
 		if err := os.WriteFile(file, []byte(c.text), c.mode); err != nil {

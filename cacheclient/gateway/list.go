@@ -28,7 +28,8 @@ type listing struct {
 func parseListing(q url.Values) (listing, error) {
 	l := listing{
 		v2: q.Get("list-type") == "2", prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), most: maxKeys,
-		marker: q.Get("marker"), token: q.Get("continuation-token"), from: q.Get("start-after"), urlEncoded: q.Get("encoding-type") == "url",
+		marker: q.Get("marker"), token: q.Get("continuation-token"), from: q.Get("start-after"),
+		urlEncoded: q.Get("encoding-type") == "url",
 	}
 	l.owner = !l.v2 || q.Get("fetch-owner") == "true"
 	if kind := q.Get("list-type"); kind != "" && kind != "2" {
@@ -79,7 +80,10 @@ func (g *Gateway) listObjects(w http.ResponseWriter, r *http.Request, _ string) 
 	}
 	ctx, cancel := context.WithTimeoutCause(r.Context(), metadataTimeout, errBusy)
 	defer cancel()
-	page := &walker{windows: g.windows, prefix: l.prefix, delimiter: l.delimiter, after: l.after(), most: l.most, plain: !l.urlEncoded}
+	page := &walker{
+		windows: g.windows, prefix: l.prefix, delimiter: l.delimiter, after: l.after(), most: l.most,
+		plain: !l.urlEncoded,
+	}
 	if l.most > 0 {
 		err := page.walk(ctx)
 		g.tellLeftOut(page)
@@ -136,10 +140,12 @@ func (g *Gateway) tellLeftOut(page *walker) {
 	g.metrics.leftOut.WithLabelValues("name").Add(float64(page.unshown))
 	fresh := slices.DeleteFunc(slices.Clone(page.leftOut), func(d leftOut) bool { return !g.told.first(d.path + "/") })
 	if len(fresh) > 0 {
-		g.log.Warn("directories that cannot be listed are left out of a listing", "directories", len(fresh), "first", fresh[0].path, "error", fresh[0].err)
+		g.log.Warn("directories that cannot be listed are left out of a listing", "directories", len(fresh), "first",
+			fresh[0].path, "error", fresh[0].err)
 	}
 	if page.unshown > 0 && g.told.first("//"+page.prefix) {
-		g.log.Warn("keys that a listing cannot show are left out; those of a client that asks for encoding-type=url are not",
+		g.log.Warn("keys that a listing cannot show are left out; those of a client that asks for encoding-type=url "+
+			"are not",
 			"prefix", page.prefix, "keys", page.unshown)
 	}
 }
@@ -188,7 +194,8 @@ type listDocument struct {
 // document writes a page; last is its last key if another page follows, else "".
 func (g *Gateway) document(l listing, items []item, last string) listDocument {
 	d := listDocument{
-		Xmlns: xmlns, Name: g.cfg.Bucket, Prefix: l.encode(l.prefix), MaxKeys: l.most, Delimiter: l.encode(l.delimiter), IsTruncated: last != "",
+		Xmlns: xmlns, Name: g.cfg.Bucket, Prefix: l.encode(l.prefix), MaxKeys: l.most, Delimiter: l.encode(l.delimiter),
+		IsTruncated: last != "",
 	}
 	if l.urlEncoded {
 		d.EncodingType = "url"
@@ -207,7 +214,8 @@ func (g *Gateway) document(l listing, items []item, last string) listDocument {
 			continue
 		}
 		o := object{
-			Key: l.encode(i.key), LastModified: isoTime(modified(i.info)), ETag: etag(i.info), Size: i.info.Size, StorageClass: "STANDARD",
+			Key: l.encode(i.key), LastModified: isoTime(modified(i.info)), ETag: etag(i.info), Size: i.info.Size,
+			StorageClass: "STANDARD",
 		}
 		if l.owner {
 			o.Owner = &owner{"millrace", "millrace"}

@@ -54,7 +54,10 @@ func TestListRecursive(t *testing.T) {
 				t.Errorf("%d pages of %d for %d keys", got.pages, most, len(want))
 			}
 		}
-		for _, prefix := range []string{"a", "a/", "a/1", "a/1.", "a/1.d/", "odd/", "odd/%", "b/c/d", "nothing", "a/nothing/", "/", "a.txt/", "odd/größe ☃"} {
+		for _, prefix := range []string{
+			"a", "a/", "a/1", "a/1.", "a/1.d/", "odd/", "odd/%", "b/c/d", "nothing",
+			"a/nothing/", "/", "a.txt/", "odd/größe ☃",
+		} {
 			var below []string
 			for _, key := range want {
 				if strings.HasPrefix(key, prefix) {
@@ -91,8 +94,10 @@ func TestListDelimited(t *testing.T) {
 				}
 				prefixes = slices.Compact(prefixes)
 				for _, most := range []int32{1, 3, 1000} {
-					if got := list(t, c, prefix, delimiter, most); !slices.Equal(got.keys, keys) || !slices.Equal(got.prefixes, prefixes) {
-						t.Errorf("%q by %q in pages of %d: %q and %q, want %q and %q", prefix, delimiter, most, got.keys, got.prefixes, keys, prefixes)
+					if got := list(t, c, prefix, delimiter, most); !slices.Equal(got.keys, keys) ||
+						!slices.Equal(got.prefixes, prefixes) {
+						t.Errorf("%q by %q in pages of %d: %q and %q, want %q and %q", prefix, delimiter, most,
+							got.keys, got.prefixes, keys, prefixes)
 					}
 				}
 			}
@@ -124,14 +129,23 @@ func TestListVersion1(t *testing.T) {
 		if !slices.Equal(keys, want) {
 			t.Errorf("%q, want %q", keys, want)
 		}
-		after, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("data"), StartAfter: aws.String(want[3])})
+		after, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
+			Bucket:     aws.String("data"),
+			StartAfter: aws.String(want[3]),
+		})
 		if err != nil || *after.Contents[0].Key != want[4] {
 			t.Errorf("after %q comes %+v, %v", want[3], after, err)
 		}
-		if _, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("data"), ContinuationToken: aws.String("?")}); !is(err, 400) {
+		if _, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
+			Bucket:            aws.String("data"),
+			ContinuationToken: aws.String("?"),
+		}); !is(err, 400) {
 			t.Errorf("a wrong token: %v", err)
 		}
-		none, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("data"), MaxKeys: aws.Int32(0)})
+		none, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
+			Bucket:  aws.String("data"),
+			MaxKeys: aws.Int32(0),
+		})
 		if err != nil || len(none.Contents) != 0 || *none.IsTruncated {
 			t.Errorf("no keys at all: %+v, %v", none, err)
 		}

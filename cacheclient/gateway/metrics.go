@@ -29,20 +29,25 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "millrace_gateway_requests_total", Help: "Requests of clients, by operation and status: cut is a response that ended early, gone one that the client ended, as Alluxio does after each block.",
+			Name: "millrace_gateway_requests_total",
+			Help: "Requests of clients, by operation and status: cut is a response that ended early, gone one " +
+				"that the client ended, as Alluxio does after each block.",
 		}, []string{"operation", "status"}),
 		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_gateway_source_requests_total", Help: "Requests to the source, by operation and result.",
 		}, []string{"operation", "result"}),
 		leftOut: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "millrace_gateway_left_out_total", Help: "What listings do not show, at each listing: a directory that cannot be listed, a file that cannot be described, a name that no key can be.",
+			Name: "millrace_gateway_left_out_total",
+			Help: "What listings do not show, at each listing: a directory that cannot be listed, a file that " +
+				"cannot be described, a name that no key can be.",
 		}, []string{"what"}),
 		received: counter("source_received_bytes_total", "Bytes of files received from the source."),
 		sent:     counter("sent_bytes_total", "Bytes of files sent to clients."),
 		resumed:  counter("resumed_streams_total", "Bodies of the source that broke off and were asked for again."),
-		released: counter("released_streams_total", "Bodies of the source that were ended because the client took nothing."),
-		serving:  gauge("serving_requests", "Requests that are being served."),
-		streams:  gauge("source_streams", "Bodies of the source that are open."),
+		released: counter("released_streams_total",
+			"Bodies of the source that were ended because the client took nothing."),
+		serving: gauge("serving_requests", "Requests that are being served."),
+		streams: gauge("source_streams", "Bodies of the source that are open."),
 	}
 	m.registry.MustRegister(
 		m.requests, m.asked, m.leftOut, m.received, m.sent, m.resumed, m.released, m.serving, m.streams,

@@ -83,7 +83,8 @@ func (g *Gateway) getObject(w http.ResponseWriter, r *http.Request, key string) 
 	status := http.StatusOK
 	if s.partial {
 		status = http.StatusPartialContent
-		h.Set("Content-Range", "bytes "+strconv.FormatInt(s.at, 10)+"-"+strconv.FormatInt(s.end-1, 10)+"/"+strconv.FormatInt(s.info.Size, 10))
+		h.Set("Content-Range", "bytes "+strconv.FormatInt(s.at, 10)+"-"+strconv.FormatInt(s.end-1, 10)+"/"+
+			strconv.FormatInt(s.info.Size, 10))
 	}
 	w.WriteHeader(status)
 	return s.sendTo(w)
@@ -164,7 +165,8 @@ func parseRange(header string, size int64) (byteRange, error) {
 	last, hasLast := number(to)
 	r := byteRange{end: size, partial: true}
 	switch {
-	case !ok || !dash || from != "" && !hasStart || to != "" && !hasLast || !hasStart && !hasLast || hasStart && hasLast && last < start:
+	case !ok || !dash || from != "" && !hasStart || to != "" && !hasLast || !hasStart && !hasLast ||
+		hasStart && hasLast && last < start:
 		return byteRange{end: size, endless: true}, nil
 	case !hasStart:
 		// The last bytes.
@@ -187,7 +189,8 @@ func number(s string) (int64, bool) {
 }
 
 func conditional(h http.Header) bool {
-	return h.Get("If-Match") != "" || h.Get("If-None-Match") != "" || h.Get("If-Modified-Since") != "" || h.Get("If-Unmodified-Since") != ""
+	return h.Get("If-Match") != "" || h.Get("If-None-Match") != "" || h.Get("If-Modified-Since") != "" ||
+		h.Get("If-Unmodified-Since") != ""
 }
 
 // checkConditions compares the version with the conditions of a request (RFC 9110, section 13.2.2). Of a file whose

@@ -26,7 +26,10 @@ func TestObjects(t *testing.T) {
 			if size, ok := all.objects[name]; !ok || size != int64(len(want)) {
 				t.Errorf("%q is listed with %d bytes (%v), has %d", name, size, ok, len(want))
 			}
-			head, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("data"), Key: aws.String(name)})
+			head, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{
+				Bucket: aws.String("data"),
+				Key:    aws.String(name),
+			})
 			if err != nil {
 				t.Errorf("head %q: %v", name, err)
 				continue
@@ -35,21 +38,32 @@ func TestObjects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if *head.ContentLength != int64(len(want)) || !head.LastModified.Equal(st.ModTime().Truncate(time.Second)) || *head.ETag != all.etags[name] {
-				t.Errorf("head %q: %d bytes, %v, %s; listed %s", name, *head.ContentLength, head.LastModified, *head.ETag, all.etags[name])
+			if *head.ContentLength != int64(len(want)) ||
+				!head.LastModified.Equal(st.ModTime().Truncate(time.Second)) || *head.ETag != all.etags[name] {
+				t.Errorf("head %q: %d bytes, %v, %s; listed %s", name, *head.ContentLength, head.LastModified,
+					*head.ETag, all.etags[name])
 			}
 			if got, err := get(t, c, name); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("get %q: %d bytes, %v", name, len(got), err)
 			}
 		}
 		for _, key := range []string{"dir/", "dir/deep/", "odd/"} {
-			head, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("data"), Key: aws.String(key)})
+			head, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{
+				Bucket: aws.String("data"),
+				Key:    aws.String(key),
+			})
 			if err != nil || *head.ContentLength != 0 {
 				t.Errorf("head %q: %+v, %v", key, head, err)
 			}
 		}
-		for _, key := range []string{"no such", "dir", "a.txt/", "no such/", "a.txt/below", "dir//inner.txt", "../x", "dir/../a.txt"} {
-			if _, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("data"), Key: aws.String(key)}); !is(err, http.StatusNotFound) {
+		for _, key := range []string{
+			"no such", "dir", "a.txt/", "no such/", "a.txt/below", "dir//inner.txt", "../x",
+			"dir/../a.txt",
+		} {
+			if _, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{
+				Bucket: aws.String("data"),
+				Key:    aws.String(key),
+			}); !is(err, http.StatusNotFound) {
 				t.Errorf("head %q: %v", key, err)
 			}
 			if _, err := get(t, c, key); !is(err, http.StatusNotFound) {
@@ -66,10 +80,15 @@ func TestRanges(t *testing.T) {
 		want := cachetest.Tree["one block"]
 		size := len(want)
 		for header, part := range map[string][]byte{
-			"bytes=0-0": want[:1], "bytes=100-299": want[100:300], "bytes=1000000-": want[1000000:], "bytes=-5": want[size-5:],
-			"bytes=-99999999": want, "bytes=1048570-9999999": want[1048570:], "bytes=0-1,5-6": want, "nonsense": want, "bytes=5-2": want,
+			"bytes=0-0": want[:1], "bytes=100-299": want[100:300], "bytes=1000000-": want[1000000:],
+			"bytes=-5":        want[size-5:],
+			"bytes=-99999999": want, "bytes=1048570-9999999": want[1048570:], "bytes=0-1,5-6": want, "nonsense": want,
+			"bytes=5-2": want,
 		} {
-			out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("data"), Key: aws.String("one block"), Range: aws.String(header)})
+			out, err := c.GetObject(t.Context(), &s3.GetObjectInput{
+				Bucket: aws.String("data"),
+				Key:    aws.String("one block"), Range: aws.String(header),
+			})
 			if err != nil {
 				t.Errorf("%s: %v", header, err)
 				continue
@@ -83,9 +102,16 @@ func TestRanges(t *testing.T) {
 				t.Errorf("%s: Content-Range %v", header, out.ContentRange)
 			}
 		}
-		for key, header := range map[string]string{"one block": "bytes=1048576-", "empty": "bytes=0-", "a.txt": "bytes=-0"} {
-			_, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("data"), Key: aws.String(key), Range: aws.String(header)})
-			if status, code := codeOf(err); status != http.StatusRequestedRangeNotSatisfiable || code != "InvalidRange" {
+		for key, header := range map[string]string{
+			"one block": "bytes=1048576-", "empty": "bytes=0-",
+			"a.txt": "bytes=-0",
+		} {
+			_, err := c.GetObject(t.Context(), &s3.GetObjectInput{
+				Bucket: aws.String("data"), Key: aws.String(key),
+				Range: aws.String(header),
+			})
+			if status, code := codeOf(err); status != http.StatusRequestedRangeNotSatisfiable ||
+				code != "InvalidRange" {
 				t.Errorf("%s of %q: %d %s", header, key, status, code)
 			}
 		}
@@ -167,7 +193,10 @@ func TestRefusals(t *testing.T) {
 				return err
 			},
 			"copy": func() error {
-				_, err := c.CopyObject(ctx, &s3.CopyObjectInput{Bucket: bucket, Key: a, CopySource: aws.String("data/empty")})
+				_, err := c.CopyObject(ctx, &s3.CopyObjectInput{
+					Bucket: bucket, Key: a,
+					CopySource: aws.String("data/empty"),
+				})
 				return err
 			},
 			"upload": func() error {
@@ -184,22 +213,28 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 		// The connection may end before the answer to a long one is read.
-		if _, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: a, Body: bytes.NewReader(make([]byte, 8<<20))}); err == nil {
+		if _, err := c.PutObject(ctx, &s3.PutObjectInput{
+			Bucket: bucket, Key: a,
+			Body: bytes.NewReader(make([]byte, 8<<20)),
+		}); err == nil {
 			t.Error("a long put succeeds")
 		}
 		if data, err := os.ReadFile(filepath.Join(dir, "a.txt")); err != nil || string(data) != "hello\n" {
 			t.Errorf("the source has %q, %v", data, err)
 		}
-		if _, err := c.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: bucket, Key: a}); !is(err, http.StatusNotImplemented) {
+		if _, err := c.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: bucket, Key: a}); !is(err,
+			http.StatusNotImplemented) {
 			t.Errorf("tagging: %v", err)
 		}
-		if _, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String("other"), Key: a}); !is(err, http.StatusNotFound) {
+		if _, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: aws.String("other"), Key: a}); !is(err,
+			http.StatusNotFound) {
 			t.Errorf("another bucket: %v", err)
 		}
 		if _, err := c.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: bucket}); err != nil {
 			t.Errorf("the bucket: %v", err)
 		}
-		if out, err := c.ListBuckets(ctx, &s3.ListBucketsInput{}); err != nil || len(out.Buckets) != 1 || *out.Buckets[0].Name != "data" {
+		if out, err := c.ListBuckets(ctx, &s3.ListBucketsInput{}); err != nil || len(out.Buckets) != 1 ||
+			*out.Buckets[0].Name != "data" {
 			t.Errorf("buckets: %+v, %v", out, err)
 		}
 		if _, err := c.GetBucketLocation(ctx, &s3.GetBucketLocationInput{Bucket: bucket}); err != nil {

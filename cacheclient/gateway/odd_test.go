@@ -113,7 +113,10 @@ func (o *odd) count(dir string) {
 
 func (o *odd) Open(_ context.Context, info cacheclient.Info, off, length int64) (*ufs.Body, error) {
 	data := o.files[info.Path][off : off+length]
-	return &ufs.Body{ReadCloser: io.NopCloser(strings.NewReader(data)), Start: off, End: off + length, Confirm: o.confirm}, nil
+	return &ufs.Body{
+		ReadCloser: io.NopCloser(strings.NewReader(data)), Start: off, End: off + length,
+		Confirm: o.confirm,
+	}, nil
 }
 
 func answers(code int) error { return &ufs.StatusError{Code: code, URL: "odd"} }
@@ -122,9 +125,15 @@ func answers(code int) error { return &ufs.StatusError{Code: code, URL: "odd"} }
 // told, and is counted.
 func TestDirectoriesThatCannotBeListed(t *testing.T) {
 	pace.Long(t)
-	for name, err := range map[string]error{"forbidden": answers(403), "failing": answers(500), "no index page": cacheclient.ErrNotDir} {
+	for name, err := range map[string]error{
+		"forbidden": answers(403), "failing": answers(500),
+		"no index page": cacheclient.ErrNotDir,
+	} {
 		t.Run(name, func(t *testing.T) {
-			o := &odd{files: map[string]string{"a/1": "x", "bad/2": "y", "bad/deep/3": "z", "c/4": "w", "c/bad/5": "v"}, fails: map[string]error{"bad": err, "c/bad": err}}
+			o := &odd{
+				files: map[string]string{"a/1": "x", "bad/2": "y", "bad/deep/3": "z", "c/4": "w", "c/bad/5": "v"},
+				fails: map[string]error{"bad": err, "c/bad": err},
+			}
 			r := start(t, o, nil)
 			got := list(t, r.client(r.keys), "", "", 2)
 			if want := []string{"a/", "a/1", "bad/", "c/", "c/4", "c/bad/"}; !slices.Equal(got.keys, want) {
@@ -133,16 +142,22 @@ func TestDirectoriesThatCannotBeListed(t *testing.T) {
 			if n := r.metric(t, `millrace_gateway_left_out_total{what="directory"}`); n < 2 {
 				t.Errorf("%v directories are counted", n)
 			}
-			if _, listErr := r.client(r.keys).ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("data"), Prefix: aws.String("bad/")}); listErr == nil && !errors.Is(err, cacheclient.ErrNotDir) {
+			if _, listErr := r.client(r.keys).ListObjectsV2(t.Context(),
+				&s3.ListObjectsV2Input{Bucket: aws.String("data"), Prefix: aws.String("bad/")}); listErr == nil &&
+				!errors.Is(err, cacheclient.ErrNotDir) {
 				t.Error("a directory that cannot be listed is empty to who asks for it")
 			}
 		})
 	}
-	for name, err := range map[string]error{"busy": answers(503), "asks to wait": answers(429), "does not answer": cacheclient.ErrUnavailable} {
+	for name, err := range map[string]error{
+		"busy": answers(503), "asks to wait": answers(429),
+		"does not answer": cacheclient.ErrUnavailable,
+	} {
 		t.Run(name, func(t *testing.T) {
 			o := &odd{files: map[string]string{"a/1": "x", "bad/2": "y"}, fails: map[string]error{"bad": err}}
 			r := start(t, o, nil)
-			if _, err := r.client(r.keys).ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("data")}); !is(err, 503) {
+			if _, err := r.client(r.keys).ListObjectsV2(t.Context(),
+				&s3.ListObjectsV2Input{Bucket: aws.String("data")}); !is(err, 503) {
 				t.Errorf("a listing while the source answers nobody: %v", err)
 			}
 			busy := &odd{fails: map[string]error{"": err}}
@@ -163,7 +178,10 @@ func TestFilesThatCannotBeDescribed(t *testing.T) {
 	o := &odd{
 		files: map[string]string{"a": "x", "bad": "y", "huge": "z", "negative": "w", "z": "v"},
 		sizes: map[string]int64{"huge": 1 << 62, "negative": -5}, fails: map[string]error{"bad": answers(500)},
-		times: map[string]time.Time{"a": time.Date(292277026596, 1, 1, 0, 0, 0, 0, time.UTC), "z": time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC)}, bare: true,
+		times: map[string]time.Time{
+			"a": time.Date(292277026596, 1, 1, 0, 0, 0, 0, time.UTC),
+			"z": time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC),
+		}, bare: true,
 	}
 	r := start(t, o, func(c *gateway.Config) { c.Revalidate = -1 })
 	c := r.client(r.keys)
@@ -189,7 +207,10 @@ func TestFilesThatCannotBeDescribed(t *testing.T) {
 // TestKeysOfAnyBytes lists names of all kinds: those that are no UTF-8 are no keys, and controls show where the
 // client decodes them.
 func TestKeysOfAnyBytes(t *testing.T) {
-	o := &odd{files: map[string]string{"a\x01b": "1", "caf\xe9": "2", "tab\tnew\nline": "3", "d\x02/x": "4", "größe ☃ +%41&<>": "5", " ": "6"}}
+	o := &odd{files: map[string]string{
+		"a\x01b": "1", "caf\xe9": "2", "tab\tnew\nline": "3", "d\x02/x": "4",
+		"größe ☃ +%41&<>": "5", " ": "6",
+	}}
 	r := start(t, o, nil)
 	c := r.client(r.keys)
 	in := &s3.ListObjectsV2Input{Bucket: aws.String("data"), EncodingType: types.EncodingTypeUrl}
@@ -201,7 +222,10 @@ func TestKeysOfAnyBytes(t *testing.T) {
 	for _, o := range page.Contents {
 		keys = append(keys, *o.Key)
 	}
-	want := []string{"%20", "a%01b", "d%02/", "d%02/x", "gr%C3%B6%C3%9Fe%20%E2%98%83%20%2B%2541%26%3C%3E", "tab%09new%0Aline"}
+	want := []string{
+		"%20", "a%01b", "d%02/", "d%02/x", "gr%C3%B6%C3%9Fe%20%E2%98%83%20%2B%2541%26%3C%3E",
+		"tab%09new%0Aline",
+	}
 	if !slices.Equal(keys, want) {
 		t.Errorf("%q, want %q", keys, want)
 	}

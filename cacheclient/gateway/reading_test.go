@@ -70,7 +70,8 @@ func TestAListingOutlivesItsRequest(t *testing.T) {
 	if err != nil || len(w.entries) != 3 || s.begun.Load() != 1 {
 		t.Fatalf("%+v, %v, listed %d times", w, err, s.begun.Load())
 	}
-	if w, err = g.windows.get(ctx, "d", "f1\x00", true); err != nil || len(w.since("f1\x00")) != 1 || s.begun.Load() != 1 {
+	if w, err = g.windows.get(ctx, "d", "f1\x00", true); err != nil || len(w.since("f1\x00")) != 1 ||
+		s.begun.Load() != 1 {
 		t.Errorf("the next page: %+v, %v, listed %d times", w, err, s.begun.Load())
 	}
 }

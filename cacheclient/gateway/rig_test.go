@@ -146,7 +146,8 @@ func list(t *testing.T, c *s3.Client, prefix, delimiter string, most int32) list
 	t.Helper()
 	l := listed{objects: map[string]int64{}, etags: map[string]string{}}
 	pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{
-		Bucket: aws.String("data"), Prefix: aws.String(prefix), Delimiter: aws.String(delimiter), MaxKeys: aws.Int32(most),
+		Bucket: aws.String("data"), Prefix: aws.String(prefix), Delimiter: aws.String(delimiter),
+		MaxKeys: aws.Int32(most),
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(t.Context())

@@ -85,7 +85,8 @@ func (g *Gateway) route(r *http.Request) (operation, string, error) {
 		return operation{"list-buckets", g.listBuckets}, "", nil
 	case bucket != g.cfg.Bucket:
 		return operation{}, "", errNoSuchBucket
-	case key != "" && !onlyKnown(query, objectQuery), key != "" && query.Get("versionId") != "" && query.Get("versionId") != "null":
+	case key != "" && !onlyKnown(query, objectQuery), key != "" && query.Get("versionId") != "" &&
+		query.Get("versionId") != "null":
 		return operation{}, "", errUnknownResource
 	case key != "" && r.Method == http.MethodHead:
 		return operation{"head", g.headObject}, key, nil
@@ -108,7 +109,8 @@ var (
 	listBucketsQuery = []string{"max-buckets", "prefix", "continuation-token", "bucket-region"}
 	objectQuery      = []string{"versionId"}
 	listQuery        = []string{
-		"list-type", "prefix", "delimiter", "max-keys", "marker", "start-after", "continuation-token", "encoding-type", "fetch-owner",
+		"list-type", "prefix", "delimiter", "max-keys", "marker", "start-after", "continuation-token", "encoding-type",
+		"fetch-owner",
 	}
 )
 

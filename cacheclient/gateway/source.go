@@ -121,5 +121,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 // transient reports whether an error says that the source does not answer now, rather than what it answered.
 func transient(err error) bool {
 	again, _ := ufs.Retryable(err)
-	return again || errors.Is(err, errBusy) || errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+	return again || errors.Is(err, errBusy) || errors.Is(err, cacheclient.ErrUnavailable) ||
+		errors.Is(err, context.DeadlineExceeded)
 }

@@ -310,7 +310,8 @@ func (s *stream) resume(err error) error {
 		return err
 	}
 	s.gateway.metrics.resumed.Inc()
-	s.gateway.log.Debug("the source broke off and is asked for the rest", "path", s.info.Path, "offset", s.at, "error", err)
+	s.gateway.log.Debug("the source broke off and is asked for the rest", "path", s.info.Path, "offset", s.at, "error",
+		err)
 	// The first attempt is made at once: the connection may only have been an old one.
 	return s.open()
 }

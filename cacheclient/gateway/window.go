@@ -60,7 +60,11 @@ func (w *window) covers(from string) bool {
 
 // since is the entries from the key on.
 func (w *window) since(from string) []entry {
-	n, _ := slices.BinarySearchFunc(w.entries, from, func(e entry, key string) int { return strings.Compare(e.key, key) })
+	n, _ := slices.BinarySearchFunc(w.entries, from, func(e entry,
+		key string,
+	) int {
+		return strings.Compare(e.key, key)
+	})
 	return w.entries[n:]
 }
 
@@ -102,7 +106,10 @@ type reading struct {
 func newWindows(src *source, revalidate time.Duration) *windows {
 	// It fails for a size below 1 only.
 	kept, _ := lru.NewLRU[string, *window](keptWindows, nil)
-	return &windows{source: src, revalidate: revalidate, kept: kept, slots: make(chan struct{}, scans), reading: map[string]*reading{}}
+	return &windows{
+		source: src, revalidate: revalidate, kept: kept, slots: make(chan struct{}, scans),
+		reading: map[string]*reading{},
+	}
 }
 
 // get is a window of the directory that covers the key. A listing that goes on may do so with what its first page saw.

@@ -16,14 +16,18 @@ import (
 func FuzzAnswer(f *testing.F) {
 	f.Add(206, int64(10), "bytes 0-9/100", `"e"`, "Mon, 02 Jan 2006 15:04:05 GMT", "5", int64(100), int64(0), int64(10))
 	f.Add(200, int64(100), "", `W/"e"`, "", "", int64(100), int64(0), int64(100))
-	f.Add(416, int64(0), "bytes */100", "", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", int64(100), int64(0), int64(1))
+	f.Add(416, int64(0), "bytes */100", "", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 GMT",
+		int64(100), int64(0), int64(1))
 	f.Add(404, int64(10), "", "", "", "1", int64(100), int64(0), int64(10))
 	f.Add(187, int64(10), "", "", "", "1", int64(100), int64(0), int64(10))
 	for _, n := range hostileNumbers {
 		f.Add(206, int64(1), "bytes "+n+"-"+n+"/"+n, n, n, n, int64(1)<<50, int64(1)<<49, int64(1))
-		f.Add(503, int64(-1), "bytes 0-0/"+n, `"`+n+`"`, "Thu, 01 Jan "+n+" 00:00:00 GMT", n+".5", int64(0), int64(0), int64(0))
+		f.Add(503, int64(-1), "bytes 0-0/"+n, `"`+n+`"`, "Thu, 01 Jan "+n+" 00:00:00 GMT", n+".5", int64(0), int64(0),
+			int64(0))
 	}
-	f.Fuzz(func(t *testing.T, status int, announced int64, span, etag, modified, after string, size, off, length int64) {
+	f.Fuzz(func(t *testing.T, status int, announced int64, span, etag, modified, after string, size, off,
+		length int64,
+	) {
 		if border.Size(size) != nil || off < 0 || length < 1 || off > size-length {
 			return // No reader asks so.
 		}
@@ -31,7 +35,8 @@ func FuzzAnswer(f *testing.F) {
 		resp := &http.Response{
 			StatusCode: status, ContentLength: announced, Body: http.NoBody, Request: &http.Request{URL: at},
 			Header: http.Header{
-				"Content-Range": {span}, "Etag": {etag}, "Last-Modified": {modified}, "Date": {modified}, "Retry-After": {after},
+				"Content-Range": {span}, "Etag": {etag}, "Last-Modified": {modified}, "Date": {modified},
+				"Retry-After": {after},
 			},
 		}
 		h := readHead(resp)
@@ -48,7 +53,8 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("the bytes %d to %d of %d are taken for %d of them at %d", start, end, size, length, off)
 		}
 		var answer *StatusError
-		if again, wait := Retryable(err); wait < 0 || wait > maxRetryAfter || errors.As(err, &answer) && !again && wait != 0 {
+		if again, wait := Retryable(err); wait < 0 || wait > maxRetryAfter ||
+			errors.As(err, &answer) && !again && wait != 0 {
 			t.Errorf("%v: again %v after %v", err, again, wait)
 		}
 		if wait := retryAfter(resp.Header, time.Unix(0, 0)); wait < 0 || wait > maxRetryAfter {

@@ -34,7 +34,10 @@ func (s *localStore) enter(ctx context.Context, path string) (*root, error) {
 	fd, err := unix.Open(s.src.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		// Its files may be there again in a moment, so that they must not be called missing.
-		return nil, &plainError{what: fmt.Sprintf("the directory %s cannot be entered: %v", s.src.dir, err), err: cacheclient.ErrUnavailable}
+		return nil, &plainError{
+			what: fmt.Sprintf("the directory %s cannot be entered: %v", s.src.dir, err),
+			err:  cacheclient.ErrUnavailable,
+		}
 	}
 	t := &root{fd: fd, follow: s.follow}
 	st, err := fstat(fd)
@@ -64,8 +67,9 @@ func (s *localStore) allowed(fd int) error {
 		}
 	}
 	return &plainError{
-		what: fmt.Sprintf("the directory %s is in none of the allowed directories %s", s.src.dir, strings.Join(s.within, ", ")),
-		err:  fs.ErrPermission,
+		what: fmt.Sprintf("the directory %s is in none of the allowed directories %s", s.src.dir,
+			strings.Join(s.within, ", ")),
+		err: fs.ErrPermission,
 	}
 }
 

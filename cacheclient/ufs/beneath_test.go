@@ -31,8 +31,10 @@ func escape(t *testing.T) (source, secret string) {
 	write(t, filepath.Join(secret, "file"), "secrets")
 	write(t, filepath.Join(secret, "deep", "file"), "secrets")
 	for name, target := range map[string]string{
-		"passwd": "/etc/passwd", "absolute": filepath.Join(secret, "file"), "up": "../secret/file", "dirup": "../secret",
-		"absdir": secret, "chain": "sub/out", "sub/out": "../../secret/file", "sub/in": "../file", "back": "../source/file",
+		"passwd": "/etc/passwd", "absolute": filepath.Join(secret, "file"), "up": "../secret/file",
+		"dirup":  "../secret",
+		"absdir": secret, "chain": "sub/out", "sub/out": "../../secret/file", "sub/in": "../file",
+		"back": "../source/file",
 		"root": "/", "magic": "/proc/self/root/etc/passwd", "abs in": filepath.Join(source, "file"),
 	} {
 		if err := os.Symlink(target, filepath.Join(source, name)); err != nil {
@@ -54,16 +56,22 @@ func TestLinksOutAreNotShown(t *testing.T) {
 			t.Errorf("%s: sub has %q", what, names)
 		}
 		for _, path := range []string{
-			"passwd", "absolute", "up", "dirup", "dirup/file", "absdir/deep/file", "chain", "sub/out", "back", "root/etc/passwd", "magic", "abs in",
+			"passwd", "absolute", "up", "dirup", "dirup/file", "absdir/deep/file", "chain", "sub/out", "back",
+			"root/etc/passwd", "magic", "abs in",
 			"../secret/file", "sub/../../secret/file",
 		} {
 			if info, err := store.Stat(testContext(t), path); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: stat %s: %+v, %v", what, path, info, err)
 			}
-			if body, err := store.Open(testContext(t), cacheclient.Info{Path: path, Size: 7}, 0, 7); !errors.Is(err, fs.ErrNotExist) {
+			if body, err := store.Open(testContext(t), cacheclient.Info{Path: path, Size: 7}, 0, 7); !errors.Is(err,
+				fs.ErrNotExist) {
 				t.Errorf("%s: open %s: %v, %v", what, path, body, err)
 			}
-			if err := store.List(testContext(t), path, func(i cacheclient.Info) error { t.Errorf("%s: %s lists %+v", what, path, i); return nil }); err == nil {
+			if err := store.List(testContext(t), path, func(i cacheclient.Info) error {
+				t.Errorf("%s: %s lists %+v",
+					what, path, i)
+				return nil
+			}); err == nil {
 				t.Errorf("%s: list %s: no error", what, path)
 			}
 		}
@@ -120,7 +128,8 @@ func TestLinksThatAreSwapped(t *testing.T) {
 		for ctx.Err() == nil {
 			for _, name := range []string{"f", "d"} {
 				at, away := filepath.Join(source, name), filepath.Join(source, name+".away")
-				if err := errors.Join(os.Rename(at, away), os.Symlink(filepath.Join("../secret", name), at), os.Remove(at), os.Rename(away, at)); err != nil {
+				if err := errors.Join(os.Rename(at, away), os.Symlink(filepath.Join("../secret", name), at),
+					os.Remove(at), os.Rename(away, at)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -214,7 +223,10 @@ func TestDeferred(t *testing.T) {
 	s3 := Options{Deferred: true, Values: map[string]string{
 		"endpoint": "http://" + address, "access_key_id": "env:DEFERRED_KEY", "secret_access_key": "env:DEFERRED_KEY",
 	}}
-	for source, opts := range map[string]Options{dir: {Deferred: true}, "http://" + address + "/": {Deferred: true}, "s3://bucket/prefix": s3} {
+	for source, opts := range map[string]Options{
+		dir: {Deferred: true}, "http://" + address + "/": {Deferred: true},
+		"s3://bucket/prefix": s3,
+	} {
 		began := time.Now()
 		store, err := Open(testContext(t), source, opts)
 		if err != nil {
@@ -228,7 +240,8 @@ func TestDeferred(t *testing.T) {
 		listErr := store.List(testContext(t), "", func(cacheclient.Info) error { return nil })
 		_, openErr := store.Open(testContext(t), cacheclient.Info{Path: "file", Size: 7}, 0, 7)
 		for what, err := range map[string]error{"stat": statErr, "list": listErr, "open": openErr} {
-			if again, _ := Retryable(err); !again || !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+			if again, _ := Retryable(err); !again || !errors.Is(err, cacheclient.ErrUnavailable) ||
+				errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: %s: %v", source, what, err)
 			}
 		}

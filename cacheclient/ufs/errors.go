@@ -72,7 +72,8 @@ func (e *StatusError) Unwrap() error {
 	switch e.Code {
 	case http.StatusNotFound, http.StatusGone:
 		return fs.ErrNotExist
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusUnavailableForLegalReasons:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired,
+		http.StatusUnavailableForLegalReasons:
 		return fs.ErrPermission
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return cacheclient.ErrUnavailable
@@ -85,7 +86,10 @@ func (e *StatusError) Unwrap() error {
 
 // newStatusError takes the status of a response; show is its URL without secrets.
 func newStatusError(resp *http.Response, show string) *StatusError {
-	return &StatusError{Code: resp.StatusCode, Reason: s3Reason(resp), RetryAfter: retryAfter(resp.Header, time.Now()), URL: show}
+	return &StatusError{
+		Code: resp.StatusCode, Reason: s3Reason(resp), RetryAfter: retryAfter(resp.Header, time.Now()),
+		URL: show,
+	}
 }
 
 // maxReason bounds what is read of the document that explains a status.
@@ -171,8 +175,8 @@ func isTimeout(err error) bool {
 // badLength is how net/http says that a Content-Length has too many digits for it.
 var badLength = regexp.MustCompile(`bad Content-Length "[0-9]+"`)
 
-// badHead is how net/http says that it does not understand the head of one answer. The source has answered, and may answer
-// well to others.
+// badHead is how net/http says that it does not understand the head of one answer. The source has answered, and may
+// answer well to others.
 var badHead = regexp.MustCompile(`Content-Length|MIME header|transfer encoding|trailer key|response headers exceeded`)
 
 // explain turns an error of the HTTP client into one for the user, without the URL, which

@@ -121,26 +121,48 @@ func TestFaults(t *testing.T) {
 		"short body":       {on: partial(span + "Content-Length: 1000"), is: io.ErrUnexpectedEOF, retry: true},
 		"short, no length": {on: partial(span + "Connection: close"), is: io.ErrUnexpectedEOF, retry: true},
 		"short chunk":      {on: partial(span + "Transfer-Encoding: chunked"), retry: true},
-		"closed":           {on: func(w http.ResponseWriter, _ *http.Request) bool { hijack(w, "", nil); return true }, is: cacheclient.ErrUnavailable, retry: true},
-		"404":              {on: status(404, ""), is: fs.ErrNotExist},
-		"410":              {on: status(410, ""), is: fs.ErrNotExist},
-		"401":              {on: status(401, ""), is: fs.ErrPermission},
-		"403":              {on: status(403, ""), is: fs.ErrPermission},
-		"400":              {on: status(400, ""), says: "400 Bad Request"},
-		"429":              {on: status(429, "7"), is: cacheclient.ErrUnavailable, retry: true, after: 7 * time.Second},
-		"429 for long":     {on: status(429, "99999999999999999999"), is: cacheclient.ErrUnavailable, retry: true, after: maxRetryAfter},
-		"500":              {on: status(500, ""), is: cacheclient.ErrUnavailable, retry: true},
-		"502":              {on: status(502, ""), is: cacheclient.ErrUnavailable, retry: true},
-		"503":              {on: status(503, "1"), is: cacheclient.ErrUnavailable, retry: true, after: time.Second},
-		"501":              {on: status(501, ""), is: cacheclient.ErrUnavailable},
-		"another range":    {on: partial("Content-Range: bytes 0-999/1000000\r\nContent-Length: 1000"), says: "bytes 0-999 when asked for 1000-1999"},
-		"a shorter range":  {on: partial("Content-Range: bytes 1000-1099/1000000\r\nContent-Length: 100"), says: "bytes 1000-1099"},
-		"no range":         {on: partial("Content-Length: 1000"), says: "Content-Range"},
-		"a wrong length":   {on: partial(span + "Content-Length: 100"), says: "100 bytes for a range of 1000"},
-		"another size":     {on: partial("Content-Range: bytes 1000-1999/2000000\r\nContent-Length: 1000"), is: cacheclient.ErrStale},
-		"another ETag":     {on: partial(span + "Etag: \"two\"\r\nContent-Length: 1000"), is: cacheclient.ErrStale},
-		"several parts":    {on: partial("Content-Type: multipart/byteranges; boundary=x\r\nContent-Length: 1000"), says: "several parts"},
-		"another whole":    {on: func(w http.ResponseWriter, _ *http.Request) bool { _, _ = w.Write([]byte("new")); return true }, is: cacheclient.ErrStale},
+		"closed": {
+			on: func(w http.ResponseWriter, _ *http.Request) bool { hijack(w, "", nil); return true },
+			is: cacheclient.ErrUnavailable, retry: true,
+		},
+		"404": {on: status(404, ""), is: fs.ErrNotExist},
+		"410": {on: status(410, ""), is: fs.ErrNotExist},
+		"401": {on: status(401, ""), is: fs.ErrPermission},
+		"403": {on: status(403, ""), is: fs.ErrPermission},
+		"400": {on: status(400, ""), says: "400 Bad Request"},
+		"429": {on: status(429, "7"), is: cacheclient.ErrUnavailable, retry: true, after: 7 * time.Second},
+		"429 for long": {
+			on: status(429, "99999999999999999999"), is: cacheclient.ErrUnavailable, retry: true,
+			after: maxRetryAfter,
+		},
+		"500": {on: status(500, ""), is: cacheclient.ErrUnavailable, retry: true},
+		"502": {on: status(502, ""), is: cacheclient.ErrUnavailable, retry: true},
+		"503": {on: status(503, "1"), is: cacheclient.ErrUnavailable, retry: true, after: time.Second},
+		"501": {on: status(501, ""), is: cacheclient.ErrUnavailable},
+		"another range": {
+			on:   partial("Content-Range: bytes 0-999/1000000\r\nContent-Length: 1000"),
+			says: "bytes 0-999 when asked for 1000-1999",
+		},
+		"a shorter range": {
+			on:   partial("Content-Range: bytes 1000-1099/1000000\r\nContent-Length: 100"),
+			says: "bytes 1000-1099",
+		},
+		"no range":       {on: partial("Content-Length: 1000"), says: "Content-Range"},
+		"a wrong length": {on: partial(span + "Content-Length: 100"), says: "100 bytes for a range of 1000"},
+		"another size": {
+			on: partial("Content-Range: bytes 1000-1999/2000000\r\nContent-Length: 1000"),
+			is: cacheclient.ErrStale,
+		},
+		"another ETag": {on: partial(span + "Etag: \"two\"\r\nContent-Length: 1000"), is: cacheclient.ErrStale},
+		"several parts": {
+			on:   partial("Content-Type: multipart/byteranges; boundary=x\r\nContent-Length: 1000"),
+			says: "several parts",
+		},
+		"another whole": {on: func(w http.ResponseWriter, _ *http.Request) bool {
+			_,
+				_ = w.Write([]byte("new"))
+			return true
+		}, is: cacheclient.ErrStale},
 		"a directory now": {on: func(w http.ResponseWriter, r *http.Request) bool {
 			http.Redirect(w, r, "/file/", http.StatusMovedPermanently)
 			return true
@@ -165,7 +187,8 @@ func TestFaults(t *testing.T) {
 			if retry, after := Retryable(err); retry != c.retry || after != c.after {
 				t.Errorf("retry %v after %v for %v", retry, after, err)
 			}
-			if n := f.requests.Load() - before; n != 1 && name != "redirects forever" && name != "closed" && !errors.Is(c.is, cacheclient.ErrStale) {
+			if n := f.requests.Load() - before; n != 1 && name != "redirects forever" && name != "closed" &&
+				!errors.Is(c.is, cacheclient.ErrStale) {
 				// net/http asks once more when a connection is closed that was used before, and a change is looked at.
 				t.Errorf("%d requests were made", n)
 			}
@@ -298,7 +321,8 @@ func TestStall(t *testing.T) {
 		began := time.Now()
 		got, err := readAll(testContext(t), store, info, 0, info.Size)
 		took := time.Since(began)
-		if retry, _ := Retryable(err); !retry || !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		if retry, _ := Retryable(err); !retry || !errors.Is(err, cacheclient.ErrUnavailable) ||
+			errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", stall, err)
 		}
 		if took < timeout || took > pace.Limit(timeout+3*time.Second) {
@@ -381,7 +405,8 @@ func TestHeadRefused(t *testing.T) {
 		}
 		store := mustOpen(t, f.URL, Options{})
 		info, err := store.Stat(testContext(t), "file")
-		if err != nil || info.Size != int64(len(f.content)) || info.Version != f.etag || !info.ModTime.Equal(faultyTime) {
+		if err != nil || info.Size != int64(len(f.content)) || info.Version != f.etag ||
+			!info.ModTime.Equal(faultyTime) {
 			t.Errorf("%d: %+v, %v", code, info, err)
 		}
 		f.content = nil
@@ -394,9 +419,13 @@ func TestHeadRefused(t *testing.T) {
 func TestRedirects(t *testing.T) {
 	t.Setenv("UFS_TEST_HEADERS", "X-Token,secret,Cookie,a=b")
 	t.Setenv("UFS_TEST_PASS", "word")
-	opts := Options{Values: map[string]string{"headers": "env:UFS_TEST_HEADERS", "user": "me", "pass": "env:UFS_TEST_PASS"}}
+	opts := Options{Values: map[string]string{
+		"headers": "env:UFS_TEST_HEADERS", "user": "me",
+		"pass": "env:UFS_TEST_PASS",
+	}}
 	secrets := func(r *http.Request) string {
-		return r.Header.Get("X-Token") + r.Header.Get("Cookie") + r.Header.Get("Authorization") + r.Header.Get("Referer")
+		return r.Header.Get("X-Token") + r.Header.Get("Cookie") + r.Header.Get("Authorization") +
+			r.Header.Get("Referer")
 	}
 	mirror := newFaulty(t)
 	mirror.on = func(_ http.ResponseWriter, r *http.Request) bool {
@@ -407,7 +436,8 @@ func TestRedirects(t *testing.T) {
 	}
 	f := newFaulty(t)
 	f.on = func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Header.Get("X-Token") != "secret" || r.Header.Get("Cookie") != "a=b" || r.Header.Get("Authorization") == "" {
+		if r.Header.Get("X-Token") != "secret" || r.Header.Get("Cookie") != "a=b" ||
+			r.Header.Get("Authorization") == "" {
 			t.Errorf("the source was told %v", r.Header)
 		}
 		http.Redirect(w, r, mirror.URL+"/file?signature=secret", http.StatusFound)
@@ -459,7 +489,8 @@ func TestTLS(t *testing.T) {
 	}
 	mustOpen(t, server.URL, Options{Values: map[string]string{"no_check_certificate": "true"}})
 	leave.Store(true)
-	if _, err := store.Stat(testContext(t), "file"); err == nil || !strings.Contains(err.Error(), "from https to http") {
+	if _, err := store.Stat(testContext(t), "file"); err == nil ||
+		!strings.Contains(err.Error(), "from https to http") {
 		t.Errorf("a downgrade: %v", err)
 	}
 }
@@ -477,7 +508,8 @@ func TestHugeListing(t *testing.T) {
 			for pause.Load() {
 				time.Sleep(time.Millisecond)
 			}
-			row = fmt.Appendf(row[:0], "<a href=\"a-rather-long-name-of-a-file-%08d.bin\">a-rather-long-name</a> 2024-01-01 10:00 1234\n", i)
+			row = fmt.Appendf(row[:0],
+				"<a href=\"a-rather-long-name-of-a-file-%08d.bin\">a-rather-long-name</a> 2024-01-01 10:00 1234\n", i)
 			_, _ = w.Write(row)
 		}
 	}))
@@ -544,7 +576,10 @@ func TestNoSlash(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	store := mustOpen(t, server.URL, Options{Values: map[string]string{"no_slash": "true", "no_head": "true"}, MaxConns: 1})
+	store := mustOpen(t, server.URL, Options{
+		Values:   map[string]string{"no_slash": "true", "no_head": "true"},
+		MaxConns: 1,
+	})
 	names, infos := listNames(t, store, "")
 	if strings.Join(names, " ") != "dir/ file" || infos[1].Size != int64(len("content")) {
 		t.Errorf("%q %+v", names, infos)
@@ -559,7 +594,8 @@ func TestLocalOdd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, target := range map[string]string{
-		"dangling": "nowhere", "loop": "loop", "through": "file/below", "link": "file", "dirlink": "sub/below", "sub/up": "..", "sub/self": ".",
+		"dangling": "nowhere", "loop": "loop", "through": "file/below", "link": "file", "dirlink": "sub/below",
+		"sub/up": "..", "sub/self": ".",
 	} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
@@ -585,7 +621,8 @@ func TestLocalOdd(t *testing.T) {
 	if info, err := store.Stat(testContext(t), "file"); err != nil || info.Mode != 0o600 || !info.ModeKnown {
 		t.Errorf("%+v, %v", info, err)
 	}
-	if _, err := store.Open(testContext(t), cacheclient.Info{Path: "pipe", Size: 1}, 0, 1); !errors.Is(err, cacheclient.ErrStale) {
+	if _, err := store.Open(testContext(t), cacheclient.Info{Path: "pipe", Size: 1}, 0, 1); !errors.Is(err,
+		cacheclient.ErrStale) {
 		t.Errorf("a pipe: %v", err)
 	}
 	store = mustOpen(t, dir, Options{Values: map[string]string{"copy_links": "false"}})
@@ -684,7 +721,10 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("%q is %v", value, got)
 		}
 	}
-	h := http.Header{"Retry-After": {now.Add(5 * time.Second).Format(http.TimeFormat)}, "Date": {now.Format(http.TimeFormat)}}
+	h := http.Header{
+		"Retry-After": {now.Add(5 * time.Second).Format(http.TimeFormat)},
+		"Date":        {now.Format(http.TimeFormat)},
+	}
 	if got := retryAfter(h, now.Add(time.Hour)); got != 5*time.Second {
 		t.Errorf("by the server's clock it is %v", got)
 	}
@@ -693,7 +733,8 @@ func TestRetryAfter(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	address := cachetest.FreeAddress(t)
 	_, err := Open(testContext(t), "http://"+address+"/", Options{})
-	if retry, _ := Retryable(err); !retry || !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "refuses the connection") {
+	if retry, _ := Retryable(err); !retry || !errors.Is(err, cacheclient.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "refuses the connection") {
 		t.Errorf("%v", err)
 	}
 	var wrapped *url.Error

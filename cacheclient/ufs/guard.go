@@ -90,7 +90,8 @@ func (g *guarded) Notes() []string {
 // leaveOut counts an entry that cannot be shown, and tells of the first.
 func (g *guarded) leaveOut(dir, name string) {
 	g.left.Add(1)
-	g.notes.tell("names", fmt.Sprintf("names that no file system can hold are left out: %.80q in %.200q is the first", name, dir))
+	g.notes.tell("names", fmt.Sprintf("names that no file system can hold are left out: %.80q in %.200q is the first",
+		name, dir))
 }
 
 // believable is an entry of a listing as it may be believed. A file whose size cannot be is there all the same, and

@@ -69,7 +69,8 @@ func TestBorderList(t *testing.T) {
 		infos = append(infos, cacheclient.Info{Path: "d/" + name, Size: 1})
 	}
 	infos = append(infos, cacheclient.Info{Path: "elsewhere", Size: 1}, cacheclient.Info{Path: "d/huge", Size: 1 << 62},
-		cacheclient.Info{Path: "d/negative", Size: -7}, cacheclient.Info{Path: "d/far", Size: 1, ModTime: time.Date(40000, 1, 1, 0, 0, 0, 0, time.UTC)})
+		cacheclient.Info{Path: "d/negative", Size: -7},
+		cacheclient.Info{Path: "d/far", Size: 1, ModTime: time.Date(40000, 1, 1, 0, 0, 0, 0, time.UTC)})
 	g := guardedOf(&told{infos: infos})
 	names, got := listNames(t, g, "d")
 	want := []string{"a", "caf\xe9", longest, "new\nline", "back\\slash", "-rf", "huge", "negative", "far"}
@@ -78,14 +79,16 @@ func TestBorderList(t *testing.T) {
 		t.Errorf("%q", difference(names, want))
 	}
 	for _, info := range got {
-		if size := info.Size; (info.Name() == "huge" || info.Name() == "negative") != (size == cacheclient.UnknownSize) {
+		if size := info.Size; (info.Name() == "huge" ||
+			info.Name() == "negative") != (size == cacheclient.UnknownSize) {
 			t.Errorf("%+v", info)
 		}
 		if info.Name() == "far" && info.ModTime.Year() != 40000 {
 			t.Errorf("%+v", info)
 		}
 	}
-	if told := g.Notes(); len(told) != 2 || !strings.Contains(told[0], "names that no file system can hold") || !strings.Contains(told[1], "7 entries") {
+	if told := g.Notes(); len(told) != 2 || !strings.Contains(told[0], "names that no file system can hold") ||
+		!strings.Contains(told[1], "7 entries") {
 		t.Errorf("%q", told)
 	}
 }

@@ -40,7 +40,9 @@ type patientReader struct {
 	armed atomic.Bool
 }
 
-func newPatientReader(ctx context.Context, cancel context.CancelCauseFunc, src io.ReadCloser, host string, timeout time.Duration) *patientReader {
+func newPatientReader(
+	ctx context.Context, cancel context.CancelCauseFunc, src io.ReadCloser, host string, timeout time.Duration,
+) *patientReader {
 	r := &patientReader{ctx: ctx, cancel: cancel, src: src, host: host, timeout: timeout, epoch: time.Now().Add(-1)}
 	r.armed.Store(true)
 	r.timer = time.AfterFunc(timeout, r.look)

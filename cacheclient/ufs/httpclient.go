@@ -65,7 +65,10 @@ func newHTTPClient(o httpOptions, security tlsOptions, proxies proxyOptions, opt
 	if err != nil {
 		return nil, err
 	}
-	c := &httpClient{header: http.Header{}, user: o.User, pass: o.Pass, timeout: opts.ResponseTimeout, mostBodies: int64(opts.MaxConns)}
+	c := &httpClient{
+		header: http.Header{}, user: o.User, pass: o.Pass, timeout: opts.ResponseTimeout,
+		mostBodies: int64(opts.MaxConns),
+	}
 	c.header.Set("User-Agent", "millrace")
 	// A range of a compressed body is no range of the file.
 	c.header.Set("Accept-Encoding", "identity")
@@ -117,7 +120,9 @@ func newTransport(tlsConfig *tls.Config, way *way, opts Options, maxConns int) *
 //
 // It follows them itself, since http.Client refuses some that Go's own file server sends, and keeps
 // credentials on the way to subdomains and other ports.
-func (c *httpClient) send(ctx context.Context, transport *http.Transport, method string, r request, header http.Header) (*http.Response, error) {
+func (c *httpClient) send(
+	ctx context.Context, transport *http.Transport, method string, r request, header http.Header,
+) (*http.Response, error) {
 	req := (&http.Request{Method: method, URL: r.url, Host: r.url.Host, Header: c.header.Clone()}).WithContext(ctx)
 	for name, values := range header {
 		req.Header[name] = values
@@ -179,7 +184,8 @@ func (c *httpClient) forFiles(ctx context.Context) *http.Transport {
 // isRedirect reports whether resp sends the client elsewhere. A caller of send sees one only where tellsKind.
 func isRedirect(resp *http.Response) bool {
 	switch resp.StatusCode {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
 		return resp.Header.Get("Location") != ""
 	}
 	return false
@@ -210,7 +216,8 @@ func (c *httpClient) next(req *http.Request, resp *http.Response) (*http.Request
 		return nil, fmt.Errorf("%s redirects to what is no URL", req.URL.Host)
 	}
 	if to.Scheme != "https" && (to.Scheme != "http" || req.URL.Scheme == "https") {
-		return nil, fmt.Errorf("%s redirects from %s to %s at %s, which is refused", req.URL.Host, req.URL.Scheme, to.Scheme, to.Host)
+		return nil, fmt.Errorf("%s redirects from %s to %s at %s, which is refused", req.URL.Host, req.URL.Scheme,
+			to.Scheme, to.Host)
 	}
 	to.User, to.Fragment = nil, ""
 	header := req.Header.Clone()

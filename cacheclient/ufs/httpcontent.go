@@ -24,8 +24,8 @@ const (
 	mostCounted = 64 << 20
 )
 
-// wholeUpTo is the size up to which all of a file is read to know its version. Samples name no file that has shown other
-// marks, but for one too large to be read for each part of it.
+// wholeUpTo is the size up to which all of a file is read to know its version. Samples name no file that has shown
+// other marks, but for one too large to be read for each part of it.
 func (s *httpStore) wholeUpTo(t trust) int64 {
 	switch {
 	case s.whole:
@@ -64,8 +64,8 @@ func (s *httpStore) byContent(ctx context.Context, r request, h head, t trust) (
 	return n, keyContent + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// samples reads the beginning, the middle and the end of a file. Of a server without ranges, which sends all that is before
-// them, it reads the whole.
+// samples reads the beginning, the middle and the end of a file. Of a server without ranges, which sends all that is
+// before them, it reads the whole.
 func (s *httpStore) samples(ctx context.Context, r request, size int64) (string, error) {
 	sum := sha256.New()
 	for _, off := range []int64{0, (size - sampled) / 2, size - sampled} {
@@ -119,8 +119,8 @@ func (s *httpStore) pass(
 	return n + int64(m), h, nil
 }
 
-// heardReader tells the waiters of a context of each part that comes: a question that is answered by a whole file may take
-// as long as that comes.
+// heardReader tells the waiters of a context of each part that comes: a question that is answered by a whole file may
+// take as long as that comes.
 type heardReader struct {
 	ctx context.Context //nolint:containedctx // of the question that is answered by what it reads
 	src io.Reader

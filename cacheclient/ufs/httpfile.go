@@ -54,7 +54,8 @@ func (s *httpStore) Settle(ctx context.Context, was cacheclient.Info) {
 	s.settle(ctx, r, was, now, false)
 }
 
-// byContentNow is the version that content names, where nothing else does any more: one that was compared whole has one.
+// byContentNow is the version that content names, where nothing else does any more: one that was compared whole has
+// one.
 func (s *httpStore) byContentNow(r request, info cacheclient.Info, t trust) (cacheclient.Info, error) {
 	if t != trustContent || namesContent(info.Version) {
 		return info, nil

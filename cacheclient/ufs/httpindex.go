@@ -18,7 +18,8 @@ import (
 const maxToken = 1 << 20
 
 // errNoIndex says that a page is not a directory's index.
-var errNoIndex = errors.New("the page is no directory index, as web servers make them of a directory without index.html")
+var errNoIndex = errors.New("the page is no directory index, as web servers make them of a directory without " +
+	"index.html")
 
 // indexTitle is how the titles of the usual servers' index pages begin: Apache httpd, nginx and lighttpd
 // write "Index of", Python "Directory listing for".
@@ -50,7 +51,8 @@ type index struct {
 	goesOn bool
 }
 
-// listedElsewhereError says that the page is made by a script, and that its listing is at the same address with a query.
+// listedElsewhereError says that the page is made by a script, and that its listing is at the same address with a
+// query.
 type listedElsewhereError struct{ query string }
 
 func (*listedElsewhereError) Error() string { return "the page is made in the browser" }
@@ -154,8 +156,8 @@ func (i *index) release(m *markup) error {
 	return nil
 }
 
-// setRoot has the directory be the address of its index, with a slash at its end. A page of another name that a directory
-// leads to, as /dir/ to /dir/index.html, is in it.
+// setRoot has the directory be the address of its index, with a slash at its end. A page of another name that a
+// directory leads to, as /dir/ to /dir/index.html, is in it.
 func (i *index) setRoot() {
 	i.root = i.base
 	switch {

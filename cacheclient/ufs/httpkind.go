@@ -101,10 +101,12 @@ func (s *httpStore) doubtful(ctx context.Context, r request, path string, h head
 		return cacheclient.Info{Path: path, Dir: true}, nil
 	case kindUnknown:
 		if s.called.has(above(path)) {
-			return cacheclient.Info{}, fmt.Errorf("%s is answered by a page, and so is its directory: %w", r.show, errNoIndex)
+			return cacheclient.Info{}, fmt.Errorf("%s is answered by a page, and so is its directory: %w", r.show,
+				errNoIndex)
 		}
 	case kindAbsent:
-		return cacheclient.Info{}, fmt.Errorf("%s is answered by a page, and no listing has it: %w", r.show, fs.ErrNotExist)
+		return cacheclient.Info{}, fmt.Errorf("%s is answered by a page, and no listing has it: %w", r.show,
+			fs.ErrNotExist)
 	}
 	return s.file(ctx, r, path, h)
 }
@@ -164,8 +166,8 @@ const (
 	kindAbsent
 )
 
-// lookedFor asks the server for the kind of a name that no listing told to be a directory: the listing that may have it,
-// unless that was lately read for it, and the address with a slash.
+// lookedFor asks the server for the kind of a name that no listing told to be a directory: the listing that may have
+// it, unless that was lately read for it, and the address with a slash.
 func (s *httpStore) lookedFor(ctx context.Context, path string) kind {
 	found := kindFile
 	if !s.pages.has(path) {

@@ -50,8 +50,8 @@ func (s *httpStore) List(ctx context.Context, dir string, fn func(cacheclient.In
 	return err
 }
 
-// described completes entries by their own types. What cannot be described is there all the same, and a question for its
-// attributes gets the error; one that says nothing of the entry ends the listing.
+// described completes entries by their own types. What cannot be described is there all the same, and a question for
+// its attributes gets the error; one that says nothing of the entry ends the listing.
 func (s *httpStore) described(ctx context.Context, fn func(cacheclient.Info) error) func(cacheclient.Info) error {
 	return func(info cacheclient.Info) error {
 		if info.Dir {
@@ -151,10 +151,13 @@ func (s *httpStore) readIndex(
 	case strangelyPacked(resp):
 		return &encodedError{resp.Header.Get("Content-Encoding"), r.show}
 	}
-	i := index{base: indexBase(resp), asked: r.url, strict: r.dropped, entry: func(name string, isDir bool) error {
-		page.left = mostBetween
-		return fn(s.entry(dir, name, isDir))
-	}, literal: s.opt.NoEscape, expected: s.called.has(dir), endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0}
+	i := index{
+		base: indexBase(resp), asked: r.url, strict: r.dropped, entry: func(name string, isDir bool) error {
+			page.left = mostBetween
+			return fn(s.entry(dir, name, isDir))
+		}, literal: s.opt.NoEscape, expected: s.called.has(dir),
+		endless: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0,
+	}
 	err = s.parse(resp, page, &i)
 	var elsewhere *listedElsewhereError
 	switch {
@@ -177,8 +180,8 @@ func (s *httpStore) readIndex(
 	return err
 }
 
-// readDropped reads the index of a directory whose address the server wants without a slash. So it wants those of files,
-// too: what does not call itself an index is one. D-195 says why.
+// readDropped reads the index of a directory whose address the server wants without a slash. So it wants those of
+// files, too: what does not call itself an index is one. D-195 says why.
 func (s *httpStore) readDropped(
 	ctx context.Context, dir string, r request, accept string, fn func(cacheclient.Info) error,
 ) error {
@@ -268,8 +271,9 @@ func (s *httpStore) heldBack(
 	return hold, func() error {
 		same := s.shapes.same(dir, shape)
 		if same {
-			s.notes.tell("loop", fmt.Sprintf("the tree holds itself: %.200q is one of the directories above it once more, and "+
-				"its directories are left out", dir))
+			s.notes.tell("loop",
+				fmt.Sprintf("the tree holds itself: %.200q is one of the directories above it once more, and "+
+					"its directories are left out", dir))
 		}
 		shape.reset()
 		for _, info := range held {

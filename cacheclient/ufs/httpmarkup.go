@@ -30,8 +30,8 @@ type markup struct {
 	passed bool
 }
 
-// mostDoubtful is how many entries a page may have that is in doubt: one of more is an index. mostBesideForm is how many
-// links a page may have that asks for a password and does not say what it is.
+// mostDoubtful is how many entries a page may have that is in doubt: one of more is an index. mostBesideForm is how
+// many links a page may have that asks for a password and does not say what it is.
 const mostDoubtful, mostBesideForm = 256, 4
 
 // refusalTitle is how the titles of pages begin that are to sign in by.
@@ -83,8 +83,8 @@ func parseAddress(address string) (*url.URL, error) {
 	return u, err
 }
 
-// plainAddress is an address as browsers take it: a percent sign that begins no escape stands for itself, and bytes that
-// control are escaped. In a literal one each percent sign stands for itself.
+// plainAddress is an address as browsers take it: a percent sign that begins no escape stands for itself, and bytes
+// that control are escaped. In a literal one each percent sign stands for itself.
 func plainAddress(address string, literal bool) string {
 	var out strings.Builder
 	for n := range len(address) {

@@ -19,10 +19,14 @@ import (
 // noIndexes are pages that servers send with status 200 in place of an index, and those that look like them are indexes
 // below.
 var noIndexes = map[string]string{
-	"sign in":         "<html><title>Sign in</title><form action='/login'><input name=u></form><a href='forgot'>Forgot?</a>",
-	"log in, after":   "<html><title>Log in - Corp</title><a href='forgot'>Forgot?</a><form><input type='password'></form>",
-	"a password":      "<html><title>Corp</title><form><input type=PassWord></form><a href='forgot'>Forgot?</a><a href='help'>Help</a>",
-	"a heading":       "<html><title>Corp</title><h1>Please sign in</h1><form><input name=u></form><a href='forgot'>Forgot?</a>",
+	"sign in": "<html><title>Sign in</title><form action='/login'><input name=u></form><a " +
+		"href='forgot'>Forgot?</a>",
+	"log in, after": "<html><title>Log in - Corp</title><a href='forgot'>Forgot?</a><form><input " +
+		"type='password'></form>",
+	"a password": "<html><title>Corp</title><form><input type=PassWord></form><a href='forgot'>Forgot?</a><a " +
+		"href='help'>Help</a>",
+	"a heading": "<html><title>Corp</title><h1>Please sign in</h1><form><input name=u></form><a " +
+		"href='forgot'>Forgot?</a>",
 	"a project":       "<html><title>My project</title><pre>make install</pre><a href='http://x.example/'>x</a>",
 	"a text":          "<pre>nothing here</pre>",
 	"a foreign link":  "<pre></pre><a href='http://x.example/'>",
@@ -33,12 +37,20 @@ var indexesAllTheSame = map[string]struct {
 	page string
 	want []string
 }{
-	"by hand":            {"<html><h1>Our files</h1><a href='a.bin'>a</a> <a href='b/'>b</a>", []string{"a.bin", "b/"}},
-	"with a search":      {"<html><title>Files</title><form><input type=search></form><a href='a.bin'>a</a>", []string{"a.bin"}},
-	"called login":       {"<html><title>login</title><a href='a.bin'>a</a>", []string{"a.bin"}},
-	"with a sign-in":     {"<title>Index of /</title><form><input type=password></form><a href='a.bin'>a</a>", []string{"a.bin"}},
-	"sign-in and parent": {"<title>files</title><form><input type=password></form><a href='../'>up</a><a href='a'>a</a>", []string{"a"}},
-	"sign-in and sorted": {"<title>f</title><form><input type=password></form><a href='a'>a</a><a href='?C=N;O=D'>n</a>", []string{"a"}},
+	"by hand": {"<html><h1>Our files</h1><a href='a.bin'>a</a> <a href='b/'>b</a>", []string{"a.bin", "b/"}},
+	"with a search": {
+		"<html><title>Files</title><form><input type=search></form><a href='a.bin'>a</a>",
+		[]string{"a.bin"},
+	},
+	"called login": {"<html><title>login</title><a href='a.bin'>a</a>", []string{"a.bin"}},
+	"with a sign-in": {
+		"<title>Index of /</title><form><input type=password></form><a href='a.bin'>a</a>",
+		[]string{"a.bin"},
+	},
+	"sign-in and parent": {"<title>files</title><form><input type=password></form><a href='../'>up</a><a " +
+		"href='a'>a</a>", []string{"a"}},
+	"sign-in and sorted": {"<title>f</title><form><input type=password></form><a href='a'>a</a><a " +
+		"href='?C=N;O=D'>n</a>", []string{"a"}},
 	"sign-in and many": {
 		"<title>f</title><form><input type=password></form><a href=a><a href=b><a href=c><a href=d><a href=e>",
 		[]string{"a", "b", "c", "d", "e"},
@@ -122,7 +134,8 @@ func TestLinksThatNoURLHas(t *testing.T) {
 		switch {
 		case name == "":
 			w.Header().Set("Content-Type", "text/html")
-			_, _ = io.WriteString(w, "<html><title>Index of /</title><a href='"+strings.Join(links, "'>x</a><a href='")+"'>x</a></html>")
+			_, _ = io.WriteString(w, "<html><title>Index of /</title><a href='"+strings.Join(links, "'>x</a><a href='")+
+				"'>x</a></html>")
 		case name == "50%off/":
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, "<html><title>Index of /</title><a href='/50%off/x%y'>x</a></html>")
@@ -179,14 +192,17 @@ func TestLiteralNames(t *testing.T) {
 	}
 }
 
-// TestNamesThatAreBoth lists names as files and as directories, in either order: what the server knows of each is shown.
+// TestNamesThatAreBoth lists names as files and as directories, in either order: what the server knows of each is
+// shown.
 func TestNamesThatAreBoth(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/":
 			w.Header().Set("Content-Type", "text/html")
-			_, _ = io.WriteString(w, `<title>Index of /</title><a href="foo"><a href="foo/"><a href="bar/"><a href="bar"><a href="dir/">`+
-				`<a href="last/"><a href="x"><a href="last">`)
+			_,
+				_ = io.WriteString(w,
+				`<title>Index of /</title><a href="foo"><a href="foo/"><a href="bar/"><a href="bar"><a href="dir/">`+
+					`<a href="last/"><a href="x"><a href="last">`)
 		case "/bar/", "/dir/":
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, `<title>Index of /</title><a href="in">`)

@@ -300,10 +300,22 @@ func TestBackends(t *testing.T) {
 		"other ETags":           {marked{`"bbb2"`, long, content}, nil, nil, "validate=time"},
 		"other ETags and times": {marked{`"bbb2"`, long.Add(3 * time.Second), content}, nil, nil, "validate=content"},
 		"other times":           {marked{"", long.Add(3 * time.Second), content}, nil, nil, "validate=content"},
-		"other content":         {marked{`"bbb2"`, long, strings.ToUpper(strings.Repeat("abcdefghij", 30_000))}, nil, cacheclient.ErrStale, ""},
-		"by name":               {marked{`"bbb2"`, long, content}, map[string]string{"validate": "etag"}, cacheclient.ErrStale, ""},
-		"time, by name":         {marked{`"bbb2"`, long, content}, map[string]string{"validate": "time"}, nil, ""},
-		"size, by name":         {marked{`"bbb2"`, long.Add(time.Hour), content}, map[string]string{"validate": "size"}, nil, ""},
+		"other content": {
+			marked{`"bbb2"`, long, strings.ToUpper(strings.Repeat("abcdefghij", 30_000))},
+			nil,
+			cacheclient.ErrStale, "",
+		},
+		"by name": {
+			marked{`"bbb2"`, long, content},
+			map[string]string{"validate": "etag"},
+			cacheclient.ErrStale, "",
+		},
+		"time, by name": {marked{`"bbb2"`, long, content}, map[string]string{"validate": "time"}, nil, ""},
+		"size, by name": {
+			marked{`"bbb2"`, long.Add(time.Hour), content},
+			map[string]string{"validate": "size"},
+			nil, "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := marked{`"aaa1"`, long, content}
@@ -367,7 +379,8 @@ func TestBackendsOfOtherEnds(t *testing.T) {
 			store := opened(t, o, nil)
 			for range 4 {
 				info := statOf(t, store, "f")
-				if got, err := readConfirmed(t, store, info); err == nil && got[off] != files[turn.Load()%2].content[off] {
+				if got, err := readConfirmed(t, store, info); err == nil &&
+					got[off] != files[turn.Load()%2].content[off] {
 					t.Errorf("%s: bytes of another version", name)
 				} else if err != nil && !errors.Is(err, cacheclient.ErrStale) {
 					t.Errorf("%s: %v", name, err)
@@ -461,12 +474,15 @@ func TestNoValidators(t *testing.T) {
 		changed int
 		whole   bool
 	}{
-		"small":           {size: 12, changed: 5},
-		"no length":       {size: 3000, chunked: true, changed: 1500},
-		"begin of large":  {size: wholeContent + 10, changed: 3},
-		"end of large":    {size: wholeContent + 10, changed: wholeContent + 9},
-		"no ranges":       {size: wholeContent + 10, changed: wholeContent / 3, whole: true},
-		"middle, by name": {size: wholeContent + 10, changed: wholeContent / 3, values: map[string]string{"validate": "content"}},
+		"small":          {size: 12, changed: 5},
+		"no length":      {size: 3000, chunked: true, changed: 1500},
+		"begin of large": {size: wholeContent + 10, changed: 3},
+		"end of large":   {size: wholeContent + 10, changed: wholeContent + 9},
+		"no ranges":      {size: wholeContent + 10, changed: wholeContent / 3, whole: true},
+		"middle, by name": {
+			size: wholeContent + 10, changed: wholeContent / 3,
+			values: map[string]string{"validate": "content"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			old := bytes.Repeat([]byte("o"), c.size)
@@ -597,14 +613,17 @@ func TestHeads(t *testing.T) {
 		head func(http.ResponseWriter)
 		note string
 	}{
-		"zero": {length(0), "another size"}, "smaller": {length(1234), "another size"}, "larger": {length(1 << 40), "another size"},
-		"400": {status(400), "Bad Request"}, "403": {status(403), "Forbidden"}, "404": {status(404), "Not Found"},
+		"zero": {length(0), "another size"}, "smaller": {length(1234), "another size"},
+		"larger": {length(1 << 40), "another size"},
+		"400":    {status(400), "Bad Request"}, "403": {status(403), "Forbidden"}, "404": {status(404), "Not Found"},
 		"other ETag": {marks("Etag", `"0"`), ""}, "no ETag": {marks("Last-Modified", long.Format(http.TimeFormat)), ""},
 		"other time": {marks("Etag", `"1"`, "Last-Modified", long.Add(time.Second).Format(http.TimeFormat)), ""},
 		"gzip": {
-			marks("Etag", `"1"`, "Last-Modified", long.Format(http.TimeFormat), "Content-Encoding", "gzip"), "compressed",
+			marks("Etag", `"1"`, "Last-Modified", long.Format(http.TimeFormat), "Content-Encoding", "gzip"),
+			"compressed",
 		},
-		"405": {status(405), "Method Not Allowed"}, "500": {status(500), "Internal"}, "501": {status(501), "Not Implemented"},
+		"405": {status(405), "Method Not Allowed"}, "500": {status(500), "Internal"},
+		"501": {status(501), "Not Implemented"},
 	} {
 		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
 			switch {
@@ -644,7 +663,8 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// TestHeadsOfBefore has a HEAD that agreed tell later what was before, as one that a proxy keeps, or that is compressed.
+// TestHeadsOfBefore has a HEAD that agreed tell later what was before, as one that a proxy keeps, or that is
+// compressed.
 func TestHeadsOfBefore(t *testing.T) {
 	for name, later := range map[string]func(w http.ResponseWriter, r *http.Request, before marked){
 		"kept": func(w http.ResponseWriter, r *http.Request, before marked) { before.serve(w, r) },
@@ -911,7 +931,8 @@ func TestMissingForms(t *testing.T) {
 			}
 		})
 		store := opened(t, o, nil)
-		if info, err := store.Stat(testContext(t), "none"); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		if info, err := store.Stat(testContext(t), "none"); !errors.Is(err, fs.ErrNotExist) ||
+			errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%s: %+v, %v", name, info, err)
 		} else if retry, _ := Retryable(err); retry {
 			t.Errorf("%s: %v is to be retried", name, err)
@@ -924,7 +945,8 @@ func TestMissingForms(t *testing.T) {
 		}
 		// Its directory is listed for it once.
 		o.count(http.MethodGet, "/")
-		if info, err := store.Stat(testContext(t), "site"); err != nil || info.Dir || o.count(http.MethodGet, "/") != 0 {
+		if info, err := store.Stat(testContext(t), "site"); err != nil || info.Dir ||
+			o.count(http.MethodGet, "/") != 0 {
 			t.Errorf("%s: a page again: %+v, %v", name, info, err)
 		}
 	}
@@ -932,7 +954,10 @@ func TestMissingForms(t *testing.T) {
 
 // TestHugeSizes has one file claim a size that no file has, in each way that servers tell sizes.
 func TestHugeSizes(t *testing.T) {
-	for _, size := range []string{"1125899906842625", "4611686018427387904", "9223372036854775807", "9223372036854775808", "99999999999999999999999"} {
+	for _, size := range []string{
+		"1125899906842625", "4611686018427387904", "9223372036854775807",
+		"9223372036854775808", "99999999999999999999999",
+	} {
 		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.URL.Path == "/":
@@ -969,8 +994,10 @@ func TestHugeSizes(t *testing.T) {
 // TestMalformedHeads has one file be answered by a head that HTTP does not have: the source is not down for that.
 func TestMalformedHeads(t *testing.T) {
 	for name, head := range map[string]string{
-		"negative": "Content-Length: -1", "two": "Content-Length: 7\r\nContent-Length: 8", "word": "Content-Length: many",
-		"no name": "what is this", "coding": "Transfer-Encoding: zip", "long": "X: " + strings.Repeat("x", mostHeader+1),
+		"negative": "Content-Length: -1", "two": "Content-Length: 7\r\nContent-Length: 8",
+		"word":    "Content-Length: many",
+		"no name": "what is this", "coding": "Transfer-Encoding: zip",
+		"long": "X: " + strings.Repeat("x", mostHeader+1),
 	} {
 		o := newOdd(t, func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
@@ -1247,18 +1274,24 @@ func TestListingForms(t *testing.T) {
 	answers := map[string]func(w http.ResponseWriter, r *http.Request){
 		"nginx json": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, `[{"name":"d","type":"directory"},{"name":"f","type":"file","size":4611686018427387904}]`)
+			_,
+				_ = io.WriteString(w,
+				`[{"name":"d","type":"directory"},{"name":"f","type":"file","size":4611686018427387904}]`)
 		},
 		"nginx xml": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-			_, _ = io.WriteString(w, `<?xml version="1.0"?><list><directory>d</directory><file size="-1">f</file></list>`)
+			_,
+				_ = io.WriteString(w,
+				`<?xml version="1.0"?><list><directory>d</directory><file size="-1">f</file></list>`)
 		},
 		"caddy": func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && !strings.Contains(r.Header.Get("Accept"), "application/json") {
 				t.Errorf("Accept is %q", r.Header.Get("Accept"))
 			}
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
-			_, _ = io.WriteString(w, `[{"name":"d/","url":"./d/","is_dir":true},{"name":"f","url":"./f","is_dir":false}]`)
+			_,
+				_ = io.WriteString(w,
+				`[{"name":"d/","url":"./d/","is_dir":true},{"name":"f","url":"./f","is_dir":false}]`)
 		},
 		"dufs": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.RawQuery != "json" {
@@ -1267,7 +1300,9 @@ func TestListingForms(t *testing.T) {
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, `{"href":"/","paths":[{"path_type":"Dir","name":"d"},{"path_type":"File","name":"f"}]}`)
+			_,
+				_ = io.WriteString(w,
+				`{"href":"/","paths":[{"path_type":"Dir","name":"d"},{"path_type":"File","name":"f"}]}`)
 		},
 		"other json, and a page": func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.Header.Get("Accept"), "json") {
@@ -1305,16 +1340,21 @@ func TestListingForms(t *testing.T) {
 		}
 		statOf(t, store, "f")
 	}
-	for name, body := range map[string]string{"application/json": `[{"name":"a","type":"file"},{"name":"b"}]`, "application/xml": "<rss></rss>", "text/plain": "a"} {
+	for name, body := range map[string]string{
+		"application/json": `[{"name":"a","type":"file"},{"name":"b"}]`,
+		"application/xml":  "<rss></rss>", "text/plain": "a",
+	} {
 		o := newOdd(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", name)
 			_, _ = io.WriteString(w, body)
 		})
-		if _, err := Open(testContext(t), o.URL, Options{Deferred: false}); name != "application/json" && !errors.Is(err, errNoIndex) {
+		if _, err := Open(testContext(t), o.URL, Options{Deferred: false}); name != "application/json" &&
+			!errors.Is(err, errNoIndex) {
 			t.Errorf("%s: %v", name, err)
 		}
 		store := mustOpen(t, o.URL, Options{Deferred: true})
-		if err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil }); !errors.Is(err, errNoIndex) {
+		if err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil }); !errors.Is(err,
+			errNoIndex) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -1459,14 +1499,20 @@ func TestRedirectInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, host := range []string{"127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0", "[::ffff:127.0.0.1]"} {
-		source := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/" {
-				page(w, "leak")
-				return
-			}
-			http.Redirect(w, r, "http://"+host+":"+port+"/secret", http.StatusFound)
-		})}}
+	for _, host := range []string{
+		"127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0",
+		"[::ffff:127.0.0.1]",
+	} {
+		source := &httptest.Server{
+			Listener: l,
+			Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					page(w, "leak")
+					return
+				}
+				http.Redirect(w, r, "http://"+host+":"+port+"/secret", http.StatusFound)
+			})},
+		}
 		source.Start()
 		store := mustOpen(t, source.URL, Options{})
 		if info, err := store.Stat(testContext(t), "leak"); !errors.Is(err, errInside) {
@@ -1551,7 +1597,8 @@ func TestValidators(t *testing.T) {
 	for name, h := range map[string]http.Header{
 		"strong": {"Etag": {`"a"`}}, "weak": {"Etag": {`W/"a"`}, "Last-Modified": {long.Format(http.TimeFormat)}},
 		"long": {"Etag": {`"` + strings.Repeat("e", 1<<20) + `"`}}, "digest": {"Repr-Digest": {"sha-256=:x:"}},
-		"both": {"Etag": {"odd\ttag"}, "Digest": {"md5=y"}}, "none": {}, "time": {"Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
+		"both": {"Etag": {"odd\ttag"}, "Digest": {"md5=y"}}, "none": {},
+		"time":         {"Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
 		"made of both": {"Etag": {`"1-7"`}, "Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
 		"of content":   {"Etag": {`"c0ffee"`}, "Last-Modified": {"Thu, 01 Jan 1970 00:00:01 GMT"}},
 		"of a time":    {"Etag": {`"663212a0-7"`}, "Last-Modified": {long.Format(http.TimeFormat)}},

@@ -73,7 +73,9 @@ type otherMarksError struct{ err error }
 func (e *otherMarksError) Error() string { return e.err.Error() }
 func (e *otherMarksError) Unwrap() error { return e.err }
 
-func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, length int64) (start, end int64, err error) {
+func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, length int64) (
+	start, end int64, err error,
+) {
 	if kind := resp.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(kind), "multipart/byteranges") {
 		return 0, 0, fmt.Errorf("%s answers one range in several parts, which is refused", r.show)
 	}
@@ -84,7 +86,8 @@ func checkPartial(resp *http.Response, r request, want cacheclient.Info, off, le
 	case got.total >= 0 && got.total != want.Size:
 		return 0, 0, stale(r, "it has %d bytes, not %d", got.total, want.Size)
 	case got.first != off || got.last != off+length-1:
-		return 0, 0, fmt.Errorf("%s answers the bytes %d-%d when asked for %d-%d", r.show, got.first, got.last, off, off+length-1)
+		return 0, 0, fmt.Errorf("%s answers the bytes %d-%d when asked for %d-%d", r.show, got.first, got.last, off,
+			off+length-1)
 	case resp.ContentLength >= 0 && resp.ContentLength != length:
 		return 0, 0, fmt.Errorf("%s announces %d bytes for a range of %d", r.show, resp.ContentLength, length)
 	}
@@ -108,11 +111,13 @@ func stale(r request, how string, args ...any) error {
 // now: mostly it changed. When it did not, the server gets If-Match wrong, and is not
 // sent it again.
 func (c *httpClient) openConfirmed(
-	ctx context.Context, r request, want cacheclient.Info, off, length int64, noIfMatch *flag, stat func(context.Context) (cacheclient.Info, error),
+	ctx context.Context, r request, want cacheclient.Info, off, length int64, noIfMatch *flag,
+	stat func(context.Context) (cacheclient.Info, error),
 ) (*Body, head, error) {
 	body, got, err := c.open(ctx, r, want, off, length, !noIfMatch.Load(), trustAll)
 	var status *StatusError
-	if !errors.As(err, &status) || status.Code != http.StatusPreconditionFailed && status.Code != http.StatusRequestedRangeNotSatisfiable {
+	if !errors.As(err, &status) || status.Code != http.StatusPreconditionFailed &&
+		status.Code != http.StatusRequestedRangeNotSatisfiable {
 		return body, got, err
 	}
 	now, statErr := stat(ctx)

@@ -7,8 +7,8 @@ import (
 	"millrace.io/millrace/cacheclient"
 )
 
-// mostPaired is how many files and how many directories of one index are looked at for names that are both, and mostTwins
-// how many of those the server is asked about.
+// mostPaired is how many files and how many directories of one index are looked at for names that are both, and
+// mostTwins how many of those the server is asked about.
 const mostPaired, mostTwins = 1 << 15, 64
 
 // pairs finds names that an index lists as a file and as a directory. The server knows which it is.

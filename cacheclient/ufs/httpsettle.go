@@ -80,12 +80,14 @@ func (s *httpStore) settleNow(
 	case !same:
 		return false
 	case agreed:
-		s.fallBack(want.Path, trustTime, "validate time", "its answers give one file several ETags, as servers behind one "+
-			"name do: size and time tell versions of such a file apart from now on (option validate=time)")
+		s.fallBack(want.Path, trustTime, "validate time",
+			"its answers give one file several ETags, as servers behind one "+
+				"name do: size and time tell versions of such a file apart from now on (option validate=time)")
 		return true
 	}
-	s.fallBack(want.Path, trustContent, "validate content", "its answers give one file several ETags and times: such a "+
-		"file is read to know whether it changed from now on (option validate=content)")
+	s.fallBack(want.Path, trustContent, "validate content",
+		"its answers give one file several ETags and times: such a "+
+			"file is read to know whether it changed from now on (option validate=content)")
 	s.named.Add(want.ID, keyContent+hex.EncodeToString([]byte(sum)))
 	return true
 }
@@ -117,8 +119,9 @@ func (s *httpStore) noticeClock(ctx context.Context, r request, path string, ans
 	h, err := s.client.byGet(ctx, r)
 	clock := err == nil && h.tellsClock() && h.modTime.After(first.modTime) && h.size == first.size
 	if clock {
-		s.fallBack(path, trustContent, "validate clock", "it tells the present for the time of a file, and no ETag: such a "+
-			"file is read to know whether it changed from now on (option validate=content)")
+		s.fallBack(path, trustContent, "validate clock",
+			"it tells the present for the time of a file, and no ETag: such a "+
+				"file is read to know whether it changed from now on (option validate=content)")
 	}
 	return clock
 }

@@ -166,8 +166,8 @@ func literalRequest(base *url.URL, path string) request {
 	return request{url: u, show: show}
 }
 
-// escapePath escapes each name of a path, so that the server reads every byte as it is. Object stores read a plus sign as
-// a space, also in a path.
+// escapePath escapes each name of a path, so that the server reads every byte as it is. Object stores read a plus sign
+// as a space, also in a path.
 func escapePath(path string) string {
 	names := strings.Split(path, "/")
 	for i, name := range names {
@@ -182,7 +182,8 @@ func checkRange(info cacheclient.Info, off, length int64) error {
 		return fmt.Errorf("%q: %w", info.Path, cacheclient.ErrIsDir)
 	}
 	if info.Size < 0 || off < 0 || length < 1 || off > info.Size || length > info.Size-off {
-		return fmt.Errorf("%q: %d bytes from %d are not within %d: %w", info.Path, length, off, info.Size, fs.ErrInvalid)
+		return fmt.Errorf("%q: %d bytes from %d are not within %d: %w", info.Path, length, off, info.Size,
+			fs.ErrInvalid)
 	}
 	return nil
 }

@@ -28,7 +28,8 @@ func (s *httpStore) setTrust() error {
 	case validateContent:
 		s.chosen, s.whole = trustContent, true
 	default:
-		return fmt.Errorf("option validate: %q is none of %s, %s, %s, %s and %s", s.opt.Validate, validateAuto, validateETag,
+		return fmt.Errorf("option validate: %q is none of %s, %s, %s, %s and %s", s.opt.Validate, validateAuto,
+			validateETag,
 			validateTime, validateSize, validateContent)
 	}
 	return nil
@@ -82,7 +83,8 @@ func (s *httpStore) needsContent(h head, t trust) bool {
 	case t == trustContent:
 		return true
 	case t == trustAll && !s.fixed && h.none(), h.nothing(t):
-		s.notes.tell("none", fmt.Sprintf("it tells neither ETag nor time of files, so that they are read to know whether "+
+		s.notes.tell("none", fmt.Sprintf("it tells neither ETag nor time of files, so that they are read to know "+
+			"whether "+
 			"they changed: all of them up to %d MiB, samples above (option validate)", wholeContent>>20))
 		return true
 	}

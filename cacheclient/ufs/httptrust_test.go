@@ -42,7 +42,10 @@ func TestOddFileWeakensNoOther(t *testing.T) {
 			at := long.Add(time.Duration(n) * time.Second)
 			return marked{"", at, "odd"}, at
 		},
-		"one use": func(n int64) (marked, time.Time) { return marked{fmt.Sprintf(`"use%d"`, n), long, "odd"}, time.Now() },
+		"one use": func(n int64) (marked, time.Time) {
+			return marked{fmt.Sprintf(`"use%d"`, n), long, "odd"},
+				time.Now()
+		},
 		"two servers": func(n int64) (marked, time.Time) {
 			return marked{fmt.Sprintf(`"%d"`, n%2), long.Add(time.Duration(n%2) * time.Hour), "odd"}, time.Now()
 		},
@@ -148,11 +151,13 @@ func TestMarksThatVanish(t *testing.T) {
 			was := statOf(t, store, "f")
 			compared(t, store)
 			changed.Store(true)
-			if _, err := readPart(t, store, was); errors.Is(err, cacheclient.ErrStale) != c.stale || err != nil && !c.stale {
+			if _, err := readPart(t, store, was); errors.Is(err, cacheclient.ErrStale) != c.stale ||
+				err != nil && !c.stale {
 				t.Errorf("%v", err)
 			}
 			if c.stale {
-				if got, err := readPart(t, store, statOf(t, store, "f")); err != nil || string(got) != c.is.content[500:] {
+				if got, err := readPart(t, store, statOf(t, store, "f")); err != nil ||
+					string(got) != c.is.content[500:] {
 					t.Errorf("described anew: %d bytes, %v", len(got), err)
 				}
 			}

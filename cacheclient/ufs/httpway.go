@@ -13,7 +13,8 @@ import (
 )
 
 // errInside says that a redirect leads to this machine, or to its link.
-var errInside = errors.New("a redirect to another host that leads to an address of this machine or of its link is refused")
+var errInside = errors.New("a redirect to another host that leads to an address of this machine or of its link is " +
+	"refused")
 
 // way is how connections are made: directly or through a proxy, and after a redirect to another host to no address that
 // only this machine reaches. D-153 says why.

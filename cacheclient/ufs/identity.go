@@ -17,16 +17,21 @@ import (
 // that is not among them counts: a cache too many costs a fetch, a cache too few serves one source's bytes as
 // another's.
 var tuning = map[string]bool{
-	"acl": true, "bucket_acl": true, "bucket_object_lock_enabled": true, "bypass_governance_retention": true, "chunk_size": true,
-	"copy_cutoff": true, "directory_markers": true, "disable_checksum": true, "disable_http2": true, "leave_parts_on_error": true,
-	"list_chunk": true, "list_url_encode": true, "list_version": true, "location_constraint": true, "max_upload_parts": true,
-	"no_check_bucket": true, "no_head_object": true, "no_system_metadata": true, "object_lock_legal_hold_status": true,
+	"acl": true, "bucket_acl": true, "bucket_object_lock_enabled": true, "bypass_governance_retention": true,
+	"chunk_size":  true,
+	"copy_cutoff": true, "directory_markers": true, "disable_checksum": true, "disable_http2": true,
+	"leave_parts_on_error": true,
+	"list_chunk":           true, "list_url_encode": true, "list_version": true, "location_constraint": true,
+	"max_upload_parts": true,
+	"no_check_bucket":  true, "no_head_object": true, "no_system_metadata": true, "object_lock_legal_hold_status": true,
 	"object_lock_mode": true, "object_lock_retain_until_date": true, "object_lock_set_after_upload": true,
 	"object_lock_supported": true, "role_session_duration": true, "role_session_name": true, "sdk_log_mode": true,
-	"server_side_encryption": true, "sse_kms_key_id": true, "storage_class": true, "upload_concurrency": true, "upload_cutoff": true,
+	"server_side_encryption": true, "sse_kms_key_id": true, "storage_class": true, "upload_concurrency": true,
+	"upload_cutoff":      true,
 	"use_already_exists": true, "use_multipart_uploads": true, "use_unsigned_payload": true,
 	// Of sftp.
-	"concurrency": true, "connections": true, "idle_timeout": true, "disable_concurrent_reads": true, "disable_concurrent_writes": true,
+	"concurrency": true, "connections": true, "idle_timeout": true, "disable_concurrent_reads": true,
+	"disable_concurrent_writes": true,
 }
 
 // identityOf is what decides what is read: the place, each option that is not at its default and no pure tuning, and
@@ -71,8 +76,10 @@ func (s source) place() string {
 
 // awsEnvironment are the variables that decide, with env_auth, by which keys and which server is asked.
 var awsEnvironment = []string{
-	"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
-	"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+	"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN",
+	"AWS_WEB_IDENTITY_TOKEN_FILE",
+	"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+	"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 	"AWS_CONTAINER_CREDENTIALS_FULL_URI",
 }
 

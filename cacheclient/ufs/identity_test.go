@@ -32,7 +32,13 @@ func TestIdentity(t *testing.T) {
 	}{
 		"s3://bucket/prefix": {
 			s3,
-			[]map[string]string{{"list_chunk": "10"}, {"upload_concurrency": "9"}, {"provider": "Other"}, {"region": "us-east-1"}, {"disable_http2": "true"}},
+			[]map[string]string{
+				{"list_chunk": "10"},
+				{"upload_concurrency": "9"},
+				{"provider": "Other"},
+				{"region": "us-east-1"},
+				{"disable_http2": "true"},
+			},
 			[]map[string]string{
 				{"endpoint": "http://two:9000"},
 				{"region": "eu-central-1"},
@@ -62,7 +68,12 @@ func TestIdentity(t *testing.T) {
 		dir: {
 			Options{},
 			[]map[string]string{{"copy_links": "true"}, {"validate": "all"}},
-			[]map[string]string{{"copy_links": "false"}, {"one_file_system": "true"}, {"validate": "time"}, {"no_check_updated": "true"}},
+			[]map[string]string{
+				{"copy_links": "false"},
+				{"one_file_system": "true"},
+				{"validate": "time"},
+				{"no_check_updated": "true"},
+			},
 		},
 	} {
 		base := identified(t, source, c.base)
@@ -101,13 +112,21 @@ func TestIdentity(t *testing.T) {
 // TestIdentityOfPlaces takes a place for one however it is written, and others for others.
 func TestIdentityOfPlaces(t *testing.T) {
 	dir := t.TempDir()
-	for _, pair := range [][2]string{{dir, "file://" + dir}, {dir, dir + "/"}, {"http://host/path", "http://host/path/"}, {"s3://b/p", "s3://b/p/"}} {
+	for _, pair := range [][2]string{
+		{dir, "file://" + dir},
+		{dir, dir + "/"},
+		{"http://host/path", "http://host/path/"},
+		{"s3://b/p", "s3://b/p/"},
+	} {
 		if a, b := identified(t, pair[0], Options{}), identified(t, pair[1], Options{}); a != b {
 			t.Errorf("%s is %q, %s is %q", pair[0], a, pair[1], b)
 		}
 	}
 	seen := map[string]string{}
-	for _, source := range []string{dir, dir + "/a", "http://host/", "https://host/", "http://host:81/", "http://host/a/", "s3://host", "s3://host/a"} {
+	for _, source := range []string{
+		dir, dir + "/a", "http://host/", "https://host/", "http://host:81/",
+		"http://host/a/", "s3://host", "s3://host/a",
+	} {
 		id := identified(t, source, Options{})
 		if seen[id] != "" {
 			t.Errorf("%s and %s are both %q", source, seen[id], id)

@@ -234,7 +234,8 @@ func (s *localStore) listError(t *root, dir string, err error) error {
 // localError makes of what can only mean that nothing is there fs.ErrNotExist; a link out of the source
 // leads nowhere.
 func localError(path string, err error) error {
-	if slices.ContainsFunc([]error{syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.EXDEV}, func(e error) bool { return errors.Is(err, e) }) {
+	if slices.ContainsFunc([]error{syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.EXDEV},
+		func(e error) bool { return errors.Is(err, e) }) {
 		err = fs.ErrNotExist
 	}
 	return fmt.Errorf("%q: %w", path, bare(err))

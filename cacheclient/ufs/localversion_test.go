@@ -102,7 +102,10 @@ func TestLocalVersions(t *testing.T) {
 					t.Errorf("validate=%s: from %q to %q", validate, before.Mark(), after.Mark())
 				}
 				_, infos := listNames(t, store, "")
-				if !slices.ContainsFunc(infos, func(i cacheclient.Info) bool { return i.Path == "f" && i.Mark() == after.Mark() }) {
+				if !slices.ContainsFunc(infos, func(i cacheclient.Info) bool {
+					return i.Path == "f" &&
+						i.Mark() == after.Mark()
+				}) {
 					t.Errorf("validate=%s: the listing tells %+v, a lookup %q", validate, infos, after.Mark())
 				}
 				_, err := readAll(testContext(t), store, before, 0, 4)
@@ -150,8 +153,12 @@ func TestLocalReplacedWhileRead(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, false},
-		"removed":          {func(_ *testing.T, name string) { _ = os.Remove(name) }, false},
-		"written in place": {func(t *testing.T, name string) { t.Helper(); normalised(t, name, strings.Repeat("b", 1000)) }, true},
+		"removed": {func(_ *testing.T, name string) { _ = os.Remove(name) }, false},
+		"written in place": {func(t *testing.T, name string) {
+			t.Helper()
+			normalised(t, name,
+				strings.Repeat("b", 1000))
+		}, true},
 	} {
 		name := filepath.Join(t.TempDir(), "f")
 		normalised(t, name, strings.Repeat("a", 1000))
@@ -165,7 +172,8 @@ func TestLocalReplacedWhileRead(t *testing.T) {
 		}
 		c.change(t, name)
 		got, err := io.ReadAll(body)
-		if errors.Is(err, cacheclient.ErrStale) != c.stale || !c.stale && !bytes.Equal(got, bytes.Repeat([]byte("a"), 900)) {
+		if errors.Is(err, cacheclient.ErrStale) != c.stale ||
+			!c.stale && !bytes.Equal(got, bytes.Repeat([]byte("a"), 900)) {
 			t.Errorf("%s: %d bytes, %v", what, len(got), err)
 		}
 		_ = body.Close()
@@ -223,9 +231,12 @@ func TestUnsettled(t *testing.T) {
 		least time.Duration
 		most  time.Duration
 	}{
-		"old":                       {at(now.Add(-time.Hour), 0), 0, 0},
-		"of now":                    {at(now, 7), tick, tick},
-		"of 5 ms ago":               {at(now.Add(-5*time.Millisecond), 7), tick - 5*time.Millisecond, tick - 5*time.Millisecond},
+		"old":    {at(now.Add(-time.Hour), 0), 0, 0},
+		"of now": {at(now, 7), tick, tick},
+		"of 5 ms ago": {
+			at(now.Add(-5*time.Millisecond), 7), tick - 5*time.Millisecond,
+			tick - 5*time.Millisecond,
+		},
 		"of whole seconds, of now":  {at(now.Truncate(time.Second), 0), coarseTick - time.Microsecond, coarseTick},
 		"of a moment to come":       {at(now.Add(time.Millisecond), 7), tick, tick},
 		"of another clock's future": {at(now.Add(time.Hour), 7), 0, 0},
@@ -238,14 +249,18 @@ func TestUnsettled(t *testing.T) {
 
 // TestVolatileInodes leaves inode numbers that a file system makes up out of versions.
 func TestVolatileInodes(t *testing.T) {
-	for magic, want := range map[int64]bool{unix.FUSE_SUPER_MAGIC: true, unix.MSDOS_SUPER_MAGIC: true, unix.EXT4_SUPER_MAGIC: false, unix.TMPFS_MAGIC: false} {
+	for magic, want := range map[int64]bool{
+		unix.FUSE_SUPER_MAGIC: true, unix.MSDOS_SUPER_MAGIC: true,
+		unix.EXT4_SUPER_MAGIC: false, unix.TMPFS_MAGIC: false,
+	} {
 		if volatileType(magic) != want {
 			t.Errorf("%#x: %v", magic, !want)
 		}
 	}
 	var m marks
 	m.volatile.Store(uint64(7), true)
-	a, b := &unix.Stat_t{Dev: 7, Ino: 1, Ctim: unix.Timespec{Sec: 5, Nsec: 6}}, &unix.Stat_t{Dev: 7, Ino: 2, Ctim: unix.Timespec{Sec: 5, Nsec: 6}}
+	a, b := &unix.Stat_t{Dev: 7, Ino: 1, Ctim: unix.Timespec{Sec: 5, Nsec: 6}},
+		&unix.Stat_t{Dev: 7, Ino: 2, Ctim: unix.Timespec{Sec: 5, Nsec: 6}}
 	if m.of(a, nil) != m.of(b, nil) {
 		t.Errorf("%q and %q", m.of(a, nil), m.of(b, nil))
 	}
@@ -263,7 +278,8 @@ func TestFarTimes(t *testing.T) {
 		at := time.Date(year, 7, 1, 2, 3, 4, 0, time.UTC)
 		name := filepath.Join(dir, "f")
 		write(t, name, "text")
-		if err := unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Sec: at.Unix()}, {Sec: at.Unix()}}, 0); err != nil {
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{{Sec: at.Unix()}, {Sec: at.Unix()}},
+			0); err != nil {
 			t.Fatal(err)
 		}
 		var st unix.Stat_t
@@ -289,7 +305,10 @@ func TestLoops(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, to := range map[string]string{"self": ".", "a/up": "..", "a/b": "../b", "b/a": "../a", "round": "round", "plain/link": "../a"} {
+	for name, to := range map[string]string{
+		"self": ".", "a/up": "..", "a/b": "../b", "b/a": "../a", "round": "round",
+		"plain/link": "../a",
+	} {
 		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,8 @@ func Open(ctx context.Context, source string, opts Options) (Store, error) {
 		return nil, err
 	}
 	if src.scheme == schemeRemote && !opts.Remotes {
-		return nil, fmt.Errorf("source %q is a connection string of rclone, which is read through millrace gateway only; give https://host/path/, s3://bucket/prefix or /a/directory", src.show)
+		return nil, fmt.Errorf("source %q is a connection string of rclone, which is read through millrace gateway "+
+			"only; give https://host/path/, s3://bucket/prefix or /a/directory", src.show)
 	}
 	opts = opts.defaults()
 	values, err := opts.resolve(ctx, src)

@@ -175,7 +175,8 @@ func (o Options) resolve(ctx context.Context, src source) (configmap.Simple, err
 			return nil, unknownOption(src, name, table)
 		}
 		if secretValue(option, value) && value != "" && !strings.HasPrefix(value, envPrefix) {
-			return nil, fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the options file, or give %s=env:VARIABLE", name, name)
+			return nil, fmt.Errorf("option %s is a secret and arguments show in process lists; put it into the "+
+				"options file, or give %s=env:VARIABLE", name, name)
 		}
 		given[name] = value
 	}
@@ -259,5 +260,6 @@ func unknownOption(src source, name string, table fs.Options) error {
 		names = append(names, table[i].Name)
 	}
 	slices.Sort(names)
-	return fmt.Errorf("option %q is not known to %s sources; accepted are %s", name, src.kind(), strings.Join(slices.Compact(names), ", "))
+	return fmt.Errorf("option %q is not known to %s sources; accepted are %s", name, src.kind(),
+		strings.Join(slices.Compact(names), ", "))
 }

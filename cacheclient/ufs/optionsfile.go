@@ -57,7 +57,8 @@ func ReadOptionsFile(ctx context.Context, name string, isSecret func(option, val
 	}
 	for option, value := range values {
 		if isSecret(option, value) && value != "" && !strings.HasPrefix(value, envPrefix) {
-			return nil, fmt.Errorf("options file %q holds the secret %s and others may read it (mode %04o); chmod 600 it", name, option, fi.Mode().Perm())
+			return nil, fmt.Errorf("options file %q holds the secret %s and others may read it (mode %04o); chmod 600 "+
+				"it", name, option, fi.Mode().Perm())
 		}
 	}
 	return values, nil

@@ -27,7 +27,8 @@ func TestParseSource(t *testing.T) {
 		"S3://bucket/a@b:c":     {scheme: schemeS3, bucket: "bucket", prefix: "a@b:c"},
 	} {
 		got, err := parseSource(in)
-		if err != nil || got.scheme != want.scheme || got.dir != want.dir || got.bucket != want.bucket || got.prefix != want.prefix || got.show != in {
+		if err != nil || got.scheme != want.scheme || got.dir != want.dir || got.bucket != want.bucket ||
+			got.prefix != want.prefix || got.show != in {
 			t.Errorf("%q: %+v, %v", in, got, err)
 		}
 	}
@@ -74,7 +75,8 @@ func TestParseSourceErrors(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hun") || strings.Contains(err.Error(), "ter2") {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hun") ||
+			strings.Contains(err.Error(), "ter2") {
 			t.Errorf("%q: %v", in, err)
 		}
 	}
@@ -105,27 +107,63 @@ func TestOpenErrors(t *testing.T) {
 		opts   Options
 		want   string
 	}{
-		"no directory":    {source: dir + "/none", want: "does not exist"},
-		"no dir":          {source: file, want: "it is a file and not a directory; give the directory"},
-		"no index":        {source: page.URL, want: "no directory index"},
-		"no page":         {source: page.URL + "/text/", want: "no directory index"},
-		"no host":         {source: "http://no-such-host.invalid/", want: "no such host"},
-		"unknown option":  {source: page.URL, opts: Options{Values: map[string]string{"colour": "red"}}, want: `option "colour" is not known to http sources; accepted are ca_cert,`},
-		"local option":    {source: dir, opts: Options{Values: map[string]string{"links": "true"}}, want: "accepted are copy_links"},
-		"s3 option":       {source: "s3://b", opts: Options{Values: map[string]string{"nothing": "x"}}, want: "access_key_id"},
-		"s3 refused":      {source: "s3://b", opts: Options{Values: map[string]string{"decompress": "true"}}, want: "is not supported: the size"},
-		"secret argument": {source: page.URL, opts: Options{Values: map[string]string{"pass": "hunter2"}}, want: "pass=env:VARIABLE"},
-		"s3 key argument": {source: "s3://b", opts: Options{Values: map[string]string{"secret_access_key": "hunter2"}}, want: "secret_access_key=env:VARIABLE"},
-		"headers":         {source: page.URL, opts: Options{Values: map[string]string{"headers": "X,hunter2"}}, want: "headers=env:VARIABLE"},
-		"no variable":     {source: page.URL, opts: Options{Values: map[string]string{"pass": "env:UFS_TEST_UNSET"}}, want: `"UFS_TEST_UNSET", which is not set`},
-		"no boolean":      {source: dir, opts: Options{Values: map[string]string{"copy_links": "maybe"}}, want: `option copy_links: "maybe" is no boolean`},
-		"no file":         {source: dir, opts: Options{File: dir + "/none"}, want: "no such file"},
-		"readable file":   {source: page.URL, opts: Options{File: open}, want: "chmod 600"},
-		"bad file":        {source: page.URL, opts: Options{File: bad}, want: "line 3 is not name = value"},
-		"directory file":  {source: page.URL, opts: Options{File: dir}, want: "is a directory"},
-		"no ca":           {source: page.URL, opts: Options{Values: map[string]string{"ca_cert": dir + "/none"}}, want: "option ca_cert"},
-		"no ca, s3":       {source: "s3://b", opts: Options{Values: map[string]string{"ca_cert": dir + "/none"}}, want: "option ca_cert"},
-		"half a pair":     {source: page.URL, opts: Options{Values: map[string]string{"client_cert": file}}, want: "together"},
+		"no directory": {source: dir + "/none", want: "does not exist"},
+		"no dir":       {source: file, want: "it is a file and not a directory; give the directory"},
+		"no index":     {source: page.URL, want: "no directory index"},
+		"no page":      {source: page.URL + "/text/", want: "no directory index"},
+		"no host":      {source: "http://no-such-host.invalid/", want: "no such host"},
+		"unknown option": {
+			source: page.URL, opts: Options{Values: map[string]string{"colour": "red"}},
+			want: `option "colour" is not known to http sources; accepted are ca_cert,`,
+		},
+		"local option": {
+			source: dir, opts: Options{Values: map[string]string{"links": "true"}},
+			want: "accepted are copy_links",
+		},
+		"s3 option": {
+			source: "s3://b", opts: Options{Values: map[string]string{"nothing": "x"}},
+			want: "access_key_id",
+		},
+		"s3 refused": {
+			source: "s3://b", opts: Options{Values: map[string]string{"decompress": "true"}},
+			want: "is not supported: the size",
+		},
+		"secret argument": {
+			source: page.URL, opts: Options{Values: map[string]string{"pass": "hunter2"}},
+			want: "pass=env:VARIABLE",
+		},
+		"s3 key argument": {
+			source: "s3://b", opts: Options{Values: map[string]string{"secret_access_key": "hunter2"}},
+			want: "secret_access_key=env:VARIABLE",
+		},
+		"headers": {
+			source: page.URL, opts: Options{Values: map[string]string{"headers": "X,hunter2"}},
+			want: "headers=env:VARIABLE",
+		},
+		"no variable": {
+			source: page.URL, opts: Options{Values: map[string]string{"pass": "env:UFS_TEST_UNSET"}},
+			want: `"UFS_TEST_UNSET", which is not set`,
+		},
+		"no boolean": {
+			source: dir, opts: Options{Values: map[string]string{"copy_links": "maybe"}},
+			want: `option copy_links: "maybe" is no boolean`,
+		},
+		"no file":        {source: dir, opts: Options{File: dir + "/none"}, want: "no such file"},
+		"readable file":  {source: page.URL, opts: Options{File: open}, want: "chmod 600"},
+		"bad file":       {source: page.URL, opts: Options{File: bad}, want: "line 3 is not name = value"},
+		"directory file": {source: page.URL, opts: Options{File: dir}, want: "is a directory"},
+		"no ca": {
+			source: page.URL, opts: Options{Values: map[string]string{"ca_cert": dir + "/none"}},
+			want: "option ca_cert",
+		},
+		"no ca, s3": {
+			source: "s3://b", opts: Options{Values: map[string]string{"ca_cert": dir + "/none"}},
+			want: "option ca_cert",
+		},
+		"half a pair": {
+			source: page.URL, opts: Options{Values: map[string]string{"client_cert": file}},
+			want: "together",
+		},
 	} {
 		store, err := Open(testContext(t), c.source, c.opts)
 		if err == nil {
@@ -144,7 +182,8 @@ func TestOptionsFile(t *testing.T) {
 	t.Setenv("UFS_TEST_PASS", "from the environment")
 	name := filepath.Join(t.TempDir(), "options")
 	write(t, name, "\ufeff# comment\n\n user=me\n pass = a = b # c\nno_head = true\r\n")
-	got, err := Options{File: name, Values: map[string]string{"no_head": "false"}}.resolve(testContext(t), source{scheme: schemeHTTP})
+	got, err := Options{File: name, Values: map[string]string{"no_head": "false"}}.resolve(testContext(t),
+		source{scheme: schemeHTTP})
 	if err != nil || got["user"] != "me" || got["pass"] != "a = b # c" || got["no_head"] != "false" {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -229,7 +268,8 @@ var indexPages = map[string]struct {
 		want: []string{"a b.txt", "sub/"},
 	},
 	"nginx": {
-		page: "<html><head><title>Index of /d/</title></head><body><h1>Index of /d/</h1><hr><pre><a href=\"../\">../</a>\n<a href=\"x%3Fy\">x?y</a> 01-Jan-2024 00:00 5\n</pre></body></html>",
+		page: "<html><head><title>Index of /d/</title></head><body><h1>Index of /d/</h1><hr><pre><a " +
+			"href=\"../\">../</a>\n<a href=\"x%3Fy\">x?y</a> 01-Jan-2024 00:00 5\n</pre></body></html>",
 		want: []string{"x?y"},
 	},
 	"lighttpd": {
@@ -240,13 +280,18 @@ var indexPages = map[string]struct {
 		page: `<!DOCTYPE html><html><head><title>d/</title></head><body><h1><a href="/">/</a><a href="">d</a></h1><a href="./?sort=size&order=asc">Size</a><a href="..">Up</a><a href="./sub/">sub</a><a href="./a&amp;b">a&amp;b</a></body></html>`,
 		want: []string{"sub/", "a&b"},
 	},
-	"go, empty":     {page: "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n</pre>\n"},
-	"python, empty": {page: "<!DOCTYPE HTML><html><head><title>Directory listing for /d/</title></head><body><h1>Directory listing for /d/</h1><hr><ul></ul><hr></body></html>"},
-	"no index":      {page: `<html><title>Welcome</title><body><a href="https://example.com/">x</a><a href="/login?next=/d/">y</a></body></html>`, no: true},
-	"empty page":    {page: "", no: true},
+	"go, empty": {page: "<!doctype html>\n<meta name=\"viewport\" " +
+		"content=\"width=device-width\">\n<pre>\n</pre>\n"},
+	"python, empty": {page: "<!DOCTYPE HTML><html><head><title>Directory listing for " +
+		"/d/</title></head><body><h1>Directory listing for /d/</h1><hr><ul></ul><hr></body></html>"},
+	"no index":   {page: `<html><title>Welcome</title><body><a href="https://example.com/">x</a><a href="/login?next=/d/">y</a></body></html>`, no: true},
+	"empty page": {page: "", no: true},
 	"odd links": {
 		page: `<a href="http://h/d/abs"><a href="/d/rooted"><a href="https://h/d/scheme"><a href="http://h:81/d/port"><a href="//other/d/x"><a href="deep/er"><a href="a%2Fb"><a href="a%2f"><a href="%2e%2e/"><a href="."><a href=""><a>none</a><a href="#top"><a href="q?x"><a href="bad%zz"><a href="nul%00"><a href="mailto:x@y"><a href="javascript:void(0)"><a href="./c:d"><a href="-dash"><a href="%E6%97%A5"><a href=" spaced "><A HREF='UP'>`,
-		want: []string{"abs", "rooted", "scheme", "deep/", "a/b", "a/", "bad%zz", "nul\x00", "c:d", "-dash", "日", "spaced", "UP"},
+		want: []string{
+			"abs", "rooted", "scheme", "deep/", "a/b", "a/", "bad%zz", "nul\x00", "c:d", "-dash", "日",
+			"spaced", "UP",
+		},
 	},
 	"base": {
 		page: `<html><head><base href="/d/sub/"><title>Index of /</title></head><a href="../a"><a href="/d/b"><a href="c"><a href="../../e/f">`,
@@ -256,9 +301,15 @@ var indexPages = map[string]struct {
 		page: `<base href="https://cdn.example/d/"><title>Index of /</title><a href="a"><a href="http://h/d/b">`,
 		want: []string{"b"},
 	},
-	"nested":      {page: `<title>Index of /</title><a href="build/100/i586/"><a href="build/101/i586/"><a href="f">`, want: []string{"build/", "f"}},
+	"nested": {
+		page: `<title>Index of /</title><a href="build/100/i586/"><a href="build/101/i586/"><a href="f">`,
+		want: []string{"build/", "f"},
+	},
 	"white space": {page: "<title>Index of /</title><a href=\" a\n\tb.txt\t\">", want: []string{"ab.txt"}},
-	"entities":    {page: `<title>Index of /</title><a href="a&amp;b&#x2e;txt"><a href="&eacute;">`, want: []string{"a&b.txt", "é"}},
+	"entities": {
+		page: `<title>Index of /</title><a href="a&amp;b&#x2e;txt"><a href="&eacute;">`,
+		want: []string{"a&b.txt", "é"},
+	},
 }
 
 func TestParseIndex(t *testing.T) {
@@ -268,7 +319,8 @@ func TestParseIndex(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	if _, err := parsePage(t, "http://h/d/", `<title>Index of</title><a href="x`); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := parsePage(t, "http://h/d/", `<title>Index of</title><a href="x`); !errors.Is(err,
+		io.ErrUnexpectedEOF) {
 		t.Errorf("a page that ends in a link: %v", err)
 	}
 	if _, err := parsePage(t, "http://h/d/", strings.Repeat("x", 2*maxToken)); !errors.Is(err, errNoIndex) {
@@ -284,7 +336,10 @@ func TestParseContentRange(t *testing.T) {
 			t.Errorf("%q: %+v", in, got)
 		}
 	}
-	for _, in := range []string{"", "bytes", "bytes 0-9", "bytes 9-0/10", "bytes 0-10/10", "bytes -5/10", "bytes */*", "items 0-9/10", "bytes 0-9/-1", "bytes 0-99999999999999999999/*"} {
+	for _, in := range []string{
+		"", "bytes", "bytes 0-9", "bytes 9-0/10", "bytes 0-10/10", "bytes -5/10", "bytes */*",
+		"items 0-9/10", "bytes 0-9/-1", "bytes 0-99999999999999999999/*",
+	} {
 		if got, ok := parseContentRange(in); ok {
 			t.Errorf("%q: %+v", in, got)
 		}
@@ -292,7 +347,10 @@ func TestParseContentRange(t *testing.T) {
 }
 
 func FuzzParseSource(f *testing.F) {
-	for _, seed := range []string{"", "/a", "http://host/path", "https://me:pw@h/", "s3://b/p", "file:///x%20y", "ftp://x", "http://[::1]:80/%zz", "http://h/?q#f", "s3://a@b/c", "http://me:p/w@h/"} {
+	for _, seed := range []string{
+		"", "/a", "http://host/path", "https://me:pw@h/", "s3://b/p", "file:///x%20y",
+		"ftp://x", "http://[::1]:80/%zz", "http://h/?q#f", "s3://a@b/c", "http://me:p/w@h/",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -305,7 +363,8 @@ func FuzzParseSource(f *testing.F) {
 		}
 		switch src.scheme {
 		case schemeHTTP:
-			if src.base.User != nil || src.base.RawQuery != "" || src.base.Hostname() == "" || !strings.HasSuffix(src.base.EscapedPath(), "/") {
+			if src.base.User != nil || src.base.RawQuery != "" || src.base.Hostname() == "" ||
+				!strings.HasSuffix(src.base.EscapedPath(), "/") {
 				t.Errorf("%q: %v", s, src.base)
 			}
 		case schemeS3:
@@ -322,7 +381,10 @@ func FuzzParseSource(f *testing.F) {
 
 // listings are pages of real servers, or as their sources make them, and what they mean.
 var listings = map[string][]string{
-	"nginx.html":      {"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", "pipe", `q"uo<te>&.bin`, "tab\tname"},
+	"nginx.html": {
+		"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", "pipe", `q"uo<te>&.bin`,
+		"tab\tname",
+	},
 	"nginx.json":      {"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", `q"uo<te>&.bin`, "tab\tname"},
 	"nginx.xml":       {"dir with space/", "sub/", "a b.txt", "caf\xe9.bin", "naïve.bin", `q"uo<te>&.bin`, "tab\tname"},
 	"caddy.json":      {"dir with space/", "linked/", "a b.txt", "caf\xe9.bin", `q"uo<te>&.bin`, "colon:name"},
@@ -370,7 +432,8 @@ func TestListings(t *testing.T) {
 	for _, name := range []string{"dufs.html", "dufs-old.html"} {
 		kind, page := readListing(t, name)
 		var elsewhere *listedElsewhereError
-		if _, _, err := parseAs(t, "http://h/t/", kind, page); !errors.As(err, &elsewhere) || elsewhere.query != "json" {
+		if _, _, err := parseAs(t, "http://h/t/", kind, page); !errors.As(err, &elsewhere) ||
+			elsewhere.query != "json" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -378,8 +441,11 @@ func TestListings(t *testing.T) {
 
 // notListings are documents that are understood in part at the most.
 var notListings = map[string]string{
-	`{"error":"no"}`: "json", `[{"name":"a","type":"file"},{"name":"b"}]`: "json", `[{"name":"a","type":"socket"}]`: "json",
-	`[1,2]`: "json", `"a"`: "json", `{"paths":{"a":1}}`: "json", `[{"name":"","type":"file"}]`: "json", `[{"type":"file"}]`: "json",
+	`{"error":"no"}`: "json", `[{"name":"a","type":"file"},{"name":"b"}]`: "json",
+	`[{"name":"a","type":"socket"}]`: "json",
+	`[1,2]`:                          "json", `"a"`: "json", `{"paths":{"a":1}}`: "json",
+	`[{"name":"","type":"file"}]`:    "json",
+	`[{"type":"file"}]`:              "json",
 	`[{"name":"a","type":"file"}] x`: "json", `{"paths":[{"path_type":"Door","name":"a"}]}`: "json",
 	`<html></html>`: "xml", `<list><file>a</file><door>b</door></list>`: "xml", `<list><file></file></list>`: "xml",
 	`<ListBucketResult><Key>a</Key></ListBucketResult>`: "xml", `<list><file>a<file>b</file></file></list>`: "xml",
@@ -402,8 +468,14 @@ func TestNoListings(t *testing.T) {
 		}
 	}
 	mine := errors.New("mine")
-	for kind, page := range map[string]string{"json": `[{"name":"a","type":"file"}]`, "xml": "<list><file>a</file></list>"} {
-		i := &index{base: &url.URL{Scheme: "http", Host: "h", Path: "/"}, entry: func(string, bool) error { return mine }}
+	for kind, page := range map[string]string{
+		"json": `[{"name":"a","type":"file"}]`,
+		"xml":  "<list><file>a</file></list>",
+	} {
+		i := &index{
+			base:  &url.URL{Scheme: "http", Host: "h", Path: "/"},
+			entry: func(string, bool) error { return mine },
+		}
 		parse := map[string]func(io.Reader) error{"json": i.parseJSON, "xml": i.parseXML}[kind]
 		if err := parse(strings.NewReader(page)); !errors.Is(err, mine) {
 			t.Errorf("%s: the caller's error is %v", kind, err)
@@ -413,8 +485,10 @@ func TestNoListings(t *testing.T) {
 
 // hostileNumbers are what sizes and times may be told as.
 var hostileNumbers = []string{
-	"-1", "0", "-0", "4294967296", "1125899906842624", "1125899906842625", "4611686018427387904", "9223372036854775807", "9223372036854775808",
-	"18446744073709551615", "18446744073709551616", "1e308", "1e400", "1.5", "0x7f", "+5", " 5", "NaN", `"1"`, "null", "[]",
+	"-1", "0", "-0", "4294967296", "1125899906842624", "1125899906842625", "4611686018427387904", "9223372036854775807",
+	"9223372036854775808",
+	"18446744073709551615", "18446744073709551616", "1e308", "1e400", "1.5", "0x7f", "+5", " 5", "NaN", `"1"`, "null",
+	"[]",
 }
 
 // FuzzParseIndex reads pages, and checks that a link to each name that a file system can have leads back to it.
@@ -425,7 +499,10 @@ func FuzzParseIndex(f *testing.F) {
 	for _, page := range noIndexes {
 		f.Add(page)
 	}
-	for _, link := range []string{"100%", "%zz", "5%2/", "%", "%25%", "\x01", "\x7f/", "/d%20e/%", "%00", "http://h/d%20e/a%"} {
+	for _, link := range []string{
+		"100%", "%zz", "5%2/", "%", "%25%", "\x01", "\x7f/", "/d%20e/%", "%00",
+		"http://h/d%20e/a%",
+	} {
 		f.Add("<title>Index of /</title><a href='" + link + "'>")
 	}
 	for name := range listings {
@@ -498,7 +575,10 @@ func FuzzParseListing(f *testing.F) {
 }
 
 func FuzzParseOptions(f *testing.F) {
-	for _, seed := range []string{"", "a = b", "a=b\n#c\n\nd = e = f", "=", "a", "a=1\na=2", "\ufeffuser=x\r\n", "a=\x00", "pass = secret"} {
+	for _, seed := range []string{
+		"", "a = b", "a=b\n#c\n\nd = e = f", "=", "a", "a=1\na=2", "\ufeffuser=x\r\n",
+		"a=\x00", "pass = secret",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -46,7 +46,10 @@ func newRemoteStore(ctx context.Context, src source, values configmap.Simple, op
 	if _, err := newTLSConfig(security, opts.Network); err != nil {
 		return nil, err
 	}
-	s := &remoteStore{src: src, identity: identityOf(src, remoteTable(src.backend), values), timeout: opts.ResponseTimeout}
+	s := &remoteStore{
+		src: src, identity: identityOf(src, remoteTable(src.backend), values),
+		timeout: opts.ResponseTimeout,
+	}
 	own, config := rclone.AddConfig(context.WithoutCancel(ctx))
 	if err := configureRclone(config, security, opts); err != nil {
 		return nil, err
@@ -141,13 +144,17 @@ func (s *remoteStore) Stat(ctx context.Context, path string) (cacheclient.Info, 
 	case err != nil:
 		return cacheclient.Info{}, err
 	case o.Size() < 0:
-		return cacheclient.Info{}, fmt.Errorf("%s: the server does not tell the size of the file, so that it cannot be read", s.show(path))
+		return cacheclient.Info{},
+			fmt.Errorf("%s: the server does not tell the size of the file, so that it cannot be read", s.show(path))
 	}
 	return s.info(ctx, o), nil
 }
 
 func (s *remoteStore) info(ctx context.Context, o rclone.Object) cacheclient.Info {
-	return cacheclient.Info{Path: o.Remote(), Size: o.Size(), ModTime: o.ModTime(s.with(ctx)).UTC(), Version: s.version(ctx, o)}
+	return cacheclient.Info{
+		Path: o.Remote(), Size: o.Size(), ModTime: o.ModTime(s.with(ctx)).UTC(),
+		Version: s.version(ctx, o),
+	}
 }
 
 // version is a checksum that came with the file's description, "" where none did: ownCloud and its kin tell one. SFTP
@@ -271,7 +278,8 @@ func (s *remoteStore) Open(ctx context.Context, info cacheclient.Info, off, leng
 	}
 	patient := newPatientReader(ctx, cancel, body, s.show(info.Path), s.timeout)
 	counted := &countedBody{src: patient, left: end - start}
-	return &Body{ReadCloser: &provenBody{store: s, ctx: ctx, info: info, countedBody: counted}, Start: start, End: end}, nil
+	return &Body{ReadCloser: &provenBody{store: s, ctx: ctx, info: info, countedBody: counted}, Start: start, End: end},
+		nil
 }
 
 // provenBody hands the last bytes on only when the file is still the version that they should be of.

@@ -26,7 +26,10 @@ import (
 
 // remoteOptions are those of a source behind a password.
 func remoteOptions() Options {
-	return Options{Remotes: true, ResponseTimeout: 5 * time.Second, Secrets: map[string]string{"user": "me", "pass": "hunter2"}}
+	return Options{
+		Remotes: true, ResponseTimeout: 5 * time.Second,
+		Secrets: map[string]string{"user": "me", "pass": "hunter2"},
+	}
 }
 
 // serveSFTP serves a directory by SFTP behind a password, and is the connection string that reads it.
@@ -96,7 +99,8 @@ func serveSFTPConn(conn net.Conn, config *ssh.ServerConfig, dir string) {
 		}()
 		go func() {
 			defer func() { _ = channel.Close() }()
-			if server, err := sftp.NewServer(channel, sftp.ReadOnly(), sftp.WithServerWorkingDirectory(dir)); err == nil {
+			if server, err := sftp.NewServer(channel, sftp.ReadOnly(),
+				sftp.WithServerWorkingDirectory(dir)); err == nil {
 				_ = server.Serve()
 			}
 		}()
@@ -242,7 +246,10 @@ func TestRemoteErrors(t *testing.T) {
 		locked: "401",
 	} {
 		begun := time.Now()
-		store, err := Open(t.Context(), source, Options{Remotes: true, ResponseTimeout: time.Second, Secrets: map[string]string{"pass": "hunter3"}})
+		store, err := Open(t.Context(), source, Options{
+			Remotes: true, ResponseTimeout: time.Second,
+			Secrets: map[string]string{"pass": "hunter3"},
+		})
 		if err == nil {
 			_ = store.Close()
 		}
@@ -253,7 +260,8 @@ func TestRemoteErrors(t *testing.T) {
 			t.Errorf("%s took %v", source, took)
 		}
 	}
-	if _, err := Open(t.Context(), ":sftp,host=h:", Options{}); err == nil || !strings.Contains(err.Error(), "millrace gateway only") {
+	if _, err := Open(t.Context(), ":sftp,host=h:", Options{}); err == nil ||
+		!strings.Contains(err.Error(), "millrace gateway only") {
 		t.Errorf("where no remotes are read: %v", err)
 	}
 }

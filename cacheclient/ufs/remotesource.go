@@ -29,20 +29,25 @@ var remoteRefused = map[string]string{ //nolint:gosec // Names of options, no se
 func parseRemote(s string) (source, error) {
 	parsed, err := fspath.Parse(s)
 	if err != nil || parsed.Name == "" {
-		return source{}, errors.New("a source that begins with a colon is a connection string of rclone, such as :sftp,host=name:/path; this one has no such form")
+		return source{}, errors.New("a source that begins with a colon is a connection string of rclone, such as " +
+			":sftp,host=name:/path; this one has no such form")
 	}
 	kind := strings.TrimPrefix(parsed.Name, ":")
 	if own, ok := ownSources[kind]; ok {
 		return source{}, fmt.Errorf("source \":%s\" is read without rclone; give it as %s", kind, own)
 	}
 	if !slices.Contains(remoteKinds, kind) {
-		return source{}, fmt.Errorf("source \":%s\" names a backend of rclone that is not in this program; accepted are %s", kind, strings.Join(remoteKinds, ", "))
+		return source{}, fmt.Errorf("source \":%s\" names a backend of rclone that is not in this program; accepted "+
+			"are %s", kind, strings.Join(remoteKinds, ", "))
 	}
 	backend, err := fs.Find(kind)
 	if err != nil {
 		return source{}, fmt.Errorf("rclone's %s backend: %w", kind, err)
 	}
-	src := source{scheme: schemeRemote, backend: backend, dir: strings.TrimSuffix(parsed.Path, "/"), options: parsed.Config, show: s}
+	src := source{
+		scheme: schemeRemote, backend: backend, dir: strings.TrimSuffix(parsed.Path, "/"),
+		options: parsed.Config, show: s,
+	}
 	if parsed.Path == "/" {
 		src.dir = "/"
 	}
@@ -53,7 +58,8 @@ func parseRemote(s string) (source, error) {
 		case option == nil:
 			return source{}, fmt.Errorf("source \":%s\": %w", kind, unknownOption(src, name, table))
 		case secret(option) && value != "":
-			return source{}, fmt.Errorf("source \":%s\": %s is a secret and would show in process lists; put it into the options file, or give the option %s=env:VARIABLE", kind, name, name)
+			return source{}, fmt.Errorf("source \":%s\": %s is a secret and would show in process lists; put it into "+
+				"the options file, or give the option %s=env:VARIABLE", kind, name, name)
 		case err == nil && u.User != nil:
 			return source{}, fmt.Errorf("source \":%s\": %w", kind, errSecretInURL)
 		}

@@ -108,7 +108,8 @@ func newS3Client(ctx context.Context, src source, values configmap.Simple, clien
 	signing := c.api
 	if c.anonymous {
 		// The SDK makes no URL without keys: one is signed with keys that do not matter, and the signature is taken off.
-		signing = s3.New(c.api.Options(), func(o *s3.Options) { o.Credentials = credentials.NewStaticCredentialsProvider("none", "none", "") })
+		signing = s3.New(c.api.Options(),
+			func(o *s3.Options) { o.Credentials = credentials.NewStaticCredentialsProvider("none", "none", "") })
 	}
 	c.signer = s3.NewPresignClient(signing, s3.WithPresignExpires(linkExpiry))
 	return c, nil
@@ -139,7 +140,8 @@ func pathStyle(ctx context.Context, bucket string, values configmap.Simple) (boo
 	}
 	// No credentials are looked for, and no object.
 	for name, value := range map[string]string{
-		"env_auth": "false", "access_key_id": "guess", "secret_access_key": "guess", "session_token": "", "role_arn": "",
+		"env_auth": "false", "access_key_id": "guess", "secret_access_key": "guess", "session_token": "",
+		"role_arn":       "",
 		"no_head_object": "true", "directory_bucket": "false",
 	} {
 		guess[name] = value
@@ -225,7 +227,9 @@ func (o *bucketOptions) role(config aws.Config) aws.CredentialsProvider {
 // Accept-Encoding is not signed, and the parameter x-id is not sent.
 func plainlySigned(stack *middleware.Stack) error {
 	plain := middleware.FinalizeMiddlewareFunc("PlainRequest",
-		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		func(ctx context.Context, in middleware.FinalizeInput,
+			next middleware.FinalizeHandler,
+		) (middleware.FinalizeOutput, middleware.Metadata, error) {
 			if req, ok := in.Request.(*smithyhttp.Request); ok {
 				req.Header.Del("Accept-Encoding")
 				if query := req.URL.Query(); query.Has("x-id") {
@@ -304,7 +308,10 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 
 // get and head are the requests for an object, signed; both are used at once.
 func (c *s3Client) get(ctx context.Context, key, show string) (request, error) {
-	signed, err := c.signer.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &c.bucket, Key: &key, RequestPayer: c.payer})
+	signed, err := c.signer.PresignGetObject(ctx, &s3.GetObjectInput{
+		Bucket: &c.bucket, Key: &key,
+		RequestPayer: c.payer,
+	})
 	if err != nil {
 		return request{}, signingError(show, err)
 	}
@@ -312,7 +319,10 @@ func (c *s3Client) get(ctx context.Context, key, show string) (request, error) {
 }
 
 func (c *s3Client) head(ctx context.Context, key, show string) (request, error) {
-	signed, err := c.signer.PresignHeadObject(ctx, &s3.HeadObjectInput{Bucket: &c.bucket, Key: &key, RequestPayer: c.payer})
+	signed, err := c.signer.PresignHeadObject(ctx, &s3.HeadObjectInput{
+		Bucket: &c.bucket, Key: &key,
+		RequestPayer: c.payer,
+	})
 	if err != nil {
 		return request{}, signingError(show, err)
 	}

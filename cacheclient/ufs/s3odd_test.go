@@ -79,7 +79,8 @@ func content(t *testing.T, store Store, path string) (string, error) {
 // question.
 func TestS3OneKeyTwice(t *testing.T) {
 	objects := map[string]string{
-		"out": "object", "out-1": "1", "out.d/x": "x", "out/shadow": "below", "out!": "!", "plain": "p", "deep/a": "object", "deep/a/b/c": "c",
+		"out": "object", "out-1": "1", "out.d/x": "x", "out/shadow": "below", "out!": "!", "plain": "p",
+		"deep/a": "object", "deep/a/b/c": "c",
 	}
 	for pageSize := range 5 {
 		b := &cachetest.Bucket{Objects: objects, PageSize: pageSize}
@@ -89,7 +90,8 @@ func TestS3OneKeyTwice(t *testing.T) {
 			if err != nil || !info.Dir {
 				t.Fatalf("%d a page: %+v, %v", pageSize, info, err)
 			}
-			if names, _ := listNames(t, store, ""); !slices.Equal(names, []string{"deep/", "out!", "out-1", "out.d/", "out/", "plain"}) {
+			if names, _ := listNames(t, store, ""); !slices.Equal(names,
+				[]string{"deep/", "out!", "out-1", "out.d/", "out/", "plain"}) {
 				t.Errorf("%d a page: %q", pageSize, names)
 			}
 			if names, _ := listNames(t, store, "deep"); !slices.Equal(names, []string{"a/"}) {
@@ -150,7 +152,8 @@ func TestS3Archived(t *testing.T) {
 		t.Errorf("listed as %q, looked up as %q", infos[0].Mark(), info.Mark())
 	}
 	_, err = readAll(testContext(t), store, info, 0, 10)
-	if err == nil || !strings.Contains(err.Error(), "restored") || !strings.Contains(err.Error(), archived) || errors.Is(err, fs.ErrPermission) {
+	if err == nil || !strings.Contains(err.Error(), "restored") || !strings.Contains(err.Error(), archived) ||
+		errors.Is(err, fs.ErrPermission) {
 		t.Errorf("reading: %v", err)
 	}
 	if retry, _ := Retryable(err); retry {
@@ -168,7 +171,10 @@ func TestS3Refused(t *testing.T) {
 		return 0, ""
 	}
 	store, _ := openBucket(t, &cachetest.Bucket{Objects: objects, Refuse: missing}, nil)
-	for path, want := range map[string]error{"none": fs.ErrNotExist, "dir/none": fs.ErrNotExist, "plain/none": fs.ErrNotExist, "dir": nil, "dir/x": nil, "plain": nil, "marker": nil} {
+	for path, want := range map[string]error{
+		"none": fs.ErrNotExist, "dir/none": fs.ErrNotExist,
+		"plain/none": fs.ErrNotExist, "dir": nil, "dir/x": nil, "plain": nil, "marker": nil,
+	} {
 		if info, err := store.Stat(testContext(t), path); !errors.Is(err, want) {
 			t.Errorf("%s: %+v, %v", path, info, err)
 		}
@@ -192,7 +198,10 @@ func TestS3Refused(t *testing.T) {
 // TestS3HeadRefused shows what is listed where each HEAD is refused by a status that says nothing of rights, as for
 // objects that are encrypted by a key of the caller's, and says why it cannot be read.
 func TestS3HeadRefused(t *testing.T) {
-	for _, code := range []int{http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed, http.StatusTeapot} {
+	for _, code := range []int{
+		http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed,
+		http.StatusTeapot,
+	} {
 		b := &cachetest.Bucket{Objects: map[string]string{"locked": "secret", "plain": "p", "dir/x": "x"}}
 		b.Refuse = func(r *http.Request, key string) (int, string) {
 			if _, there := b.Objects[key]; key == "locked" || key != "" && !there && r.Method == http.MethodHead {
@@ -208,7 +217,8 @@ func TestS3HeadRefused(t *testing.T) {
 		if _, infos := listNames(t, store, ""); len(infos) != 3 || infos[1].Mark() != info.Mark() {
 			t.Errorf("%d: listed as %+v, looked up as %q", code, infos, info.Mark())
 		}
-		if _, err := readAll(testContext(t), store, info, 0, 1); err == nil || !strings.Contains(err.Error(), strconv.Itoa(code)) {
+		if _, err := readAll(testContext(t), store, info, 0, 1); err == nil ||
+			!strings.Contains(err.Error(), strconv.Itoa(code)) {
 			t.Errorf("%d: reading: %v", code, err)
 		}
 		for _, path := range []string{"none", "dir/none", "plain/none"} {
@@ -251,7 +261,8 @@ func TestS3NoRightToList(t *testing.T) {
 	if _, err := store.Stat(testContext(t), "none"); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("what may be there or not: %v", err)
 	}
-	if err := store.List(testContext(t), "", nil); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "AccessDenied") {
+	if err := store.List(testContext(t), "", nil); !errors.Is(err, fs.ErrPermission) ||
+		!strings.Contains(err.Error(), "AccessDenied") {
 		t.Errorf("listing: %v", err)
 	}
 }
@@ -261,7 +272,8 @@ func TestS3RequesterPays(t *testing.T) {
 	b := &cachetest.Bucket{Objects: map[string]string{"plain": "p", "dir/x": "x"}}
 	b.Refuse = func(r *http.Request, _ string) (int, string) {
 		header, query := r.Header.Get("X-Amz-Request-Payer"), r.URL.Query().Get("x-amz-request-payer")
-		signed := strings.Contains(r.Header.Get("Authorization"), "x-amz-request-payer") || query != "" && r.URL.Query().Get("X-Amz-Signature") != ""
+		signed := strings.Contains(r.Header.Get("Authorization"), "x-amz-request-payer") ||
+			query != "" && r.URL.Query().Get("X-Amz-Signature") != ""
 		if header != "requester" && query != "requester" || !signed {
 			return http.StatusForbidden, "AccessDenied"
 		}
@@ -300,9 +312,11 @@ func TestS3Anonymous(t *testing.T) {
 // TestS3Keys shows each key that a file system can name, by its bytes, and tells once of those that it cannot.
 func TestS3Keys(t *testing.T) {
 	objects := map[string]string{
-		"plain": "1", "with space+plus%25": "2", "caf\xe9.bin": "3", "new\nline": "4", "\x01control": "5", "\u00fc": "6", "a&b<c>\"": "7",
+		"plain": "1", "with space+plus%25": "2", "caf\xe9.bin": "3", "new\nline": "4", "\x01control": "5",
+		"\u00fc": "6", "a&b<c>\"": "7",
 		"dir/trailing/": "", "tab\there/x": "8", "latin\xff/y": "9", "\uFFFD": "10", "carriage\r": "11", "../up": "12",
-		"dir//double": "x", "dir/content/": "an object", "dir/content/f": "13", "/leading": "x", "dir/./dot": "x", "dir/../dots": "x",
+		"dir//double": "x", "dir/content/": "an object", "dir/content/f": "13", "/leading": "x", "dir/./dot": "x",
+		"dir/../dots":            "x",
 		strings.Repeat("n", 255): "14",
 	}
 	hidden := []string{"dir//double", "dir/content/", "/leading", "dir/./dot", "dir/../dots", "../up", "dir/trailing/"}
@@ -324,7 +338,8 @@ func TestS3Keys(t *testing.T) {
 					}
 					seen[i.Path] = true
 					got, err := readAll(testContext(t), store, i, 0, i.Size)
-					if again, statErr := store.Stat(testContext(t), i.Path); statErr != nil || again.Mark() != i.Mark() {
+					if again, statErr := store.Stat(testContext(t), i.Path); statErr != nil ||
+						again.Mark() != i.Mark() {
 						t.Errorf("%q: %+v, %v", i.Path, again, statErr)
 					}
 					if err != nil || string(got) != objects[i.Path] {
@@ -353,7 +368,8 @@ func TestS3Versions(t *testing.T) {
 	b := &cachetest.Bucket{
 		Objects: map[string]string{"parts": "parts", "upper": "upper", "none": "none", "bare": "bare", "weak": "weak"},
 		ETags: map[string]string{
-			"parts": `"0123456789abcdef0123456789abcdef-3"`, "upper": `"0123456789ABCDEF0123456789ABCDEF"`, "none": "", "weak": `W/"1"`,
+			"parts": `"0123456789abcdef0123456789abcdef-3"`, "upper": `"0123456789ABCDEF0123456789ABCDEF"`, "none": "",
+			"weak": `W/"1"`,
 		},
 		ListedETags: map[string]string{"bare": strings.Trim((&cachetest.Bucket{Objects: map[string]string{"bare": "bare"}}).ETag("bare"), `"`)},
 	}
@@ -382,7 +398,10 @@ func TestS3Versions(t *testing.T) {
 // TestS3ListedETagsDiffer falls back to size and time, and says so once, where listings tell other ETags than responses
 // do.
 func TestS3ListedETagsDiffer(t *testing.T) {
-	b := &cachetest.Bucket{Objects: map[string]string{"a": "a", "b": "b"}, ListedETags: map[string]string{"a": `"x-1"`, "b": `"y-1"`}}
+	b := &cachetest.Bucket{
+		Objects:     map[string]string{"a": "a", "b": "b"},
+		ListedETags: map[string]string{"a": `"x-1"`, "b": `"y-1"`},
+	}
 	store, log := openBucket(t, b, nil)
 	_, infos := listNames(t, store, "")
 	for _, i := range infos {
@@ -416,10 +435,14 @@ func TestS3ListingVersions(t *testing.T) {
 		b    *cachetest.Bucket
 		more map[string]string
 	}{
-		"version 1":                {&cachetest.Bucket{}, map[string]string{"list_version": "1"}},
-		"version 2":                {&cachetest.Bucket{}, map[string]string{"list_version": "2"}},
-		"version 2 is ignored":     {&cachetest.Bucket{OnlyV1: true}, map[string]string{"provider": "Minio"}},
-		"version 2 is refused":     {&cachetest.Bucket{Refuse: func(r *http.Request, _ string) (int, string) { return refusedV2(r) }}, map[string]string{"provider": "Minio"}},
+		"version 1":            {&cachetest.Bucket{}, map[string]string{"list_version": "1"}},
+		"version 2":            {&cachetest.Bucket{}, map[string]string{"list_version": "2"}},
+		"version 2 is ignored": {&cachetest.Bucket{OnlyV1: true}, map[string]string{"provider": "Minio"}},
+		"version 2 is refused": {&cachetest.Bucket{Refuse: func(r *http.Request, _ string) (int,
+			string,
+		) {
+			return refusedV2(r)
+		}}, map[string]string{"provider": "Minio"}},
 		"encoding-type is ignored": {&cachetest.Bucket{Plain: true}, map[string]string{"provider": "Minio"}},
 	} {
 		c.b.Objects, c.b.PageSize = objects, 4
@@ -513,7 +536,8 @@ func TestS3ListingLies(t *testing.T) {
 func TestS3EndlessAnswers(t *testing.T) {
 	pace.Long(t)
 	for status, most := range map[int]int64{
-		http.StatusOK: mostListing, http.StatusForbidden: mostExplanation, http.StatusInternalServerError: mostExplanation,
+		http.StatusOK: mostListing, http.StatusForbidden: mostExplanation,
+		http.StatusInternalServerError: mostExplanation,
 	} {
 		var sent atomic.Int64
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -531,7 +555,8 @@ func TestS3EndlessAnswers(t *testing.T) {
 		store := mustOpen(t, "s3://b", opts)
 		err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil })
 		code, refused := statusOf(err)
-		if ok := status == http.StatusOK; ok && !errors.Is(err, cacheclient.ErrTooLarge) || !ok && (!refused || code != status) {
+		if ok := status == http.StatusOK; ok && !errors.Is(err, cacheclient.ErrTooLarge) ||
+			!ok && (!refused || code != status) {
 			t.Errorf("%d: %v", status, err)
 		}
 		server.Close()
@@ -621,9 +646,15 @@ func TestS3Confirmation(t *testing.T) {
 // TestS3UnorderedListing shows each name once within a page, and all of them, where a server does not sort.
 func TestS3UnorderedListing(t *testing.T) {
 	var got []string
-	d := &s3Directory{store: &s3Store{log: newLog().logger}, fn: func(i cacheclient.Info) error { got = append(got, i.Path); return nil }}
+	d := &s3Directory{
+		store: &s3Store{log: newLog().logger},
+		fn:    func(i cacheclient.Info) error { got = append(got, i.Path); return nil },
+	}
 	for _, page := range [][]s3Item{
-		{{key: "z"}, {key: "y/", common: true}}, {{key: "m"}, {key: "n"}}, {{key: "a/", common: true}, {key: "b"}}, {{key: "\xff\xffz"}},
+		{{key: "z"}, {key: "y/", common: true}},
+		{{key: "m"}, {key: "n"}},
+		{{key: "a/", common: true}, {key: "b"}},
+		{{key: "\xff\xffz"}},
 	} {
 		if err := d.add(page); err != nil {
 			t.Fatal(err)

@@ -74,11 +74,13 @@ func TestS3PagePartsAreHeard(t *testing.T) {
 	var pages atomic.Int64
 	store := openPages(t, &cachetest.Bucket{}, func(w http.ResponseWriter, _ *http.Request) bool {
 		if n := pages.Add(1); n < 5 {
-			drip(t, w, heard, fmt.Sprintf("<ListBucketResult><IsTruncated>true</IsTruncated><NextMarker>m%d</NextMarker>", n),
+			drip(t, w, heard,
+				fmt.Sprintf("<ListBucketResult><IsTruncated>true</IsTruncated><NextMarker>m%d</NextMarker>", n),
 				"</ListBucketResult>")
 			return true
 		}
-		drip(t, w, heard, "<ListBucketResult>", strings.Repeat(" ", 5000), "<Contents><Key>a</Key>", "<Size>1</Size></Contents>",
+		drip(t, w, heard, "<ListBucketResult>", strings.Repeat(" ", 5000), "<Contents><Key>a</Key>",
+			"<Size>1</Size></Contents>",
 			"<Contents><Key>b</Key></Contents>", "</ListBucketResult>")
 		return true
 	})
@@ -123,7 +125,8 @@ func TestIndexWithoutAnEnd(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	store := mustOpen(t, server.URL+"/", Options{Deferred: true})
-	if err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil }); !errors.Is(err, cacheclient.ErrTooLarge) {
+	if err := store.List(testContext(t), "", func(cacheclient.Info) error { return nil }); !errors.Is(err,
+		cacheclient.ErrTooLarge) {
 		t.Errorf("%v", err)
 	}
 }
@@ -150,7 +153,10 @@ var hostileItems = map[string]struct {
 	"empty time":          {"<Size>10</Size>", "<LastModified></LastModified>", cacheclient.UnknownSize},
 	"time of RFC 1123":    {"<Size>10</Size>", "<LastModified>Wed, 01 Jan 2020 00:00:00 GMT</LastModified>", 10},
 	"time without a zone": {"<Size>10</Size>", "<LastModified>2020-01-01T00:00:00</LastModified>", 10},
-	"no month":            {"<Size>10</Size>", "<LastModified>0000-00-00T00:00:00.000Z</LastModified>", cacheclient.UnknownSize},
+	"no month": {
+		"<Size>10</Size>", "<LastModified>0000-00-00T00:00:00.000Z</LastModified>",
+		cacheclient.UnknownSize,
+	},
 }
 
 // TestS3OneBadObject has one object of a page with a size or a time that is none: it is shown and asked, and its
@@ -201,12 +207,16 @@ func TestS3KeysThatXMLHasNot(t *testing.T) {
 			b.Objects[key] = "content of " + key
 		}
 		store := openPages(t, b, func(w http.ResponseWriter, _ *http.Request) bool {
-			_, _ = io.WriteString(w, `<?xml version="1.0"?><!-- a --><s:ListBucketResult xmlns:s="x"><Owner><Key>no</Key></Owner>`)
+			_,
+				_ = io.WriteString(w,
+				`<?xml version="1.0"?><!-- a --><s:ListBucketResult xmlns:s="x"><Owner><Key>no</Key></Owner>`)
 			for _, key := range keys {
 				_, _ = fmt.Fprintf(w, "<Contents><Key>%s</Key><Size>%d</Size><Owner><Key>no</Key></Owner></Contents>",
 					escape.Replace(key), len(b.Objects[key]))
 			}
-			_, _ = io.WriteString(w, "<CommonPrefixes><Prefix><![CDATA[d&amp;/]]></Prefix></CommonPrefixes></s:ListBucketResult>")
+			_,
+				_ = io.WriteString(w,
+				"<CommonPrefixes><Prefix><![CDATA[d&amp;/]]></Prefix></CommonPrefixes></s:ListBucketResult>")
 			return true
 		})
 		names, infos := listNames(t, store, "")
@@ -226,8 +236,8 @@ func TestS3KeysThatXMLHasNot(t *testing.T) {
 	}
 }
 
-// TestS3KeysThatAreCalledEncoded lists keys that a server calls encoded, and does not encode, or does: each is shown by its
-// own name, and the server is asked once.
+// TestS3KeysThatAreCalledEncoded lists keys that a server calls encoded, and does not encode, or does: each is shown by
+// its own name, and the server is asked once.
 func TestS3KeysThatAreCalledEncoded(t *testing.T) {
 	for _, encodes := range []bool{false, true} {
 		for what, keys := range map[string][]string{
@@ -268,19 +278,25 @@ func TestS3KeysThatAreCalledEncoded(t *testing.T) {
 
 // circles are listings that never come to an end: what a page has, by its number.
 var circles = map[string]func(n int64) (keys []string, next string){
-	"two pages in turn":           func(n int64) ([]string, string) { return []string{fmt.Sprint("in", n%2)}, fmt.Sprint("t", n%2) },
+	"two pages in turn": func(n int64) ([]string, string) {
+		return []string{fmt.Sprint("in", n%2)},
+			fmt.Sprint("t", n%2)
+	},
 	"three pages after a hundred": func(n int64) ([]string, string) { return nil, fmt.Sprint("t", min(n, 100+n%3)) },
 	"one page by new tokens":      func(n int64) ([]string, string) { return []string{"in"}, fmt.Sprint("t", n) },
-	"keys go back":                func(n int64) ([]string, string) { return []string{fmt.Sprintf("k%03d", n%7)}, fmt.Sprint("t", n) },
-	"empty pages":                 func(n int64) ([]string, string) { return nil, fmt.Sprint("t", n) },
-	"one prefix on all pages":     func(n int64) ([]string, string) { return []string{"d/"}, fmt.Sprint("t", n) },
+	"keys go back": func(n int64) ([]string, string) {
+		return []string{fmt.Sprintf("k%03d", n%7)},
+			fmt.Sprint("t", n)
+	},
+	"empty pages":             func(n int64) ([]string, string) { return nil, fmt.Sprint("t", n) },
+	"one prefix on all pages": func(n int64) ([]string, string) { return []string{"d/"}, fmt.Sprint("t", n) },
 	"names that cannot be, in circle": func(n int64) ([]string, string) {
 		return []string{"//" + strconv.FormatInt(n%5, 10)}, fmt.Sprint("t", n)
 	},
 }
 
-// TestS3ListingThatNeverEnds has pages go in a circle, or on without anything new, by either version: it is an error that
-// says so, after some pages.
+// TestS3ListingThatNeverEnds has pages go in a circle, or on without anything new, by either version: it is an error
+// that says so, after some pages.
 func TestS3ListingThatNeverEnds(t *testing.T) {
 	for what, pages := range circles {
 		var n int64
@@ -304,8 +320,12 @@ func TestS3ListingThatNeverEnds(t *testing.T) {
 		var n atomic.Int64
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			at := n.Add(1) % 2
-			_, _ = fmt.Fprintf(w, "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t%d</NextContinuationToken>"+
-				"<NextMarker>t%d</NextMarker><Contents><Key>in%d</Key><Size>1</Size></Contents></ListBucketResult>", at, at, at)
+			_,
+				_ = fmt.Fprintf(w,
+				"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t%d</NextContinuationToken>"+
+					"<NextMarker>t%d</NextMarker><Contents><Key>in%d</Key><Size>1</Size></Contents></ListBucketResult>",
+				at,
+				at, at)
 		}))
 		opts := s3Options(t, server.URL)
 		opts.Values["list_version"], opts.Deferred = version, true

@@ -255,7 +255,8 @@ func (s *s3Store) headObject(ctx context.Context, key, show string) (head, error
 	switch {
 	case err == nil && h.size >= 0:
 		return h, nil
-	case refused && status != http.StatusMethodNotAllowed && status != http.StatusNotImplemented, err != nil && !refused:
+	case refused && status != http.StatusMethodNotAllowed && status != http.StatusNotImplemented,
+		err != nil && !refused:
 		return head{}, err
 	}
 	if r, err = s.client.get(ctx, key, show); err != nil {
@@ -346,7 +347,8 @@ func (s *s3Store) shadow(path string) {
 // hide tells once that a key is not shown because no file system can have it.
 func (s *s3Store) hide(key string) {
 	if !s.hidden.Swap(true) {
-		s.log.Warn("a key is not shown because a file system cannot name it: a part of it is empty, a dot, two dots, too long, or ends an object with a slash",
+		s.log.Warn("a key is not shown because a file system cannot name it: a part of it is empty, a dot, two dots, "+
+			"too long, or ends an object with a slash",
 			"bucket", s.src.bucket, "key", key)
 	}
 }

@@ -116,8 +116,8 @@ func (s *s3Store) open(ctx context.Context, want cacheclient.Info, off, length i
 	return body, err
 }
 
-// confirm asks, after the bytes of an answer without the version's ETag have come, what the object is now. A mark of the
-// version has to be told, and be the same: that none is told is no agreement.
+// confirm asks, after the bytes of an answer without the version's ETag have come, what the object is now. A mark of
+// the version has to be told, and be the same: that none is told is no agreement.
 func (s *s3Store) confirm(ctx context.Context, r request, want cacheclient.Info) error {
 	h, err := s.headObject(ctx, s.key(want.Path), r.show)
 	if err != nil {
@@ -185,8 +185,8 @@ func sameButETag(now, was cacheclient.Info) bool {
 	return now.Size == was.Size && !now.ModTime.IsZero() && (was.ModTime.IsZero() || now.ModTime.Equal(was.ModTime))
 }
 
-// alternates reports whether the ETag of a version comes and goes, as that of an object that changed does not, and stands
-// for the same bytes, as far as they are compared.
+// alternates reports whether the ETag of a version comes and goes, as that of an object that changed does not, and
+// stands for the same bytes, as far as they are compared.
 func (s *s3Store) alternates(ctx context.Context, was cacheclient.Info) bool {
 	samples := map[bool][]byte{}
 	for i := 0; i < settleHeads && len(samples) < 2; i++ {

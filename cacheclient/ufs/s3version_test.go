@@ -14,8 +14,8 @@ import (
 	"millrace.io/millrace/cacheclient/cachetest"
 )
 
-// TestS3ListedWithOtherETagsIsRead reads many objects that a listing told with ETags of its own, and one without a time:
-// none fails, and the store says that the descriptions are of one version.
+// TestS3ListedWithOtherETagsIsRead reads many objects that a listing told with ETags of its own, and one without a
+// time: none fails, and the store says that the descriptions are of one version.
 func TestS3ListedWithOtherETagsIsRead(t *testing.T) {
 	b := &cachetest.Bucket{Objects: map[string]string{}, ListedETags: map[string]string{}}
 	for n := range 8 {
@@ -66,8 +66,8 @@ func TestS3JustWrittenIsNoOtherETag(t *testing.T) {
 	}
 }
 
-// TestS3MarksThatVanish reads an object whose ETag and time are told no more, as servers do whose proxy drops them: what
-// comes is not vouched for, unless one of them is told and the same.
+// TestS3MarksThatVanish reads an object whose ETag and time are told no more, as servers do whose proxy drops them:
+// what comes is not vouched for, unless one of them is told and the same.
 func TestS3MarksThatVanish(t *testing.T) {
 	etag, at := `"one"`, long
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -99,7 +99,8 @@ func TestS3MarksThatVanish(t *testing.T) {
 	} {
 		etag, at = c.etag, c.at
 		c.info.Path, c.info.Size = "f", 7
-		if _, err := readConfirmed(t, store, c.info); errors.Is(err, cacheclient.ErrStale) != c.unknown || err != nil && !c.unknown {
+		if _, err := readConfirmed(t, store, c.info); errors.Is(err, cacheclient.ErrStale) != c.unknown ||
+			err != nil && !c.unknown {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -109,9 +109,10 @@ func TestApache(t *testing.T) {
 	apache := lookPath(t, "apache2", "httpd")
 	modules := apacheModules(t)
 	for name, options := range map[string]string{
-		"plain":    "",
-		"fancy":    "IndexOptions FancyIndexing HTMLTable VersionSort NameWidth=20",
-		"icons":    "IndexOptions FancyIndexing IconsAreLinks NameWidth=* Charset=UTF-8\nAddIcon /icons/a.gif ^^DIRECTORY^^\nDefaultIcon /icons/b.gif",
+		"plain": "",
+		"fancy": "IndexOptions FancyIndexing HTMLTable VersionSort NameWidth=20",
+		"icons": "IndexOptions FancyIndexing IconsAreLinks NameWidth=* Charset=UTF-8\nAddIcon /icons/a.gif " +
+			"^^DIRECTORY^^\nDefaultIcon /icons/b.gif",
 		"encoding": "AddEncoding x-gzip .gz\nIndexOptions FancyIndexing FoldersFirst",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,7 +158,10 @@ func apacheModules(t *testing.T) string {
 	t.Helper()
 	for _, dir := range []string{"/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/etc/httpd/modules"} {
 		var config strings.Builder
-		for _, name := range []string{"mpm_event", "authz_core", "autoindex", "dir", "mime", "alias", "filter", "deflate", "unixd"} {
+		for _, name := range []string{
+			"mpm_event", "authz_core", "autoindex", "dir", "mime", "alias", "filter",
+			"deflate", "unixd",
+		} {
 			file := filepath.Join(dir, "mod_"+name+".so")
 			if _, err := os.Stat(file); err == nil {
 				fmt.Fprintf(&config, "LoadModule %s_module %s\n", name, file)
@@ -208,7 +212,8 @@ func s3Options(t *testing.T, endpoint string) Options {
 	t.Setenv("UFS_TEST_KEY", "key")
 	t.Setenv("UFS_TEST_SECRET", "secret")
 	return Options{Values: map[string]string{
-		"provider": "Rclone", "endpoint": endpoint, "access_key_id": "env:UFS_TEST_KEY", "secret_access_key": "env:UFS_TEST_SECRET",
+		"provider": "Rclone", "endpoint": endpoint, "access_key_id": "env:UFS_TEST_KEY",
+		"secret_access_key": "env:UFS_TEST_SECRET",
 	}}
 }
 

@@ -41,7 +41,8 @@ type source struct {
 	show string
 }
 
-var errSecretInURL = errors.New("a user or password in it would show in process lists; name them as options user and pass in the options file, or as name=env:VARIABLE")
+var errSecretInURL = errors.New("a user or password in it would show in process lists; name them as options user and " +
+	"pass in the options file, or as name=env:VARIABLE")
 
 // parseSource understands a source, without asking whether it is there. Its errors are one
 // sentence and repeat no secret.
@@ -57,7 +58,8 @@ func parseSource(s string) (source, error) {
 	case strings.HasPrefix(s, "/"):
 		return source{scheme: schemeLocal, dir: path.Clean(s), show: s}, nil
 	case !found:
-		return source{}, fmt.Errorf("source %q is neither a URL nor an absolute path; give https://host/path/, s3://bucket/prefix, alluxio://master:19998/path or /a/directory", redact(s))
+		return source{}, fmt.Errorf("source %q is neither a URL nor an absolute path; give https://host/path/, "+
+			"s3://bucket/prefix, alluxio://master:19998/path or /a/directory", redact(s))
 	}
 	var src source
 	var err error
@@ -69,7 +71,8 @@ func parseSource(s string) (source, error) {
 	case "file":
 		src, err = parseFile(s)
 	default:
-		return source{}, fmt.Errorf("source %q has the unknown scheme %q; accepted are http, https, s3, file, alluxio and an absolute path", redact(s), kind)
+		return source{}, fmt.Errorf("source %q has the unknown scheme %q; accepted are http, https, s3, file, alluxio "+
+			"and an absolute path", redact(s), kind)
 	}
 	if err != nil {
 		return source{}, fmt.Errorf("source %q: %w", redact(s), err)
@@ -89,7 +92,8 @@ func parseHTTP(s string) (source, error) {
 	case u.Hostname() == "":
 		return source{}, errors.New("no host is named; accepted is http://HOST/PATH/ or https://HOST/PATH/")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return source{}, errors.New(`a query or fragment cannot be kept for the files below; write "?" as %3F and "#" as %23, and send tokens with the option headers`)
+		return source{},
+			errors.New(`a query or fragment cannot be kept for the files below; write "?" as %3F and "#" as %23, and send tokens with the option headers`)
 	}
 	u.Scheme = strings.ToLower(u.Scheme)
 	bare := !strings.HasSuffix(u.Path, "/")
@@ -102,7 +106,8 @@ func parseHTTP(s string) (source, error) {
 func parseS3(rest string) (source, error) {
 	bucket, prefix, _ := strings.Cut(rest, "/")
 	if strings.Contains(bucket, "@") {
-		return source{}, errors.New("keys do not belong in it; name them as options access_key_id and secret_access_key in the options file, or use env_auth")
+		return source{}, errors.New("keys do not belong in it; name them as options access_key_id and " +
+			"secret_access_key in the options file, or use env_auth")
 	}
 	if bucket == "" {
 		return source{}, errors.New("no bucket is named; give s3://bucket/prefix")
@@ -150,7 +155,8 @@ func redact(s string) string {
 		}
 	}
 	// The last @ counts, since an unescaped password may have one, or a slash.
-	if at := strings.LastIndexByte(rest, '@'); at >= 0 && strings.ContainsAny(rest[:at], ":") || at >= 0 && !strings.Contains(rest[:at], "/") {
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 && strings.ContainsAny(rest[:at], ":") ||
+		at >= 0 && !strings.Contains(rest[:at], "/") {
 		rest = "...@" + rest[at+1:]
 	}
 	return kind + rest

@@ -62,8 +62,8 @@ type Body struct {
 	spent *flag
 }
 
-// confirmBy has the body be confirmed by a question, if there is one. In the middle of a body it does not wait for one of
-// the connections that readers of bodies hold.
+// confirmBy has the body be confirmed by a question, if there is one. In the middle of a body it does not wait for one
+// of the connections that readers of bodies hold.
 func (b *Body) confirmBy(ask func(ctx context.Context) error) {
 	if ask == nil {
 		return

@@ -71,8 +71,10 @@ var bigTail = []byte("the end of a large file")
 
 // oddNames have what URLs, HTML and servers may get wrong.
 var oddNames = []string{
-	"plain.txt", "with space.txt", "100%.txt", "%41.txt", "a%2Fb.txt", "hash#1.txt", "what?.txt", "-dash", "naïve-ü-日本.txt", "a+b.txt",
-	"semi;colon.txt", "colon:name.txt", "amp&amp;.txt", "quote'\".txt", "<tag>.txt", "back\\slash.txt", "comma,equals=.txt",
+	"plain.txt", "with space.txt", "100%.txt", "%41.txt", "a%2Fb.txt", "hash#1.txt", "what?.txt", "-dash",
+	"naïve-ü-日本.txt", "a+b.txt",
+	"semi;colon.txt", "colon:name.txt", "amp&amp;.txt", "quote'\".txt", "<tag>.txt", "back\\slash.txt",
+	"comma,equals=.txt",
 	"at@star*.txt", "[brackets]{braces}.txt", "~tilde", "UPPER", "upper", "trailing.", "e\u0301combining.txt",
 }
 
@@ -310,7 +312,8 @@ func testStat(t *testing.T, store Store, tr *tree, can abilities) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Path != p || info.Dir || info.Size != int64(len(data)) || info.ID != 0 || info.ModTime.Unix() != fi.ModTime().Unix() {
+		if info.Path != p || info.Dir || info.Size != int64(len(data)) || info.ID != 0 ||
+			info.ModTime.Unix() != fi.ModTime().Unix() {
 			t.Errorf("stat %q: %+v", p, info)
 		}
 	}
@@ -422,7 +425,10 @@ func testParallel(t *testing.T, store Store, tr *tree, info cacheclient.Info) {
 func testMissing(t *testing.T, store Store) {
 	t.Helper()
 	ctx := testContext(t)
-	for _, p := range []string{"nothing", "nothing/below", "data.bin/below", "../etc", "a//b", "/abs", "odd/..", "odd/.", "nul\x00"} {
+	for _, p := range []string{
+		"nothing", "nothing/below", "data.bin/below", "../etc", "a//b", "/abs", "odd/..",
+		"odd/.", "nul\x00",
+	} {
 		if info, err := store.Stat(ctx, p); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("stat %q: %+v, %v", p, info, err)
 		} else if retry, _ := Retryable(err); retry {
@@ -443,16 +449,19 @@ func testMissing(t *testing.T, store Store) {
 func testKinds(t *testing.T, store Store) {
 	t.Helper()
 	ctx := testContext(t)
-	if err := store.List(ctx, "data.bin", func(cacheclient.Info) error { return nil }); !errors.Is(err, cacheclient.ErrNotDir) {
+	if err := store.List(ctx, "data.bin", func(cacheclient.Info) error { return nil }); !errors.Is(err,
+		cacheclient.ErrNotDir) {
 		t.Errorf("list of a file: %v", err)
 	}
-	if _, err := store.Open(ctx, cacheclient.Info{Path: "odd", Dir: true}, 0, 1); !errors.Is(err, cacheclient.ErrIsDir) {
+	if _, err := store.Open(ctx, cacheclient.Info{Path: "odd", Dir: true}, 0, 1); !errors.Is(err,
+		cacheclient.ErrIsDir) {
 		t.Errorf("open of a directory: %v", err)
 	}
 	if _, err := store.Open(ctx, cacheclient.Info{Path: "data.bin", Size: 10}, 5, 6); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("a range beyond the end: %v", err)
 	}
-	if _, err := store.Open(ctx, cacheclient.Info{Path: "data.bin", Size: cacheclient.UnknownSize}, 0, 1); !errors.Is(err, fs.ErrInvalid) {
+	if _, err := store.Open(ctx, cacheclient.Info{Path: "data.bin", Size: cacheclient.UnknownSize}, 0,
+		1); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("unknown size: %v", err)
 	}
 }
@@ -469,7 +478,8 @@ func testCancelled(t *testing.T, store Store) {
 	if err := store.List(ctx, "odd", func(cacheclient.Info) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("list: %v", err)
 	}
-	if _, err := store.Open(ctx, cacheclient.Info{Path: "data.bin", Size: 100}, 0, 1); !errors.Is(err, context.Canceled) {
+	if _, err := store.Open(ctx, cacheclient.Info{Path: "data.bin", Size: 100}, 0, 1); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("open: %v", err)
 	}
 }

@@ -35,7 +35,10 @@ func TestDashes(t *testing.T) {
 
 // FuzzArguments has no arguments end the program, and wrong ones told in a sentence.
 func FuzzArguments(f *testing.F) {
-	for _, s := range []string{"-name v", "--n=5", "-", "--", "-=", "---x", "-test.v", "-h", "--help", "-on=x", "-é", "--é=", "-n"} {
+	for _, s := range []string{
+		"-name v", "--n=5", "-", "--", "-=", "---x", "-test.v", "-h", "--help", "-on=x", "-é",
+		"--é=", "-n",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -45,7 +48,8 @@ func FuzzArguments(f *testing.F) {
 		c.Text(&name, "name", "")
 		c.Toggle(&on, "on", "")
 		c.Runs(func([]string, io.Writer) error { return nil })
-		if err := Execute(c.Command, strings.Fields(line), io.Discard); err != nil && !strings.HasSuffix(err.Error(), "; see millrace x --help") {
+		if err := Execute(c.Command, strings.Fields(line), io.Discard); err != nil &&
+			!strings.HasSuffix(err.Error(), "; see millrace x --help") {
 			t.Errorf("%q: %v", line, err)
 		}
 	})

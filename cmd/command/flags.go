@@ -135,6 +135,7 @@ func (c *Command) SourceOptions(options map[string]string, file *string) {
 		return nil
 	}
 	// What was given is not repeated in an error: it may be a secret.
-	c.add(&value{secret: true, set: set}, "option", "`NAME=VALUE` of the source's rclone backend, such as endpoint=...; may be repeated")
+	c.add(&value{secret: true, set: set}, "option",
+		"`NAME=VALUE` of the source's rclone backend, such as endpoint=...; may be repeated")
 	c.Text(file, "options-file", "`FILE` with NAME=VALUE lines, for options and secrets")
 }

@@ -85,5 +85,6 @@ func printOverview(c *cobra.Command, out io.Writer) {
 			}
 		}
 	}
-	_, _ = fmt.Fprintf(out, "\n%s COMMAND --help shows its flags. Exit codes: 0 success, 1 failure, 2 wrong usage.\n", c.Name())
+	_, _ = fmt.Fprintf(out, "\n%s COMMAND --help shows its flags. Exit codes: 0 success, 1 failure, 2 wrong usage.\n",
+		c.Name())
 }

@@ -16,7 +16,8 @@ import (
 func ParseListen(s string) (netip.AddrPort, error) {
 	address, err := netip.ParseAddrPort(s)
 	if err != nil {
-		return netip.AddrPort{}, errors.New("not an address: accepted are an IP address and a port, such as 127.0.0.1:9063 or [::1]:9063")
+		return netip.AddrPort{},
+			errors.New("not an address: accepted are an IP address and a port, such as 127.0.0.1:9063 or [::1]:9063")
 	}
 	return address, nil
 }
@@ -32,7 +33,8 @@ func ParseProbes(s string) (string, error) {
 		whole = "[::]" + s
 	}
 	if _, err := netip.ParseAddrPort(whole); err != nil {
-		return "", errors.New("not an address: accepted are a port such as :9064, an IP address and a port such as 127.0.0.1:9064, or none")
+		return "", errors.New("not an address: accepted are a port such as :9064, an IP address and a port such as " +
+			"127.0.0.1:9064, or none")
 	}
 	return s, nil
 }

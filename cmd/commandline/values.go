@@ -16,7 +16,9 @@ import (
 
 // Errors of these parsers are the second half of a sentence that begins with the flag and
 // the value: `--quota "2Qi" is not a size: ...`.
-var errSize = errors.New("not a size: accepted are bytes such as 1048576, or a number with a unit such as 2Gi, 512MiB or 1.5G (Ki Mi Gi Ti count in 1024, K M G T in 1000)")
+var errSize = errors.New("not a size: accepted are bytes such as 1048576, or a number with a unit such as 2Gi, " +
+	"512MiB " +
+	"or 1.5G (Ki Mi Gi Ti count in 1024, K M G T in 1000)")
 
 // sizePattern is a decimal number and an optional unit. Its parts are short enough that no
 // input costs much.
@@ -79,7 +81,8 @@ func ParseDuration(s string) (time.Duration, error) {
 	const longest = 365 * 24 * time.Hour
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 || d > longest {
-		return 0, errors.New("not a time above zero: accepted are numbers with a unit such as 500ms, 10s, 1m30s, at most 8760h")
+		return 0, errors.New("not a time above zero: accepted are numbers with a unit such as 500ms, 10s, 1m30s, at " +
+			"most 8760h")
 	}
 	return d, nil
 }

@@ -23,8 +23,10 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 	bad := []string{
-		"", " ", "-1", "-1Gi", "+1", "1 Gi", " 1", "1Gi ", "NaN", "Inf", "1e9", "0x10", "1_000", "1.5", "1.5B", "1,5G", ".5G", "1.G",
-		"Gi", "i", "1i", "1iB", "1Qi", "1GGi", "1Gib2", "1Gi\n", "١Gi", "9223372036854775808", "8388608Ti", "99999999999999999999Ti",
+		"", " ", "-1", "-1Gi", "+1", "1 Gi", " 1", "1Gi ", "NaN", "Inf", "1e9", "0x10", "1_000", "1.5", "1.5B", "1,5G",
+		".5G", "1.G",
+		"Gi", "i", "1i", "1iB", "1Qi", "1GGi", "1Gib2", "1Gi\n", "١Gi", "9223372036854775808", "8388608Ti",
+		"99999999999999999999Ti",
 		strings.Repeat("9", 500),
 	}
 	for _, in := range bad {
@@ -35,7 +37,10 @@ func TestParseSize(t *testing.T) {
 }
 
 func FuzzParseSize(f *testing.F) {
-	for _, s := range []string{"2Gi", "1.5G", "-1", "0", "9223372036854775807", "NaN", "1e9", "0.00000000000000000001Ti", "1KiB", ""} {
+	for _, s := range []string{
+		"2Gi", "1.5G", "-1", "0", "9223372036854775807", "NaN", "1e9",
+		"0.00000000000000000001Ti", "1KiB", "",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -73,7 +78,10 @@ func TestParseRatio(t *testing.T) {
 }
 
 func TestParseTimesModesAndCounts(t *testing.T) {
-	for in, want := range map[string]time.Duration{"500ms": 500 * time.Millisecond, "1m30s": 90 * time.Second, "8760h": 8760 * time.Hour} {
+	for in, want := range map[string]time.Duration{
+		"500ms": 500 * time.Millisecond, "1m30s": 90 * time.Second,
+		"8760h": 8760 * time.Hour,
+	} {
 		if got, err := ParseDuration(in); err != nil || got != want {
 			t.Errorf("%q: %v, %v", in, got, err)
 		}

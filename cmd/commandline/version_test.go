@@ -8,8 +8,12 @@ import (
 func TestBuildOf(t *testing.T) {
 	stamped := &debug.BuildInfo{
 		GoVersion: "go1.2", Main: debug.Module{Version: "v0.0.0-1"},
-		Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"}, {Key: "vcs.time", Value: "t"}},
-		Deps:     []*debug.Module{{Path: "m", Version: "v2.1"}},
+		Settings: []debug.BuildSetting{
+			{Key: "vcs.revision", Value: "abc"},
+			{Key: "vcs.modified", Value: "true"},
+			{Key: "vcs.time", Value: "t"},
+		},
+		Deps: []*debug.Module{{Path: "m", Version: "v2.1"}},
 	}
 	plain := &debug.BuildInfo{Main: debug.Module{Version: "(devel)"}}
 	for _, c := range []struct {

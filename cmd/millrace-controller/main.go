@@ -87,7 +87,8 @@ func newController() (*command.Command, *controllerConfig) {
 	k.Settings.AlluxioImage, k.Settings.MillraceImage = "alluxio/alluxio:2.9.5", "millrace/millrace:latest"
 	k.CheckClass = driver.CheckClass
 	k.Health, k.Metrics, k.Elect = ":8081", ":8080", true
-	f := command.New("controller", "[flags]", "make Datasets of Kubernetes into caches, volumes and claims", controllerAbout)
+	f := command.New("controller", "[flags]", "make Datasets of Kubernetes into caches, volumes and claims",
+		controllerAbout)
 	f.ValidArgsFunction = cobra.NoFileCompletions
 	f.Text(&c.kubeconfig, "kubeconfig", "`FILE` that says where the API server is")
 	command.Parsed(f, &k.Settings.Namespace, "namespace", "`NAME` of the namespace in which controllers and agents run",
@@ -101,7 +102,8 @@ func newController() (*command.Command, *controllerConfig) {
 		"call new PersistentVolumes NAMESPACE-NAME in the namespace default, too")
 	f.Text(&k.NetworkDir, "network-dir",
 		"`DIR` with what gateways use where a Dataset says nothing: ca.crt, HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
-	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there", "none", parseTaint)
+	command.Parsed(f, &k.Taint, "startup-taint", "`KEY` of the taint that nodes lose when the driver is ready there",
+		"none", parseTaint)
 	command.Parsed(f, &k.Agents, "agents",
 		"`HOST:PORT` of the agents' Service, which tell of pods that lost their mount", "none", parseAgents)
 	command.Parsed(f, &k.Settings.TierDirs, "tier-dirs",

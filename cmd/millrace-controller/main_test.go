@@ -30,11 +30,15 @@ func parseController(args []string) (*controllerConfig, error) {
 
 // TestControllerFlags reads the controller's arguments.
 func TestControllerFlags(t *testing.T) {
-	c, err := parseController([]string{"--watch-namespace", "data", "--leader-elect=false", "--metrics", "127.0.0.1:9000", "--log-format", "json", "--millrace-image", "here/millrace:1"})
+	c, err := parseController([]string{
+		"--watch-namespace", "data", "--leader-elect=false", "--metrics",
+		"127.0.0.1:9000", "--log-format", "json", "--millrace-image", "here/millrace:1",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if k := c.controller; k.Watch != "data" || k.Elect || k.Metrics != "127.0.0.1:9000" || k.Health != ":8081" || k.Settings.MillraceImage != "here/millrace:1" || c.logFormat != "json" {
+	if k := c.controller; k.Watch != "data" || k.Elect || k.Metrics != "127.0.0.1:9000" || k.Health != ":8081" ||
+		k.Settings.MillraceImage != "here/millrace:1" || c.logFormat != "json" {
 		t.Errorf("got %+v", c)
 	}
 	for _, args := range [][]string{{"what"}, {"--leader-elect=perhaps"}, {"--namespace", ""}} {
@@ -52,7 +56,8 @@ func TestManifestOfController(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := c.controller
-	if !k.Elect || k.Settings.Namespace != "millrace-system" || k.Settings.MillraceImage != container.Image || k.Settings.Driver != driver.Name || k.CheckClass == nil {
+	if !k.Elect || k.Settings.Namespace != "millrace-system" || k.Settings.MillraceImage != container.Image ||
+		k.Settings.Driver != driver.Name || k.CheckClass == nil {
 		t.Errorf("got %+v", k)
 	}
 	if !slices.ContainsFunc(spec.Tolerations, func(x corev1.Toleration) bool { return x.Key == k.Taint }) {

@@ -12,7 +12,8 @@ import (
 // TestManPages writes the program's page: what cmd/internal/manpages runs.
 func TestManPages(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(manpage.Write(t, controllerCommand().Command), "millrace-controller.1"))
-	if err != nil || !strings.Contains(string(page), "millrace controller [flags]") || !strings.Contains(string(page), `\fB--log-level\fP=LEVEL`) {
+	if err != nil || !strings.Contains(string(page), "millrace controller [flags]") ||
+		!strings.Contains(string(page), `\fB--log-level\fP=LEVEL`) {
 		t.Errorf("%s, %v", page, err)
 	}
 }

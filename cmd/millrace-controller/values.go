@@ -72,7 +72,8 @@ func parseAgents(s string) (string, error) {
 		return "", nil
 	}
 	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
-		return "", errors.New("not an address: accepted are HOST:PORT, such as millrace-agent.millrace-system.svc:9064, and none")
+		return "", errors.New("not an address: accepted are HOST:PORT, such as " +
+			"millrace-agent.millrace-system.svc:9064, and none")
 	}
 	return s, nil
 }

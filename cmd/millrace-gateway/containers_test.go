@@ -42,7 +42,10 @@ func planned(t *testing.T, specs string) *objects.Plan {
 	t.Helper()
 	in := objects.Input{
 		Keys: gateway.NewKeys(), Secrets: map[string]*corev1.Secret{},
-		Settings: objects.Settings{AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "millrace:v1", Driver: "csi.millrace.io", Namespace: "millrace-system"},
+		Settings: objects.Settings{
+			AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "millrace:v1",
+			Driver: "csi.millrace.io", Namespace: "millrace-system",
+		},
 	}
 	documents := yaml.NewYAMLReader(bufio.NewReader(strings.NewReader(specs)))
 	for {
@@ -108,7 +111,8 @@ spec:
 // flags, with the files of its Secret: what they say is what Alluxio is told to mount.
 func TestGatewayContainers(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/one/" && (r.Header.Get("Authorization") != "Bearer open = sesame # not a comment" || r.Header.Get("X-Who") != "me") {
+		if r.URL.Path == "/one/" && (r.Header.Get("Authorization") != "Bearer open = sesame # not a comment" ||
+			r.Header.Get("X-Who") != "me") {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -127,7 +131,8 @@ func TestGatewayContainers(t *testing.T) {
 			}
 			for name, data := range o.Data {
 				// As kubelet shows them to the pod's group.
-				if err := errors.Join(os.WriteFile(filepath.Join(dir, name), data, 0o440), os.Chmod(filepath.Join(dir, name), 0o440)); err != nil {
+				if err := errors.Join(os.WriteFile(filepath.Join(dir, name), data, 0o440),
+					os.Chmod(filepath.Join(dir, name), 0o440)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -46,7 +46,8 @@ func doorOf(t *testing.T, address, path string) string {
 	return fmt.Sprintf("%d %s", resp.StatusCode, strings.TrimSpace(string(said)))
 }
 
-// TestEach adds, changes and takes away gateways of a process that runs: the others serve on, whatever is wrong with one.
+// TestEach adds, changes and takes away gateways of a process that runs: the others serve on, whatever is wrong with
+// one.
 func TestEach(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/closed/" && r.Header.Get("X-Key") != "right" {
@@ -72,7 +73,8 @@ func TestEach(t *testing.T) {
 	doors := map[string]string{"one": freePort(t), "two": freePort(t), "bad": freePort(t)}
 	list := func(name, source string, more ...string) []string {
 		return append(append([]string{
-			"--listen", "127.0.0.1:0", "--metrics-listen", doors[name], "--bucket", "bucket-" + name, "--keys-file", keys, "--start-anyway",
+			"--listen", "127.0.0.1:0", "--metrics-listen", doors[name], "--bucket", "bucket-" + name, "--keys-file",
+			keys, "--start-anyway",
 		}, more...), source)
 	}
 	run := func(lists ...[]string) {

@@ -117,24 +117,42 @@ func newGateway() (*command.Command, *gatewayConfig) {
 		logLevel: "info", logFormat: "text",
 	}
 	f := command.New("gateway", "[flags] SOURCE", "show a source to Alluxio as an S3 bucket", gatewayAbout)
-	command.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(), commandline.ParseListen)
-	f.Toggle(&c.allowRemote, "allow-remote", "let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
-	f.Toggle(&c.sharePort, "share-port", "let other gateways of this user, started so, serve the same --listen address: for one source in several pods of a node's network")
-	command.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", c.probes, commandline.ParseProbes)
-	command.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket, func(s string) (string, error) { return s, gateway.CheckBucket(s) })
-	f.Text(&c.keysFile, "keys-file", "`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at each start)")
-	f.Toggle(&c.startAnyway, "start-anyway", "start also where the source refuses, is not there or is not trusted: requests ask it again")
+	command.Parsed(f, &c.listen, "listen", "`HOST:PORT` of the S3 server; port 0 takes a free one", c.listen.String(),
+		commandline.ParseListen)
+	f.Toggle(&c.allowRemote, "allow-remote",
+		"let --listen be an address that others reach: who has the keys then reads the source over plain HTTP")
+	f.Toggle(&c.sharePort, "share-port",
+		"let other gateways of this user, started so, serve the same --listen address: for one source in several pods "+
+			"of a node's network")
+	command.Parsed(f, &c.probes, "metrics-listen",
+		"`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", c.probes,
+		commandline.ParseProbes)
+	command.Parsed(f, &c.bucket, "bucket", "`NAME` of the bucket", c.bucket,
+		func(s string) (string, error) { return s, gateway.CheckBucket(s) })
+	f.Text(&c.keysFile, "keys-file",
+		"`FILE` with the keys, made where it does not exist (default one in the runtime directory, with new keys at "+
+			"each start)")
+	f.Toggle(&c.startAnyway, "start-anyway",
+		"start also where the source refuses, is not there or is not trusted: requests ask it again")
 	f.SourceOptions(c.options, &c.optionsFile)
 	f.Text(&c.networkDir, "network-dir",
 		"`DIR` with what holds for all sources that say nothing: ca.crt (believed beside the system's "+
 			"authorities), HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
 	f.Text(&c.each, "each",
 		"`FILE` of a JSON list of lists of arguments: run a gateway for each, and follow the file; no SOURCE then")
-	command.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16", commandline.CountTo(1024))
-	command.Parsed(f, &c.maxRequests, "max-requests", "`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64", commandline.CountTo(4096))
-	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s", commandline.ParseDuration)
-	command.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks", "5s", commandline.ParseAge)
-	command.Parsed(f, &c.blockSize, "block-size", "`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi", commandline.SizeOver)
+	command.Parsed(f, &c.connections, "connections", "`N` requests to the source at a time at most, from 2 on", "16",
+		commandline.CountTo(1024))
+	command.Parsed(f, &c.maxRequests, "max-requests",
+		"`N` requests that are served at a time; others wait, and are told to slow down after 30 s", "64",
+		commandline.CountTo(4096))
+	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source is an error", "10s",
+		commandline.ParseDuration)
+	command.Parsed(f, &c.revalidate, "revalidate",
+		"longest `TIME` to believe what a file is like, or a listing, without asking the source; a read always asks",
+		"5s", commandline.ParseAge)
+	command.Parsed(f, &c.blockSize, "block-size",
+		"`SIZE` of Alluxio's blocks, at whose multiples a read without an end pauses for Alluxio to end it", "64Mi",
+		commandline.SizeOver)
 	f.Format(&c.output)
 	f.Logging(&c.logLevel, &c.logFormat)
 	return f, c
@@ -156,7 +174,8 @@ func (c *gatewayConfig) take(f *command.Command, rest []string) error {
 		return f.Wrong(`--connections "1" is too few: a read and the look-up of a name need one each`)
 	}
 	if !c.listen.Addr().IsLoopback() && !c.allowRemote {
-		return f.Wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give --allow-remote if that is meant", c.listen)
+		return f.Wrong("--listen %q is not on the loopback, and others would read the source over plain HTTP; give "+
+			"--allow-remote if that is meant", c.listen)
 	}
 	return nil
 }
@@ -186,7 +205,8 @@ func (c *gatewayConfig) serve(ctx context.Context, log *slog.Logger, out io.Writ
 		return err
 	}
 	shown := gatewayShown{
-		Source: store.String(), Bucket: c.bucket, Endpoint: "http://" + s3.Addr().String(), AccessKeyID: keys.AccessKeyID, KeysFile: keysFile,
+		Source: store.String(), Bucket: c.bucket, Endpoint: "http://" + s3.Addr().String(),
+		AccessKeyID: keys.AccessKeyID, KeysFile: keysFile,
 	}
 	var admin net.Listener
 	if c.probes != "" {
@@ -239,7 +259,8 @@ type gatewayShown struct {
 }
 
 func (s gatewayShown) print(out io.Writer) error {
-	line := fmt.Sprintf("serving %s as %s, endpoint %s, access key %s, keys in %s", s.Source, gateway.AlluxioURI(s.Bucket), s.Endpoint, s.AccessKeyID, s.KeysFile)
+	line := fmt.Sprintf("serving %s as %s, endpoint %s, access key %s, keys in %s", s.Source,
+		gateway.AlluxioURI(s.Bucket), s.Endpoint, s.AccessKeyID, s.KeysFile)
 	if s.Metrics != "" {
 		line += ", metrics on " + s.Metrics
 	}
@@ -261,8 +282,9 @@ func (c *gatewayConfig) openSource(ctx context.Context, log *slog.Logger) (ufs.S
 	}
 	opts := ufs.Options{
 		Network: settings,
-		Values:  c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true, Remotes: true,
-		Log: log,
+		Values:  c.options, File: c.optionsFile, ResponseTimeout: c.timeout, MaxConns: c.connections, FollowLinks: true,
+		Remotes: true,
+		Log:     log,
 	}
 	name, err := ufs.Name(c.source)
 	if err != nil {

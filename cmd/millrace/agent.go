@@ -68,14 +68,21 @@ func agentCommand() *command.Command {
 func newAgent() (*command.Command, *agentConfig) {
 	c := &agentConfig{quota: defaultQuota, memory: defaultMemory, logLevel: "info", logFormat: "text"}
 	f := command.New("agent", "[flags]", "serve the volumes of a Kubernetes node", agentAbout)
-	f.Text(&c.attachSocket, "attach-socket", "`PATH` of the socket on which the driver hands volumes over (default attach.sock in the runtime directory)")
-	f.Text(&c.socket, "socket", "`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
-	f.Define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default", defaultTierRoot(), absolutePath(&c.tierDirs))
+	f.Text(&c.attachSocket, "attach-socket",
+		"`PATH` of the socket on which the driver hands volumes over (default attach.sock in the runtime directory)")
+	f.Text(&c.socket, "socket",
+		"`PATH` of the socket that answers status and the like (default agent.sock in the runtime directory)")
+	f.Define("tier-dir", "`DIR` below which volumes may keep what was read; may be repeated, the first is the default",
+		defaultTierRoot(), absolutePath(&c.tierDirs))
 	command.Parsed(f, &c.quota, "quota", "`SIZE` of the tier of a volume that names none", "2Gi", commandline.SizeOver)
-	command.Parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone", "half of its file system", commandline.SizeOver)
-	command.Parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi", commandline.SizeOver)
-	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&c.allowLocal))
-	f.Define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may be repeated", "those of this machine", func(s string) error {
+	command.Parsed(f, &c.keep, "keep", "`SIZE` that a tier directory may have with the caches of volumes that are gone",
+		"half of its file system", commandline.SizeOver)
+	command.Parsed(f, &c.memory, "memory", "`SIZE` of the memory that all volumes bring bytes in through", "64Mi",
+		commandline.SizeOver)
+	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "",
+		absolutePath(&c.allowLocal))
+	f.Define("local-host", "`HOST`, as Alluxio's workers of this machine name it, whose tiers are read as files; may "+
+		"be repeated", "those of this machine", func(s string) error {
 		if s == "" {
 			return command.ErrEmpty
 		}
@@ -85,7 +92,9 @@ func newAgent() (*command.Command, *agentConfig) {
 	f.Text(&c.networkDir, "network-dir",
 		"`DIR` with what holds for sources that say nothing: ca.crt (believed beside the system's authorities), "+
 			"HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
-	command.Parsed(f, &c.probes, "metrics-listen", "`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none", commandline.ParseProbes)
+	command.Parsed(f, &c.probes, "metrics-listen",
+		"`[HOST]:PORT` of health and metrics, on all addresses without a host; none is no listener", "none",
+		commandline.ParseProbes)
 	f.Logging(&c.logLevel, &c.logFormat)
 	f.ValidArgsFunction = cobra.NoFileCompletions
 	return f, c
@@ -176,7 +185,8 @@ func (c *agentConfig) serve(ctx context.Context, log *slog.Logger) error {
 		budget:     embedded.NewBudget(c.memory), log: log,
 	}
 	defer endsInTime(b.pruned.Wait)
-	sessions := agent.NewSessions(b.open, handover.Policy{TierDirs: c.tierDirs, LocalSources: c.allowLocal}, server, log)
+	sessions := agent.NewSessions(b.open, handover.Policy{TierDirs: c.tierDirs, LocalSources: c.allowLocal}, server,
+		log)
 	log.Info("waiting for volumes", "socket", c.attachSocket)
 	return sessions.Serve(ctx, attach)
 }

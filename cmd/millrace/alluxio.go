@@ -32,7 +32,9 @@ func openAlluxio(ctx context.Context, source string, cfg alluxio.Config, given a
 // early would run on an empty directory. A Dataset without mounts says that it may be empty. Its stager tries again.
 // The client that looks is another one than the
 // one that serves, as it may have read the mount table before what it lists was mounted, and would not know the source.
-func openVolume(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) (cacheclient.Client, error) {
+func openVolume(ctx context.Context, source string, cfg alluxio.Config, given alluxio.Given) (
+	cacheclient.Client, error,
+) {
 	if !cfg.Deferred {
 		if err := lookInto(ctx, source, cfg, given); err != nil {
 			return nil, err

@@ -46,7 +46,8 @@ func TestAlluxio(t *testing.T) {
 		len(st.Capacity.Levels) != 1 || !st.Capacity.Levels[0].Local {
 		t.Errorf("status: %+v, capacity %+v", st, st.Capacity)
 	}
-	if table := r.ok("status").out; !strings.Contains(table, c.Masters()[0].Address()) || !strings.Contains(table, "this machine") {
+	if table := r.ok("status").out; !strings.Contains(table, c.Masters()[0].Address()) ||
+		!strings.Contains(table, "this machine") {
 		t.Errorf("status: %s", table)
 	}
 
@@ -95,10 +96,30 @@ func TestAlluxioRefused(t *testing.T) {
 		{"alluxio://localhost", nil, commandline.ExitFailure, []string{`"localhost"`, "host:port"}},
 		{"alluxio://localhost:x/", nil, commandline.ExitFailure, []string{`"x"`, "65535"}},
 		{"alluxio://user@localhost:19998/", nil, commandline.ExitFailure, []string{"option user"}},
-		{"alluxio://localhost:19998/", []string{"--quota", "1Gi"}, commandline.ExitUsage, []string{"--quota", "workers"}},
-		{"alluxio://localhost:19998/", []string{"--option", "speed=high"}, commandline.ExitFailure, []string{`"speed"`, "short_circuit"}},
-		{"alluxio://localhost:19998/", []string{"--option", "tls=perhaps"}, commandline.ExitFailure, []string{"tls", `"perhaps"`, "true and false"}},
-		{"alluxio://localhost:19998/", []string{"--option", "password=x"}, commandline.ExitFailure, []string{"password", "secret"}},
+		{
+			"alluxio://localhost:19998/",
+			[]string{"--quota", "1Gi"},
+			commandline.ExitUsage,
+			[]string{"--quota", "workers"},
+		},
+		{
+			"alluxio://localhost:19998/",
+			[]string{"--option", "speed=high"},
+			commandline.ExitFailure,
+			[]string{`"speed"`, "short_circuit"},
+		},
+		{
+			"alluxio://localhost:19998/",
+			[]string{"--option", "tls=perhaps"},
+			commandline.ExitFailure,
+			[]string{"tls", `"perhaps"`, "true and false"},
+		},
+		{
+			"alluxio://localhost:19998/",
+			[]string{"--option", "password=x"},
+			commandline.ExitFailure,
+			[]string{"password", "secret"},
+		},
 		{"alluxio://127.0.0.1:1/", nil, commandline.ExitFailure, []string{"127.0.0.1:1", "refuses"}},
 		{"alluxio://" + server + "/", nil, commandline.ExitFailure, []string{server, "web server"}},
 	} {

@@ -116,8 +116,9 @@ func (b *backend) openStore(ctx context.Context, v handover.Volume, deferred boo
 	}
 	return ufs.Open(ctx, v.Source, ufs.Options{
 		Network: settings, Values: v.Options, Secrets: v.Secrets,
-		ResponseTimeout: orDefault(v.Timeout, defaultVolumeTimeout), MaxConns: orDefault(v.Connections, defaultVolumeConnections),
-		Deferred: deferred, Within: b.allowLocal, Left: b.mounts.has, Log: b.log.With("source", v.Source),
+		ResponseTimeout: orDefault(v.Timeout, defaultVolumeTimeout),
+		MaxConns:        orDefault(v.Connections, defaultVolumeConnections),
+		Deferred:        deferred, Within: b.allowLocal, Left: b.mounts.has, Log: b.log.With("source", v.Source),
 	})
 }
 

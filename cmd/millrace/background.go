@@ -95,7 +95,8 @@ func awaitReady(cmd *exec.Cmd, ready io.Reader, logPath string, signals <-chan o
 	}()
 	var report readyReport
 	if err := json.NewDecoder(ready).Decode(&report); err != nil {
-		return fmt.Errorf("the background process died before the mount answered (%s): its log is %s", deathOf(cmd), logPath)
+		return fmt.Errorf("the background process died before the mount answered (%s): its log is %s", deathOf(cmd),
+			logPath)
 	}
 	if report.Code != 0 {
 		_ = cmd.Wait()

@@ -65,7 +65,8 @@ func find(program string) (string, error) {
 	}
 	path, err = exec.LookPath(program)
 	if errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("the program %s is neither beside %s nor in PATH; it is installed together with millrace", program, self)
+		return "", fmt.Errorf("the program %s is neither beside %s nor in PATH; it is installed together with millrace",
+			program, self)
 	}
 	return path, err
 }

@@ -21,7 +21,8 @@ cached. -o json is a list of them, and the same as GET /v1/blocks on the mount's
 relative to the one mount that the process serves.`
 
 func blocksCommand() *command.Command {
-	f := command.New("blocks", "[-o text|json] [--socket SOCKET] PATH", "show which part of a file is cached where", blocksAbout)
+	f := command.New("blocks", "[-o text|json] [--socket SOCKET] PATH", "show which part of a file is cached where",
+		blocksAbout)
 	format, socket := "", ""
 	f.Format(&format)
 	socketFlag(f, &socket)
@@ -85,6 +86,7 @@ func writeBlocks(out io.Writer, blocks []cacheclient.Block) error {
 	if size > 0 {
 		part = 100 * float64(cached) / float64(size)
 	}
-	_, err := fmt.Fprintf(out, "%s of %s cached (%.1f%%)\n", commandline.FormatSize(cached), commandline.FormatSize(size), part)
+	_, err := fmt.Fprintf(out, "%s of %s cached (%.1f%%)\n", commandline.FormatSize(cached),
+		commandline.FormatSize(size), part)
 	return err
 }

@@ -57,7 +57,8 @@ func (c *caches) open(
 				continue
 			case <-ctx.Done():
 				_ = store.Close()
-				return nil, fmt.Errorf("the cache of another volume of this source is closing: %w: %w", cacheclient.ErrUnavailable, ctx.Err())
+				return nil, fmt.Errorf("the cache of another volume of this source is closing: %w: %w",
+					cacheclient.ErrUnavailable, ctx.Err())
 			}
 		}
 		if first {
@@ -89,7 +90,8 @@ func (c *caches) enter(key string, wish embedded.Tuning) (use *cacheUse, first b
 	}
 	if first = s == nil; first {
 		s = &sharedCache{
-			key: key, ready: make(chan struct{}), gone: make(chan struct{}), wishes: make(map[*cacheUse]embedded.Tuning),
+			key: key, ready: make(chan struct{}), gone: make(chan struct{}),
+			wishes: make(map[*cacheUse]embedded.Tuning),
 		}
 		if c.byKey == nil {
 			c.byKey = make(map[string]*sharedCache)

@@ -198,7 +198,10 @@ func TestRotatedSecret(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	volume := func(pass string) handover.Volume {
-		return handover.Volume{Source: server.URL + "/", Revalidate: time.Nanosecond, Secrets: map[string]string{"user": "me", "pass": pass}}
+		return handover.Volume{
+			Source: server.URL + "/", Revalidate: time.Nanosecond,
+			Secrets: map[string]string{"user": "me", "pass": pass},
+		}
 	}
 	c := b.mustOpen(t, volume("one"))
 	defer c.Close()

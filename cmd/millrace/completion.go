@@ -22,11 +22,13 @@ or fish.
 var shells = []string{"bash", "zsh", "fish"}
 
 func completionCommand(root *command.Command) *command.Command {
-	f := command.New("completion", strings.Join(shells, "|"), "print the script by which a shell completes millrace", completionAbout)
+	f := command.New("completion", strings.Join(shells, "|"), "print the script by which a shell completes millrace",
+		completionAbout)
 	f.ValidArgs = shells
 	f.Runs(func(rest []string, out io.Writer) error {
 		if len(rest) != 1 || !slices.Contains(shells, rest[0]) {
-			return f.Wrong("completion takes the name of a shell, not %q; accepted are %s", strings.Join(rest, " "), strings.Join(shells, ", "))
+			return f.Wrong("completion takes the name of a shell, not %q; accepted are %s", strings.Join(rest, " "),
+				strings.Join(shells, ", "))
 		}
 		switch rest[0] {
 		case "zsh":

@@ -78,7 +78,8 @@ func examine(tier, socket, format string, out io.Writer) error {
 		findings = append(findings, checkMounts(socket)...)
 		findings = append(findings, checkHands(socket)...)
 	}
-	if err := commandline.PrintAs(format, out, findings, func() error { return writeFindings(out, findings) }); err != nil {
+	if err := commandline.PrintAs(format, out, findings,
+		func() error { return writeFindings(out, findings) }); err != nil {
 		return err
 	}
 	failed := 0
@@ -108,7 +109,8 @@ func writeFindings(out io.Writer, findings []finding) error {
 // quoted is an argument as a shell takes it.
 func quoted(arg string) string {
 	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:+,@%", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("/._-:+,@%", r)
 	}
 	if arg != "" && strings.IndexFunc(arg, func(r rune) bool { return !plain(r) }) < 0 {
 		return arg

@@ -63,16 +63,21 @@ func TestFindings(t *testing.T) {
 		{"fusectl", controlFinding(true), verdictOK, ""},
 		{"no fusectl", controlFinding(false), verdictWarn, ""},
 		{"no updatedb", updatedbFinding(nil, fs.ErrNotExist), verdictOK, ""},
-		{"updatedb prunes", updatedbFinding([]byte("X=1\n  PRUNEFS = "+strings.TrimPrefix(prune, "PRUNEFS=")+"\n"), nil), verdictOK, ""},
+		{"updatedb prunes", updatedbFinding([]byte("X=1\n  PRUNEFS = "+strings.TrimPrefix(prune, "PRUNEFS=")+"\n"),
+			nil), verdictOK, ""},
 		{"updatedb scans", updatedbFinding([]byte(`PRUNEFS="NFS fuse.sshfs"`), nil), verdictWarn, "PRUNEFS"},
 		{"updatedb without types", updatedbFinding([]byte("# PRUNEFS=\"x\"\n"), nil), verdictWarn, "has no PRUNEFS"},
 		{"tier", tierFinding(tierState{dir: "/t", memory: true, size: 1 << 40, free: 1 << 39}), verdictOK, "in memory"},
 		{"tier on disk", tierFinding(tierState{dir: "/t", size: 1 << 40, free: 1 << 39}), verdictWarn, "its disk"},
-		{"small tier", tierFinding(tierState{dir: "/t", memory: true, size: 64 << 20, free: 64 << 20}), verdictWarn, "64 MiB"},
+		{
+			"small tier", tierFinding(tierState{dir: "/t", memory: true, size: 64 << 20, free: 64 << 20}), verdictWarn,
+			"64 MiB",
+		},
 		{"no tier", tierFinding(tierState{dir: "/t", err: fs.ErrPermission}), verdictFail, "cannot be used"},
 	}
 	for _, c := range cases {
-		if c.got.Result != c.want || !strings.Contains(c.got.Found, c.say) || (c.got.Mend == "") != (c.want == verdictOK) {
+		if c.got.Result != c.want || !strings.Contains(c.got.Found, c.say) ||
+			(c.got.Mend == "") != (c.want == verdictOK) {
 			t.Errorf("%s: %+v, want %s and %q", c.name, c.got, c.want, c.say)
 		}
 	}
@@ -86,7 +91,8 @@ func TestUpdatedbIsMended(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := updatedbFinding([]byte(text), nil)
-		if out, err := exec.Command("sh", "-c", strings.ReplaceAll(f.Mend, "/etc/updatedb.conf", conf)).CombinedOutput(); err != nil {
+		if out, err := exec.Command("sh", "-c", strings.ReplaceAll(f.Mend, "/etc/updatedb.conf",
+			conf)).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", f.Mend, err, out)
 		}
 		mended, _ := os.ReadFile(conf)
@@ -128,7 +134,10 @@ func TestMountFindings(t *testing.T) {
 func TestSocketFindings(t *testing.T) {
 	s := server{socket: "/run/s", listed: []agent.Entry{{Dir: "/m", PID: 7}}}
 	well := []agent.MountStatus{{Dir: "/m", Condition: &agent.Condition{Message: "fine"}}}
-	sick := []agent.MountStatus{{Dir: "/m", Source: "https://h/", Condition: &agent.Condition{Abnormal: true, Message: "it waits"}}}
+	sick := []agent.MountStatus{{
+		Dir: "/m", Source: "https://h/",
+		Condition: &agent.Condition{Abnormal: true, Message: "it waits"},
+	}}
 	dead := server{socket: "/run/s", listed: []agent.Entry{{Dir: "/m", PID: 7, Dead: true}}}
 	cases := []struct {
 		findings []finding

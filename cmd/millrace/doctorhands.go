@@ -12,8 +12,9 @@ import (
 // keeperPatience is how long the keeper and the agent get to answer.
 const keeperPatience = 2 * time.Second
 
-// checkHands checks what keeps the mounts of a node while its driver and agent are away, and which pods lost theirs. The
-// agent answers on the socket; where there is none, or no directory for the keeper's, this is no node of Kubernetes.
+// checkHands checks what keeps the mounts of a node while its driver and agent are away, and which pods lost theirs.
+// The agent answers on the socket; where there is none, or no directory for the keeper's, this is no node of
+// Kubernetes.
 func checkHands(socket string) []finding {
 	if socket == "" {
 		runtime, err := agent.RuntimeDir()

@@ -40,7 +40,8 @@ func checkMounts(socket string) []finding {
 	}
 	servers, err := serversOf(socket)
 	if err != nil {
-		return []finding{bad("sockets", "ls -ld \"$MILLRACE_RUNTIME_DIR\" /run/millrace", "the list of mounts cannot be read: %v", err)}
+		return []finding{bad("sockets", "ls -ld \"$MILLRACE_RUNTIME_DIR\" /run/millrace",
+			"the list of mounts cannot be read: %v", err)}
 	}
 	sockets, served := checkSockets(servers)
 	return append(mountFindings(probeMounts(connections(table), served)), sockets...)
@@ -160,13 +161,17 @@ func mountFindings(probes []mountProbe) []finding {
 	for _, p := range probes {
 		switch {
 		case p.stale:
-			findings = append(findings, bad("mount", "millrace unmount "+quoted(p.dir), "%s is dead: the process that served it has gone", p.dir))
+			findings = append(findings, bad("mount", "millrace unmount "+quoted(p.dir),
+				"%s is dead: the process that served it has gone", p.dir))
 		case errors.Is(p.err, fs.ErrPermission):
-			findings = append(findings, warn("mount", "sudo millrace doctor", "%s is another user's and cannot be asked", p.dir))
+			findings = append(findings, warn("mount", "sudo millrace doctor",
+				"%s is another user's and cannot be asked", p.dir))
 		case p.err != nil:
-			findings = append(findings, bad("mount", "millrace unmount --force "+quoted(p.dir), "%s does not answer: %v", p.dir, p.err))
+			findings = append(findings, bad("mount", "millrace unmount --force "+quoted(p.dir),
+				"%s does not answer: %v", p.dir, p.err))
 		case p.readAhead >= 0 && p.readAhead < wantedReadAhead:
-			findings = append(findings, warn("mount", "echo 4096 | sudo tee "+p.bdi, "%s answers, and reads only %d KiB ahead: reads by copying could be faster", p.dir, p.readAhead))
+			findings = append(findings, warn("mount", "echo 4096 | sudo tee "+p.bdi,
+				"%s answers, and reads only %d KiB ahead: reads by copying could be faster", p.dir, p.readAhead))
 		default:
 			well++
 		}
@@ -210,20 +215,24 @@ func socketFindings(s server, mode fs.FileMode, err error, mounts []agent.MountS
 	if err != nil {
 		if len(s.listed) > 0 && s.listed[0].Dead {
 			// Its mount is known to be dead already.
-			return []finding{bad("socket", "millrace unmount "+quoted(s.listed[0].Dir), "%s: the process %d that served %s has gone", s.socket, s.listed[0].PID, s.listed[0].Dir)}
+			return []finding{bad("socket", "millrace unmount "+quoted(s.listed[0].Dir),
+				"%s: the process %d that served %s has gone", s.socket, s.listed[0].PID, s.listed[0].Dir)}
 		}
 		mend := "ls -l " + quoted(s.socket)
 		if len(s.listed) > 0 && s.listed[0].PID > 0 {
-			mend = "kill -QUIT " + strconv.Itoa(s.listed[0].PID) + " (its goroutines go to its log), then millrace unmount --force " + quoted(s.listed[0].Dir)
+			mend = "kill -QUIT " + strconv.Itoa(s.listed[0].PID) +
+				" (its goroutines go to its log), then millrace unmount --force " + quoted(s.listed[0].Dir)
 		}
 		return []finding{bad("socket", mend, "%s does not answer: %v", s.socket, err)}
 	}
 	if mode.Perm()&0o077 != 0 {
-		findings = append(findings, warn("socket", "chmod 0600 "+quoted(s.socket), "%s has the mode %04o: others may connect to it", s.socket, mode.Perm()))
+		findings = append(findings, warn("socket", "chmod 0600 "+quoted(s.socket),
+			"%s has the mode %04o: others may connect to it", s.socket, mode.Perm()))
 	}
 	for _, m := range mounts {
 		if m.Condition != nil && m.Condition.Abnormal {
-			findings = append(findings, bad("mount", "millrace trace "+quoted(m.Dir)+"; curl -I "+quoted(m.Source), "%s is not well: %s", m.Dir, m.Condition.Message))
+			findings = append(findings, bad("mount", "millrace trace "+quoted(m.Dir)+"; curl -I "+quoted(m.Source),
+				"%s is not well: %s", m.Dir, m.Condition.Message))
 		}
 	}
 	return findings

@@ -61,7 +61,9 @@ func kernelFinding(release string) finding {
 	case v < 4020:
 		return bad(check, mend, "Linux %s is too old: FUSE 7.28 or later is needed (Linux 4.20)", release)
 	case v < 6009:
-		return warn(check, mend, "Linux %s has neither FUSE passthrough nor resend (6.9): cached files are read by copying, and a mount does not outlive its process", release)
+		return warn(check, mend,
+			"Linux %s has neither FUSE passthrough nor resend (6.9): cached files are read by copying, and a mount "+
+				"does not outlive its process", release)
 	}
 	return fine(check, "Linux %s has FUSE passthrough and resend", release)
 }
@@ -81,9 +83,12 @@ func deviceFinding(err error) finding {
 	case err == nil:
 		return fine(check, "can be opened")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return bad(check, "modprobe fuse", "is not there; in a container it must be given to it (docker run --device /dev/fuse)")
+		return bad(check, "modprobe fuse",
+			"is not there; in a container it must be given to it (docker run --device /dev/fuse)")
 	case errors.Is(err, fs.ErrPermission):
-		return bad(check, "chmod 0666 /dev/fuse", "may not be opened by this user; in a container its device cgroup must allow it (docker run --device /dev/fuse)")
+		return bad(check, "chmod 0666 /dev/fuse",
+			"may not be opened by this user; in a container its device cgroup must allow it (docker run --device "+
+				"/dev/fuse)")
 	}
 	return bad(check, "modprobe fuse", "cannot be opened: %v", err)
 }
@@ -106,7 +111,8 @@ func fusermountFinding(admin bool, st fs.FileInfo) finding {
 	case admin && st == nil:
 		return fine(check, "is not installed, and not needed with CAP_SYS_ADMIN")
 	case st == nil:
-		return bad(check, "apt-get install fuse3 || dnf install fuse3", "is not installed: without CAP_SYS_ADMIN it does the mounting")
+		return bad(check, "apt-get install fuse3 || dnf install fuse3",
+			"is not installed: without CAP_SYS_ADMIN it does the mounting")
 	case st.Mode()&fs.ModeSetuid == 0 && !admin:
 		return bad(check, "chmod u+s \"$(command -v fusermount3)\"", "is not setuid root, so that it cannot mount")
 	}
@@ -118,7 +124,8 @@ func adminFinding(admin bool) finding {
 	if admin {
 		return fine(check, "is in effect: passthrough is possible")
 	}
-	return warn(check, "run as root, or setcap cap_sys_admin+ep \"$(command -v millrace)\"", "is missing: cached files are read by copying")
+	return warn(check, "run as root, or setcap cap_sys_admin+ep \"$(command -v millrace)\"",
+		"is missing: cached files are read by copying")
 }
 
 // statusField is a field of /proc/PID/status (proc_pid_status(5)), "" where it is missing.
@@ -146,9 +153,11 @@ func confinementFinding(admin bool, seccomp, noNewPrivs string, probe error) fin
 	const check = "seccomp"
 	switch {
 	case admin && probe != nil:
-		return bad(check, "give the container a seccomp profile that allows mount and umount2 (docker run --security-opt seccomp=unconfined)", "mount(2) is refused: %v", probe)
+		return bad(check, "give the container a seccomp profile that allows mount and umount2 (docker run "+
+			"--security-opt seccomp=unconfined)", "mount(2) is refused: %v", probe)
 	case !admin && noNewPrivs == "1":
-		return bad(check, "run without no_new_privs (allowPrivilegeEscalation: true, NoNewPrivileges=no)", "no_new_privs is set: fusermount3 cannot become root")
+		return bad(check, "run without no_new_privs (allowPrivilegeEscalation: true, NoNewPrivileges=no)",
+			"no_new_privs is set: fusermount3 cannot become root")
 	case seccomp == "2":
 		return fine(check, "a filter is in force, and mount(2) passes it")
 	}
@@ -167,7 +176,8 @@ func openFilesLimit() uint64 {
 func filesFinding(limit uint64) finding {
 	const check = "open files"
 	if limit < wantedFiles {
-		return warn(check, fmt.Sprintf("prlimit --nofile=%d --pid $$ (LimitNOFILE= of a systemd unit)", 16*wantedFiles), "at most %d: each cached file that is open takes one, and a busy agent may want %d", limit, wantedFiles)
+		return warn(check, fmt.Sprintf("prlimit --nofile=%d --pid $$ (LimitNOFILE= of a systemd unit)", 16*wantedFiles),
+			"at most %d: each cached file that is open takes one, and a busy agent may want %d", limit, wantedFiles)
 	}
 	return fine(check, "at most %d", limit)
 }
@@ -188,7 +198,9 @@ func readNumber(path string) int {
 func pagesFinding(limit int) finding {
 	const check = "request size"
 	if limit >= 0 && limit < wantedPages {
-		return warn(check, fmt.Sprintf("sysctl -w fs.fuse.max_pages_limit=%d", wantedPages), "fs.fuse.max_pages_limit is %d: reads by copying come in smaller pieces than the %d pages that are best", limit, wantedPages)
+		return warn(check, fmt.Sprintf("sysctl -w fs.fuse.max_pages_limit=%d", wantedPages),
+			"fs.fuse.max_pages_limit is %d: reads by copying come in smaller pieces than the %d pages that are best",
+			limit, wantedPages)
 	}
 	if limit < 0 {
 		return fine(check, "%d pages, which is what this kernel has", wantedPages)
@@ -205,7 +217,8 @@ func isFusectl() bool {
 func controlFinding(mounted bool) finding {
 	const check = "fusectl"
 	if !mounted {
-		return warn(check, "mount -t fusectl none /sys/fs/fuse/connections", "is not mounted: a connection that hangs can only be aborted by root")
+		return warn(check, "mount -t fusectl none /sys/fs/fuse/connections",
+			"is not mounted: a connection that hangs can only be aborted by root")
 	}
 	return fine(check, "is mounted")
 }
@@ -226,9 +239,11 @@ func updatedbFinding(conf []byte, err error) finding {
 		if slices.Contains(types, mountpoint.FSType) {
 			return fine(check, "passes over millrace mounts")
 		}
-		return warn(check, `sed -i 's/^ *PRUNEFS *= *"/&`+mountpoint.FSType+` /' /etc/updatedb.conf`, "walks through all that mounts show: PRUNEFS in /etc/updatedb.conf has no %s", mountpoint.FSType)
+		return warn(check, `sed -i 's/^ *PRUNEFS *= *"/&`+mountpoint.FSType+` /' /etc/updatedb.conf`,
+			"walks through all that mounts show: PRUNEFS in /etc/updatedb.conf has no %s", mountpoint.FSType)
 	}
-	return warn(check, `echo 'PRUNEFS = "`+mountpoint.FSType+`"' >> /etc/updatedb.conf`, "walks through all that mounts show: /etc/updatedb.conf has no PRUNEFS")
+	return warn(check, `echo 'PRUNEFS = "`+mountpoint.FSType+`"' >> /etc/updatedb.conf`,
+		"walks through all that mounts show: /etc/updatedb.conf has no PRUNEFS")
 }
 
 // tierState is what the machine tells of a tier directory.
@@ -270,11 +285,15 @@ func tierFinding(t tierState) finding {
 	mount := "mount -t tmpfs -o size=2g,mode=0700 tmpfs " + quoted(t.dir)
 	switch {
 	case t.err != nil:
-		return bad(check, "mkdir -p "+quoted(t.dir)+" && chown \"$(id -u)\" "+quoted(t.dir), "%s cannot be used: %v", t.dir, t.err)
+		return bad(check, "mkdir -p "+quoted(t.dir)+" && chown \"$(id -u)\" "+quoted(t.dir), "%s cannot be used: %v",
+			t.dir, t.err)
 	case t.free < smallTier:
-		return warn(check, mount, "%s has only %s of %s free (a container has 64 MiB in /dev/shm unless it is given more)", t.dir, commandline.FormatSize(t.free), commandline.FormatSize(t.size))
+		return warn(check, mount,
+			"%s has only %s of %s free (a container has 64 MiB in /dev/shm unless it is given more)", t.dir,
+			commandline.FormatSize(t.free), commandline.FormatSize(t.size))
 	case !t.memory:
 		return warn(check, mount, "%s is not in memory: cached files are read at the speed of its disk", t.dir)
 	}
-	return fine(check, "%s is in memory and has %s of %s free", t.dir, commandline.FormatSize(t.free), commandline.FormatSize(t.size))
+	return fine(check, "%s is in memory and has %s of %s free", t.dir, commandline.FormatSize(t.free),
+		commandline.FormatSize(t.size))
 }

@@ -72,7 +72,8 @@ func TestBackgroundOverHTTP(t *testing.T) {
 	pid := r.mountBackground(url)
 	r.same("d/big", data)
 	st := r.status(r.dir)
-	if st.Source != url || st.State != agent.StateServing || st.Capacity.Quota != 64<<20 || st.Counters.BytesSource < 5<<20 {
+	if st.Source != url || st.State != agent.StateServing || st.Capacity.Quota != 64<<20 ||
+		st.Counters.BytesSource < 5<<20 {
 		t.Errorf("status: %+v", st)
 	}
 	if table := r.ok("status"); !strings.Contains(table.out, r.dir+" ") || !strings.Contains(table.out, "5.0 MiB") {
@@ -211,7 +212,8 @@ func TestSecondInterruptForces(t *testing.T) {
 	holder, _ := r.hold("a")
 	p.signal(os.Interrupt)
 	waitFor(t, "the sentence", func() bool { return strings.Contains(p.err.String(), "Ctrl-C again") })
-	if want := fmt.Sprintf("millrace: %s is in use by %d sleep", r.dir, holder); !strings.Contains(p.err.String(), want) {
+	if want := fmt.Sprintf("millrace: %s is in use by %d sleep", r.dir, holder); !strings.Contains(p.err.String(),
+		want) {
 		t.Errorf("got %s, want %q", p.err, want)
 	}
 	r.same("a", data)
@@ -332,7 +334,8 @@ func TestServerDiesUnseen(t *testing.T) {
 		waitFor(t, "the next process", func() bool {
 			res := r.run("status", "-o", "json", r.dir)
 			var mounts []agent.MountStatus
-			if json.Unmarshal([]byte(res.out), &mounts) != nil || len(mounts) != 1 || mounts[0].State != agent.StateServing {
+			if json.Unmarshal([]byte(res.out), &mounts) != nil || len(mounts) != 1 ||
+				mounts[0].State != agent.StateServing {
 				return false
 			}
 			pid = mounts[0].PID
@@ -372,7 +375,8 @@ func TestUnresponsiveMountIsShown(t *testing.T) {
 	if err := json.Unmarshal([]byte(res.out), &mounts); err != nil {
 		t.Fatal(err)
 	}
-	if res.code != 1 || len(mounts) != 1 || mounts[0].State != agent.StateUnresponsive || mounts[0].Problem == "" || mounts[0].Counters != nil {
+	if res.code != 1 || len(mounts) != 1 || mounts[0].State != agent.StateUnresponsive || mounts[0].Problem == "" ||
+		mounts[0].Counters != nil {
 		t.Errorf("exit %d: %s %s", res.code, res.out, res.errOut)
 	}
 	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
@@ -422,7 +426,8 @@ func TestSourceGoesDownAndComesBack(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience())
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "cat", filepath.Join(r.dir, "other")).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "Input/output error") || time.Since(begun) > pace.Limit(10*time.Second) {
+	if err == nil || !strings.Contains(string(out), "Input/output error") ||
+		time.Since(begun) > pace.Limit(10*time.Second) {
 		t.Errorf("a read without a source: %s (%v) after %v", out, err, time.Since(begun))
 	}
 	down.Store(false)
@@ -440,7 +445,8 @@ func TestBlocksOverTheSocket(t *testing.T) {
 	defer client.Close()
 	for _, path := range []string{"d/a", filepath.Join(r.dir, "d/a")} {
 		blocks, err := client.Blocks(t.Context(), path)
-		if err != nil || len(blocks) != 1 || len(blocks[0].Where) != 1 || !strings.HasPrefix(blocks[0].Where[0], r.tier) {
+		if err != nil || len(blocks) != 1 || len(blocks[0].Where) != 1 ||
+			!strings.HasPrefix(blocks[0].Where[0], r.tier) {
 			t.Errorf("blocks of %s: %+v, %v", path, blocks, err)
 		}
 	}
@@ -486,7 +492,11 @@ func TestWrongInput(t *testing.T) {
 		{"zero quota", 2, []string{"--quota", `"0"`}, []string{"mount", "--quota", "0", r.source, r.dir}},
 		{"overflowing quota", 2, []string{"--quota", "too large"}, r.mountArgs(r.source, "--quota", "99999999Ti")},
 		{"watermark over 1", 2, []string{"--high", `"1.5"`}, r.mountArgs(r.source, "--high", "1.5")},
-		{"watermarks crossed", 2, []string{"--low 0.9", "--high 0.5"}, r.mountArgs(r.source, "--low", "0.9", "--high", "0.5")},
+		{
+			"watermarks crossed", 2,
+			[]string{"--low 0.9", "--high 0.5"},
+			r.mountArgs(r.source, "--low", "0.9", "--high", "0.5"),
+		},
 		{"quotas without tiers", 2, []string{"--quota is given 2 times"}, r.mountArgs(r.source, "--quota", "1Gi")},
 		{"bad level", 2, []string{"--log-level", "debug, info"}, r.mountArgs(r.source, "--log-level", "loud")},
 		{"bad time", 2, []string{"--timeout", `"10"`}, r.mountArgs(r.source, "--timeout", "10")},
@@ -506,14 +516,22 @@ func TestWrongInput(t *testing.T) {
 		{"source is a file", 1, []string{file}, r.mountArgs(file)},
 		{"unknown source option", 1, []string{"frob"}, r.mountArgs(r.source, "--option", "frob=1")},
 		{"missing options file", 1, []string{missing}, r.mountArgs(r.source, "--options-file", missing)},
-		{"huge quota", 1, []string{"quota", "file system"}, []string{"mount", "--tier-dir", r.tier, "--quota", "8000000Ti", r.source, r.dir}},
+		{
+			"huge quota", 1,
+			[]string{"quota", "file system"},
+			[]string{"mount", "--tier-dir", r.tier, "--quota", "8000000Ti", r.source, r.dir},
+		},
 		{"socket is a file", 1, []string{file}, r.mountArgs(r.source, "--socket", file)},
 		{"socket in no directory", 1, []string{missing}, r.mountArgs(r.source, "--socket", missing+"/s")},
 		{"log in no directory", 1, []string{missing}, r.mountArgs(r.source, "--log-file", missing+"/l")},
 		{"unmount nothing", 2, []string{"one DIR"}, []string{"unmount"}},
 		{"unmount no mount", 1, []string{r.dir, "not a millrace mount"}, []string{"unmount", r.dir}},
 		{"unmount missing", 1, []string{missing, "does not exist"}, []string{"unmount", missing}},
-		{"unmount another's mount", 1, []string{"/proc", "not a millrace mount"}, []string{"unmount", "--force", "/proc"}},
+		{
+			"unmount another's mount", 1,
+			[]string{"/proc", "not a millrace mount"},
+			[]string{"unmount", "--force", "/proc"},
+		},
 		{"warm nothing", 2, []string{"at least one PATH"}, []string{"warm"}},
 		{"warm elsewhere", 1, []string{r.dir, "not in a millrace mount"}, []string{"warm", r.dir}},
 		{"warm missing", 1, []string{missing}, []string{"warm", missing}},
@@ -559,7 +577,8 @@ func TestMountedAlreadyAndInUse(t *testing.T) {
 	r.ok("mount", "--background", "--tier-dir", r.tier, r.source, second)
 	r.sameAt(second, "a", data)
 	r.ok("unmount", second)
-	r.refused(1, []string{"another process answers"}, "mount", "--tier-dir", r.tier+"2", "--socket", r.status(r.dir).Socket, r.source, second)
+	r.refused(1, []string{"another process answers"}, "mount", "--tier-dir", r.tier+"2", "--socket",
+		r.status(r.dir).Socket, r.source, second)
 	r.refused(1, []string{"inside the millrace mount"}, "unmount", r.dir+"/a")
 	r.refused(1, []string{"not exist", "nope"}, "warm", r.dir+"/nope")
 	r.same("a", data)
@@ -593,7 +612,8 @@ func TestInterruptWhileTheSourceIsSilent(t *testing.T) {
 		begun := time.Now()
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errOut.String(), "interrupted before") || time.Since(begun) > pace.Limit(5*time.Second) {
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errOut.String(), "interrupted before") ||
+			time.Since(begun) > pace.Limit(5*time.Second) {
 			t.Errorf("%v: exit %d after %v: %s", more, code, time.Since(begun), errOut)
 		}
 	}
@@ -621,7 +641,8 @@ func TestBackgroundProcessThatDiesIsReported(t *testing.T) {
 		}
 	}
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errOut.String(), "killed") || !strings.Contains(errOut.String(), r.runtime) {
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errOut.String(), "killed") ||
+		!strings.Contains(errOut.String(), r.runtime) {
 		t.Errorf("exit %d: %s", code, errOut)
 	}
 }

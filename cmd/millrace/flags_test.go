@@ -60,7 +60,8 @@ func TestTiersAndQuotasGoTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	levels, err := c.levels()
-	if err != nil || len(levels) != 2 || levels[0].Dir != "/a" || levels[0].Quota != 1<<30 || levels[1].Quota != 2<<30 || levels[1].Low != 0.7 {
+	if err != nil || len(levels) != 2 || levels[0].Dir != "/a" || levels[0].Quota != 1<<30 ||
+		levels[1].Quota != 2<<30 || levels[1].Low != 0.7 {
 		t.Errorf("%+v, %v", levels, err)
 	}
 	c, err = parseMount([]string{"s", "d", "--tier-dir", t.TempDir() + "/not/yet"})
@@ -115,12 +116,14 @@ func said(t *testing.T, args ...string) string {
 // TestHelpHasGroups looks for the headings, each with what belongs there.
 func TestHelpHasGroups(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}, {"help", "--help"}, {"help", "help"}} {
-		if out := said(t, args...); !inOrder(out, "Usage: millrace COMMAND", "Mounts:", "  mount ", "Looking:", "  top ", "Kubernetes:", "  controller ", "Other:", "  completion ", "Exit codes") {
+		if out := said(t, args...); !inOrder(out, "Usage: millrace COMMAND", "Mounts:", "  mount ", "Looking:",
+			"  top ", "Kubernetes:", "  controller ", "Other:", "  completion ", "Exit codes") {
 			t.Errorf("%q prints %q", args, out)
 		}
 	}
 	out := said(t, "mount", "--help")
-	if !inOrder(out, "The source:", "--options-file FILE", "What is kept of it:", "--quota SIZE", "The directory:", "--dir-mode MODE", "(default 0555)", "The process:", "--log-file FILE") {
+	if !inOrder(out, "The source:", "--options-file FILE", "What is kept of it:", "--quota SIZE", "The directory:",
+		"--dir-mode MODE", "(default 0555)", "The process:", "--log-file FILE") {
 		t.Errorf("mount --help prints %q", out)
 	}
 	if out := said(t, "top", "--help"); !inOrder(out, "-o, --output FORMAT", "(default text)", "-n, --count COUNT") {
@@ -143,18 +146,28 @@ func inOrder(text string, parts ...string) bool {
 // TestWrongArguments has what is wrong said in one sentence that names the flag, the value and what is accepted.
 func TestWrongArguments(t *testing.T) {
 	for want, args := range map[string][]string{
-		"a command is missing; see millrace help":                                                                                    {},
-		`there is no command "--quota"; see millrace help`:                                                                           {"--quota", "1Gi", "mount"},
-		"there is no flag --no-such; see millrace mount --help":                                                                      {"mount", "--no-such"},
-		"there is no flag --test.v; see millrace mount --help":                                                                       {"mount", "-test.v", "s", "d"},
-		"there is no flag -x; see millrace top --help":                                                                               {"top", "-x"},
-		"the flag --quota needs a value; see millrace mount --help":                                                                  {"mount", "s", "d", "-quota"},
-		"the flag -o needs a value; see millrace version --help":                                                                     {"version", "-o"},
+		"a command is missing; see millrace " +
+			"help": {},
+		`there is no command "--quota"; see millrace help`: {"--quota", "1Gi", "mount"},
+		"there is no flag --no-such; see millrace mount " +
+			"--help": {"mount", "--no-such"},
+		"there is no flag --test.v; see millrace mount " +
+			"--help": {
+			"mount", "-test.v", "s",
+			"d",
+		},
+		"there is no flag -x; see millrace top " +
+			"--help": {"top", "-x"},
+		"the flag --quota needs a value; see millrace mount " +
+			"--help": {"mount", "s", "d", "-quota"},
+		"the flag -o needs a value; see millrace version " +
+			"--help": {"version", "-o"},
 		`-o "yaml" is not one of text, json; see millrace version --help`:                                                            {"version", "--output=yaml"},
 		`--allow-other "perhaps" is not true or false; see millrace mount --help`:                                                    {"mount", "--allow-other=perhaps"},
 		`--high "2" is not a part of the quota: accepted is a number above 0 and at most 1, such as 0.95; see millrace mount --help`: {"mount", "-high", "2"},
 		`completion takes the name of a shell, not "tcsh"; accepted are bash, zsh, fish; see millrace completion --help`:             {"completion", "tcsh"},
-		"mount takes a SOURCE and a DIR, not 3 arguments; see millrace mount --help":                                                 {"mount", "a", "b", "c"},
+		"mount takes a SOURCE and a DIR, not 3 arguments; see millrace mount " +
+			"--help": {"mount", "a", "b", "c"},
 	} {
 		err := command.Execute(newMillrace().Command, args, io.Discard)
 		if err == nil || err.Error() != want || commandline.Code(err) != commandline.ExitUsage {
@@ -217,7 +230,12 @@ func TestFlagsSayWhatTheyTake(t *testing.T) {
 // TestOldSpellings has what the flag package took still taken.
 func TestOldSpellings(t *testing.T) {
 	for _, args := range [][]string{
-		{"--version"}, {"-version", "--o=text"}, {"version", "--o", "text"}, {"version", "-o=text"}, {"version", "-output", "text"}, {"version", "-o", "text", "--"},
+		{"--version"},
+		{"-version", "--o=text"},
+		{"version", "--o", "text"},
+		{"version", "-o=text"},
+		{"version", "-output", "text"},
+		{"version", "-o", "text", "--"},
 	} {
 		if out := said(t, args...); !strings.HasPrefix(out, "millrace ") {
 			t.Errorf("%q prints %q", args, out)
@@ -244,7 +262,10 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%q prints %q, want %q", args, out, want)
 		}
 	}
-	for shell, want := range map[string]string{"bash": "complete -o default", "zsh": "#compdef millrace", "fish": "complete -c millrace"} {
+	for shell, want := range map[string]string{
+		"bash": "complete -o default", "zsh": "#compdef millrace",
+		"fish": "complete -c millrace",
+	} {
 		if out := said(t, "completion", shell); !strings.Contains(out, want) {
 			t.Errorf("%s: %q is not there", shell, want)
 		}

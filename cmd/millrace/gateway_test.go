@@ -40,7 +40,10 @@ type gatewayShown struct {
 func (r *rig) startGateway(args ...string) (*process, gatewayShown) {
 	r.t.Helper()
 	args = append([]string{"gateway", "-o", "json", "--metrics-listen", "127.0.0.1:0"}, args...)
-	p := &process{rig: r, cmd: r.command(context.Background(), args...), err: &lockedBuffer{}, ended: make(chan struct{})}
+	p := &process{
+		rig: r, cmd: r.command(context.Background(), args...), err: &lockedBuffer{},
+		ended: make(chan struct{}),
+	}
 	out := &lockedBuffer{}
 	p.cmd.Stdout, p.cmd.Stderr = out, p.err
 	if err := p.cmd.Start(); err != nil {
@@ -72,7 +75,8 @@ func (r *rig) startGateway(args ...string) (*process, gatewayShown) {
 // mountGateway mounts a gateway's bucket, whose keys file is the file of options.
 func (r *rig) mountGateway(shown gatewayShown) {
 	r.t.Helper()
-	r.ok(r.mountArgs("s3://"+shown.Bucket, "--background", "--revalidate", "0", "--options-file", shown.KeysFile, "--option", "endpoint="+shown.Endpoint)...)
+	r.ok(r.mountArgs("s3://"+shown.Bucket, "--background", "--revalidate", "0", "--options-file", shown.KeysFile,
+		"--option", "endpoint="+shown.Endpoint)...)
 }
 
 // TestGateway mounts a directory through a gateway, which is killed and started again with the same keys meanwhile.
@@ -82,7 +86,8 @@ func TestGateway(t *testing.T) {
 	keys := filepath.Join(r.base, "keys")
 	args := []string{"--keys-file", keys, "--bucket", "tree", r.source}
 	p, shown := r.startGateway(append(args, "--listen", "127.0.0.1:0")...)
-	if shown.Source != r.source || shown.Bucket != "tree" || shown.KeysFile != keys || !strings.HasPrefix(shown.Endpoint, "http://127.0.0.1:") {
+	if shown.Source != r.source || shown.Bucket != "tree" || shown.KeysFile != keys ||
+		!strings.HasPrefix(shown.Endpoint, "http://127.0.0.1:") {
 		t.Errorf("it says %+v", shown)
 	}
 	text, err := os.ReadFile(keys)
@@ -91,7 +96,8 @@ func TestGateway(t *testing.T) {
 	}
 	secret := strings.TrimSpace(strings.SplitN(string(text), "secret_access_key = ", 2)[1])
 	line, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/environ")
-	if err != nil || len(secret) < 40 || bytes.Contains(line, []byte(secret)) || strings.Contains(p.err.String(), secret) {
+	if err != nil || len(secret) < 40 || bytes.Contains(line, []byte(secret)) ||
+		strings.Contains(p.err.String(), secret) {
 		t.Errorf("the secret shows, or is none: %v", err)
 	}
 	r.mountGateway(shown)
@@ -180,7 +186,8 @@ func TestGatewayMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range files {
-		if err := os.WriteFile(filepath.Join(r.source, "many", fmt.Sprintf("a file with a name of some length %06d", n)), nil, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(r.source, "many",
+			fmt.Sprintf("a file with a name of some length %06d", n)), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -220,7 +227,10 @@ func TestGatewayMemory(t *testing.T) {
 	}
 	for range 4 {
 		wg.Go(func() {
-			pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: aws.String("data"), Prefix: aws.String("many/")})
+			pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{
+				Bucket: aws.String("data"),
+				Prefix: aws.String("many/"),
+			})
 			n := 0
 			for pages.HasMorePages() {
 				page, err := pages.NextPage(t.Context())
@@ -278,7 +288,8 @@ func TestGatewayWaitsForItsSource(t *testing.T) {
 func TestGatewayWrongInput(t *testing.T) {
 	r := newRig(t)
 	open := filepath.Join(r.base, "open")
-	if err := os.WriteFile(open, []byte("access_key_id = KEY\nsecret_access_key = hunter2hunter2hunter2\n"), 0o644); err != nil {
+	if err := os.WriteFile(open, []byte("access_key_id = KEY\nsecret_access_key = hunter2hunter2hunter2\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -288,22 +299,44 @@ func TestGatewayWrongInput(t *testing.T) {
 	}{
 		{commandline.ExitUsage, []string{"takes a SOURCE, not 0"}, nil},
 		{commandline.ExitUsage, []string{"takes a SOURCE, not 2"}, []string{r.source, r.dir}},
-		{commandline.ExitUsage, []string{`--listen "0.0.0.0:9063" is not on the loopback`, "--allow-remote"}, []string{"--listen", "0.0.0.0:9063", r.source}},
-		{commandline.ExitUsage, []string{`--listen "9063" is not an address`, "127.0.0.1:9063"}, []string{"--listen", "9063", r.source}},
-		{commandline.ExitUsage, []string{`--metrics-listen "x" is not an address`, "or none"}, []string{"--metrics-listen", "x", r.source}},
-		{commandline.ExitUsage, []string{`--bucket "Data" is not a bucket's name`}, []string{"--bucket", "Data", r.source}},
+		{
+			commandline.ExitUsage,
+			[]string{`--listen "0.0.0.0:9063" is not on the loopback`, "--allow-remote"},
+			[]string{"--listen", "0.0.0.0:9063", r.source},
+		},
+		{
+			commandline.ExitUsage,
+			[]string{`--listen "9063" is not an address`, "127.0.0.1:9063"},
+			[]string{"--listen", "9063", r.source},
+		},
+		{
+			commandline.ExitUsage,
+			[]string{`--metrics-listen "x" is not an address`, "or none"},
+			[]string{"--metrics-listen", "x", r.source},
+		},
+		{
+			commandline.ExitUsage,
+			[]string{`--bucket "Data" is not a bucket's name`},
+			[]string{"--bucket", "Data", r.source},
+		},
 		{commandline.ExitUsage, []string{`--connections "1" is too few`}, []string{"--connections", "1", r.source}},
 		{commandline.ExitUsage, []string{`--block-size "1x" is not a size`}, []string{"--block-size", "1x", r.source}},
-		{commandline.ExitFailure, []string{"others may read or change it (mode 0644)", open}, []string{"--keys-file", open, r.source}},
+		{
+			commandline.ExitFailure,
+			[]string{"others may read or change it (mode 0644)", open},
+			[]string{"--keys-file", open, r.source},
+		},
 		{commandline.ExitFailure, []string{"it does not exist"}, []string{filepath.Join(r.base, "no such")}},
 		{commandline.ExitFailure, []string{"accepted are sftp, webdav"}, []string{":crypt,remote=/etc:"}},
 	} {
 		r.refused(c.code, c.say, append([]string{"gateway"}, c.args...)...)
 	}
-	r.refused(commandline.ExitFailure, []string{"is read through millrace gateway only"}, "mount", ":sftp,host=h:", r.dir)
+	r.refused(commandline.ExitFailure, []string{"is read through millrace gateway only"}, "mount", ":sftp,host=h:",
+		r.dir)
 	// A port that is taken.
 	p, shown := r.startGateway("--listen", "127.0.0.1:0", r.source)
-	r.refused(commandline.ExitFailure, []string{"--listen ", "address already in use"}, "gateway", "--listen", strings.TrimPrefix(shown.Endpoint, "http://"), r.source)
+	r.refused(commandline.ExitFailure, []string{"--listen ", "address already in use"}, "gateway", "--listen",
+		strings.TrimPrefix(shown.Endpoint, "http://"), r.source)
 	p.signal(syscall.SIGTERM)
 	p.exit()
 }

@@ -15,7 +15,8 @@ const overview = `millrace makes remote data look like a fast local disk.
 
 // helpCommand shows the list of the commands below root, or the help of one.
 func helpCommand(root *command.Command) *command.Command {
-	f := command.New("help", "[COMMAND]", "show this, or the help of a command", "Shows all commands, or the help of COMMAND.")
+	f := command.New("help", "[COMMAND]", "show this, or the help of a command",
+		"Shows all commands, or the help of COMMAND.")
 	f.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var names []string
 		for _, c := range root.Commands() {

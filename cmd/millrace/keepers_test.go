@@ -59,7 +59,8 @@ func asked(ctx context.Context, agentSocket string) (kept, other, own *agent.Kee
 	return mounts[0].Keeper, mounts[1].Keeper, mounts[2].Keeper
 }
 
-// TestKeeperOfANode asks a keeper that has one of two mounts, one that does not answer, one that is not there, and none.
+// TestKeeperOfANode asks a keeper that has one of two mounts, one that does not answer, one that is not there, and
+// none.
 func TestKeeperOfANode(t *testing.T) {
 	agentSocket, path := nodeKeeper(t)
 	kept, other, own := asked(t.Context(), agentSocket)

@@ -24,7 +24,8 @@ import (
 func shows(spec *corev1.PodSpec, path string) bool {
 	for _, m := range spec.Containers[0].VolumeMounts {
 		for _, v := range spec.Volumes {
-			if v.Name == m.Name && v.HostPath != nil && v.HostPath.Path == m.MountPath && (path == m.MountPath || strings.HasPrefix(path, m.MountPath+"/")) {
+			if v.Name == m.Name && v.HostPath != nil && v.HostPath.Path == m.MountPath &&
+				(path == m.MountPath || strings.HasPrefix(path, m.MountPath+"/")) {
 				return true
 			}
 		}
@@ -56,7 +57,8 @@ func TestManifestsOfNodes(t *testing.T) {
 	if !shows(&keeperPod, node.driver.KeeperSocket) || shows(&keeperPod, node.driver.AgentSocket) {
 		t.Errorf("the keeper sees the node's %v, want its own directory alone", keeperContainer.VolumeMounts)
 	}
-	if !slices.Equal(node.driver.Policy.TierDirs, served.tierDirs) || !slices.Equal(node.driver.Policy.LocalSources, served.allowLocal) {
+	if !slices.Equal(node.driver.Policy.TierDirs, served.tierDirs) ||
+		!slices.Equal(node.driver.Policy.LocalSources, served.allowLocal) {
 		t.Errorf("the driver allows %v, the agent %v and %v", node.driver.Policy, served.tierDirs, served.allowLocal)
 	}
 	if node.driver.NodeID != "node-1" || !slices.Equal(served.localHosts, []string{"192.0.2.1", "node-1"}) {
@@ -79,7 +81,8 @@ func TestManifestsOfNodes(t *testing.T) {
 			t.Errorf("the driver does not see the node's %s", path)
 		}
 	}
-	for _, path := range append([]string{served.attachSocket, served.socket, "/dev/shm/default/hbase"}, served.tierDirs...) {
+	for _, path := range append([]string{served.attachSocket, served.socket, "/dev/shm/default/hbase"},
+		served.tierDirs...) {
 		if !shows(&agentPod, path) {
 			t.Errorf("the agent does not see the node's %s", path)
 		}
@@ -94,7 +97,9 @@ func TestProbesAddress(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "9064", ":", ":x", ":65536", "localhost:9064", "::1:9064"} {
-		if _, err := parseAgent([]string{"--metrics-listen", bad}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("--metrics-listen %q is not an address: accepted are a port", bad)) {
+		if _, err := parseAgent([]string{"--metrics-listen", bad}); err == nil ||
+			!strings.Contains(err.Error(), fmt.Sprintf("--metrics-listen %q is not an address: accepted are a port",
+				bad)) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -108,7 +113,8 @@ func TestAgentProbes(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, address := t.TempDir(), freeAddress(t)
-	cmd := exec.Command(bin, "agent", "--attach-socket", filepath.Join(dir, "attach.sock"), "--socket", filepath.Join(dir, "agent.sock"),
+	cmd := exec.Command(bin, "agent", "--attach-socket", filepath.Join(dir, "attach.sock"), "--socket",
+		filepath.Join(dir, "agent.sock"),
 		"--tier-dir", filepath.Join(dir, "tier"), "--metrics-listen", address)
 	var log bytes.Buffer
 	cmd.Stderr = &log
@@ -129,7 +135,8 @@ func TestAgentProbes(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if code, body := page(t, "http://"+address+"/metrics"); code != http.StatusOK || !strings.Contains(body, "\nmillrace_sessions 0\n") {
+	if code, body := page(t, "http://"+address+"/metrics"); code != http.StatusOK ||
+		!strings.Contains(body, "\nmillrace_sessions 0\n") {
 		t.Errorf("/metrics answers %d %s", code, body)
 	}
 	for _, other := range []string{"/v1/mounts", "/debug/pprof/", "/v1/free", "/"} {
@@ -137,8 +144,10 @@ func TestAgentProbes(t *testing.T) {
 			t.Errorf("%s answers %d %s", other, code, body)
 		}
 	}
-	if out, err := exec.Command(bin, "agent", "--attach-socket", filepath.Join(dir, "other.sock"), "--socket", filepath.Join(dir, "more.sock"),
-		"--tier-dir", filepath.Join(dir, "tier"), "--metrics-listen", address).CombinedOutput(); err == nil || !strings.Contains(string(out), "--metrics-listen "+address+": address already in use") {
+	if out, err := exec.Command(bin, "agent", "--attach-socket", filepath.Join(dir, "other.sock"), "--socket",
+		filepath.Join(dir, "more.sock"),
+		"--tier-dir", filepath.Join(dir, "tier"), "--metrics-listen", address).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "--metrics-listen "+address+": address already in use") {
 		t.Errorf("a second agent on the same address ends with %v and says %s", err, out)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -25,7 +25,8 @@ func TestManPages(t *testing.T) {
 	}
 	for _, name := range pages {
 		// They are flags of a library, which every command refuses.
-		if page, err := os.ReadFile(name); err != nil || strings.Contains(string(page), "cpuprofile") || strings.Contains(string(page), "--stats") {
+		if page, err := os.ReadFile(name); err != nil || strings.Contains(string(page), "cpuprofile") ||
+			strings.Contains(string(page), "--stats") {
 			t.Errorf("%s has flags that there are not, or %v", filepath.Base(name), err)
 		}
 	}

@@ -105,11 +105,14 @@ func (c *mountConfig) take(f *command.Command, rest []string) error {
 	c.source, c.dir = rest[0], rest[1]
 	switch {
 	case isAlluxio(c.source) && (len(c.tierDirs) > 0 || len(c.quotas) > 0):
-		return f.Wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers", c.source)
+		return f.Wrong("--tier-dir and --quota are for tiers of this machine; what %s shows is kept by its workers",
+			c.source)
 	case c.low >= c.high:
 		return f.Wrong("--low %v is not below --high %v", c.low, c.high)
-	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs), len(c.quotas) > max(1, len(c.tierDirs)):
-		return f.Wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in the same order", len(c.quotas), len(c.tierDirs))
+	case len(c.tierDirs) > 1 && len(c.quotas) > 0 && len(c.quotas) != len(c.tierDirs),
+		len(c.quotas) > max(1, len(c.tierDirs)):
+		return f.Wrong("--quota is given %d times and --tier-dir %d times: give one quota for each tier directory, in "+
+			"the same order", len(c.quotas), len(c.tierDirs))
 	}
 	return nil
 }
@@ -139,10 +142,14 @@ func (c *mountConfig) run() error {
 
 func (c *mountConfig) sourceFlags(f *command.Command) {
 	f.SourceOptions(c.options, &c.optionsFile)
-	command.Parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16", commandline.CountTo(1024))
-	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s", commandline.ParseDuration)
-	command.Parsed(f, &c.revalidate, "revalidate", "longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks; "+
-		"TIME,content compares the content of a web server's files, as the option validate=content does", "1m", c.parseRevalidate)
+	command.Parsed(f, &c.connections, "connections", "`N` connections to the source at most", "16",
+		commandline.CountTo(1024))
+	command.Parsed(f, &c.timeout, "timeout", "`TIME` after which a silent source gives an I/O error", "10s",
+		commandline.ParseDuration)
+	command.Parsed(f, &c.revalidate, "revalidate",
+		"longest `TIME` to open or list without asking the source again, less for what changed lately; 0 always asks; "+
+			"TIME,content compares the content of a web server's files, as the option validate=content does", "1m",
+		c.parseRevalidate)
 }
 
 // parseRevalidate reads a time, and whether content is compared.
@@ -159,21 +166,24 @@ func (c *mountConfig) parseRevalidate(s string) (time.Duration, error) {
 }
 
 func (c *mountConfig) tierFlags(f *command.Command) {
-	f.Define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(), func(s string) error {
-		if s == "" {
-			return command.ErrEmpty
-		}
-		c.tierDirs = append(c.tierDirs, s)
-		return nil
-	})
-	f.Define("quota", "`SIZE` of a tier directory, one for each --tier-dir", "2Gi, or half of the tier's file system where that is smaller", func(s string) error {
-		n, err := commandline.SizeOver(s)
-		c.quotas = append(c.quotas, n)
-		return err
-	})
+	f.Define("tier-dir", "`DIR` that keeps what was read; may be repeated, fastest first", defaultTierRoot(),
+		func(s string) error {
+			if s == "" {
+				return command.ErrEmpty
+			}
+			c.tierDirs = append(c.tierDirs, s)
+			return nil
+		})
+	f.Define("quota", "`SIZE` of a tier directory, one for each --tier-dir",
+		"2Gi, or half of the tier's file system where that is smaller", func(s string) error {
+			n, err := commandline.SizeOver(s)
+			c.quotas = append(c.quotas, n)
+			return err
+		})
 	command.Parsed(f, &c.high, "high", "`PART` of the quota at which eviction begins", "0.95", commandline.ParseRatio)
 	command.Parsed(f, &c.low, "low", "`PART` of the quota down to which it goes", "0.7", commandline.ParseRatio)
-	command.Parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one", "32Mi", commandline.SizeOver)
+	command.Parsed(f, &c.staging, "staging", "`SIZE` of the memory for data on its way to a tier or past a full one",
+		"32Mi", commandline.SizeOver)
 }
 
 func (c *mountConfig) mountFlags(f *command.Command) {
@@ -236,7 +246,8 @@ func (c *mountConfig) levels() ([]embedded.LevelConfig, error) {
 		root := defaultTierRoot()
 		// A name in /dev/shm is anybody's to take.
 		if err := agent.PrivateDir(root); err != nil {
-			return nil, fmt.Errorf("the default tier directory cannot be used: %w; give another one with --tier-dir", err)
+			return nil, fmt.Errorf("the default tier directory cannot be used: %w; give another one with --tier-dir",
+				err)
 		}
 		dirs = []string{root}
 	}

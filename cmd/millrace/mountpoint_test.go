@@ -12,7 +12,10 @@ import (
 func TestInsideItsSource(t *testing.T) {
 	root := t.TempDir()
 	source, outside := filepath.Join(root, "src"), filepath.Join(root, "outside")
-	for _, dir := range []string{filepath.Join(source, "deep/mnt"), filepath.Join(outside, "bound"), filepath.Join(root, "srcs")} {
+	for _, dir := range []string{
+		filepath.Join(source, "deep/mnt"), filepath.Join(outside, "bound"),
+		filepath.Join(root, "srcs"),
+	} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -26,7 +29,10 @@ func TestInsideItsSource(t *testing.T) {
 			t.Errorf("the source %s holds the mount point, and it is not refused", s)
 		}
 	}
-	for _, s := range []string{filepath.Join(root, "srcs"), outside, "https://host/", "s3://bucket/", filepath.Join(root, "missing")} {
+	for _, s := range []string{
+		filepath.Join(root, "srcs"), outside, "https://host/", "s3://bucket/",
+		filepath.Join(root, "missing"),
+	} {
 		if err := checkInside(s, filepath.Join(source, "deep/mnt")); err != nil {
 			t.Errorf("the source %s: %v", s, err)
 		}

@@ -60,20 +60,25 @@ func newNode() (*command.Command, *nodeConfig) {
 		"the CSI driver of a Kubernetes node: mount volumes and keep them alive", nodeAbout)
 	command.Parsed(f, &d.Endpoint, "endpoint", "`unix:///PATH` of the CSI socket", "", driver.EndpointPath)
 	f.Text(&d.NodeID, "node-id", "`ID` of this node, as Kubernetes names it")
-	command.Parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "", onePath)
+	command.Parsed(f, &d.AgentSocket, "agent-socket", "`PATH` of the socket on which the agent takes volumes over", "",
+		onePath)
 	command.Parsed(f, &d.KeeperSocket, "keeper-socket",
 		"`PATH` of the socket on which millrace-keeper takes copies of connections, or none", "none", pathOrNone)
 	command.Parsed(f, &d.StateDir, "state-dir", "`DIR` for what a restart must know", "", onePath)
 	command.Parsed(f, &d.RegistrationDir, "registration-dir", "`DIR` in which kubelet looks for drivers", "", onePath)
-	command.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path", "`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
+	command.Parsed(f, &d.KubeletEndpoint, "kubelet-registration-path",
+		"`PATH` of the CSI socket as kubelet sees it (default the endpoint)", "", onePath)
 	command.Parsed(f, &d.Health, "health", "`ADDRESS` of /healthz and /readyz: unix:///path or 127.0.0.1:port", "",
 		healthAddress)
-	command.Parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "", func(s string) (int64, error) {
-		n, err := commandline.CountTo(1 << 20)(s)
-		return int64(n), err
-	})
-	f.Define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "", absolutePath(&d.Policy.TierDirs))
-	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "", absolutePath(&d.Policy.LocalSources))
+	command.Parsed(f, &d.MaxVolumes, "max-volumes", "`N` volumes on this node at most", "",
+		func(s string) (int64, error) {
+			n, err := commandline.CountTo(1 << 20)(s)
+			return int64(n), err
+		})
+	f.Define("tier-dir", "`DIR` below which a volume may name its tier; may be repeated", "",
+		absolutePath(&d.Policy.TierDirs))
+	f.Define("allow-local", "`DIR` that volumes may show, or a part of it; may be repeated", "",
+		absolutePath(&d.Policy.LocalSources))
 	f.Logging(&c.logLevel, &c.logFormat)
 	f.ValidArgsFunction = cobra.NoFileCompletions
 	return f, c

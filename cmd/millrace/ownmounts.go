@@ -28,7 +28,8 @@ func (o *ownMounts) has(device uint64) bool {
 	defer o.mu.Unlock()
 	if o.devices == nil || time.Since(o.at) > ownMountsAge {
 		// Where the table cannot be read, what was known stands.
-		if mounts, err := mountpoint.Table(func(m *mount.MountInfo) bool { return m.FsType == mountpoint.FSType }); err == nil {
+		if mounts,
+			err := mountpoint.Table(func(m *mount.MountInfo) bool { return m.FsType == mountpoint.FSType }); err == nil {
 			o.devices = make(map[uint64]bool, len(mounts))
 			for _, m := range mounts {
 				o.devices[unix.Mkdev(uint32(m.Major), uint32(m.Minor))] = true

@@ -94,7 +94,8 @@ func (p *progress) summary(w agent.WarmProgress) {
 	}
 	how := "all of it before"
 	if w.BytesSource > 0 {
-		how = fmt.Sprintf("%s from the source in %s (%s/s)", commandline.FormatSize(w.BytesSource), shortTime(time.Since(p.begun)), commandline.FormatSize(int64(w.Rate)))
+		how = fmt.Sprintf("%s from the source in %s (%s/s)", commandline.FormatSize(w.BytesSource),
+			shortTime(time.Since(p.begun)), commandline.FormatSize(int64(w.Rate)))
 	}
 	_, _ = fmt.Fprintf(p.out, "%s cached, %s: %s\n", files(w.FilesDone), commandline.FormatSize(w.BytesDone), how)
 	if w.Warning != "" {
@@ -104,7 +105,8 @@ func (p *progress) summary(w agent.WarmProgress) {
 
 // progressLine is one plain line: "110 MiB of 250 MiB, 78 MiB/s, 3 of 12 files, 2s left".
 func progressLine(w agent.WarmProgress) string {
-	line := fmt.Sprintf("%s of %s, %s/s, %d of %s", commandline.FormatSize(w.BytesDone), total(w, commandline.FormatSize(w.BytesTotal)),
+	line := fmt.Sprintf("%s of %s, %s/s, %d of %s", commandline.FormatSize(w.BytesDone),
+		total(w, commandline.FormatSize(w.BytesTotal)),
 		commandline.FormatSize(int64(w.Rate)), w.FilesDone, filesTotal(w))
 	if left, ok := timeLeft(w); ok {
 		line += ", " + shortTime(left) + " left"

@@ -16,7 +16,8 @@ var halfWay = agent.WarmProgress{
 }
 
 func TestProgressWords(t *testing.T) {
-	if got, want := percent(halfWay)+" "+progressWords(halfWay), " 40% 100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files"; got != want {
+	if got, want := percent(halfWay)+" "+progressWords(halfWay),
+		" 40% 100 MiB / 250 MiB  50 MiB/s  3s left  3/12 files"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	listing := halfWay
@@ -54,7 +55,8 @@ func TestProgressElsewhereIsPlain(t *testing.T) {
 	p.update(done)
 	p.summary(done)
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 3 || strings.ContainsAny(out.String(), "\r\x1b") || !strings.HasPrefix(lines[1], "3 files cached, 100 MiB: 1.0 MiB from the source in ") || lines[2] != "Note: w" {
+	if len(lines) != 3 || strings.ContainsAny(out.String(), "\r\x1b") ||
+		!strings.HasPrefix(lines[1], "3 files cached, 100 MiB: 1.0 MiB from the source in ") || lines[2] != "Note: w" {
 		t.Errorf("got %q", lines)
 	}
 }

@@ -99,7 +99,10 @@ func newRigAlone(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, bin: bin, base: base, runtime: filepath.Join(base, "run"), tier: filepath.Join(base, "tier"), dir: filepath.Join(base, "mnt"), source: filepath.Join(base, "src")}
+	r := &rig{
+		t: t, bin: bin, base: base, runtime: filepath.Join(base, "run"), tier: filepath.Join(base, "tier"),
+		dir: filepath.Join(base, "mnt"), source: filepath.Join(base, "src"),
+	}
 	for _, d := range []string{r.dir, r.source} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -220,7 +223,10 @@ func (r *rig) run(args ...string) result {
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	begun := time.Now()
 	err := cmd.Run()
-	res := result{code: cmd.ProcessState.ExitCode(), out: out.String(), errOut: errOut.String(), took: time.Since(begun)}
+	res := result{
+		code: cmd.ProcessState.ExitCode(), out: out.String(), errOut: errOut.String(),
+		took: time.Since(begun),
+	}
 	if err != nil && res.code <= 0 || ctx.Err() != nil {
 		r.t.Fatalf("millrace %q: %v: %s", args, err, res.errOut)
 	}
@@ -293,7 +299,10 @@ type process struct {
 // start starts millrace and waits until the mount answers.
 func (r *rig) start(args ...string) *process {
 	r.t.Helper()
-	p := &process{rig: r, cmd: r.command(context.Background(), args...), err: &lockedBuffer{}, ended: make(chan struct{})}
+	p := &process{
+		rig: r, cmd: r.command(context.Background(), args...), err: &lockedBuffer{},
+		ended: make(chan struct{}),
+	}
 	p.cmd.Stderr = p.err
 	if err := p.cmd.Start(); err != nil {
 		r.t.Fatal(err)

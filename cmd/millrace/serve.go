@@ -180,7 +180,8 @@ func (m *served) openCluster(ctx context.Context, c *mountConfig, resumes bool) 
 	return openAlluxio(ctx, c.source, alluxio.Config{
 		SourceOptions: ufs.Options{FollowLinks: true, Left: new(ownMounts).has, Log: m.log},
 		TTL:           orShortest(c.revalidate, -1), NameTTL: orShortest(c.nameTTL(), -1),
-		Timeout: c.timeout, Connections: c.connections, Budget: embedded.NewBudget(c.staging), Deferred: resumes, Log: m.log,
+		Timeout: c.timeout, Connections: c.connections, Budget: embedded.NewBudget(c.staging), Deferred: resumes,
+		Log: m.log,
 	}, alluxio.Given{Values: c.options, File: c.optionsFile})
 }
 
@@ -292,8 +293,9 @@ func (m *served) announce(registry agent.Registry, socket net.Listener, cache ca
 	server := agent.New(m.log)
 	if err := server.Add(agent.Mount{
 		Dir: m.dir, Name: agent.MountName(m.dir), Source: m.source, Started: started,
-		Client: cache, Stats: m.session.Stats, Trace: m.session.Trace, Slowest: m.session.Slowest, Unmount: m.session.Unmount,
-		Keeper: m.keeper(os.Getppid()),
+		Client: cache, Stats: m.session.Stats, Trace: m.session.Trace, Slowest: m.session.Slowest,
+		Unmount: m.session.Unmount,
+		Keeper:  m.keeper(os.Getppid()),
 	}); err != nil {
 		return err
 	}
@@ -305,7 +307,10 @@ func (m *served) announce(registry agent.Registry, socket net.Listener, cache ca
 		}
 	})
 	m.undo = append(m.undo, func() { cancel(); serving.Wait() })
-	if err := registry.Put(agent.Entry{Dir: m.dir, Socket: m.socket, PID: os.Getpid(), Keeper: os.Getppid(), Source: m.source, Started: started}); err != nil {
+	if err := registry.Put(agent.Entry{
+		Dir: m.dir, Socket: m.socket, PID: os.Getpid(), Keeper: os.Getppid(),
+		Source: m.source, Started: started,
+	}); err != nil {
 		return err
 	}
 	m.undo = append(m.undo, func() {

@@ -66,7 +66,8 @@ func (r *rig) mountBucket(b *cachetest.Bucket, more ...string) {
 	r.t.Cleanup(server.Close)
 	r.env = append(r.env, "BUCKET_KEY=key", "BUCKET_SECRET=secret")
 	args := []string{
-		"--background", "--revalidate", "0", "--log-file", filepath.Join(r.base, "log"), "--option", "endpoint=" + server.URL,
+		"--background", "--revalidate", "0", "--log-file", filepath.Join(r.base, "log"), "--option",
+		"endpoint=" + server.URL,
 		"--option", "access_key_id=env:BUCKET_KEY", "--option", "secret_access_key=env:BUCKET_SECRET",
 	}
 	r.ok(r.mountArgs("s3://b", append(args, more...)...)...)
@@ -93,7 +94,10 @@ func TestTwoServersOfOneBucket(t *testing.T) {
 // TestObjectAndPrefixOfOneName mounts a bucket where a key is also what others begin with, and copies it.
 func TestObjectAndPrefixOfOneName(t *testing.T) {
 	r := newRig(t)
-	r.mountBucket(&cachetest.Bucket{Objects: map[string]string{"out": "an object", "out-x": "x", "out/shadow": "below", "a//b": "nowhere"}})
+	r.mountBucket(&cachetest.Bucket{Objects: map[string]string{
+		"out": "an object", "out-x": "x", "out/shadow": "below",
+		"a//b": "nowhere",
+	}})
 	r.same("out/shadow", []byte("below"))
 	copied := filepath.Join(r.base, "copied")
 	if out, err := exec.Command("cp", "-r", r.dir, copied).CombinedOutput(); err != nil {
@@ -207,7 +211,10 @@ func TestMountedTwice(t *testing.T) {
 func TestFarTimesThroughAMount(t *testing.T) {
 	r := newRig(t)
 	want := map[string]int64{}
-	for name, sec := range map[string]int64{"y1600": -11676096000, "y1969": -86400, "y2300": 10413792000, "y9999": 253402214400} {
+	for name, sec := range map[string]int64{
+		"y1600": -11676096000, "y1969": -86400, "y2300": 10413792000,
+		"y9999": 253402214400,
+	} {
 		r.write(name, 10)
 		path := filepath.Join(r.source, name)
 		if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{{Sec: sec}, {Sec: sec}}, 0); err != nil {

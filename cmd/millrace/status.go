@@ -83,7 +83,8 @@ func statusOf(arg string, mounts []agent.MountStatus) ([]agent.MountStatus, erro
 			return []agent.MountStatus{m}, nil
 		}
 	}
-	return nil, fmt.Errorf("no process answers for the mount on %s: it was made by another user, or with another $MILLRACE_RUNTIME_DIR", dir)
+	return nil, fmt.Errorf("no process answers for the mount on %s: it was made by another user, or with another "+
+		"$MILLRACE_RUNTIME_DIR", dir)
 }
 
 // server is a process that serves mounts, and what the registry knows of them.
@@ -256,7 +257,8 @@ func writeNotes(out io.Writer, mounts []agent.MountStatus) {
 			if k.PID != 0 {
 				who = fmt.Sprintf("process %d", k.PID)
 			}
-			fmt.Fprintf(out, "%s: the keeper, %s: %s\n", commandline.OneLine(m.Dir), who, commandline.OneLine(k.Problem))
+			fmt.Fprintf(out, "%s: the keeper, %s: %s\n", commandline.OneLine(m.Dir), who,
+				commandline.OneLine(k.Problem))
 		}
 		if m.Counters == nil {
 			continue
@@ -274,13 +276,15 @@ func writeClusters(out io.Writer, mounts []agent.MountStatus) error {
 		if m.Capacity == nil || m.Capacity.Leader == "" {
 			continue
 		}
-		_, _ = fmt.Fprintf(t, "\n%s\nmaster\t%s\tleads\n", commandline.OneLine(m.Dir), commandline.OneLine(m.Capacity.Leader))
+		_, _ = fmt.Fprintf(t, "\n%s\nmaster\t%s\tleads\n", commandline.OneLine(m.Dir),
+			commandline.OneLine(m.Capacity.Leader))
 		for _, l := range m.Capacity.Levels {
 			where := "over the network"
 			if l.Local {
 				where = "this machine"
 			}
-			_, _ = fmt.Fprintf(t, "worker\t%s\t%s of %s\t%s\n", commandline.OneLine(l.Where), commandline.FormatSize(l.Used), commandline.FormatSize(l.Quota), where)
+			_, _ = fmt.Fprintf(t, "worker\t%s\t%s of %s\t%s\n", commandline.OneLine(l.Where),
+				commandline.FormatSize(l.Used), commandline.FormatSize(l.Quota), where)
 		}
 	}
 	return t.Flush()

@@ -183,14 +183,16 @@ func TestTopPlainAndJSON(t *testing.T) {
 	path := r.serveHere()
 	defer r.traffic("a")()
 	res := r.ok("top", "--socket", path, "-n", "2", "--interval", "300ms")
-	if strings.Count(res.out, "1 mount\n") != 2 || strings.Count(res.out, "PASSTHROUGH") != 2 || !strings.Contains(res.out, r.dir+" ") || strings.Contains(res.out, "\x1b") {
+	if strings.Count(res.out, "1 mount\n") != 2 || strings.Count(res.out, "PASSTHROUGH") != 2 ||
+		!strings.Contains(res.out, r.dir+" ") || strings.Contains(res.out, "\x1b") {
 		t.Errorf("got %q", res.out)
 	}
 	res = r.ok("top", "--socket", path, "-n", "2", "--interval", "1s", "-o", "json")
 	frames := json.NewDecoder(strings.NewReader(res.out))
 	for range 2 {
 		var f topFrame
-		if err := frames.Decode(&f); err != nil || len(f.Mounts) != 1 || f.Mounts[0].Dir != r.dir || f.Mounts[0].Ops <= 0 || f.Seconds <= 0 || f.Slowest == nil {
+		if err := frames.Decode(&f); err != nil || len(f.Mounts) != 1 || f.Mounts[0].Dir != r.dir ||
+			f.Mounts[0].Ops <= 0 || f.Seconds <= 0 || f.Slowest == nil {
 			t.Errorf("%+v, %v", f, err)
 		}
 	}
@@ -230,7 +232,10 @@ func TestTopOnATerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = cmd.Process.Signal(unix.SIGWINCH)
-		waitFor(t, "a drawing on the new size", func() bool { return strings.Contains(shown.String()[drawn:], "MOUNT") })
+		waitFor(t, "a drawing on the new size", func() bool {
+			return strings.Contains(shown.String()[drawn:],
+				"MOUNT")
+		})
 		if end == "signal" {
 			_ = cmd.Process.Signal(unix.SIGTERM)
 		} else if _, err := io.WriteString(screen, end); err != nil {
@@ -248,7 +253,8 @@ func TestTopOnATerminal(t *testing.T) {
 		// The alternate screen (xterm's 1049) leaves what was there untouched.
 		_, after1049, entered := strings.Cut(shown.String(), "\x1b[?1049h")
 		_, afterwards, left := strings.Cut(after1049, "\x1b[?1049l")
-		if !entered || !left || strings.Contains(afterwards, "PASSTHROUGH") || !strings.Contains(after1049+afterwards, "\x1b[?25h") {
+		if !entered || !left || strings.Contains(afterwards, "PASSTHROUGH") ||
+			!strings.Contains(after1049+afterwards, "\x1b[?25h") {
 			t.Errorf("%q: got %q", end, shown)
 		}
 	}
@@ -259,7 +265,8 @@ func TestBlocksCommand(t *testing.T) {
 	r.write("a", 3<<20)
 	r.mountBackground(r.source)
 	before := r.ok("blocks", filepath.Join(r.dir, "a")).out
-	if !strings.Contains(before, "0       3145728  the source only") || !strings.Contains(before, "0 B of 3.0 MiB cached (0.0%)") {
+	if !strings.Contains(before, "0       3145728  the source only") ||
+		!strings.Contains(before, "0 B of 3.0 MiB cached (0.0%)") {
 		t.Errorf("before: %q", before)
 	}
 	r.ok("warm", filepath.Join(r.dir, "a"))
@@ -268,7 +275,8 @@ func TestBlocksCommand(t *testing.T) {
 		t.Errorf("after: %q", after)
 	}
 	var blocks []cacheclient.Block
-	if err := json.Unmarshal([]byte(r.ok("blocks", "-o", "json", filepath.Join(r.dir, "a")).out), &blocks); err != nil || len(blocks) != 1 || len(blocks[0].Where) != 1 {
+	if err := json.Unmarshal([]byte(r.ok("blocks", "-o", "json", filepath.Join(r.dir, "a")).out),
+		&blocks); err != nil || len(blocks) != 1 || len(blocks[0].Where) != 1 {
 		t.Errorf("%+v, %v", blocks, err)
 	}
 	bySocket := r.ok("blocks", "--socket", r.status(r.dir).Socket, "a").out
@@ -297,7 +305,8 @@ func TestStatusBySocket(t *testing.T) {
 	r.write("a", 10)
 	path := r.serveHere()
 	var mounts []agent.MountStatus
-	if err := json.Unmarshal([]byte(r.ok("status", "-o", "json", "--socket", path).out), &mounts); err != nil || len(mounts) != 1 || mounts[0].Dir != r.dir ||
+	if err := json.Unmarshal([]byte(r.ok("status", "-o", "json", "--socket", path).out), &mounts); err != nil ||
+		len(mounts) != 1 || mounts[0].Dir != r.dir ||
 		mounts[0].Condition == nil || mounts[0].Condition.Abnormal {
 		t.Errorf("%+v, %v", mounts, err)
 	}
@@ -332,7 +341,10 @@ func TestDoctorLooksAtMounts(t *testing.T) {
 			t.Errorf("%+v: what is not ok, and only that, has something to mend it", f)
 		}
 	}
-	for _, want := range []string{"kernel", "/dev/fuse", "fusermount3", "CAP_SYS_ADMIN", "seccomp", "open files", "request size", "fusectl", "updatedb", "tier directory", "sockets"} {
+	for _, want := range []string{
+		"kernel", "/dev/fuse", "fusermount3", "CAP_SYS_ADMIN", "seccomp", "open files",
+		"request size", "fusectl", "updatedb", "tier directory", "sockets",
+	} {
 		if !checks[want] {
 			t.Errorf("no check %q", want)
 		}
@@ -344,7 +356,8 @@ func TestDoctorLooksAtMounts(t *testing.T) {
 	findings, res := r.doctor()
 	dead := false
 	for _, f := range findings {
-		dead = dead || f.Check == "mount" && f.Result == verdictFail && strings.Contains(f.Found, r.dir+" is dead") && f.Mend == "millrace unmount "+r.dir
+		dead = dead || f.Check == "mount" && f.Result == verdictFail && strings.Contains(f.Found, r.dir+" is dead") &&
+			f.Mend == "millrace unmount "+r.dir
 	}
 	if !dead || res.code != 1 || !strings.Contains(res.errOut, "checks failed") {
 		t.Errorf("exit %d, %s: %+v", res.code, res.errOut, findings)
@@ -375,7 +388,8 @@ func TestDoctorDoesNotHang(t *testing.T) {
 			findings, res := r.doctor()
 			told := false
 			for _, f := range findings {
-				told = told || f.Result == verdictFail && strings.Contains(f.Found, r.dir+" does not answer") && strings.Contains(f.Mend, "--force")
+				told = told || f.Result == verdictFail && strings.Contains(f.Found, r.dir+" does not answer") &&
+					strings.Contains(f.Mend, "--force")
 			}
 			if !told || res.code != 1 || time.Since(begun) > pace.Limit(20*time.Second) {
 				t.Errorf("exit %d after %v: %+v", res.code, time.Since(begun), findings)

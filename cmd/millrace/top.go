@@ -193,13 +193,17 @@ func frameOf(before, now topSample) topFrame {
 	for _, m := range now.mounts {
 		// A mount that is new, or served by another process since, has counted from zero.
 		was := agent.MountStatus{Session: &fuse.Stats{}, Counters: &cacheclient.Counters{}}
-		if i := slices.IndexFunc(before.mounts, func(b agent.MountStatus) bool { return b.Dir == m.Dir && b.PID == m.PID }); i >= 0 {
+		if i := slices.IndexFunc(before.mounts, func(b agent.MountStatus) bool {
+			return b.Dir == m.Dir &&
+				b.PID == m.PID
+		}); i >= 0 {
 			was = before.mounts[i]
 		}
 		f.Mounts = append(f.Mounts, mountOf(was, m, f.Seconds))
 	}
 	slices.SortStableFunc(f.Mounts, func(a, b topMount) int {
-		return cmp.Or(cmp.Compare(b.LocalBytes+b.UnderStoreBytes, a.LocalBytes+a.UnderStoreBytes), cmp.Compare(b.Ops, a.Ops),
+		return cmp.Or(cmp.Compare(b.LocalBytes+b.UnderStoreBytes, a.LocalBytes+a.UnderStoreBytes),
+			cmp.Compare(b.Ops, a.Ops),
 			strings.Compare(a.Dir, b.Dir))
 	})
 	return f
@@ -214,7 +218,8 @@ func mountOf(was, m agent.MountStatus, seconds float64) topMount {
 	if m.Condition != nil && m.Condition.Abnormal {
 		t.Problem = m.Condition.Message
 	}
-	t.InFlight, t.OldestOp, t.Oldest, t.Resumes = m.Session.InFlight, m.Session.OldestOp, m.Session.Oldest, m.Session.Resumes
+	t.InFlight, t.OldestOp, t.Oldest, t.Resumes = m.Session.InFlight, m.Session.OldestOp, m.Session.Oldest,
+		m.Session.Resumes
 	if was.Session == nil || was.Counters == nil {
 		return t
 	}
@@ -253,7 +258,8 @@ func (f topFrame) lines(hint string) []string {
 	if len(f.Mounts) == 1 {
 		plural = ""
 	}
-	_, _ = fmt.Fprintf(&b, "millrace %s, %d mount%s%s\n\n", f.Time.Local().Format("15:04:05"), len(f.Mounts), plural, hint)
+	_, _ = fmt.Fprintf(&b, "millrace %s, %d mount%s%s\n\n", f.Time.Local().Format("15:04:05"), len(f.Mounts), plural,
+		hint)
 	t := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
 	_, _ = fmt.Fprintln(t, "MOUNT\tPASSTHROUGH\tLOCAL\tWORKERS\tUNDER STORE\tOPS\tHITS\tIN FLIGHT\tOLDEST\tSTATE")
 	for _, m := range f.Mounts {
@@ -281,6 +287,8 @@ func (m topMount) row() string {
 	if m.Problem != "" {
 		state += ": " + commandline.OneLine(m.Problem)
 	}
-	return fmt.Sprintf("%s\t%.1f/s\t%s/s\t%s/s\t%s/s\t%.0f/s\t%s\t%d\t%s\t%s", commandline.OneLine(m.Dir), m.PassthroughOpens, commandline.FormatSize(int64(m.LocalBytes)),
-		commandline.FormatSize(int64(m.WorkerBytes)), commandline.FormatSize(int64(m.UnderStoreBytes)), m.Ops, hits, m.InFlight, oldest, state)
+	return fmt.Sprintf("%s\t%.1f/s\t%s/s\t%s/s\t%s/s\t%.0f/s\t%s\t%d\t%s\t%s", commandline.OneLine(m.Dir),
+		m.PassthroughOpens, commandline.FormatSize(int64(m.LocalBytes)),
+		commandline.FormatSize(int64(m.WorkerBytes)), commandline.FormatSize(int64(m.UnderStoreBytes)), m.Ops, hits,
+		m.InFlight, oldest, state)
 }

@@ -42,7 +42,8 @@ func TestFrameOf(t *testing.T) {
 		t.Fatalf("got %+v", f)
 	}
 	busy := f.Mounts[0]
-	if busy.Dir != "/busy" || busy.LocalBytes != 2000 || busy.UnderStoreBytes != 4000 || busy.Ops != 50 || busy.PassthroughOpens != 3 || *busy.HitRatio != 0.75 {
+	if busy.Dir != "/busy" || busy.LocalBytes != 2000 || busy.UnderStoreBytes != 4000 || busy.Ops != 50 ||
+		busy.PassthroughOpens != 3 || *busy.HitRatio != 0.75 {
 		t.Errorf("got %+v", busy)
 	}
 	if m := f.Mounts[1]; m.Dir != "/resumed" || m.LocalBytes != 100 || m.Ops != 1 || m.HitRatio != nil {
@@ -57,18 +58,26 @@ func TestFrameOf(t *testing.T) {
 
 func TestTopShowsNamesSafely(t *testing.T) {
 	f := topFrame{
-		Mounts:  []topMount{{Dir: "/a\x1b[2Jb\nc", State: agent.StateServing, InFlight: 1, OldestOp: "read", Oldest: 1234.5}},
-		Slowest: []agent.TraceEvent{{Op: "read", Path: "/m/\x1b]0;x\a", LatencyNs: 1234567890, Bytes: 1 << 20, Offset: 5, Errno: "EIO", Source: "source"}},
+		Mounts: []topMount{{
+			Dir: "/a\x1b[2Jb\nc", State: agent.StateServing, InFlight: 1, OldestOp: "read",
+			Oldest: 1234.5,
+		}},
+		Slowest: []agent.TraceEvent{{
+			Op: "read", Path: "/m/\x1b]0;x\a", LatencyNs: 1234567890, Bytes: 1 << 20,
+			Offset: 5, Errno: "EIO", Source: "source",
+		}},
 	}
 	text := strings.Join(f.lines(""), "\n")
-	if strings.ContainsAny(text, "\x1b\a") || !strings.Contains(text, "1.23s read") || !strings.Contains(text, "1.0 MiB at 5  EIO") {
+	if strings.ContainsAny(text, "\x1b\a") || !strings.Contains(text, "1.23s read") ||
+		!strings.Contains(text, "1.0 MiB at 5  EIO") {
 		t.Errorf("got %q", text)
 	}
 }
 
 func TestLatencyHasThreeFigures(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0s", 999: "999ns", 1234: "1.23µs", 123456 * time.Nanosecond: "123µs", 12345678: "12.3ms", 83 * time.Second: "1m23s", 99999: "100µs",
+		0: "0s", 999: "999ns", 1234: "1.23µs", 123456 * time.Nanosecond: "123µs", 12345678: "12.3ms",
+		83 * time.Second: "1m23s", 99999: "100µs",
 	} {
 		if got := latency(d); got != want {
 			t.Errorf("%d: %s, want %s", d, got, want)

@@ -168,7 +168,8 @@ func eventText(e agent.TraceEvent) string {
 	if source == "" {
 		source = "-"
 	}
-	text := fmt.Sprintf("%-11s  %9s  %-11s  %s", e.Op, latency(time.Duration(e.LatencyNs)), source, commandline.OneLine(path))
+	text := fmt.Sprintf("%-11s  %9s  %-11s  %s", e.Op, latency(time.Duration(e.LatencyNs)), source,
+		commandline.OneLine(path))
 	if e.Bytes > 0 {
 		text += fmt.Sprintf("  %s at %d", commandline.FormatSize(e.Bytes), e.Offset)
 	}

@@ -54,7 +54,8 @@ func unmount(dir string, force bool) error {
 	}
 	if err := mountpoint.Unmount(dir, force); err != nil {
 		if errors.Is(err, mountpoint.ErrBusy) {
-			return fmt.Errorf("%s; unmount --force detaches it all the same", agent.BusySentence(dir, agent.Users(dir, usersNamed)))
+			return fmt.Errorf("%s; unmount --force detaches it all the same",
+				agent.BusySentence(dir, agent.Users(dir, usersNamed)))
 		}
 		return fmt.Errorf("unmount %s: %w", dir, err)
 	}
@@ -78,9 +79,11 @@ func awaitEnd(entry agent.Entry) error {
 		ended, err := processEnded(pid, servingPatience)
 		switch {
 		case err != nil:
-			return fmt.Errorf("%s is unmounted, but process %d that served it cannot be waited for: %w", entry.Dir, pid, err)
+			return fmt.Errorf("%s is unmounted, but process %d that served it cannot be waited for: %w", entry.Dir, pid,
+				err)
 		case !ended:
-			return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be stopped or stuck", entry.Dir, pid, servingPatience)
+			return fmt.Errorf("%s is unmounted, but process %d that served it has not ended within %v: it may be "+
+				"stopped or stuck", entry.Dir, pid, servingPatience)
 		}
 	}
 	return nil

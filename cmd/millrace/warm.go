@@ -23,7 +23,8 @@ stops it; what has come stays cached. -o json is the progress as a JSON object a
 POST /v1/warm on the mount's socket.`
 
 func warmCommand() *command.Command {
-	f := command.New("warm", "[--jobs N] [-o text|json] PATH...", "fetch files into the cache before they are read", warmAbout)
+	f := command.New("warm", "[--jobs N] [-o text|json] PATH...", "fetch files into the cache before they are read",
+		warmAbout)
 	jobs, format := agent.DefaultWarmJobs, ""
 	f.Format(&format)
 	command.Parsed(f, &jobs, "jobs", "`N` files fetched at once", "4", commandline.CountTo(agent.MaxWarmJobs))
@@ -65,7 +66,8 @@ func warm(ctx context.Context, arg string, jobs int, format string, out io.Write
 	show.clear()
 	switch {
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("stopped: %s of %s are cached", commandline.FormatSize(last.BytesDone), commandline.FormatSize(last.BytesTotal))
+		return fmt.Errorf("stopped: %s of %s are cached", commandline.FormatSize(last.BytesDone),
+			commandline.FormatSize(last.BytesTotal))
 	case err != nil:
 		return err
 	}
@@ -149,9 +151,11 @@ func clientOf(path string) (*agent.Client, error) {
 		if path, answers := nodeAgent(runtime); answers {
 			return agent.Dial(path), nil
 		}
-		return nil, fmt.Errorf("the mount on %s is not in %s: it was made by another user, or with another $MILLRACE_RUNTIME_DIR", dir, runtime)
+		return nil, fmt.Errorf("the mount on %s is not in %s: it was made by another user, or with another "+
+			"$MILLRACE_RUNTIME_DIR", dir, runtime)
 	case entry.Dead:
-		return nil, fmt.Errorf("the process that served the mount on %s has gone; millrace unmount %s cleans up", dir, dir)
+		return nil, fmt.Errorf("the process that served the mount on %s has gone; millrace unmount %s cleans up", dir,
+			dir)
 	}
 	return agent.Dial(entry.Socket), nil
 }

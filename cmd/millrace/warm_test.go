@@ -47,7 +47,8 @@ func TestWarmPrintsPlainLines(t *testing.T) {
 	res := r.ok("warm", "--jobs", "1", r.dir)
 	lines := strings.Split(strings.TrimSpace(res.out), "\n")
 	last := lines[len(lines)-1]
-	if len(lines) < 2 || !strings.HasPrefix(last, "4 files cached, 4.0 MiB: 4.0 MiB from the source in ") || strings.ContainsAny(res.out, "\r\x1b") {
+	if len(lines) < 2 || !strings.HasPrefix(last, "4 files cached, 4.0 MiB: 4.0 MiB from the source in ") ||
+		strings.ContainsAny(res.out, "\r\x1b") {
 		t.Errorf("got %q", lines)
 	}
 	if res := r.ok("warm", filepath.Join(r.dir, "d", "f0")); res.out != "1 file cached, 1.0 MiB: all of it before\n" {
@@ -167,7 +168,8 @@ func TestWarmGoesOnPastDirectories(t *testing.T) {
 		if !strings.Contains(res.out, "4 files cached, ") || res.code == 0 {
 			t.Errorf("%q, exit code %d", res.out, res.code)
 		}
-		if !strings.Contains(res.errOut, "2 directories could not be listed (/forbidden, /no-index)") || len(paths) > 1 && !strings.Contains(res.errOut, "not/there") {
+		if !strings.Contains(res.errOut, "2 directories could not be listed (/forbidden, /no-index)") ||
+			len(paths) > 1 && !strings.Contains(res.errOut, "not/there") {
 			t.Errorf("stderr: %s", res.errOut)
 		}
 	}

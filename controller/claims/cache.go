@@ -42,7 +42,10 @@ func Widen(kept map[client.Object]cache.ByObject, driver string) {
 
 // identity is what the cache needs of any object.
 func identity(o client.Object) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}
+	return metav1.ObjectMeta{
+		Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
+		ResourceVersion: o.GetResourceVersion(),
+	}
 }
 
 func slimClaim(driver string) toolscache.TransformFunc {
@@ -73,20 +76,23 @@ func slimVolume(in any) (any, error) {
 	if by, ok := volume.Annotations[provisionedAnnotation]; ok {
 		slim.Annotations = map[string]string{provisionedAnnotation: by}
 	}
-	slim.Spec.PersistentVolumeReclaimPolicy, slim.Spec.ClaimRef = volume.Spec.PersistentVolumeReclaimPolicy, volume.Spec.ClaimRef
+	slim.Spec.PersistentVolumeReclaimPolicy, slim.Spec.ClaimRef = volume.Spec.PersistentVolumeReclaimPolicy,
+		volume.Spec.ClaimRef
 	slim.Status.Phase = volume.Status.Phase
 	return slim, nil
 }
 
 // waits reports whether the binder has left the claim to the driver, and it has no volume yet.
 func waits(claim *corev1.PersistentVolumeClaim, driver string) bool {
-	return claim.Annotations[provisionerAnnotation] == driver && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
+	return claim.Annotations[provisionerAnnotation] == driver && claim.Spec.VolumeName == "" &&
+		claim.DeletionTimestamp == nil
 }
 
 // placed reports whether a claim that waits for its pod has one. The scheduler may take the node back.
 func placed(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) bool {
 	mode := class.VolumeBindingMode
-	return mode == nil || *mode != storagev1.VolumeBindingWaitForFirstConsumer || claim.Annotations[selectedNodeAnnotation] != ""
+	return mode == nil || *mode != storagev1.VolumeBindingWaitForFirstConsumer ||
+		claim.Annotations[selectedNodeAnnotation] != ""
 }
 
 // classOf is the name of a claim's class. The annotation is the older way to give it, which the binder prefers.
@@ -133,6 +139,7 @@ func (r *Reconciler) waiting(ctx context.Context, class client.Object) []reconci
 func (r *Reconciler) unneeded(o client.Object) bool {
 	volume, ok := o.(*corev1.PersistentVolume)
 	return ok && volume.Annotations[provisionedAnnotation] == r.Driver && volume.DeletionTimestamp == nil &&
-		volume.Status.Phase == corev1.VolumeReleased && volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete &&
+		volume.Status.Phase == corev1.VolumeReleased &&
+		volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete &&
 		volume.Spec.ClaimRef != nil && (r.Namespace == "" || volume.Spec.ClaimRef.Namespace == r.Namespace)
 }

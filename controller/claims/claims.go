@@ -6,10 +6,13 @@
 //
 // # Life of a claim
 //
-//  1. The binder of Kubernetes looks for a volume that is there already. Where none fits it writes the provisioner of the claim's class into an annotation;
-//     with WaitForFirstConsumer only when a pod's node is chosen. That annotation is what we wait for (cache.go).
-//  2. volume.go makes claim and class into a PersistentVolume, or says what is wrong with one of them. The claim gets an Event either way.
-//  3. The binder binds the two. When the claim is deleted it marks the volume as Released, and where the class said Delete we delete it.
+//  1. The binder of Kubernetes looks for a volume that is there already. Where none fits it writes the provisioner of
+//     the claim's class into an annotation; with WaitForFirstConsumer only when a pod's node is chosen. That
+//     annotation is what we wait for (cache.go).
+//  2. volume.go makes claim and class into a PersistentVolume, or says what is wrong with one of them. The claim gets
+//     an Event either way.
+//  3. The binder binds the two. When the claim is deleted it marks the volume as Released, and where the class said
+//     Delete we delete it.
 //
 // What is refused is not tried again before the claim or its class changes; a failure of the API server is, more and
 // more slowly. The name of a volume is its claim's UID, so a controller that starts in the middle finds what an earlier
@@ -69,17 +72,20 @@ const (
 )
 
 var attempts = prometheus.NewCounterVec(prometheus.CounterOpts{
-	Name: "millrace_class_volumes_total", Help: "Number of volumes of StorageClasses that were provisioned, refused, failed or deleted.",
+	Name: "millrace_class_volumes_total",
+	Help: "Number of volumes of StorageClasses that were provisioned, refused, failed or deleted.",
 }, []string{"outcome"})
 
 // Setup has the manager call the reconciler whenever a claim waits for us, a class of ours changes, or a volume is not
 // needed any more.
 func (r *Reconciler) Setup(ctx context.Context, mgr ctrl.Manager) error {
 	// Several controllers in one process count together.
-	if err := metrics.Registry.Register(attempts); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+	if err := metrics.Registry.Register(attempts); err != nil &&
+		!errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 		return err
 	}
-	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolumeClaim{}, indexClass, r.classes); err != nil {
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolumeClaim{}, indexClass,
+		r.classes); err != nil {
 		return err
 	}
 	only := func(matters func(client.Object) bool) builder.Predicates {
@@ -91,7 +97,8 @@ func (r *Reconciler) Setup(ctx context.Context, mgr ctrl.Manager) error {
 		Watches(&corev1.PersistentVolume{}, &handler.EnqueueRequestForObject{}, only(r.unneeded)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause,
+				longestPause),
 		}).
 		Complete(r)
 }
@@ -106,7 +113,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	// The binder tells of a class that is not there, and we are called when it comes.
-	if err := r.Client.Get(ctx, types.NamespacedName{Name: classOf(claim)}, class); err != nil || !r.provisions(class) || !placed(claim, class) {
+	if err := r.Client.Get(ctx, types.NamespacedName{Name: classOf(claim)}, class); err != nil ||
+		!r.provisions(class) || !placed(claim, class) {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	volume, err := r.desired(claim, class)
@@ -117,7 +125,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 }
 
 // desired is the volume, or what is refused.
-func (r *Reconciler) desired(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (*corev1.PersistentVolume, error) {
+func (r *Reconciler) desired(
+	claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass,
+) (*corev1.PersistentVolume, error) {
 	volume, err := volumeFor(claim, class)
 	if err != nil {
 		return nil, &refusal{err}
@@ -147,18 +157,22 @@ func (r *Reconciler) create(ctx context.Context, volume *corev1.PersistentVolume
 		return err
 	}
 	if ref := there.Spec.ClaimRef; ref == nil || ref.UID != volume.Spec.ClaimRef.UID {
-		return fmt.Errorf("the PersistentVolume %s is there already and was not made for this claim; delete it", volume.Name)
+		return fmt.Errorf("the PersistentVolume %s is there already and was not made for this claim; delete it",
+			volume.Name)
 	}
 	return nil
 }
 
 // report tells the claim what came of it. The class is part of the Event, so that what is wrong with another one is
 // another Event.
-func (r *Reconciler) report(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, err error) (ctrl.Result, error) {
+func (r *Reconciler) report(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, err error) (
+	ctrl.Result, error,
+) {
 	name := volumeName(claim)
 	if err == nil {
 		attempts.WithLabelValues("provisioned").Inc()
-		r.Events.Eventf(claim, class, corev1.EventTypeNormal, "ProvisioningSucceeded", "Provision", "the PersistentVolume %s is made", name)
+		r.Events.Eventf(claim, class, corev1.EventTypeNormal, "ProvisioningSucceeded", "Provision",
+			"the PersistentVolume %s is made", name)
 		r.Log.Info("provisioned", "claim", client.ObjectKeyFromObject(claim), "class", class.Name, "volume", name)
 		return ctrl.Result{}, nil
 	}
@@ -191,11 +205,15 @@ func (r *Reconciler) release(ctx context.Context, name string) error {
 	if err := r.Client.Get(ctx, types.NamespacedName{Name: name}, volume); err != nil || !r.unneeded(volume) {
 		return client.IgnoreNotFound(err)
 	}
-	err := r.Client.Delete(ctx, volume, client.Preconditions{UID: new(volume.UID), ResourceVersion: new(volume.ResourceVersion)})
+	err := r.Client.Delete(ctx, volume, client.Preconditions{
+		UID:             new(volume.UID),
+		ResourceVersion: new(volume.ResourceVersion),
+	})
 	if err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	attempts.WithLabelValues("deleted").Inc()
-	r.Log.Info("deleted, as its claim is gone", "volume", name, "claim", volume.Spec.ClaimRef.Namespace+"/"+volume.Spec.ClaimRef.Name)
+	r.Log.Info("deleted, as its claim is gone", "volume", name, "claim",
+		volume.Spec.ClaimRef.Namespace+"/"+volume.Spec.ClaimRef.Name)
 	return nil
 }

@@ -58,9 +58,13 @@ func volumeFor(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClas
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:    corev1.ResourceList{corev1.ResourceStorage: claim.Spec.Resources.Requests[corev1.ResourceStorage]},
-			AccessModes: claim.Spec.AccessModes, VolumeMode: &mode, StorageClassName: class.Name, MountOptions: class.MountOptions,
+			AccessModes: claim.Spec.AccessModes, VolumeMode: &mode, StorageClassName: class.Name,
+			MountOptions:                  class.MountOptions,
 			PersistentVolumeReclaimPolicy: policy, NodeAffinity: affinity(class.AllowedTopologies),
-			ClaimRef: &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID},
+			ClaimRef: &corev1.ObjectReference{
+				APIVersion: "v1", Kind: "PersistentVolumeClaim",
+				Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID,
+			},
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
 				Driver: class.Provisioner, VolumeHandle: name, VolumeAttributes: parameters,
 				// Kubelet asks for a stage once on a node, and for a publish with each pod.
@@ -76,13 +80,17 @@ func checkClaim(claim *corev1.PersistentVolumeClaim) error {
 	case spec.VolumeMode != nil && *spec.VolumeMode != corev1.PersistentVolumeFilesystem:
 		return fmt.Errorf("PersistentVolumeClaim.spec.volumeMode is %s; accepted is Filesystem", *spec.VolumeMode)
 	case spec.Selector != nil:
-		return errors.New("PersistentVolumeClaim.spec.selector is set; accepted is none, as the volume is made for the claim and has no labels to choose by")
+		return errors.New("PersistentVolumeClaim.spec.selector is set; accepted is none, as the volume is made for " +
+			"the claim and has no labels to choose by")
 	case spec.DataSource != nil:
-		return fmt.Errorf("PersistentVolumeClaim.spec.dataSource is the %s %s; accepted is none, as a cache has no snapshots and no clones", spec.DataSource.Kind, spec.DataSource.Name)
+		return fmt.Errorf("PersistentVolumeClaim.spec.dataSource is the %s %s; accepted is none, as a cache has no "+
+			"snapshots and no clones", spec.DataSource.Kind, spec.DataSource.Name)
 	case spec.DataSourceRef != nil:
-		return fmt.Errorf("PersistentVolumeClaim.spec.dataSourceRef is the %s %s; accepted is none, as a cache has no snapshots and no clones", spec.DataSourceRef.Kind, spec.DataSourceRef.Name)
+		return fmt.Errorf("PersistentVolumeClaim.spec.dataSourceRef is the %s %s; accepted is none, as a cache has no "+
+			"snapshots and no clones", spec.DataSourceRef.Kind, spec.DataSourceRef.Name)
 	case spec.VolumeAttributesClassName != nil && *spec.VolumeAttributesClassName != "":
-		return fmt.Errorf("PersistentVolumeClaim.spec.volumeAttributesClassName is %s; accepted is none, as a volume keeps its parameters", *spec.VolumeAttributesClassName)
+		return fmt.Errorf("PersistentVolumeClaim.spec.volumeAttributesClassName is %s; accepted is none, as a volume "+
+			"keeps its parameters", *spec.VolumeAttributesClassName)
 	}
 	return nil
 }
@@ -95,7 +103,8 @@ func affinity(allowed []corev1.TopologySelectorTerm) *corev1.VolumeNodeAffinity 
 	terms := make([]corev1.NodeSelectorTerm, len(allowed))
 	for i, term := range allowed {
 		for _, e := range term.MatchLabelExpressions {
-			terms[i].MatchExpressions = append(terms[i].MatchExpressions, corev1.NodeSelectorRequirement{Key: e.Key, Operator: corev1.NodeSelectorOpIn, Values: e.Values})
+			terms[i].MatchExpressions = append(terms[i].MatchExpressions,
+				corev1.NodeSelectorRequirement{Key: e.Key, Operator: corev1.NodeSelectorOpIn, Values: e.Values})
 		}
 	}
 	return &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: terms}}
@@ -106,7 +115,8 @@ func affinity(allowed []corev1.TopologySelectorTerm) *corev1.VolumeNodeAffinity 
 func stageSecret(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (*corev1.SecretReference, error) {
 	for _, key := range slices.Sorted(maps.Keys(class.Parameters)) {
 		if strings.HasPrefix(key, reservedPrefix) && key != secretNameKey && key != secretNamespaceKey {
-			return nil, fmt.Errorf("StorageClass.parameters[%s] is %q; accepted with that prefix are %s and %s", key, class.Parameters[key], secretNameKey, secretNamespaceKey)
+			return nil, fmt.Errorf("StorageClass.parameters[%s] is %q; accepted with that prefix are %s and %s", key,
+				class.Parameters[key], secretNameKey, secretNamespaceKey)
 		}
 	}
 	name, namespace := class.Parameters[secretNameKey], class.Parameters[secretNamespaceKey]
@@ -114,7 +124,8 @@ func stageSecret(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageCl
 		return nil, nil //nolint:nilnil // No Secret is no error.
 	}
 	if name == "" || namespace == "" {
-		return nil, fmt.Errorf("StorageClass.parameters[%s] is %q and [%s] is %q; accepted are both or neither", secretNameKey, name, secretNamespaceKey, namespace)
+		return nil, fmt.Errorf("StorageClass.parameters[%s] is %q and [%s] is %q; accepted are both or neither",
+			secretNameKey, name, secretNamespaceKey, namespace)
 	}
 	words := map[string]string{"pv.name": volumeName(claim), "pvc.namespace": claim.Namespace}
 	inNamespace, err := filled(secretNamespaceKey, namespace, words, wordsOfNamespace, validation.IsDNS1123Label)
@@ -151,7 +162,8 @@ func filled(key, text string, words map[string]string, accepted string, check fu
 	case missing != "":
 		return "", fmt.Errorf("StorageClass.parameters[%s] is %q; accepted in it are %s", key, text, accepted)
 	case len(check(out)) > 0:
-		return "", fmt.Errorf("StorageClass.parameters[%s] is %q, which makes the name %q; accepted are lower-case letters, digits and dashes, and %s", key, text, out, accepted)
+		return "", fmt.Errorf("StorageClass.parameters[%s] is %q, which makes the name %q; accepted are lower-case "+
+			"letters, digits and dashes, and %s", key, text, out, accepted)
 	}
 	return out, nil
 }

@@ -92,7 +92,8 @@ status: {}
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := volumeFor(object[corev1.PersistentVolumeClaim](t, plainClaim, c.claim), object[storagev1.StorageClass](t, plainClass, c.class))
+			got, err := volumeFor(object[corev1.PersistentVolumeClaim](t, plainClaim, c.claim),
+				object[storagev1.StorageClass](t, plainClass, c.class))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,25 +115,45 @@ status: {}
 // TestVolumeRefuses looks for what is wrong and what is accepted in each sentence.
 func TestVolumeRefuses(t *testing.T) {
 	secret := func(name, namespace string) string {
-		return "{parameters: {csi.storage.k8s.io/node-stage-secret-name: \"" + name + "\", csi.storage.k8s.io/node-stage-secret-namespace: \"" + namespace + "\"}}"
+		return "{parameters: {csi.storage.k8s.io/node-stage-secret-name: \"" + name +
+			"\", csi.storage.k8s.io/node-stage-secret-namespace: \"" + namespace + "\"}}"
 	}
 	for _, c := range []struct{ claim, class, want string }{
 		{"{spec: {volumeMode: Block}}", "{}", "PersistentVolumeClaim.spec.volumeMode is Block; accepted is Filesystem"},
-		{"{spec: {selector: {matchLabels: {a: b}}}}", "{}", "PersistentVolumeClaim.spec.selector is set; accepted is none"},
-		{"{spec: {dataSource: {kind: PersistentVolumeClaim, name: other}}}", "{}", "spec.dataSource is the PersistentVolumeClaim other; accepted is none"},
-		{"{spec: {dataSourceRef: {kind: Populator, name: p}}}", "{}", "spec.dataSourceRef is the Populator p; accepted is none"},
+		{
+			"{spec: {selector: {matchLabels: {a: b}}}}", "{}",
+			"PersistentVolumeClaim.spec.selector is set; accepted is none",
+		},
+		{
+			"{spec: {dataSource: {kind: PersistentVolumeClaim, name: other}}}", "{}",
+			"spec.dataSource is the PersistentVolumeClaim other; accepted is none",
+		},
+		{
+			"{spec: {dataSourceRef: {kind: Populator, name: p}}}", "{}",
+			"spec.dataSourceRef is the Populator p; accepted is none",
+		},
 		{"{spec: {volumeAttributesClassName: gold}}", "{}", "spec.volumeAttributesClassName is gold; accepted is none"},
-		{"{}", "{parameters: {csi.storage.k8s.io/fstype: ext4}}", `StorageClass.parameters[csi.storage.k8s.io/fstype] is "ext4"; accepted with that prefix are csi.storage.k8s.io/node-stage-secret-name and`},
+		{
+			"{}", "{parameters: {csi.storage.k8s.io/fstype: ext4}}",
+			`StorageClass.parameters[csi.storage.k8s.io/fstype] is "ext4"; accepted with that prefix are csi.storage.k8s.io/node-stage-secret-name and`,
+		},
 		{"{}", "{parameters: {csi.storage.k8s.io/node-publish-secret-name: x}}", "accepted with that prefix are"},
 		{"{}", secret("x", ""), `[csi.storage.k8s.io/node-stage-secret-namespace] is ""; accepted are both or neither`},
-		{"{}", secret("${pvc.uid}", "a"), `is "${pvc.uid}"; accepted in it are ${pv.name}, ${pvc.namespace}, ${pvc.name}, ${pvc.annotations['KEY']}`},
+		{
+			"{}", secret("${pvc.uid}", "a"),
+			`is "${pvc.uid}"; accepted in it are ${pv.name}, ${pvc.namespace}, ${pvc.name}, ${pvc.annotations['KEY']}`,
+		},
 		{"{}", secret("x", "${pvc.name}"), `is "${pvc.name}"; accepted in it are ${pv.name}, ${pvc.namespace}`},
 		{"{}", secret("x", "${pvc.annotations['example.org/key']}"), "accepted in it are ${pv.name}, ${pvc.namespace}"},
 		{"{}", secret("${pvc.annotations['other']}", "a"), "and the claim has no such annotation"},
 		{"{}", secret("$pvc.name", "a"), `makes the name "$pvc.name"; accepted are lower-case letters`},
-		{"{metadata: {annotations: {example.org/key: ../x}}}", secret("${pvc.annotations['example.org/key']}", "a"), `makes the name "../x"`},
+		{
+			"{metadata: {annotations: {example.org/key: ../x}}}", secret("${pvc.annotations['example.org/key']}", "a"),
+			`makes the name "../x"`,
+		},
 	} {
-		_, err := volumeFor(object[corev1.PersistentVolumeClaim](t, plainClaim, c.claim), object[storagev1.StorageClass](t, plainClass, c.class))
+		_, err := volumeFor(object[corev1.PersistentVolumeClaim](t, plainClaim, c.claim),
+			object[storagev1.StorageClass](t, plainClass, c.class))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %s: %v, want %q", c.claim, c.class, err, c.want)
 		}
@@ -147,7 +168,10 @@ func TestCacheKeepsLittle(t *testing.T) {
 	}{
 		{"waits", "{}", true},
 		{"is bound", "{spec: {volumeName: pvc-8d1c}}", false},
-		{"of another provisioner", "{metadata: {annotations: {volume.kubernetes.io/storage-provisioner: other.example.org}}}", false},
+		{
+			"of another provisioner",
+			"{metadata: {annotations: {volume.kubernetes.io/storage-provisioner: other.example.org}}}", false,
+		},
 		{"of a Dataset", "{metadata: {labels: {app.kubernetes.io/managed-by: millrace}}, spec: {volumeName: v}}", true},
 	} {
 		claim := object[corev1.PersistentVolumeClaim](t, plainClaim, c.change)
@@ -160,16 +184,21 @@ func TestCacheKeepsLittle(t *testing.T) {
 			t.Errorf("%s: kept whole: %v, want %v: %v", c.name, whole, c.whole, slim)
 		}
 	}
-	volume, err := volumeFor(object[corev1.PersistentVolumeClaim](t, plainClaim), object[storagev1.StorageClass](t, plainClass))
+	volume, err := volumeFor(object[corev1.PersistentVolumeClaim](t, plainClaim),
+		object[storagev1.StorageClass](t, plainClass))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &Reconciler{Driver: driver}
-	for phase, unneeded := range map[corev1.PersistentVolumePhase]bool{corev1.VolumeBound: false, corev1.VolumeReleased: true} {
+	for phase, unneeded := range map[corev1.PersistentVolumePhase]bool{
+		corev1.VolumeBound:    false,
+		corev1.VolumeReleased: true,
+	} {
 		volume.Status.Phase = phase
 		out, err := slimVolume(volume.DeepCopy())
 		slim, ok := out.(*corev1.PersistentVolume)
-		if err != nil || !ok || slim.Spec.CSI != nil || slim.Spec.ClaimRef.UID != types.UID("8d1c") || slim.Labels[objects.ManagedByLabel] == "" {
+		if err != nil || !ok || slim.Spec.CSI != nil || slim.Spec.ClaimRef.UID != types.UID("8d1c") ||
+			slim.Labels[objects.ManagedByLabel] == "" {
 			t.Fatalf("%v, %v", out, err)
 		}
 		if r.unneeded(slim) != unneeded {

@@ -11,8 +11,8 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// TestALoadIsItsObjects has a load under way be that of its object and its Dataset alone: another object of the name, or
-// another Dataset, or one that is being deleted, ends it.
+// TestALoadIsItsObjects has a load under way be that of its object and its Dataset alone: another object of the name,
+// or another Dataset, or one that is being deleted, ends it.
 func TestALoadIsItsObjects(t *testing.T) {
 	key := types.NamespacedName{Namespace: "ns", Name: "l"}
 	object := func(uid types.UID) *v1alpha1.DataLoad {
@@ -39,7 +39,8 @@ func TestALoadIsItsObjects(t *testing.T) {
 			defer cancel()
 			under := &run{load: "l", dataset: "d", cancel: cancel}
 			r := &Reconciler{runs: map[types.NamespacedName]*run{key: under}}
-			if got := r.run(key, object(tc.load), tc.dataset); (got == under) != tc.goesOn || got != nil && got != under {
+			if got := r.run(key, object(tc.load), tc.dataset); (got == under) != tc.goesOn ||
+				got != nil && got != under {
 				t.Errorf("the load under way is %+v", got)
 			}
 			if (ctx.Err() == nil) != tc.goesOn || (r.runs[key] == nil) == tc.goesOn {
@@ -59,7 +60,8 @@ func TestOwner(t *testing.T) {
 		{APIVersion: "apps/v1", Kind: v1alpha1.DatasetKind, UID: "other"},
 		{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.DatasetKind, UID: "d"},
 	}
-	if owner(l) != "d" || !belongsToAnother(l, &v1alpha1.Dataset{}) || belongsToAnother(l, &v1alpha1.Dataset{ObjectMeta: metav1.ObjectMeta{UID: "d"}}) {
+	if owner(l) != "d" || !belongsToAnother(l, &v1alpha1.Dataset{}) ||
+		belongsToAnother(l, &v1alpha1.Dataset{ObjectMeta: metav1.ObjectMeta{UID: "d"}}) {
 		t.Errorf("the owner is %q", owner(l))
 	}
 }

@@ -33,8 +33,12 @@ var served = map[string]string{
 // TestNoFieldIsIgnored looks at each field of a load: it is served, or it is named when it is set.
 func TestNoFieldIsIgnored(t *testing.T) {
 	everything := &v1alpha1.DataLoad{Spec: v1alpha1.DataLoadSpec{
-		Options: map[string]string{"a": "b"}, PodMetadata: v1alpha1.PodMetadata{Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"a": "b"}},
-		Affinity: &corev1.Affinity{}, Tolerations: []corev1.Toleration{{Key: "k"}}, NodeSelector: map[string]string{"a": "b"}, SchedulerName: "mine",
+		Options: map[string]string{"a": "b"}, PodMetadata: v1alpha1.PodMetadata{
+			Labels:      map[string]string{"a": "b"},
+			Annotations: map[string]string{"a": "b"},
+		},
+		Affinity: &corev1.Affinity{}, Tolerations: []corev1.Toleration{{Key: "k"}},
+		NodeSelector: map[string]string{"a": "b"}, SchedulerName: "mine",
 		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}},
 		RunAfter:  &v1alpha1.OperationRef{AffinityStrategy: &v1alpha1.AffinityStrategy{Policy: "Require"}},
 	}}
@@ -87,13 +91,34 @@ func TestRefused(t *testing.T) {
 		spec v1alpha1.DataLoadSpec
 		want string
 	}{
-		"other namespace": {v1alpha1.DataLoadSpec{Dataset: v1alpha1.TargetDataset{Name: "d", Namespace: "elsewhere"}}, `spec.dataset.namespace is "elsewhere"`},
-		"on event":        {v1alpha1.DataLoadSpec{Policy: v1alpha1.OnEvent}, "spec.policy OnEvent"},
-		"after a backup":  {v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{Kind: "DataBackup"}}, "spec.runAfter.kind DataBackup"},
-		"another API":     {v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{Kind: "DataLoad", APIVersion: "v2"}}, `spec.runAfter.apiVersion is "v2"`},
-		"after elsewhere": {v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{Kind: "DataLoad", Namespace: "elsewhere"}}, "spec.runAfter.namespace"},
-		"schedule":        {v1alpha1.DataLoadSpec{Policy: v1alpha1.Cron, Schedule: "at noon"}, `spec.schedule "at noon"`},
-		"good":            {v1alpha1.DataLoadSpec{Policy: v1alpha1.Cron, Schedule: "0 3 * * *", RunAfter: &v1alpha1.OperationRef{Kind: "DataLoad", Name: "x", APIVersion: "data.fluid.io/v1alpha1", Namespace: "ns"}}, ""},
+		"other namespace": {
+			v1alpha1.DataLoadSpec{Dataset: v1alpha1.TargetDataset{Name: "d", Namespace: "elsewhere"}},
+			`spec.dataset.namespace is "elsewhere"`,
+		},
+		"on event": {v1alpha1.DataLoadSpec{Policy: v1alpha1.OnEvent}, "spec.policy OnEvent"},
+		"after a backup": {
+			v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{Kind: "DataBackup"}},
+			"spec.runAfter.kind DataBackup",
+		},
+		"another API": {
+			v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{Kind: "DataLoad", APIVersion: "v2"}},
+			`spec.runAfter.apiVersion is "v2"`,
+		},
+		"after elsewhere": {v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{
+			Kind:      "DataLoad",
+			Namespace: "elsewhere",
+		}}, "spec.runAfter.namespace"},
+		"schedule": {
+			v1alpha1.DataLoadSpec{Policy: v1alpha1.Cron, Schedule: "at noon"},
+			`spec.schedule "at noon"`,
+		},
+		"good": {v1alpha1.DataLoadSpec{
+			Policy: v1alpha1.Cron, Schedule: "0 3 * * *",
+			RunAfter: &v1alpha1.OperationRef{
+				Kind: "DataLoad", Name: "x", APIVersion: "data.fluid.io/v1alpha1",
+				Namespace: "ns",
+			},
+		}, ""},
 	} {
 		l := &v1alpha1.DataLoad{Spec: tc.spec}
 		l.Namespace = "ns"

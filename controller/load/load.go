@@ -110,7 +110,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 }
 
 // step does what is next, and says when to look again; 0 for never.
-func (r *Reconciler) step(ctx context.Context, key types.NamespacedName, l *v1alpha1.DataLoad, dataset *v1alpha1.Dataset) (time.Duration, error) {
+func (r *Reconciler) step(
+	ctx context.Context, key types.NamespacedName, l *v1alpha1.DataLoad, dataset *v1alpha1.Dataset,
+) (time.Duration, error) {
 	now := time.Now()
 	if wrong := check(l); wrong != "" {
 		finish(l, v1alpha1.LoadFailed, "Refused", wrong, now)
@@ -195,7 +197,9 @@ func (r *Reconciler) follow(key types.NamespacedName, l *v1alpha1.DataLoad, curr
 	case current.err != nil:
 		finish(l, v1alpha1.LoadFailed, "LoadFailed", current.err.Error(), now)
 	case p.Failed > 0:
-		finish(l, v1alpha1.LoadFailed, "FilesFailed", fmt.Sprintf("%d of %d files could not be loaded; the first was %s", p.Failed, p.FilesTotal, p.FirstFailure), now)
+		finish(l, v1alpha1.LoadFailed, "FilesFailed",
+			fmt.Sprintf("%d of %d files could not be loaded; the first was %s", p.Failed, p.FilesTotal, p.FirstFailure),
+			now)
 	default:
 		finish(l, v1alpha1.LoadComplete, "DataLoadComplete", fmt.Sprintf("%d files are cached", p.Files), now)
 		if l.Spec.Policy == v1alpha1.Cron {
@@ -215,8 +219,10 @@ func infos(p masters.Progress) map[string]string {
 		percent = "100"
 	}
 	return map[string]string{
-		"percent": percent, "bytesLoaded": strconv.FormatInt(p.Bytes, 10), "bytesTotal": strconv.FormatInt(p.BytesTotal, 10),
-		"filesLoaded": strconv.FormatInt(p.Files, 10), "filesTotal": strconv.FormatInt(p.FilesTotal, 10), "filesFailed": strconv.FormatInt(p.Failed, 10),
+		"percent": percent, "bytesLoaded": strconv.FormatInt(p.Bytes, 10),
+		"bytesTotal":  strconv.FormatInt(p.BytesTotal, 10),
+		"filesLoaded": strconv.FormatInt(p.Files, 10), "filesTotal": strconv.FormatInt(p.FilesTotal, 10),
+		"filesFailed": strconv.FormatInt(p.Failed, 10),
 	}
 }
 

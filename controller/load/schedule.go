@@ -20,13 +20,16 @@ import (
 func check(l *v1alpha1.DataLoad) string {
 	switch {
 	case l.Spec.Dataset.Namespace != "" && l.Spec.Dataset.Namespace != l.Namespace:
-		return fmt.Sprintf("spec.dataset.namespace is %q; accepted is the namespace of the load, %q", l.Spec.Dataset.Namespace, l.Namespace)
+		return fmt.Sprintf("spec.dataset.namespace is %q; accepted is the namespace of the load, %q",
+			l.Spec.Dataset.Namespace, l.Namespace)
 	case l.Spec.Policy == v1alpha1.OnEvent:
 		return "spec.policy OnEvent is not supported; accepted are Once and Cron"
 	case l.Spec.RunAfter != nil && l.Spec.RunAfter.Kind != v1alpha1.DataLoadKind:
 		return fmt.Sprintf("spec.runAfter.kind %s is not supported; accepted is DataLoad", l.Spec.RunAfter.Kind)
-	case l.Spec.RunAfter != nil && l.Spec.RunAfter.APIVersion != "" && l.Spec.RunAfter.APIVersion != v1alpha1.GroupVersion.String():
-		return fmt.Sprintf("spec.runAfter.apiVersion is %q; accepted is %s", l.Spec.RunAfter.APIVersion, v1alpha1.GroupVersion)
+	case l.Spec.RunAfter != nil && l.Spec.RunAfter.APIVersion != "" &&
+		l.Spec.RunAfter.APIVersion != v1alpha1.GroupVersion.String():
+		return fmt.Sprintf("spec.runAfter.apiVersion is %q; accepted is %s", l.Spec.RunAfter.APIVersion,
+			v1alpha1.GroupVersion)
 	case l.Spec.RunAfter != nil && l.Spec.RunAfter.Namespace != "" && l.Spec.RunAfter.Namespace != l.Namespace:
 		return "spec.runAfter.namespace must be that of the load"
 	case l.Spec.Policy == v1alpha1.Cron:
@@ -34,7 +37,8 @@ func check(l *v1alpha1.DataLoad) string {
 		case err != nil:
 			return fmt.Sprintf("spec.schedule %q is no schedule of five fields: %v", l.Spec.Schedule, err)
 		case schedule.Next(l.CreationTimestamp.UTC()).IsZero():
-			return fmt.Sprintf("spec.schedule %q is never due; accepted is a schedule of days that there are", l.Spec.Schedule)
+			return fmt.Sprintf("spec.schedule %q is never due; accepted is a schedule of days that there are",
+				l.Spec.Schedule)
 		}
 	}
 	return ""
@@ -109,7 +113,10 @@ func unsupported(l *v1alpha1.DataLoad, now time.Time) {
 		{"nodeSelector", len(s.NodeSelector) > 0},
 		{"schedulerName", s.SchedulerName != ""},
 		{"resources", len(s.Resources.Limits)+len(s.Resources.Requests) > 0},
-		{"ttlSecondsAfterFinished of a load with a schedule", s.Policy == v1alpha1.Cron && s.TTLSecondsAfterFinished != nil},
+		{
+			"ttlSecondsAfterFinished of a load with a schedule",
+			s.Policy == v1alpha1.Cron && s.TTLSecondsAfterFinished != nil,
+		},
 		{"runAfter.affinityStrategy", s.RunAfter != nil && s.RunAfter.AffinityStrategy != nil},
 	} {
 		if f.set {
@@ -120,7 +127,8 @@ func unsupported(l *v1alpha1.DataLoad, now time.Time) {
 		fields = append(fields, "metadata."+key)
 	}
 	if len(fields) > 0 {
-		set(l, v1alpha1.Unsupported, "FieldsWithoutEffect", "these fields have no effect, for a load runs in no pod: "+strings.Join(fields, ", "), now)
+		set(l, v1alpha1.Unsupported, "FieldsWithoutEffect",
+			"these fields have no effect, for a load runs in no pod: "+strings.Join(fields, ", "), now)
 	}
 }
 

@@ -62,8 +62,10 @@ func TestSchedulesAreThoseOfCronJobs(t *testing.T) {
 // TestWrongSchedulesAreTold has each refused in a sentence with the field and the value; nothing ends the controller.
 func TestWrongSchedulesAreTold(t *testing.T) {
 	for _, schedule := range []string{
-		"", " ", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "0 0 0 * *", "a b c d e", "*/0 * * * *", "@sometimes", "@every", "@every x",
-		"TZ=", "TZ=UTC", "CRON_TZ=", "CRON_TZ=UTC", "TZ= * * * * *", "TZ=No/Where * * * * *", "TZ=../../etc/passwd * * * * *",
+		"", " ", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "0 0 0 * *", "a b c d e", "*/0 * * * *",
+		"@sometimes", "@every", "@every x",
+		"TZ=", "TZ=UTC", "CRON_TZ=", "CRON_TZ=UTC", "TZ= * * * * *", "TZ=No/Where * * * * *",
+		"TZ=../../etc/passwd * * * * *",
 		"0 0 31 2 *", "0 0 30 FEB ?",
 	} {
 		l, _ := scheduled(schedule)
@@ -87,7 +89,10 @@ func TestNextAfterTheLast(t *testing.T) {
 }
 
 func FuzzSchedule(f *testing.F) {
-	for _, s := range []string{"* * * * *", "TZ=", "TZ=UTC", "@every 1s", "0 0 1-7 * MON", "CRON_TZ=Asia/Tokyo 0 9 * * *", "@every -1h", "0 0 29 2 *"} {
+	for _, s := range []string{
+		"* * * * *", "TZ=", "TZ=UTC", "@every 1s", "0 0 1-7 * MON",
+		"CRON_TZ=Asia/Tokyo 0 9 * * *", "@every -1h", "0 0 29 2 *",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, schedule string) {

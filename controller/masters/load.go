@@ -48,7 +48,9 @@ var ErrUnknown = errors.New("the Dataset has no Alluxio yet")
 // Load has workers read what is not cached, block by block, from the sources. With metadata, the leader compares what
 // it knows with the sources first. progress is called often, by several goroutines, one at a time. A file that cannot
 // be loaded, and a directory that cannot be listed, is counted and holds up no other.
-func (c *Clusters) Load(ctx context.Context, key types.NamespacedName, targets []Target, metadata bool, progress func(Progress)) error {
+func (c *Clusters) Load(
+	ctx context.Context, key types.NamespacedName, targets []Target, metadata bool, progress func(Progress),
+) error {
 	c.mu.Lock()
 	cl := c.byKey[key]
 	c.mu.Unlock()
@@ -144,7 +146,8 @@ func (l *load) leaveOut(dir string, err error) {
 
 // endsLoad reports whether an error is none of one path: the load was given up, or no master answers.
 func endsLoad(ctx context.Context, err error) bool {
-	return err != nil && (ctx.Err() != nil || errors.Is(err, cacheclient.ErrUnavailable) && !errors.Is(err, rpc.ErrRefused))
+	return err != nil && (ctx.Err() != nil || errors.Is(err, cacheclient.ErrUnavailable) &&
+		!errors.Is(err, rpc.ErrRefused))
 }
 
 // eachFile calls fn for the file at root, or for each file below it. age is how old the leader's knowledge may be.
@@ -193,7 +196,9 @@ var errLoop = errors.New("it is below itself, or too deep")
 
 // entries are the files of a directory, and the directories in it, by the path that their names give them: another one
 // that a master tells would lead anywhere.
-func entries(ctx context.Context, conn *rpc.Cluster, dir string, age time.Duration) (files, below []*wire.FileInfo, err error) {
+func entries(ctx context.Context, conn *rpc.Cluster, dir string, age time.Duration) (
+	files, below []*wire.FileInfo, err error,
+) {
 	restart := func() error {
 		files, below = nil, nil
 		return nil

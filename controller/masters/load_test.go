@@ -23,7 +23,9 @@ import (
 
 // loads loads what a fake shows, as an entry of a listing is changed, and returns how far it came and the blocks that
 // the worker has then.
-func loads(t *testing.T, files map[string]string, retell func(dir string, entries []*wire.FileInfo)) (last Progress, blocks []string) {
+func loads(t *testing.T, files map[string]string, retell func(dir string, entries []*wire.FileInfo)) (
+	last Progress, blocks []string,
+) {
 	t.Helper()
 	root, tier := t.TempDir(), t.TempDir()
 	for name, data := range files {
@@ -41,7 +43,10 @@ func loads(t *testing.T, files map[string]string, retell func(dir string, entrie
 	defer fake.Close()
 	key := types.NamespacedName{Namespace: "n", Name: "d"}
 	c := &Clusters{Log: slog.New(slog.DiscardHandler)}
-	c.Want(key, Want{Masters: []string{strings.TrimSuffix(strings.TrimPrefix(fake.Address(), "alluxio://"), "/")}, User: "root"})
+	c.Want(key, Want{
+		Masters: []string{strings.TrimSuffix(strings.TrimPrefix(fake.Address(), "alluxio://"), "/")},
+		User:    "root",
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(time.Minute))
 	defer cancel()
 	if err := c.Load(ctx, key, []Target{{Path: "/", Replicas: 1}}, false, func(p Progress) { last = p }); err != nil {
@@ -78,7 +83,8 @@ func TestLoadNumbersBlocksItself(t *testing.T) {
 	if want := []string{"bb", data[:512], data[512:1024], "z"}; !slices.Equal(blocks, want) {
 		t.Errorf("the worker has %q", blocks)
 	}
-	if last.Files != 2 || last.Failed != 1 || last.Bytes != int64(len(data)+2) || !strings.HasPrefix(last.FirstFailure, "/odd: ") {
+	if last.Files != 2 || last.Failed != 1 || last.Bytes != int64(len(data)+2) ||
+		!strings.HasPrefix(last.FirstFailure, "/odd: ") {
 		t.Errorf("%+v", last)
 	}
 }
@@ -97,16 +103,17 @@ func TestLoadEndsWhereDirectoriesDoNot(t *testing.T) {
 		t.Errorf("by their names: %+v, %q", last, blocks)
 	}
 	var root *wire.FileInfo
-	last, _ = loads(t, map[string]string{"d/e/f": "1", "d/e/d/x": "2", "g": "2"}, func(dir string, entries []*wire.FileInfo) {
-		for _, e := range entries {
-			switch {
-			case dir == "" && e.GetFolder():
-				root = e
-			case e.GetFolder() && dir == "d/e":
-				e.FileId = root.FileId
+	last, _ = loads(t, map[string]string{"d/e/f": "1", "d/e/d/x": "2", "g": "2"},
+		func(dir string, entries []*wire.FileInfo) {
+			for _, e := range entries {
+				switch {
+				case dir == "" && e.GetFolder():
+					root = e
+				case e.GetFolder() && dir == "d/e":
+					e.FileId = root.FileId
+				}
 			}
-		}
-	})
+		})
 	if last.Files != 2 || last.Failed != 1 || !strings.Contains(last.FirstFailure, "below itself") {
 		t.Errorf("below itself: %+v", last)
 	}

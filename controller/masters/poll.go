@@ -61,7 +61,10 @@ func (c *Clusters) follow(ctx context.Context, cl *cluster) {
 func (c *Clusters) pauses() *wait.Backoff {
 	const spread = 0.25
 	cut := func(d time.Duration) time.Duration { return time.Duration(float64(d) * (1 - spread)) }
-	return &wait.Backoff{Duration: cut(c.Fast), Cap: cut(c.Slow), Factor: 2, Jitter: spread / (1 - spread), Steps: math.MaxInt}
+	return &wait.Backoff{
+		Duration: cut(c.Fast), Cap: cut(c.Slow), Factor: 2, Jitter: spread / (1 - spread),
+		Steps: math.MaxInt,
+	}
 }
 
 // next is what is to be done after a round.
@@ -84,7 +87,8 @@ func (c *Clusters) round(ctx context.Context, cl *cluster) next {
 	state.Sources = cl.state.Sources
 	if state.Err != "" {
 		// What was known stays known while nobody answers.
-		state.Capacity, state.Used, state.Mounted, state.Reads = before.Capacity, before.Used, before.Mounted, before.Reads
+		state.Capacity, state.Used, state.Mounted, state.Reads = before.Capacity, before.Used, before.Mounted,
+			before.Reads
 	}
 	if len(want.Leaving) == 0 {
 		state.Drain = Drain{}

@@ -23,10 +23,12 @@ func reads(ctx context.Context, conn *rpc.Cluster) (Reads, error) {
 		return Reads{}, err
 	}
 	return Reads{
-		Local: int64(m["Cluster.BytesReadLocal"]), Remote: int64(m["Cluster.BytesReadRemote"] + m["Cluster.BytesReadDomain"]),
-		Under:     int64(m["Cluster.BytesReadUfsAll"]),
-		LocalRate: m["Cluster.BytesReadLocalThroughput"], RemoteRate: m["Cluster.BytesReadRemoteThroughput"] + m["Cluster.BytesReadDomainThroughput"],
-		UnderRate: m["Cluster.BytesReadUfsThroughput"],
+		Local: int64(m["Cluster.BytesReadLocal"]), Remote: int64(m["Cluster.BytesReadRemote"] +
+			m["Cluster.BytesReadDomain"]),
+		Under:      int64(m["Cluster.BytesReadUfsAll"]),
+		LocalRate:  m["Cluster.BytesReadLocalThroughput"],
+		RemoteRate: m["Cluster.BytesReadRemoteThroughput"] + m["Cluster.BytesReadDomainThroughput"],
+		UnderRate:  m["Cluster.BytesReadUfsThroughput"],
 	}, nil
 }
 

@@ -1,11 +1,12 @@
 // Package nodes takes the startup taint off nodes on which the CSI driver has come up.
 //
-// An administrator registers new nodes with the taint, so that no pod with a volume lands there before the driver. Kubelet writes the
-// drivers that have registered with it into the node's CSINode; when ours is among them, the taint has done its duty. So neither
-// the driver nor the agent needs rights on the API server, and a node that never gets the driver keeps its taint.
+// An administrator registers new nodes with the taint, so that no pod with a volume lands there before the driver.
+// Kubelet writes the drivers that have registered with it into the node's CSINode; when ours is among them, the taint
+// has done its duty. So neither the driver nor the agent needs rights on the API server, and a node that never gets the
+// driver keeps its taint.
 //
-// Nodes and CSINodes have the same name and go through one queue: whichever changes, both are looked at, in the caches. Of a Node only name
-// and taints are kept.
+// Nodes and CSINodes have the same name and go through one queue: whichever changes, both are looked at, in the caches.
+// Of a Node only name and taints are kept.
 //
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=storage.k8s.io,resources=csinodes,verbs=list;watch
@@ -84,10 +85,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !r.serves(registered) {
 		return ctrl.Result{}, nil
 	}
-	// The list of taints is one value: whoever changed it meanwhile makes this a conflict, after which all is looked at again.
+	// The list of taints is one value: whoever changed it meanwhile makes this a conflict, after which all is looked at
+	// again.
 	before := node.DeepCopy()
 	node.Spec.Taints = slices.DeleteFunc(slices.Clone(node.Spec.Taints), r.ours)
-	if err := r.Client.Patch(ctx, node, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.Client.Patch(ctx, node, client.MergeFromWithOptions(before,
+		client.MergeFromWithOptimisticLock{})); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	r.Log.Info("the driver is ready on a node, which loses its startup taint", "node", node.Name, "taint", r.Taint)

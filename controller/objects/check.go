@@ -19,7 +19,11 @@ var namePattern = regexp.MustCompile(`^[a-z]([-a-z0-9]*[a-z0-9])?$`)
 
 func checkNames(in Input) []Problem {
 	if name := in.Dataset.Name; len(name) > longestName || !namePattern.MatchString(name) {
-		return []Problem{{"Dataset.metadata.name", fmt.Sprintf("%q is no DNS label that begins with a letter and has at most %d characters", name, longestName)}}
+		return []Problem{{
+			"Dataset.metadata.name",
+			fmt.Sprintf("%q is no DNS label that begins with a letter and has at most %d characters", name,
+				longestName),
+		}}
 	}
 	return nil
 }
@@ -30,7 +34,8 @@ func checkResources(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 	if limit, ok := spec.Worker.Resources.Limits[corev1.ResourceMemory]; ok && limit.Value() <= memoryTier(tiers) {
 		problems = append(problems, Problem{
 			"AlluxioRuntime.spec.worker.resources.limits.memory",
-			fmt.Sprintf("is %s, and the tiers in memory need %d bytes of it; give the worker more", &limit, memoryTier(tiers)),
+			fmt.Sprintf("is %s, and the tiers in memory need %d bytes of it; give the worker more", &limit,
+				memoryTier(tiers)),
 		})
 	}
 	problems = append(problems, checkBlockSize(spec, tiers)...)
@@ -40,11 +45,13 @@ func checkResources(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 		volumes[spec.Volumes[i].Name] = true
 	}
 	for field, part := range map[string]*v1alpha1.ComponentSpec{
-		"master": &spec.Master.ComponentSpec, "worker": &spec.Worker, "jobMaster": &spec.JobMaster, "jobWorker": &spec.JobWorker,
+		"master": &spec.Master.ComponentSpec, "worker": &spec.Worker, "jobMaster": &spec.JobMaster,
+		"jobWorker": &spec.JobWorker,
 	} {
 		for i, m := range part.VolumeMounts {
 			if !volumes[m.Name] {
-				problems = append(problems, Problem{fmt.Sprintf("AlluxioRuntime.spec.%s.volumeMounts[%d].name", field, i), fmt.Sprintf("names the volume %q, which is not among spec.volumes", m.Name)})
+				problems = append(problems, Problem{fmt.Sprintf("AlluxioRuntime.spec.%s.volumeMounts[%d].name", field,
+					i), fmt.Sprintf("names the volume %q, which is not among spec.volumes", m.Name)})
 			}
 		}
 	}
@@ -68,7 +75,8 @@ func isZero(v any) bool { return reflect.ValueOf(v).Elem().IsZero() }
 func unsupported(d *v1alpha1.Dataset, spec *v1alpha1.AlluxioRuntimeSpec) []string {
 	job := func(c v1alpha1.ComponentSpec) v1alpha1.ComponentSpec {
 		// What a job server's container has; the pod is the master's or worker's.
-		c.JvmOptions, c.Properties, c.Ports, c.Resources, c.Env, c.VolumeMounts = nil, nil, nil, corev1.ResourceRequirements{}, nil, nil
+		c.JvmOptions, c.Properties, c.Ports, c.Resources, c.Env, c.VolumeMounts = nil, nil, nil,
+			corev1.ResourceRequirements{}, nil, nil
 		return c
 	}
 	fuse := spec.Fuse
@@ -135,7 +143,10 @@ func unsupportedOfDataset(d *v1alpha1.DatasetSpec, set map[string]bool) {
 
 // mounted reports whether a container mounts a volume of the runtime.
 func mounted(spec *v1alpha1.AlluxioRuntimeSpec, volume string) bool {
-	for _, part := range []*v1alpha1.ComponentSpec{&spec.Master.ComponentSpec, &spec.Worker, &spec.JobMaster, &spec.JobWorker} {
+	for _, part := range []*v1alpha1.ComponentSpec{
+		&spec.Master.ComponentSpec, &spec.Worker, &spec.JobMaster,
+		&spec.JobWorker,
+	} {
 		for i := range part.VolumeMounts {
 			if part.VolumeMounts[i].Name == volume {
 				return true

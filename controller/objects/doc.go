@@ -1,10 +1,10 @@
 // Package objects says what a Dataset and its AlluxioRuntime become. It consists of pure functions: the same specs give
 // the same objects, byte by byte, and nothing here asks a server.
 //
-// [Desired] is the way in. It resolves the mounts (mounts.go) and the tiers (tiers.go), checks what the API server could not
-// check, and returns a [Plan]: the typed objects in the order in which they are applied, and the mounts that Alluxio is
-// to have. Each kind of object has a file: properties.go writes Alluxio's configuration, masters.go and workers.go the
-// StatefulSets from the pieces in pods.go, services.go, policies.go and volume.go the rest.
+// [Desired] is the way in. It resolves the mounts (mounts.go) and the tiers (tiers.go), checks what the API server
+// could not check, and returns a [Plan]: the typed objects in the order in which they are applied, and the mounts that
+// Alluxio is to have. Each kind of object has a file: properties.go writes Alluxio's configuration, masters.go and
+// workers.go the StatefulSets from the pieces in pods.go, services.go, policies.go and volume.go the rest.
 //
 // # Where secrets are
 //

@@ -15,7 +15,10 @@ import (
 // TestNoFieldIsIgnored sets each field of the specs, one at a time, in several pairs of specs. In one of them at least
 // it must change the plan, or be refused, or be named as one without effect. A new field that nobody reads fails here.
 func TestNoFieldIsIgnored(t *testing.T) {
-	for kind, typ := range map[string]reflect.Type{"Dataset": reflect.TypeFor[v1alpha1.DatasetSpec](), "AlluxioRuntime": reflect.TypeFor[v1alpha1.AlluxioRuntimeSpec]()} {
+	for kind, typ := range map[string]reflect.Type{
+		"Dataset":        reflect.TypeFor[v1alpha1.DatasetSpec](),
+		"AlluxioRuntime": reflect.TypeFor[v1alpha1.AlluxioRuntimeSpec](),
+	} {
 		for _, field := range leaves(typ, kind+".spec") {
 			t.Run(field, func(t *testing.T) {
 				for _, base := range bases {
@@ -23,7 +26,8 @@ func TestNoFieldIsIgnored(t *testing.T) {
 						return
 					}
 				}
-				t.Error("it is set and nothing comes of it: no change of the plan, no problem, and it is not among the unsupported fields")
+				t.Error("it is set and nothing comes of it: no change of the plan, no problem, and it is not among " +
+					"the unsupported fields")
 			})
 		}
 	}
@@ -168,8 +172,10 @@ func fieldNamed(v reflect.Value, name string) (reflect.Value, bool) {
 
 // words are values of fields that take no others.
 var words = map[string]string{
-	"networkMode": "HostNetwork", "placement": "Shared", "volumeType": "emptyDir", "mediumtype": "HDD", "mountPoint": "s3://other/", "path": "/other",
-	"quotaList": "3Gi", "high": "0.9", "low": "0.5", "storageClassName": "fast", "cleanPolicy": "OnRuntimeDeleted", "imagePullPolicy": "Always",
+	"networkMode": "HostNetwork", "placement": "Shared", "volumeType": "emptyDir", "mediumtype": "HDD",
+	"mountPoint": "s3://other/", "path": "/other",
+	"quotaList": "3Gi", "high": "0.9", "low": "0.5", "storageClassName": "fast", "cleanPolicy": "OnRuntimeDeleted",
+	"imagePullPolicy": "Always",
 }
 
 // sample is another value for a field.

@@ -200,7 +200,8 @@ func (b *builder) secrets() []Object {
 
 func (b *builder) secret(name string, data map[string][]byte) Object {
 	return &corev1.Secret{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: b.meta(name), Type: corev1.SecretTypeOpaque, Data: data,
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: b.meta(name),
+		Type: corev1.SecretTypeOpaque, Data: data,
 	}
 }
 
@@ -236,8 +237,10 @@ func optionsFile(options map[string]string) []byte {
 
 // directNames are the options with which an agent reads an S3 store by itself, by Alluxio's names.
 var directNames = map[string]string{
-	"aws.accessKeyId": "access_key_id", "s3a.accessKeyId": "access_key_id", "aws.secretKey": "secret_access_key", "s3a.secretKey": "secret_access_key",
-	"alluxio.underfs.s3.endpoint": "endpoint", "alluxio.underfs.s3.endpoint.region": "region", "alluxio.underfs.s3.region": "region",
+	"aws.accessKeyId": "access_key_id", "s3a.accessKeyId": "access_key_id", "aws.secretKey": "secret_access_key",
+	"s3a.secretKey":               "secret_access_key",
+	"alluxio.underfs.s3.endpoint": "endpoint", "alluxio.underfs.s3.endpoint.region": "region",
+	"alluxio.underfs.s3.region": "region",
 }
 
 // nodeCredentials are what a node needs to read the source without Alluxio. With several mounts nobody could tell which

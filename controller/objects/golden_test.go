@@ -24,7 +24,8 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // settings are those of all tests of this package.
 var settings = Settings{
-	AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "example.org/millrace:v1", Driver: "csi.millrace.io", Namespace: "millrace-system",
+	AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "example.org/millrace:v1", Driver: "csi.millrace.io",
+	Namespace: "millrace-system",
 }
 
 // read returns what the documents of a file say, with the API server's defaults.
@@ -117,7 +118,8 @@ func TestGolden(t *testing.T) {
 			want, err := os.ReadFile(golden)
 			must(t, err)
 			if !bytes.Equal(got, want) {
-				t.Errorf("%s is not what it was; look at the difference after go test -run TestGolden -update:\n%s", golden, firstDifference(got, want))
+				t.Errorf("%s is not what it was; look at the difference after go test -run TestGolden -update:\n%s",
+					golden, firstDifference(got, want))
 			}
 		})
 	}
@@ -141,7 +143,8 @@ func render(t *testing.T, plan *Plan) []byte {
 	}
 	add(map[string]any{
 		"masters": plan.Masters, "mounts": plan.Mounts, "unsupported": plan.Unsupported,
-		"user": plan.User, "pinned": plan.Pinned, "sized": plan.Sized, "clean": map[string]any{"attempts": plan.Clean.Attempts, "patience": plan.Clean.Patience.String()},
+		"user": plan.User, "pinned": plan.Pinned, "sized": plan.Sized,
+		"clean": map[string]any{"attempts": plan.Clean.Attempts, "patience": plan.Clean.Patience.String()},
 	})
 	return out.Bytes()
 }

@@ -16,15 +16,18 @@ import (
 // them has no effect, and is told as such.
 var keptProperties = map[string]bool{
 	"alluxio.master.hostname": true, "alluxio.master.rpc.addresses": true, "alluxio.master.mount.table.root.ufs": true,
-	"alluxio.master.journal.type": true, "alluxio.master.journal.folder": true, "alluxio.master.embedded.journal.addresses": true,
-	"alluxio.job.master.hostname": true, "alluxio.job.master.rpc.addresses": true, "alluxio.job.master.embedded.journal.addresses": true,
-	"alluxio.worker.hostname": true, "alluxio.worker.container.hostname": true,
+	"alluxio.master.journal.type": true, "alluxio.master.journal.folder": true,
+	"alluxio.master.embedded.journal.addresses": true,
+	"alluxio.job.master.hostname":               true, "alluxio.job.master.rpc.addresses": true,
+	"alluxio.job.master.embedded.journal.addresses": true,
+	"alluxio.worker.hostname":                       true, "alluxio.worker.container.hostname": true,
 	"alluxio.worker.ramdisk.size": true, "alluxio.worker.tieredstore.levels": true,
 }
 
 // isKept reports whether a property is millrace's to set.
 func isKept(name string) bool {
-	return keptProperties[name] || strings.HasPrefix(name, "alluxio.worker.tieredstore.level") && strings.Contains(name, ".dirs.") ||
+	return keptProperties[name] || strings.HasPrefix(name, "alluxio.worker.tieredstore.level") &&
+		strings.Contains(name, ".dirs.") ||
 		strings.HasPrefix(name, "alluxio.worker.tieredstore.level") && strings.HasSuffix(name, ".alias")
 }
 
@@ -41,7 +44,8 @@ func (b *builder) keptAgainst() []string {
 	maps.Copy(ours, b.workerStore())
 	var found []string
 	for field, properties := range map[string]map[string]string{
-		"properties": b.spec.Properties, "master.properties": b.spec.Master.Properties, "worker.properties": b.spec.Worker.Properties,
+		"properties": b.spec.Properties, "master.properties": b.spec.Master.Properties,
+		"worker.properties":    b.spec.Worker.Properties,
 		"jobMaster.properties": b.spec.JobMaster.Properties, "jobWorker.properties": b.spec.JobWorker.Properties,
 	} {
 		for name, value := range properties {
@@ -59,7 +63,8 @@ const blockSizeProperty = "alluxio.user.block.size.bytes.default"
 func checkBlockSize(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 	var problems []Problem
 	for field, properties := range map[string]map[string]string{
-		"properties": spec.Properties, "master.properties": spec.Master.Properties, "worker.properties": spec.Worker.Properties,
+		"properties": spec.Properties, "master.properties": spec.Master.Properties,
+		"worker.properties": spec.Worker.Properties,
 	} {
 		text, given := properties[blockSizeProperty]
 		if !given {
@@ -69,9 +74,18 @@ func checkBlockSize(spec *v1alpha1.AlluxioRuntimeSpec, tiers []tier) []Problem {
 		size, ok := parseSize(text)
 		switch {
 		case !ok || size < 1:
-			problems = append(problems, Problem{where, fmt.Sprintf("is %q; accepted is a number of bytes above 0, or one with a unit such as 64MB", text)})
+			problems = append(problems,
+				Problem{
+					where,
+					fmt.Sprintf("is %q; accepted is a number of bytes above 0, or one with a unit such as 64MB", text),
+				})
 		case len(tiers) > 0 && size > smallestDir(tiers):
-			problems = append(problems, Problem{where, fmt.Sprintf("is %s, which does not fit into the smallest directory of the tiers, %d bytes", text, smallestDir(tiers))})
+			problems = append(problems,
+				Problem{
+					where,
+					fmt.Sprintf("is %s, which does not fit into the smallest directory of the tiers, %d bytes", text,
+						smallestDir(tiers)),
+				})
 		}
 	}
 	return problems

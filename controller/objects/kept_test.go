@@ -12,14 +12,18 @@ import (
 // TestParseSize reads sizes as Alluxio's FormatUtils does.
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
-		"0": 0, "1": 1, "268435456": 256 << 20, "256MB": 256 << 20, "256mb": 256 << 20, "256M": 256 << 20, " 64 KB ": 64 << 10, "1.5GB": 3 << 29,
+		"0": 0, "1": 1, "268435456": 256 << 20, "256MB": 256 << 20, "256mb": 256 << 20, "256M": 256 << 20,
+		" 64 KB ": 64 << 10, "1.5GB": 3 << 29,
 		"2g": 2 << 30, "1tb": 1 << 40, "1PB": 1 << 50, "10b": 10, "0.5k": 512,
 	} {
 		if got, ok := parseSize(text); !ok || got != want {
 			t.Errorf("%q is %d, %v; want %d", text, got, ok, want)
 		}
 	}
-	for _, text := range []string{"", "MB", "-1", "1e9", "1MiB", "1 2", "1/2", "0x10", "9000000000000PB", "99999999999999999999999", ".5k", "1_0", "١"} {
+	for _, text := range []string{
+		"", "MB", "-1", "1e9", "1MiB", "1 2", "1/2", "0x10", "9000000000000PB",
+		"99999999999999999999999", ".5k", "1_0", "١",
+	} {
 		if got, ok := parseSize(text); ok {
 			t.Errorf("%q is taken for %d", text, got)
 		}
@@ -33,12 +37,14 @@ func TestKeptProperties(t *testing.T) {
 	in.Runtime = in.Runtime.DeepCopy()
 	spec := &in.Runtime.Spec
 	spec.Properties = map[string]string{
-		"alluxio.master.journal.type": "UFS", "alluxio.master.journal.folder": "/journal", "alluxio.master.rpc.addresses": "elsewhere:1",
+		"alluxio.master.journal.type": "UFS", "alluxio.master.journal.folder": "/journal",
+		"alluxio.master.rpc.addresses":             "elsewhere:1",
 		"alluxio.user.file.metadata.sync.interval": "1h",
 	}
 	spec.Master.Properties = map[string]string{"alluxio.master.mount.table.root.ufs": "/tmp"}
 	spec.Worker.Properties = map[string]string{
-		"alluxio.worker.tieredstore.level0.dirs.path": "/tmp", "alluxio.worker.tieredstore.level0.watermark.high.ratio": "0.8",
+		"alluxio.worker.tieredstore.level0.dirs.path":            "/tmp",
+		"alluxio.worker.tieredstore.level0.watermark.high.ratio": "0.8",
 	}
 	plan, problems := Desired(in)
 	if len(problems) > 0 {
@@ -46,7 +52,8 @@ func TestKeptProperties(t *testing.T) {
 	}
 	want := []string{
 		"AlluxioRuntime.spec.master.properties[alluxio.master.mount.table.root.ufs]",
-		"AlluxioRuntime.spec.properties[alluxio.master.journal.type]", "AlluxioRuntime.spec.properties[alluxio.master.rpc.addresses]",
+		"AlluxioRuntime.spec.properties[alluxio.master.journal.type]",
+		"AlluxioRuntime.spec.properties[alluxio.master.rpc.addresses]",
 		"AlluxioRuntime.spec.worker.properties[alluxio.worker.tieredstore.level0.dirs.path]",
 	}
 	var told []string
@@ -61,8 +68,9 @@ func TestKeptProperties(t *testing.T) {
 	text := string(render(t, plan))
 	for line, is := range map[string]bool{
 		"alluxio.master.journal.type=EMBEDDED": true, "alluxio.master.journal.type=UFS": false, "elsewhere": false,
-		"alluxio.user.file.metadata.sync.interval=1h": true, "alluxio.worker.tieredstore.level0.watermark.high.ratio=0.8": true,
-		"alluxio.worker.tieredstore.level0.dirs.path=/tmp": false,
+		"alluxio.user.file.metadata.sync.interval=1h":                true,
+		"alluxio.worker.tieredstore.level0.watermark.high.ratio=0.8": true,
+		"alluxio.worker.tieredstore.level0.dirs.path=/tmp":           false,
 	} {
 		if strings.Contains(text, line) != is {
 			t.Errorf("%q is in the configuration: %v", line, !is)
@@ -93,7 +101,8 @@ func TestTiersInAnyOrder(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	if text := string(render(t, plan)); !strings.Contains(text, "dirs.path=/mnt/a/default/everything,/mnt/b/default/everything\n") {
+	if text := string(render(t, plan)); !strings.Contains(text,
+		"dirs.path=/mnt/a/default/everything,/mnt/b/default/everything\n") {
 		t.Error("the paths are not /mnt/a and /mnt/b")
 	}
 	(*levels)[1].MediumType = (*levels)[0].MediumType
@@ -123,8 +132,11 @@ func TestOneTermKeepsWorkersApart(t *testing.T) {
 			"its own":                 {map[string]string{occupiesLabel: b.occupies()}, true},
 			"its own sweeper":         {map[string]string{occupiesLabel: cacheNodeValue(b.names)}, true},
 			"one that wants the node": {map[string]string{occupiesLabel: occupiesNode}, true},
-			"one that shares it":      {map[string]string{occupiesLabel: cacheNodeValue(other.names)}, mode == v1alpha1.Exclusive},
-			"any other pod":           {map[string]string{"app": "alluxio"}, false},
+			"one that shares it": {
+				map[string]string{occupiesLabel: cacheNodeValue(other.names)},
+				mode == v1alpha1.Exclusive,
+			},
+			"any other pod": {map[string]string{"app": "alluxio"}, false},
 		} {
 			value, has := tc.labels[occupiesLabel]
 			matches := has && (term.Operator == "Exists" || slices.Contains(term.Values, value))

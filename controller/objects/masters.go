@@ -26,9 +26,11 @@ var standardJournal = resource.MustParse("30Gi")
 func (b *builder) masterSet() Object {
 	part := &b.spec.Master.ComponentSpec
 	spec := b.podSpec(part, masterProperties, RaftRole)
-	c := b.container(masterContainer, []string{"master-only", "--no-format"}, "ALLUXIO_MASTER_JAVA_OPTS", "-Dalluxio.master.hostname=$(POD_NAME)", part)
+	c := b.container(masterContainer, []string{"master-only", "--no-format"}, "ALLUXIO_MASTER_JAVA_OPTS",
+		"-Dalluxio.master.hostname=$(POD_NAME)", part)
 	c.Ports = []corev1.ContainerPort{
-		containerPort("rpc", b.ports.masterRPC), containerPort("web", b.ports.masterWeb), containerPort("journal", b.ports.masterJournal),
+		containerPort("rpc", b.ports.masterRPC), containerPort("web", b.ports.masterWeb),
+		containerPort("journal", b.ports.masterJournal),
 	}
 	c.Resources = resources(part, 0)
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "journal", MountPath: journalDir})
@@ -36,8 +38,12 @@ func (b *builder) masterSet() Object {
 	spec.Containers = append(spec.Containers, c)
 	if b.jobs() {
 		part := &b.spec.JobMaster
-		j := b.container(jobMasterContainer, []string{"job-master"}, "ALLUXIO_JOB_MASTER_JAVA_OPTS", "-Dalluxio.job.master.hostname=$(POD_NAME)", part)
-		j.Ports = []corev1.ContainerPort{containerPort("job-rpc", b.ports.jobMasterRPC), containerPort("job-web", b.ports.jobMasterWeb)}
+		j := b.container(jobMasterContainer, []string{"job-master"}, "ALLUXIO_JOB_MASTER_JAVA_OPTS",
+			"-Dalluxio.job.master.hostname=$(POD_NAME)", part)
+		j.Ports = []corev1.ContainerPort{
+			containerPort("job-rpc", b.ports.jobMasterRPC),
+			containerPort("job-web", b.ports.jobMasterWeb),
+		}
 		j.Resources = resources(part, 0)
 		j.VolumeMounts = append(j.VolumeMounts, corev1.VolumeMount{Name: "journal", MountPath: journalDir})
 		spec.Containers = append(spec.Containers, j)
@@ -73,7 +79,8 @@ func (b *builder) addJournal(set *appsv1.StatefulSet) {
 	}
 	if !PersistentJournal(b.spec) {
 		set.Spec.Template.Spec.Volumes = append(set.Spec.Template.Spec.Volumes, corev1.Volume{
-			Name: "journal", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
+			Name:         "journal",
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
 		})
 		return
 	}

@@ -36,9 +36,11 @@ const (
 // kinds are the schemes that are served.
 var kinds = map[string]kind{
 	"http": behindGateway, "https": behindGateway, "local": onNode, "pvc": inClaim,
-	"s3": direct, "s3a": direct, "s3n": direct, "hdfs": direct, "viewfs": direct, "oss": direct, "cosn": direct, "cos": direct,
-	"gs": direct, "gcs": direct, "abfs": direct, "abfss": direct, "wasb": direct, "wasbs": direct, "obs": direct, "swift": direct,
-	"o3fs": direct, "ofs": direct, "alluxio": direct,
+	"s3": direct, "s3a": direct, "s3n": direct, "hdfs": direct, "viewfs": direct, "oss": direct, "cosn": direct,
+	"cos": direct,
+	"gs":  direct, "gcs": direct, "abfs": direct, "abfss": direct, "wasb": direct, "wasbs": direct, "obs": direct,
+	"swift": direct,
+	"o3fs":  direct, "ofs": direct, "alluxio": direct,
 	// Not in Alluxio's own image, where mounting one fails with that sentence.
 	"cephfs": direct, "adl": direct, "kodo": direct,
 }
@@ -52,8 +54,8 @@ func kindOf(mountPoint string) kind {
 // where a secret has changed. Alluxio keeps options that it does not know. D-078 says why.
 const HashOption = "millrace.hash"
 
-// Where Alluxio's containers have what is not behind an address: rootDir the empty directory that is below Alluxio's own
-// root, sourcesDir the sources of the node and of claims. No mount may be below another one's source
+// Where Alluxio's containers have what is not behind an address: rootDir the empty directory that is below Alluxio's
+// own root, sourcesDir the sources of the node and of claims. No mount may be below another one's source
 // (CM/file/meta/MountTable.java), so neither is below the other.
 const (
 	rootDir    = "/underFSStorage"
@@ -88,7 +90,9 @@ func resolveMounts(in Input) ([]mount, []Problem) {
 		m, bad := resolveMount(in, &spec.Mounts[i], field)
 		problems = append(problems, bad...)
 		if j, taken := paths[m.path]; taken {
-			problems = append(problems, Problem{field, fmt.Sprintf("has the path %s, as mounts[%d] has; give each a name or a path of its own", m.path, j)})
+			problems = append(problems,
+				Problem{field, fmt.Sprintf("has the path %s, as mounts[%d] has; give each a name or a path of its own",
+					m.path, j)})
 		}
 		paths[m.path] = i
 		if m.kind == behindGateway {
@@ -115,9 +119,16 @@ func resolveMount(in Input, m *v1alpha1.Mount, field string) (mount, []Problem) 
 	scheme, rest, _ := strings.Cut(m.MountPoint, "://")
 	switch {
 	case r.kind == unknown:
-		problems = append(problems, Problem{field + ".mountPoint", fmt.Sprintf("has the scheme %s, which is not served; accepted are %s", scheme, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))})
+		problems = append(problems, Problem{
+			field + ".mountPoint",
+			fmt.Sprintf("has the scheme %s, which is not served; accepted are %s", scheme,
+				strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")),
+		})
 	case strings.Contains(strings.SplitN(rest, "/", 2)[0], "@") && r.kind != direct:
-		problems = append(problems, Problem{field + ".mountPoint", "has a user or a password; give them as encryptOptions"})
+		problems = append(problems, Problem{
+			field + ".mountPoint",
+			"has a user or a password; give them as encryptOptions",
+		})
 	case r.kind == onNode && !path.IsAbs(rest):
 		problems = append(problems, Problem{field + ".mountPoint", "is not local:// and an absolute path"})
 	}
@@ -151,18 +162,24 @@ func resolveMount(in Input, m *v1alpha1.Mount, field string) (mount, []Problem) 
 	return r, problems
 }
 
-// checkTwice looks for options that a mount has openly and as a secret, of its own or shared: it cannot be told which of
-// the two is meant.
+// checkTwice looks for options that a mount has openly and as a secret, of its own or shared: it cannot be told which
+// of the two is meant.
 func checkTwice(d *v1alpha1.DatasetSpec, m *v1alpha1.Mount, mount string) []Problem {
 	var problems []Problem
 	check := func(secrets []v1alpha1.EncryptOption, field string) {
 		for i := range secrets {
 			name := secrets[i].Name
 			if _, open := m.Options[name]; open {
-				problems = append(problems, Problem{field, fmt.Sprintf("has %s, which %s.options has also; accepted is one of them", name, mount)})
+				problems = append(problems, Problem{
+					field,
+					fmt.Sprintf("has %s, which %s.options has also; accepted is one of them", name, mount),
+				})
 			}
 			if _, open := d.SharedOptions[name]; open {
-				problems = append(problems, Problem{field, fmt.Sprintf("has %s, which Dataset.spec.sharedOptions has also; accepted is one of them", name)})
+				problems = append(problems, Problem{
+					field,
+					fmt.Sprintf("has %s, which Dataset.spec.sharedOptions has also; accepted is one of them", name),
+				})
 			}
 		}
 	}
@@ -196,9 +213,16 @@ func checkGatewayOptions(m *mount, field string) []Problem {
 			}
 			switch {
 			case !gatewayOption.MatchString(name):
-				problems = append(problems, Problem{field, fmt.Sprintf("has the option %q; accepted for this source are the options of rclone's backend, such as headers, and Alluxio's, which begin with alluxio", name)})
+				problems = append(problems, Problem{
+					field,
+					fmt.Sprintf("has the option %q; accepted for this source are the options of rclone's backend, "+
+						"such as headers, and Alluxio's, which begin with alluxio", name),
+				})
 			case strings.ContainsAny(options[name], "\r\n"):
-				problems = append(problems, Problem{field, fmt.Sprintf("has the option %q with a line break in it; accepted is one line", name)})
+				problems = append(problems, Problem{
+					field,
+					fmt.Sprintf("has the option %q with a line break in it; accepted is one line", name),
+				})
 			}
 		}
 	}
@@ -230,7 +254,8 @@ func secretValue(secrets map[string]*corev1.Secret, o *v1alpha1.EncryptOption, f
 	}
 	value, ok := secret.Data[ref.Key]
 	if !ok {
-		return "", &Problem{field, fmt.Sprintf("names the key %q of the Secret %q, which does not have it", ref.Key, ref.Name)}
+		return "", &Problem{field, fmt.Sprintf("names the key %q of the Secret %q, which does not have it", ref.Key,
+			ref.Name)}
 	}
 	return string(value), nil
 }
@@ -262,7 +287,8 @@ func mountPath(m *v1alpha1.Mount) string {
 
 // writing reports whether somebody asked for a volume that can be written.
 func writing(modes []corev1.PersistentVolumeAccessMode) bool {
-	return slices.ContainsFunc(modes, func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany })
+	return slices.ContainsFunc(modes,
+		func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany })
 }
 
 // root is the directory of Alluxio's name space that pods see. Alluxio's own root cannot be mounted and unmounted
@@ -293,7 +319,8 @@ func (b *builder) alluxioMounts() []rpc.Mount {
 		case behindGateway:
 			out.Source = gateway.AlluxioURI(b.bucket(m))
 			maps.Copy(out.Properties, m.alluxioOptions())
-			maps.Copy(out.Properties, gateway.AlluxioOptions(fmt.Sprintf("http://127.0.0.1:%d", b.ports.gateway.at(m.gateway)), m.source, b.Keys))
+			maps.Copy(out.Properties, gateway.AlluxioOptions(fmt.Sprintf("http://127.0.0.1:%d",
+				b.ports.gateway.at(m.gateway)), m.source, b.Keys))
 		case onNode, inClaim:
 			out.Source = m.inContainer()
 		default:
@@ -320,7 +347,8 @@ func (m *mount) inContainer() string { return sourcesDir + "/" + m.id }
 
 // mountHash tells two mounts apart that differ in anything.
 func mountHash(m rpc.Mount) string {
-	text, _ := json.Marshal([]any{m.Path, m.Source, m.Properties, m.ReadOnly, m.Shared}) // It cannot fail: strings and booleans.
+	// It cannot fail: strings and booleans.
+	text, _ := json.Marshal([]any{m.Path, m.Source, m.Properties, m.ReadOnly, m.Shared})
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16])
 }

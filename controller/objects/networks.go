@@ -144,7 +144,10 @@ func checkEnv(field string, part *v1alpha1.ComponentSpec) []Problem {
 	var problems []Problem
 	for _, name := range proxyVariables {
 		if err := network.CheckProxy(part.Env[name]); err != nil && isProxy(strings.ToLower(name)) {
-			problems = append(problems, Problem{fmt.Sprintf("AlluxioRuntime.spec.%s.env[%s]", field, name), err.Error()})
+			problems = append(problems, Problem{
+				fmt.Sprintf("AlluxioRuntime.spec.%s.env[%s]", field, name),
+				err.Error(),
+			})
 		}
 	}
 	return problems

@@ -83,9 +83,15 @@ func TestNetworkOptions(t *testing.T) {
 		},
 		"a bucket": {
 			"s3a://data/2024",
-			map[string]string{"alluxio.underfs.s3.endpoint": "https://store:9000", "alluxio.underfs.s3.disable.dns.buckets": "true"},
+			map[string]string{
+				"alluxio.underfs.s3.endpoint":            "https://store:9000",
+				"alluxio.underfs.s3.disable.dns.buckets": "true",
+			},
 			keys,
-			[]string{"access_key_id = id", "ca_cert = " + line, "endpoint = https://store:9000", "force_path_style = true", "secret_access_key = key"},
+			[]string{
+				"access_key_id = id", "ca_cert = " + line, "endpoint = https://store:9000",
+				"force_path_style = true", "secret_access_key = key",
+			},
 		},
 	} {
 		plan, problems := Desired(withOptions(t, c.mountPoint, c.open, c.secret))
@@ -110,13 +116,38 @@ func TestNetworkRefused(t *testing.T) {
 		open, secret map[string]string
 		why          string
 	}{
-		"a path":                {map[string]string{"ca_cert": "/x.pem"}, nil, "the option ca_cert, which is no certificate in PEM"},
-		"no PEM":                {nil, map[string]string{"ca_cert": "-----BEGIN CERTIFICATE-----hunter2-----END CERTIFICATE-----"}, "the option ca_cert, which has a"},
-		"no proxy":              {nil, map[string]string{"https_proxy": "http://me:hunter2@ proxy"}, "the option https_proxy, which is no proxy"},
-		"a scheme":              {map[string]string{"HTTP_PROXY": "ftp://proxy:21"}, nil, `the option http_proxy, which has the scheme "ftp"`},
-		"an open password":      {map[string]string{"https_proxy": "http://me:hunter2@proxy:3128"}, nil, "give it as one of encryptOptions"},
-		"a key that is a path":  {nil, map[string]string{"client_key": "/hunter2"}, "the option client_key, which is no PEM"},
-		"an open key":           {map[string]string{"client_key": "-----BEGIN EC PRIVATE KEY-----aHVudGVyMg==-----END EC PRIVATE KEY-----"}, nil, "is a secret"},
+		"a path": {
+			map[string]string{"ca_cert": "/x.pem"},
+			nil,
+			"the option ca_cert, which is no certificate in PEM",
+		},
+		"no PEM": {
+			nil,
+			map[string]string{"ca_cert": "-----BEGIN CERTIFICATE-----hunter2-----END CERTIFICATE-----"},
+			"the option ca_cert, which has a",
+		},
+		"no proxy": {
+			nil,
+			map[string]string{"https_proxy": "http://me:hunter2@ proxy"},
+			"the option https_proxy, which is no proxy",
+		},
+		"a scheme": {
+			map[string]string{"HTTP_PROXY": "ftp://proxy:21"},
+			nil,
+			`the option http_proxy, which has the scheme "ftp"`,
+		},
+		"an open password": {
+			map[string]string{"https_proxy": "http://me:hunter2@proxy:3128"},
+			nil,
+			"give it as one of encryptOptions",
+		},
+		"a key that is a path": {
+			nil,
+			map[string]string{"client_key": "/hunter2"},
+			"the option client_key, which is no PEM",
+		},
+		"an open key": {map[string]string{"client_key": "-----BEGIN EC PRIVATE KEY-----aHVudGVyMg==-----END " +
+			"EC PRIVATE KEY-----"}, nil, "is a secret"},
 		"several lines of text": {nil, map[string]string{"no_proxy": "a\nb"}, "line break"},
 	} {
 		_, problems := Desired(withOptions(t, web, c.open, c.secret))
@@ -141,8 +172,8 @@ func TestNetworkRefused(t *testing.T) {
 	}
 }
 
-// TestProxiesOfTheEnvironment has the variables of masters and workers reach their gateways, and Alluxio's own way to these
-// stay direct.
+// TestProxiesOfTheEnvironment has the variables of masters and workers reach their gateways, and Alluxio's own way to
+// these stay direct.
 func TestProxiesOfTheEnvironment(t *testing.T) {
 	in := withOptions(t, "https://a.example.org/", nil, nil)
 	env := map[string]string{
@@ -200,7 +231,10 @@ func TestOperatorsNetwork(t *testing.T) {
 	if len(lists) != 1 || lists[0][len(lists[0])-1] != "s3://data/2024" {
 		t.Errorf("the gateways are %q", lists)
 	}
-	for key, want := range map[string]string{"ca.crt": pem, "HTTPS_PROXY": "http://me:secret@proxy:3128", "NO_PROXY": ".svc"} {
+	for key, want := range map[string]string{
+		"ca.crt": pem, "HTTPS_PROXY": "http://me:secret@proxy:3128",
+		"NO_PROXY": ".svc",
+	} {
 		if got := string(gatewaysIn(t, plan, key)); got != want {
 			t.Errorf("%s is %q", key, got)
 		}

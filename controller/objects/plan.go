@@ -193,7 +193,8 @@ func Desired(in Input) (*Plan, []Problem) {
 func (b *builder) own(objects []Object) {
 	yes := true
 	owner := metav1.OwnerReference{
-		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.AlluxioRuntimeKind, Name: b.Runtime.Name, UID: b.Runtime.UID,
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.AlluxioRuntimeKind, Name: b.Runtime.Name,
+		UID:        b.Runtime.UID,
 		Controller: &yes, BlockOwnerDeletion: &yes,
 	}
 	for _, o := range objects {

@@ -76,9 +76,12 @@ func (b *builder) podSpec(part *v1alpha1.ComponentSpec, configKey string, gate c
 	}
 	b.runAs(spec.SecurityContext)
 	if b.spec.HadoopConfig != "" {
-		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "hdfs", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-			LocalObjectReference: corev1.LocalObjectReference{Name: b.spec.HadoopConfig},
-		}}})
+		spec.Volumes = append(spec.Volumes, corev1.Volume{
+			Name: "hdfs",
+			VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+				LocalObjectReference: corev1.LocalObjectReference{Name: b.spec.HadoopConfig},
+			}},
+		})
 	}
 	spec.Volumes = append(spec.Volumes, b.sourceVolumes()...)
 	return spec
@@ -138,7 +141,10 @@ func (b *builder) sourceVolumes() []corev1.Volume {
 			}
 			claims[claim] = len(volumes)
 			volumes = append(volumes, corev1.Volume{Name: m.volume(), VolumeSource: corev1.VolumeSource{
-				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim, ReadOnly: m.readOnly},
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{
+					ClaimName: claim,
+					ReadOnly:  m.readOnly,
+				},
 			}})
 		}
 	}
@@ -157,14 +163,17 @@ func (m *mount) volume() string {
 
 // container is one of Alluxio's. variable is the environment variable with the options of its virtual machine, identity
 // are those options that differ from pod to pod.
-func (b *builder) container(name string, args []string, variable, identity string, part *v1alpha1.ComponentSpec) corev1.Container {
+func (b *builder) container(
+	name string, args []string, variable, identity string, part *v1alpha1.ComponentSpec,
+) corev1.Container {
 	options := slices.Concat(strings.Fields(identity), heap(name, part, b.tiers), b.spec.JvmOptions, part.JvmOptions)
 	c := corev1.Container{
 		Name: name, Image: image(b.spec.AlluxioVersion, b.Settings.AlluxioImage),
 		ImagePullPolicy: corev1.PullPolicy(b.spec.AlluxioVersion.ImagePullPolicy),
 		Args:            args,
 		Env: []corev1.EnvVar{
-			fieldVariable("POD_NAME", "metadata.name"), fieldVariable("POD_IP", "status.podIP"), fieldVariable("HOST_IP", "status.hostIP"),
+			fieldVariable("POD_NAME", "metadata.name"), fieldVariable("POD_IP", "status.podIP"),
+			fieldVariable("HOST_IP", "status.hostIP"),
 			{Name: variable, Value: strings.Join(options, " ")},
 		},
 		VolumeMounts: []corev1.VolumeMount{
@@ -201,7 +210,10 @@ func (b *builder) container(name string, args []string, variable, identity strin
 }
 
 func fieldVariable(name, field string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}}}
+	return corev1.EnvVar{
+		Name:      name,
+		ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}},
+	}
 }
 
 func image(v v1alpha1.VersionSpec, standard string) string {
@@ -269,7 +281,10 @@ func heap(container string, part *v1alpha1.ComponentSpec, tiers []tier) []string
 		}
 		size, direct = free/2, free/4
 	}
-	return []string{fmt.Sprintf("-Xmx%dm", max(size>>20, 64)), fmt.Sprintf("-XX:MaxDirectMemorySize=%dm", max(direct>>20, 64))}
+	return []string{
+		fmt.Sprintf("-Xmx%dm", max(size>>20, 64)),
+		fmt.Sprintf("-XX:MaxDirectMemorySize=%dm", max(direct>>20, 64)),
+	}
 }
 
 // resources are the user's, with a request for memory that counts the tiers that are memory.

@@ -22,7 +22,10 @@ func (b *builder) networkPolicy(name, role string) *networkingv1.NetworkPolicy {
 			PodSelector: metav1.LabelSelector{MatchLabels: PodLabels(b.names.name, role)},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 			Ingress: []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
-				{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{appLabel: "alluxio", releaseLabel: b.names.name}}},
+				{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
+					appLabel:     "alluxio",
+					releaseLabel: b.names.name,
+				}}},
 				{
 					NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: b.Settings.Namespace}},
 					PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/part-of": "millrace"}},
@@ -34,7 +37,10 @@ func (b *builder) networkPolicy(name, role string) *networkingv1.NetworkPolicy {
 
 // disruptionBudgets let a drain of nodes take one master and one worker at a time.
 func (b *builder) disruptionBudgets() []Object {
-	return []Object{b.disruptionBudget(b.names.masters(), RoleMaster), b.disruptionBudget(b.names.workers(), RoleWorker)}
+	return []Object{
+		b.disruptionBudget(b.names.masters(), RoleMaster),
+		b.disruptionBudget(b.names.workers(), RoleWorker),
+	}
 }
 
 func (b *builder) disruptionBudget(name, role string) *policyv1.PodDisruptionBudget {

@@ -78,15 +78,36 @@ func jobWorker(s *v1alpha1.AlluxioRuntimeSpec) *v1alpha1.ComponentSpec { return 
 var portNames = []portName{
 	{"master", "rpc", "alluxio.master.rpc.port", 19998, func(p *ports) *int32 { return &p.masterRPC }, master},
 	{"master", "web", "alluxio.master.web.port", 19999, func(p *ports) *int32 { return &p.masterWeb }, master},
-	{"master", "embeddedJournal", "alluxio.master.embedded.journal.port", 19200, func(p *ports) *int32 { return &p.masterJournal }, master},
+	{
+		"master", "embeddedJournal", "alluxio.master.embedded.journal.port", 19200,
+		func(p *ports) *int32 { return &p.masterJournal }, master,
+	},
 	{"worker", "rpc", "alluxio.worker.rpc.port", 29999, func(p *ports) *int32 { return &p.workerRPC }, worker},
 	{"worker", "web", "alluxio.worker.web.port", 30000, func(p *ports) *int32 { return &p.workerWeb }, worker},
-	{"jobMaster", "rpc", "alluxio.job.master.rpc.port", 20001, func(p *ports) *int32 { return &p.jobMasterRPC }, jobMaster},
-	{"jobMaster", "web", "alluxio.job.master.web.port", 20002, func(p *ports) *int32 { return &p.jobMasterWeb }, jobMaster},
-	{"jobMaster", "embeddedJournal", "alluxio.job.master.embedded.journal.port", 20003, func(p *ports) *int32 { return &p.jobMasterJournal }, jobMaster},
-	{"jobWorker", "rpc", "alluxio.job.worker.rpc.port", 30001, func(p *ports) *int32 { return &p.jobWorkerRPC }, jobWorker},
-	{"jobWorker", "data", "alluxio.job.worker.data.port", 30002, func(p *ports) *int32 { return &p.jobWorkerData }, jobWorker},
-	{"jobWorker", "web", "alluxio.job.worker.web.port", 30003, func(p *ports) *int32 { return &p.jobWorkerWeb }, jobWorker},
+	{
+		"jobMaster", "rpc", "alluxio.job.master.rpc.port", 20001, func(p *ports) *int32 { return &p.jobMasterRPC },
+		jobMaster,
+	},
+	{
+		"jobMaster", "web", "alluxio.job.master.web.port", 20002, func(p *ports) *int32 { return &p.jobMasterWeb },
+		jobMaster,
+	},
+	{
+		"jobMaster", "embeddedJournal", "alluxio.job.master.embedded.journal.port", 20003,
+		func(p *ports) *int32 { return &p.jobMasterJournal }, jobMaster,
+	},
+	{
+		"jobWorker", "rpc", "alluxio.job.worker.rpc.port", 30001, func(p *ports) *int32 { return &p.jobWorkerRPC },
+		jobWorker,
+	},
+	{
+		"jobWorker", "data", "alluxio.job.worker.data.port", 30002, func(p *ports) *int32 { return &p.jobWorkerData },
+		jobWorker,
+	},
+	{
+		"jobWorker", "web", "alluxio.job.worker.web.port", 30003, func(p *ports) *int32 { return &p.jobWorkerWeb },
+		jobWorker,
+	},
 }
 
 // onHost reports whether a part of Alluxio is on its node's network. Job servers are in the pods of the others.
@@ -147,9 +168,9 @@ func resolvePorts(dataset names, spec *v1alpha1.AlluxioRuntimeSpec, gateways int
 	return p, problems
 }
 
-// resolveGateways finds the ports of gateways, from host on where pods are on their nodes' network: there a node may have
-// a master and a worker of the Dataset, whose gateways serve S3 on one port that they share, as it is in the options of
-// Alluxio's mounts, and tell their health on ports of their own.
+// resolveGateways finds the ports of gateways, from host on where pods are on their nodes' network: there a node may
+// have a master and a worker of the Dataset, whose gateways serve S3 on one port that they share, as it is in the
+// options of Alluxio's mounts, and tell their health on ports of their own.
 func (p *ports) resolveGateways(spec *v1alpha1.AlluxioRuntimeSpec, host, gateways int32) []Problem {
 	p.gateway = portRow{firstGatewayPort, 2}
 	p.masterGateway = gatewayPorts{firstGatewayPort - 1, portRow{firstGatewayPort + 1, 2}}

@@ -90,7 +90,8 @@ func TestGatewayPorts(t *testing.T) {
 		}
 	}
 	in.Runtime.Spec.Worker.Ports["gateway"] = 65534
-	if _, problems := Desired(in); len(problems) != 1 || problems[0].Field != "AlluxioRuntime.spec.worker.ports[gateway]" {
+	if _, problems := Desired(in); len(problems) != 1 ||
+		problems[0].Field != "AlluxioRuntime.spec.worker.ports[gateway]" {
 		t.Errorf("two gateways from the port 65534 on: %v", problems)
 	}
 }

@@ -98,7 +98,8 @@ func (b *builder) common() map[string]string {
 }
 
 func (b *builder) masterProperties() string {
-	return writeProperties(b.common(), b.elections(), settable(b.spec.Properties), settable(b.spec.Master.Properties), settable(b.spec.JobMaster.Properties))
+	return writeProperties(b.common(), b.elections(), settable(b.spec.Properties), settable(b.spec.Master.Properties),
+		settable(b.spec.JobMaster.Properties))
 }
 
 // The time without a word from the leader after which a master stands for election is drawn from between these.
@@ -115,7 +116,8 @@ func (b *builder) elections() map[string]string {
 		return nil
 	}
 	for _, name := range []string{electionMin, electionMax} {
-		if b.spec.Properties[name] != "" || b.spec.Master.Properties[name] != "" || b.spec.JobMaster.Properties[name] != "" {
+		if b.spec.Properties[name] != "" || b.spec.Master.Properties[name] != "" ||
+			b.spec.JobMaster.Properties[name] != "" {
 			return nil
 		}
 	}
@@ -132,7 +134,8 @@ func (b *builder) workerProperties() string {
 		"alluxio.worker.register.stream.deadline":         "3min",
 	}
 	return writeProperties(
-		b.common(), p, b.workerStore(), withoutAligning(b.tiers), settable(b.spec.Properties), settable(b.spec.Worker.Properties), settable(b.spec.JobWorker.Properties),
+		b.common(), p, b.workerStore(), withoutAligning(b.tiers), settable(b.spec.Properties),
+		settable(b.spec.Worker.Properties), settable(b.spec.JobWorker.Properties),
 	)
 }
 

@@ -34,7 +34,8 @@ func TestElections(t *testing.T) {
 					lines = append(lines, strings.TrimLeft(line, " "))
 				}
 			}
-			if tc.want == "" && len(lines) > 0 || tc.want != "" && !slices.Contains(lines, tc.want) || tc.properties != nil && len(lines) != 1 {
+			if tc.want == "" && len(lines) > 0 || tc.want != "" && !slices.Contains(lines, tc.want) ||
+				tc.properties != nil && len(lines) != 1 {
 				t.Errorf("the masters have %q, want %q", lines, tc.want)
 			}
 		})

@@ -30,7 +30,8 @@ func ofWorkers(spec *v1alpha1.AlluxioRuntimeSpec, name string) (value, field str
 		field      string
 		properties map[string]string
 	}{
-		{"properties", spec.Properties}, {"worker.properties", spec.Worker.Properties},
+		{"properties", spec.Properties},
+		{"worker.properties", spec.Worker.Properties},
 		{"jobWorker.properties", spec.JobWorker.Properties},
 	} {
 		if text, given := part.properties[name]; given {

@@ -12,10 +12,12 @@ import (
 func (b *builder) services() []Object {
 	services := make([]Object, 0, masterCount(b.spec)+2)
 	ports := []corev1.ServicePort{
-		servicePort("rpc", b.ports.masterRPC), servicePort("web", b.ports.masterWeb), servicePort("journal", b.ports.masterJournal),
+		servicePort("rpc", b.ports.masterRPC), servicePort("web", b.ports.masterWeb),
+		servicePort("journal", b.ports.masterJournal),
 	}
 	if b.jobs() {
-		ports = append(ports, servicePort("job-rpc", b.ports.jobMasterRPC), servicePort("job-web", b.ports.jobMasterWeb), servicePort("job-journal", b.ports.jobMasterJournal))
+		ports = append(ports, servicePort("job-rpc", b.ports.jobMasterRPC),
+			servicePort("job-web", b.ports.jobMasterWeb), servicePort("job-journal", b.ports.jobMasterJournal))
 	}
 	for i := range masterCount(b.spec) {
 		selector := PodLabels(b.names.name, RoleMaster)

@@ -26,8 +26,8 @@ func SweeperLabels(namespace, dataset string) map[string]string {
 }
 
 // Sweeper returns a pod that removes from a node what workers left there, nil where the tiers are the pods' own. It is
-// in the controller's namespace, for the Dataset's may be on its way out, or let no such pod in, and runs the image that
-// the node's agent has. A runtime whose tiers cannot be read has none.
+// in the controller's namespace, for the Dataset's may be on its way out, or let no such pod in, and runs the image
+// that the node's agent has. A runtime whose tiers cannot be read has none.
 func Sweeper(in Input, node string) *corev1.Pod {
 	b := &builder{Input: in, spec: &in.Runtime.Spec, names: names{in.Runtime.Namespace, in.Runtime.Name}}
 	var problems []Problem
@@ -89,7 +89,10 @@ func (b *builder) sweeperContainer(args []string, mounts []corev1.VolumeMount) c
 		}},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsUser: &root, RunAsGroup: &root, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
-			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"DAC_OVERRIDE", "FOWNER"}},
+			Capabilities: &corev1.Capabilities{
+				Drop: []corev1.Capability{"ALL"},
+				Add:  []corev1.Capability{"DAC_OVERRIDE", "FOWNER"},
+			},
 		},
 	}
 }

@@ -52,7 +52,10 @@ func resolveTiers(n names, spec *v1alpha1.AlluxioRuntimeSpec) ([]tier, []Problem
 		t, bad := resolveTier(n, &spec.TieredStore.Levels[i], field)
 		problems = append(problems, bad...)
 		if j, twice := first[t.medium]; twice {
-			problems = append(problems, Problem{field + ".mediumtype", fmt.Sprintf("is %s, as levels[%d] is; accepted are MEM, SSD and HDD, each once", t.medium, j)})
+			problems = append(problems, Problem{
+				field + ".mediumtype",
+				fmt.Sprintf("is %s, as levels[%d] is; accepted are MEM, SSD and HDD, each once", t.medium, j),
+			})
 		} else {
 			first[t.medium] = i
 		}
@@ -60,13 +63,19 @@ func resolveTiers(n names, spec *v1alpha1.AlluxioRuntimeSpec) ([]tier, []Problem
 	}
 	slices.SortStableFunc(tiers, func(a, b tier) int { return order[a.medium] - order[b.medium] })
 	if len(tiers) == 0 && spec.Replicas > 0 {
-		problems = append(problems, Problem{"AlluxioRuntime.spec.tieredstore.levels", "is empty; workers need at least one tier"})
+		problems = append(problems, Problem{
+			"AlluxioRuntime.spec.tieredstore.levels",
+			"is empty; workers need at least one tier",
+		})
 	}
 	return tiers, problems
 }
 
 func resolveTier(n names, level *v1alpha1.Level, field string) (tier, []Problem) {
-	t := tier{medium: level.MediumType, level: level, emptyDir: level.VolumeType == v1alpha1.EmptyDir, high: level.High, low: level.Low}
+	t := tier{
+		medium: level.MediumType, level: level, emptyDir: level.VolumeType == v1alpha1.EmptyDir, high: level.High,
+		low: level.Low,
+	}
 	where := level.Path
 	if where == "" && (t.emptyDir || t.medium == v1alpha1.Memory) {
 		where = "/dev/shm"
@@ -79,14 +88,20 @@ func resolveTier(n names, level *v1alpha1.Level, field string) (tier, []Problem)
 		case !path.IsAbs(p):
 			problems = append(problems, Problem{field + ".path", fmt.Sprintf("%q is not absolute", p)})
 		case path.Clean(p) == "/" || path.Clean(p) != strings.TrimRight(p, "/"):
-			problems = append(problems, Problem{field + ".path", fmt.Sprintf("%q is not a directory's plain path below /", p)})
+			problems = append(problems, Problem{
+				field + ".path",
+				fmt.Sprintf("%q is not a directory's plain path below /", p),
+			})
 		}
 		if i < len(quotas) {
 			t.dirs = append(t.dirs, tierDir{path: path.Join(p, n.namespace, n.name), quota: quotas[i]})
 		}
 	}
 	if high, low, both := ratios(level); both && high < low {
-		problems = append(problems, Problem{field + ".high", fmt.Sprintf("is %s, which is below low, %s", level.High, level.Low)})
+		problems = append(problems, Problem{
+			field + ".high",
+			fmt.Sprintf("is %s, which is below low, %s", level.High, level.Low),
+		})
 	}
 	return t, problems
 }
@@ -103,7 +118,10 @@ func quotasOf(level *v1alpha1.Level, n int, field string) ([]int64, []Problem) {
 		for i, part := range parts {
 			q, err := resource.ParseQuantity(strings.TrimSpace(part))
 			if err != nil || q.Sign() <= 0 {
-				return nil, []Problem{{field + ".quotaList", fmt.Sprintf("has %q, which is no size above 0 such as 2Gi", part)}}
+				return nil, []Problem{{
+					field + ".quotaList",
+					fmt.Sprintf("has %q, which is no size above 0 such as 2Gi", part),
+				}}
 			}
 			quotas[i] = q.Value()
 		}
@@ -115,7 +133,8 @@ func quotasOf(level *v1alpha1.Level, n int, field string) ([]int64, []Problem) {
 		}
 		return quotas, nil
 	case level.Quota != nil:
-		return nil, []Problem{{field + ".quota", fmt.Sprintf("is %s; accepted is a size above 0 such as 2Gi", level.Quota)}}
+		return nil, []Problem{{field + ".quota", fmt.Sprintf("is %s; accepted is a size above 0 such as 2Gi",
+			level.Quota)}}
 	}
 	return nil, []Problem{{field + ".quota", "is missing, and quotaList too; a tier needs one of them"}}
 }

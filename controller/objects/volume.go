@@ -26,7 +26,8 @@ func volumeCapacity(d *v1alpha1.Dataset) (resource.Quantity, []Problem) {
 	q, err := resource.ParseQuantity(text)
 	if err != nil || q.Sign() <= 0 {
 		return q, []Problem{{
-			"Dataset.metadata.annotations[" + CapacityAnnotation + "]", fmt.Sprintf("is %q; accepted is a size above 0 such as 100Gi", text),
+			"Dataset.metadata.annotations[" + CapacityAnnotation + "]",
+			fmt.Sprintf("is %q; accepted is a size above 0 such as 100Gi", text),
 		}}
 	}
 	return q, nil
@@ -66,8 +67,11 @@ func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
 			AccessModes:                   accessModes(b.Dataset),
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 			VolumeMode:                    &mode,
-			ClaimRef:                      &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: b.names.namespace, Name: b.names.name},
-			PersistentVolumeSource:        corev1.PersistentVolumeSource{CSI: source},
+			ClaimRef: &corev1.ObjectReference{
+				APIVersion: "v1", Kind: "PersistentVolumeClaim",
+				Namespace: b.names.namespace, Name: b.names.name,
+			},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: source},
 		},
 	}
 	if uid, gid, given := b.owner(); given {
@@ -85,14 +89,17 @@ func (b *builder) volume(capacity resource.Quantity) *corev1.PersistentVolume {
 	return v
 }
 
-// owner is whose the files are: the Dataset's owner, or where it has none the user whom Alluxio runs as, if a source is a
-// directory of nodes or of a claim. Files there have permissions, and that user is given to read them.
+// owner is whose the files are: the Dataset's owner, or where it has none the user whom Alluxio runs as, if a source is
+// a directory of nodes or of a claim. Files there have permissions, and that user is given to read them.
 func (b *builder) owner() (uid, gid int64, given bool) {
 	as := b.spec.RunAs
 	switch o := b.Dataset.Spec.Owner; {
 	case o != nil:
 		return *o.UID, *o.GID, true
-	case as != nil && slices.ContainsFunc(b.mounts, func(m mount) bool { return m.kind == onNode || m.kind == inClaim }):
+	case as != nil && slices.ContainsFunc(b.mounts, func(m mount) bool {
+		return m.kind == onNode ||
+			m.kind == inClaim
+	}):
 		return *as.UID, *as.GID, true
 	}
 	return 0, 0, false

@@ -18,7 +18,8 @@ func (b *builder) workerSet() Object {
 	spec.TerminationGracePeriodSeconds = &grace
 	// The node's address says who is near, the pod's where to connect.
 	identity := "-Dalluxio.worker.hostname=$(HOST_IP) -Dalluxio.worker.container.hostname=$(POD_IP)"
-	c := b.container(workerContainer, []string{"worker-only", "--no-format"}, "ALLUXIO_WORKER_JAVA_OPTS", identity, part)
+	c := b.container(workerContainer, []string{"worker-only", "--no-format"}, "ALLUXIO_WORKER_JAVA_OPTS", identity,
+		part)
 	c.Ports = []corev1.ContainerPort{containerPort("rpc", b.ports.workerRPC), containerPort("web", b.ports.workerWeb)}
 	c.Resources = resources(part, memoryTier(b.tiers))
 	volumes, mounts := b.tierVolumes()
@@ -31,7 +32,8 @@ func (b *builder) workerSet() Object {
 		part := &b.spec.JobWorker
 		j := b.container(jobWorkerContainer, []string{"job-worker"}, "ALLUXIO_JOB_WORKER_JAVA_OPTS", identity, part)
 		j.Ports = []corev1.ContainerPort{
-			containerPort("job-rpc", b.ports.jobWorkerRPC), containerPort("job-data", b.ports.jobWorkerData), containerPort("job-web", b.ports.jobWorkerWeb),
+			containerPort("job-rpc", b.ports.jobWorkerRPC), containerPort("job-data", b.ports.jobWorkerData),
+			containerPort("job-web", b.ports.jobWorkerWeb),
 		}
 		j.Resources = resources(part, 0)
 		j.VolumeMounts = append(j.VolumeMounts, mounts...)
@@ -43,7 +45,8 @@ func (b *builder) workerSet() Object {
 	meta.Labels[cacheNodeLabel] = cacheNodeValue(b.names)
 	meta.Labels[placementLabel] = string(b.placement())
 	meta.Labels[occupiesLabel] = b.occupies()
-	return b.statefulSet(b.names.workers(), RoleWorker, max(b.spec.Replicas, b.Workers), corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
+	return b.statefulSet(b.names.workers(), RoleWorker, max(b.spec.Replicas, b.Workers),
+		corev1.PodTemplateSpec{ObjectMeta: meta, Spec: spec})
 }
 
 // cacheNodeValue names a Dataset in a label's value, which may not be as long as the names of a Dataset and its

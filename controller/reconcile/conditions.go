@@ -62,7 +62,8 @@ func (c *conditions) unsupported(plan *objects.Plan) {
 	case len(plan.Unsupported) == 0:
 		c.drop(v1alpha1.Unsupported)
 	default:
-		c.set(v1alpha1.Unsupported, true, "FieldsWithoutEffect", "these fields are set and have no effect: "+strings.Join(plan.Unsupported, ", "))
+		c.set(v1alpha1.Unsupported, true, "FieldsWithoutEffect",
+			"these fields are set and have no effect: "+strings.Join(plan.Unsupported, ", "))
 	}
 }
 
@@ -88,8 +89,9 @@ func (c *conditions) restarts(pods []string) {
 		c.drop(v1alpha1.RestartNeeded)
 		return
 	}
-	c.set(v1alpha1.RestartNeeded, true, lost.Reason, "these pods cannot read the volume any more, as driver, agent and "+
-		"keeper of their node were gone at once; delete them: "+strings.Join(pods, ", "))
+	c.set(v1alpha1.RestartNeeded, true, lost.Reason,
+		"these pods cannot read the volume any more, as driver, agent and "+
+			"keeper of their node were gone at once; delete them: "+strings.Join(pods, ", "))
 }
 
 // part says whether all of a part are ready, and returns why not: the trouble of its pods, else what more is known.
@@ -128,7 +130,8 @@ func (c *conditions) applied(out *outcome) {
 		c.set(v1alpha1.Applied, false, "NoDataset", "there is no Dataset of the runtime's name")
 	}
 	if out.replacing != "" {
-		c.set(v1alpha1.Progressing, true, "Replacing", "the pod "+out.replacing+" is being replaced by one of the new spec")
+		c.set(v1alpha1.Progressing, true, "Replacing", "the pod "+out.replacing+
+			" is being replaced by one of the new spec")
 	} else {
 		c.set(v1alpha1.Progressing, false, "UpToDate", "")
 	}

@@ -9,11 +9,14 @@
 // seen before, so it does not matter when a controller is stopped or killed.
 //
 //  1. observe.go reads the two specs, what was made, and what the masters said last.
-//  2. Where one of them is being deleted, remove.go takes everything down in order, and waits for pods that use the claim.
-//  3. Package objects says what there is to be. apply.go sends each object that differs to the API server, by server-side apply.
+//  2. Where one of them is being deleted, remove.go takes everything down in order, and waits for pods that use the
+//     claim.
+//  3. Package objects says what there is to be. apply.go sends each object that differs to the API server, by
+//     server-side apply.
 //  4. Package masters is told which mounts Alluxio is to have. It never keeps the queue waiting.
 //  5. pods.go marks pods that do their work as ready, and rollout.go replaces those whose spec is old, the leader last.
-//  6. trouble.go asks package trouble what keeps pods from running. Where pods are late and say nothing, it reads the warnings of the namespace.
+//  6. trouble.go asks package trouble what keeps pods from running. Where pods are late and say nothing, it reads the
+//     warnings of the namespace.
 //  7. report.go writes status, conditions and events, if they have changed. What they say is decided in status.go.
 //
 // # What guards what

@@ -77,11 +77,15 @@ func (d *drain) judge(w *world, now time.Time) {
 	case len(d.leaving) == 0 || !holds(state, d.leaving):
 		d.end("Drained", who+"; they had nothing")
 	case at.Done && slices.Equal(at.Leaving, d.leaving) && at.Moved == at.Only && at.Why == "":
-		d.end("Drained", fmt.Sprintf("%s; %d blocks (%s) that only they had are with others", who, at.Moved, size(at.MovedBytes)))
+		d.end("Drained", fmt.Sprintf("%s; %d blocks (%s) that only they had are with others", who, at.Moved,
+			size(at.MovedBytes)))
 	case at.Done && slices.Equal(at.Leaving, d.leaving):
-		d.end("Incomplete", fmt.Sprintf("%s; %d of %d blocks that only they had are with others, the rest is read from the sources again: %s", who, at.Moved, at.Only, at.Why))
+		d.end("Incomplete", fmt.Sprintf("%s; %d of %d blocks that only they had are with others, the rest is read "+
+			"from the sources again: %s", who, at.Moved, at.Only, at.Why))
 	case waited > masters.DrainPatience:
-		d.end("DeadlineExceeded", fmt.Sprintf("%s; %d of %d blocks that only they had are with others after %v; what else they had is read from the sources again", who, at.Moved, at.Only, masters.DrainPatience))
+		d.end("DeadlineExceeded",
+			fmt.Sprintf("%s; %d of %d blocks that only they had are with others after %v; what else they had is read "+
+				"from the sources again", who, at.Moved, at.Only, masters.DrainPatience))
 	default:
 		d.reason, d.message = "ScalingDown", who+"; what only they have is being copied to the others"
 	}

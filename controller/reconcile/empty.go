@@ -49,7 +49,8 @@ func (r *Reconciler) answers(w *world, role string) bool {
 // why.
 func (r *Reconciler) empty(ctx context.Context, w *world) (*waiting, error) {
 	state := w.clusters
-	if w.workers == nil || w.workers.DeletionTimestamp != nil || w.runtime == nil || w.dataset == nil || state.Leader == "" || len(state.Workers) == 0 || state.Emptied {
+	if w.workers == nil || w.workers.DeletionTimestamp != nil || w.runtime == nil || w.dataset == nil ||
+		state.Leader == "" || len(state.Workers) == 0 || state.Emptied {
 		return nil, nil
 	}
 	if !r.answers(w, objects.RoleWorker) || !r.answers(w, objects.RoleMaster) {
@@ -62,7 +63,9 @@ func (r *Reconciler) empty(ctx context.Context, w *world) (*waiting, error) {
 	}
 	bound := time.Duration(plan.Clean.Attempts) * plan.Clean.Patience
 	if time.Since(r.emptying.begin(w.key, time.Now())) > bound {
-		r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotEmptied", "Delete", "the cache was not emptied within %v, and %s may be left in the tiers on nodes; %s", bound, size(state.Used), state.EmptyErr)
+		r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotEmptied", "Delete",
+			"the cache was not emptied within %v, and %s may be left in the tiers on nodes; %s", bound,
+			size(state.Used), state.EmptyErr)
 		return nil, nil
 	}
 	want := r.want(w, plan)

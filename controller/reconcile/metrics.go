@@ -29,7 +29,10 @@ func (p phases) Collect(out chan<- prometheus.Metric) {
 		// The cache is not there yet.
 		return
 	}
-	counts := map[v1alpha1.DatasetPhase]int{v1alpha1.NotBound: 0, v1alpha1.Bound: 0, v1alpha1.Updating: 0, v1alpha1.FailedPhase: 0}
+	counts := map[v1alpha1.DatasetPhase]int{
+		v1alpha1.NotBound: 0, v1alpha1.Bound: 0, v1alpha1.Updating: 0,
+		v1alpha1.FailedPhase: 0,
+	}
 	for i := range all.Items {
 		phase := all.Items[i].Status.Phase
 		if phase == "" {

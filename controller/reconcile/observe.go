@@ -171,5 +171,6 @@ func (r *Reconciler) loading(ctx context.Context, key types.NamespacedName) ([]s
 // ownedBy reports whether we made the object for the Dataset.
 func ownedBy(o client.Object, key types.NamespacedName) bool {
 	labels := o.GetLabels()
-	return labels[objects.ManagedByLabel] == objects.ManagedBy && labels[objects.DatasetLabel] == key.Name && labels[objects.NamespaceLabel] == key.Namespace
+	return labels[objects.ManagedByLabel] == objects.ManagedBy && labels[objects.DatasetLabel] == key.Name &&
+		labels[objects.NamespaceLabel] == key.Namespace
 }

@@ -125,9 +125,12 @@ func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) corev1.Condition
 
 // mark writes a condition of a pod, by which kubelet knows whether it is ready.
 func (r *Reconciler) mark(ctx context.Context, pod *corev1.Pod, gate corev1.PodConditionType, serves bool) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": map[string]any{"conditions": []map[string]any{{
-		"type": gate, "status": statusOf(serves), "lastTransitionTime": metav1.Now(),
-	}}}})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": pod.UID},
+		"status": map[string]any{"conditions": []map[string]any{{
+			"type": gate, "status": statusOf(serves), "lastTransitionTime": metav1.Now(),
+		}}},
+	})
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,8 @@ func (r *Reconciler) hold(ctx context.Context, w *world) error {
 		if !controllerutil.AddFinalizer(o, Finalizer) {
 			continue
 		}
-		if err := r.Client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		if err := r.Client.Patch(ctx, o, client.MergeFromWithOptions(before,
+			client.MergeFromWithOptimisticLock{})); err != nil {
 			return err
 		}
 	}
@@ -159,7 +160,10 @@ func (r *Reconciler) plan(ctx context.Context, w *world, d *drain) (*objects.Pla
 		return nil, nil, err
 	}
 	if objects.NeedsGateway(w.dataset, settings) {
-		if in.Keys, err = r.secrets.keys(ctx, r.Live, types.NamespacedName{Namespace: w.key.Namespace, Name: objects.GatewaySecretName(w.key.Name)}); err != nil {
+		if in.Keys, err = r.secrets.keys(ctx, r.Live, types.NamespacedName{
+			Namespace: w.key.Namespace,
+			Name:      objects.GatewaySecretName(w.key.Name),
+		}); err != nil {
 			return nil, nil, err
 		}
 	}

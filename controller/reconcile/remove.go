@@ -72,7 +72,8 @@ func (r *Reconciler) release(ctx context.Context, o client.Object) error {
 	if !controllerutil.RemoveFinalizer(o, Finalizer) {
 		return nil
 	}
-	return client.IgnoreNotFound(r.Client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
+	return client.IgnoreNotFound(r.Client.Patch(ctx, o,
+		client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
 }
 
 // takeDown does the next steps, and says what it waits for; nil when all is gone.
@@ -114,7 +115,8 @@ func (r *Reconciler) takeDown(ctx context.Context, w *world) (*waiting, error) {
 
 // inUse names the pods that keep the claim.
 func inUse(w *world) *waiting {
-	return &waiting{"InUse", fmt.Sprintf("the claim %s is used by the pods %s; the deletion goes on when they are gone", w.key.Name, names(w.users))}
+	return &waiting{"InUse", fmt.Sprintf("the claim %s is used by the pods %s; the deletion goes on when they are gone",
+		w.key.Name, names(w.users))}
 }
 
 // names are those of some pods, and how many more there are.
@@ -155,9 +157,15 @@ func (r *Reconciler) gone(ctx context.Context, o client.Object, kind string) (*w
 
 // removeRest deletes what is left in the namespace: all that we made for the Dataset.
 func (r *Reconciler) removeRest(ctx context.Context, w *world) error {
-	ours := client.MatchingLabels{objects.ManagedByLabel: objects.ManagedBy, objects.DatasetLabel: w.key.Name, objects.NamespaceLabel: w.key.Namespace}
+	ours := client.MatchingLabels{
+		objects.ManagedByLabel: objects.ManagedBy, objects.DatasetLabel: w.key.Name,
+		objects.NamespaceLabel: w.key.Namespace,
+	}
 	in := client.InNamespace(w.key.Namespace)
-	for _, list := range []client.ObjectList{&corev1.ServiceList{}, &corev1.ConfigMapList{}, &networkingv1.NetworkPolicyList{}, &policyv1.PodDisruptionBudgetList{}} {
+	for _, list := range []client.ObjectList{
+		&corev1.ServiceList{}, &corev1.ConfigMapList{},
+		&networkingv1.NetworkPolicyList{}, &policyv1.PodDisruptionBudgetList{},
+	} {
 		if err := r.Client.List(ctx, list, in, ours); err != nil {
 			return err
 		}

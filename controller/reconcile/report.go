@@ -29,7 +29,8 @@ func (r *Reconciler) report(ctx context.Context, w *world, out outcome) (ctrl.Re
 			errs = append(errs, r.writeStatus(ctx, w.dataset, before.Status, w.dataset.Status))
 			r.tellDataset(w, before)
 		}
-		if statusIs(w.dataset.Status.Conditions, v1alpha1.Ready, corev1.ConditionFalse) && w.dataset.Status.Phase == v1alpha1.Bound {
+		if statusIs(w.dataset.Status.Conditions, v1alpha1.Ready, corev1.ConditionFalse) &&
+			w.dataset.Status.Phase == v1alpha1.Bound {
 			// It has failed when it is not served for longer.
 			result.RequeueAfter = patience
 		}
@@ -101,7 +102,8 @@ func (r *Reconciler) tellDataset(w *world, before *v1alpha1.Dataset) {
 		r.Log.Info("phase", "dataset", w.key, "phase", now.Phase, "before", before.Status.Phase, "reason", ready.Reason)
 	}
 	r.tellTrouble(w.key, w.dataset, ready, find(before.Status.Conditions, v1alpha1.Ready))
-	if d := find(now.Conditions, v1alpha1.Deleting); d.Message != "" && d.Message != find(before.Status.Conditions, v1alpha1.Deleting).Message {
+	if d := find(now.Conditions, v1alpha1.Deleting); d.Message != "" &&
+		d.Message != find(before.Status.Conditions, v1alpha1.Deleting).Message {
 		r.Events.Eventf(w.dataset, nil, corev1.EventTypeNormal, d.Reason, "Delete", "%s", d.Message)
 	}
 }

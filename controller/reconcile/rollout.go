@@ -24,7 +24,16 @@ func (r *Reconciler) roll(ctx context.Context, w *world, leader string) (string,
 		return "", nil
 	}
 	revisions := map[string]string{}
-	for role, set := range map[string]setStatus{objects.RoleMaster: {w.masters.Generation, w.masters.Status.ObservedGeneration, w.masters.Status.UpdateRevision}, objects.RoleWorker: {w.workers.Generation, w.workers.Status.ObservedGeneration, w.workers.Status.UpdateRevision}} {
+	for role, set := range map[string]setStatus{
+		objects.RoleMaster: {
+			w.masters.Generation,
+			w.masters.Status.ObservedGeneration, w.masters.Status.UpdateRevision,
+		},
+		objects.RoleWorker: {
+			w.workers.Generation, w.workers.Status.ObservedGeneration,
+			w.workers.Status.UpdateRevision,
+		},
+	} {
 		if set.generation != set.observed {
 			// What the new spec's revision is, is not known yet.
 			return "", nil
@@ -35,7 +44,8 @@ func (r *Reconciler) roll(ctx context.Context, w *world, leader string) (string,
 	if next == nil {
 		return "", nil
 	}
-	err := r.Client.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: next.Name, Namespace: next.Namespace}}, client.Preconditions{UID: &next.UID})
+	err := r.Client.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: next.Name, Namespace: next.Namespace}},
+		client.Preconditions{UID: &next.UID})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return next.Name, nil
 	}
@@ -79,7 +89,8 @@ func nextToRoll(w *world, revisions map[string]string, leader string) *corev1.Po
 func leadingPod(w *world, addresses []string) string {
 	for i := range w.pods {
 		pod := &w.pods[i]
-		if n := ordinal(pod.Name); pod.Labels[roleLabel] == objects.RoleMaster && n >= 0 && n < len(addresses) && w.clusters.Roles[addresses[n]] == rpc.Leading {
+		if n := ordinal(pod.Name); pod.Labels[roleLabel] == objects.RoleMaster && n >= 0 && n < len(addresses) &&
+			w.clusters.Roles[addresses[n]] == rpc.Leading {
 			return pod.Name
 		}
 	}

@@ -30,7 +30,9 @@ type readSecret struct {
 }
 
 // get returns a Secret, nil if there is none. It may be as old as age.
-func (c *secretCache) get(ctx context.Context, live client.Reader, key types.NamespacedName, age time.Duration) (*corev1.Secret, error) {
+func (c *secretCache) get(
+	ctx context.Context, live client.Reader, key types.NamespacedName, age time.Duration,
+) (*corev1.Secret, error) {
 	c.mu.Lock()
 	known, ok := c.known[key]
 	c.mu.Unlock()
@@ -74,7 +76,9 @@ func (c *secretCache) forget(keys ...types.NamespacedName) {
 }
 
 // named are the Secrets of a Dataset's options, without those that do not exist.
-func (c *secretCache) named(ctx context.Context, live client.Reader, namespace string, names []string, age time.Duration) (map[string]*corev1.Secret, error) {
+func (c *secretCache) named(
+	ctx context.Context, live client.Reader, namespace string, names []string, age time.Duration,
+) (map[string]*corev1.Secret, error) {
 	found := make(map[string]*corev1.Secret, len(names))
 	for _, name := range names {
 		secret, err := c.get(ctx, live, types.NamespacedName{Namespace: namespace, Name: name}, age)

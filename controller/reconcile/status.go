@@ -109,8 +109,10 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 		c.set(v1alpha1.Ready, told.served, told.reason, told.message)
 	}
 	if w.runtime != nil && out.waits == nil {
-		c.set(v1alpha1.Valid, len(out.problems) == 0, pick(len(out.problems) == 0, "Accepted", "InvalidSpec"), sentences(out.problems))
-		c.set(v1alpha1.Mounted, w.clusters.Mounted, pick(w.clusters.Mounted, "Mounted", "NotMounted"), w.clusters.MountErr)
+		c.set(v1alpha1.Valid, len(out.problems) == 0, pick(len(out.problems) == 0, "Accepted", "InvalidSpec"),
+			sentences(out.problems))
+		c.set(v1alpha1.Mounted, w.clusters.Mounted, pick(w.clusters.Mounted, "Mounted", "NotMounted"),
+			w.clusters.MountErr)
 	}
 	c.unsupported(out.plan)
 	c.waits(out.waits)
@@ -139,7 +141,8 @@ func datasetStatus(w *world, out *outcome, now time.Time) *v1alpha1.DatasetStatu
 	if v.served {
 		s.HCFSStatus = &v1alpha1.HCFSStatus{Endpoint: "alluxio://" + out.plan.Masters[0]}
 		s.Runtimes = []v1alpha1.Runtime{{
-			Name: w.runtime.Name, Namespace: w.runtime.Namespace, Category: "Accelerate", Type: "alluxio", MasterReplicas: int32(len(out.plan.Masters)),
+			Name: w.runtime.Name, Namespace: w.runtime.Namespace, Category: "Accelerate", Type: "alluxio",
+			MasterReplicas: int32(len(out.plan.Masters)),
 		}}
 	}
 	return s
@@ -226,10 +229,12 @@ func cacheStates(state masters.State) v1alpha1.CacheStates {
 		states[v1alpha1.CachedPercentage] = percentage(state.Used, state.Total)
 	}
 	if hits, known := state.Reads.Hits(); known {
-		states[v1alpha1.CacheHitRatio], states[v1alpha1.LocalHitRatio], states[v1alpha1.RemoteHitRatio] = ratio(hits.Cache), ratio(hits.Local), ratio(hits.Remote)
+		states[v1alpha1.CacheHitRatio], states[v1alpha1.LocalHitRatio],
+			states[v1alpha1.RemoteHitRatio] = ratio(hits.Cache), ratio(hits.Local), ratio(hits.Remote)
 	}
 	if rates, known := state.Reads.Throughput(); known {
-		states[v1alpha1.CacheThroughputRatio], states[v1alpha1.LocalThroughputRatio], states[v1alpha1.RemoteThroughputRatio] = ratio(rates.Cache), ratio(rates.Local), ratio(rates.Remote)
+		states[v1alpha1.CacheThroughputRatio], states[v1alpha1.LocalThroughputRatio],
+			states[v1alpha1.RemoteThroughputRatio] = ratio(rates.Cache), ratio(rates.Local), ratio(rates.Remote)
 	}
 	return states
 }
@@ -282,19 +287,24 @@ func runtimeStatus(w *world, out *outcome, now time.Time) *v1alpha1.AlluxioRunti
 	if w.clusters.Asked && w.clusters.Err == "" {
 		s.CacheStates = cacheStates(w.clusters)
 	}
-	if w.dataset != nil && w.clusters.Mounted && (s.MountTime == nil || !equality.Semantic.DeepEqual(s.Mounts, w.dataset.Spec.Mounts)) {
+	if w.dataset != nil && w.clusters.Mounted && (s.MountTime == nil ||
+		!equality.Semantic.DeepEqual(s.Mounts, w.dataset.Spec.Mounts)) {
 		s.Mounts, s.MountTime = w.dataset.Spec.Mounts, &metav1.Time{Time: now}
 	}
 	c := conditions{list: &s.Conditions, generation: w.runtime.Generation, now: metav1.NewTime(now)}
 	if known {
 		c.scaled(had, s.DesiredWorkerNumberScheduled)
 	}
-	s.MasterReason = c.part(v1alpha1.MastersReady, "masters", s.MasterNumberReady, s.DesiredMasterNumberScheduled, out.trouble.masters, w.clusters.Err)
-	s.WorkerReason = c.part(v1alpha1.WorkersReady, "workers", s.WorkerNumberReady, s.DesiredWorkerNumberScheduled, out.trouble.workers, "")
-	s.FuseReason = c.part(v1alpha1.FusesReady, "nodes with pods that use the claim", ready, nodes, trouble.Trouble{}, "")
+	s.MasterReason = c.part(v1alpha1.MastersReady, "masters", s.MasterNumberReady, s.DesiredMasterNumberScheduled,
+		out.trouble.masters, w.clusters.Err)
+	s.WorkerReason = c.part(v1alpha1.WorkersReady, "workers", s.WorkerNumberReady, s.DesiredWorkerNumberScheduled,
+		out.trouble.workers, "")
+	s.FuseReason = c.part(v1alpha1.FusesReady, "nodes with pods that use the claim", ready, nodes, trouble.Trouble{},
+		"")
 	persistent := objects.PersistentJournal(&w.runtime.Spec)
 	c.set(v1alpha1.JournalPersistent, persistent, pick(persistent, "OnClaims", "EmptyDir"), pick(persistent, "",
-		"the journal is in an emptyDir: when all masters lose their pods at once, Alluxio forgets what it has cached and it is read again; name a storage class in spec.master.journal to keep it"))
+		"the journal is in an emptyDir: when all masters lose their pods at once, Alluxio forgets what it has cached "+
+			"and it is read again; name a storage class in spec.master.journal to keep it"))
 	c.applied(out)
 	c.tiers(out.plan)
 	c.draining(out.drain)

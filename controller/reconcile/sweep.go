@@ -49,16 +49,18 @@ func workerNodes(w *world) map[string]bool {
 func placed(w *world) bool {
 	n := 0
 	for i := range w.pods {
-		if pod := &w.pods[i]; pod.Labels[roleLabel] == objects.RoleWorker && pod.Spec.NodeName != "" && pod.DeletionTimestamp == nil {
+		if pod := &w.pods[i]; pod.Labels[roleLabel] == objects.RoleWorker && pod.Spec.NodeName != "" &&
+			pod.DeletionTimestamp == nil {
 			n++
 		}
 	}
-	return w.workers != nil && n == int(replicasOf(w.workers.Spec.Replicas)) && w.workers.Generation == w.workers.Status.ObservedGeneration
+	return w.workers != nil && n == int(replicasOf(w.workers.Spec.Replicas)) &&
+		w.workers.Generation == w.workers.Status.ObservedGeneration
 }
 
-// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or whose sweeper
-// is not waited for any more, and what it waits for. A sweeper that has ended stays until the status does not name its
-// node any more, so that no node is swept twice; one that has not ended stays until it has.
+// sweep removes the tiers from nodes that have no workers any more. It returns the nodes that are swept, or whose
+// sweeper is not waited for any more, and what it waits for. A sweeper that has ended stays until the status does not
+// name its node any more, so that no node is swept twice; one that has not ended stays until it has.
 func (r *Reconciler) sweep(ctx context.Context, w *world) (swept []string, wait *waiting, err error) {
 	if w.runtime == nil {
 		return nil, nil, nil
@@ -102,7 +104,8 @@ func (r *Reconciler) removeSweepers(ctx context.Context, key types.NamespacedNam
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		if pod.Status.Phase != corev1.PodSucceeded || pod.DeletionTimestamp != nil || slices.Contains(sweeping, pod.Spec.NodeName) {
+		if pod.Status.Phase != corev1.PodSucceeded || pod.DeletionTimestamp != nil ||
+			slices.Contains(sweeping, pod.Spec.NodeName) {
 			continue
 		}
 		if err := client.IgnoreNotFound(r.Client.Delete(ctx, pod, client.GracePeriodSeconds(0))); err != nil {
@@ -115,7 +118,10 @@ func (r *Reconciler) removeSweepers(ctx context.Context, key types.NamespacedNam
 // sweepNode does the next step on one node, and reports whether no more are to come.
 func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool, error) {
 	pod := &corev1.Pod{}
-	name := types.NamespacedName{Namespace: r.Settings.Namespace, Name: objects.SweeperName(w.key.Namespace, w.key.Name, node)}
+	name := types.NamespacedName{
+		Namespace: r.Settings.Namespace,
+		Name:      objects.SweeperName(w.key.Namespace, w.key.Name, node),
+	}
 	err := r.sweepers().Get(ctx, name, pod)
 	if apierrors.IsNotFound(err) {
 		wanted := objects.Sweeper(objects.Input{Runtime: w.runtime, Settings: r.Settings}, node)
@@ -137,6 +143,8 @@ func (r *Reconciler) sweepNode(ctx context.Context, w *world, node string) (bool
 	if time.Since(pod.CreationTimestamp.Time) < sweepPatience {
 		return false, nil
 	}
-	r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep", "the tiers on the node %s could not be removed within %v; the pod %s does so when the node runs it", node, sweepPatience, pod.Name)
+	r.Events.Eventf(w.runtime, nil, corev1.EventTypeWarning, "NotSwept", "Sweep",
+		"the tiers on the node %s could not be removed within %v; the pod %s does so when the node runs it", node,
+		sweepPatience, pod.Name)
 	return true, nil
 }

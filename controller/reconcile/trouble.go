@@ -70,13 +70,16 @@ func (r *Reconciler) troubles(ctx context.Context, w *world, now time.Time) (tro
 	var told []eventsv1.Event
 	var err error
 	if lead.Wonders(now) || work.Wonders(now) {
-		told, err = r.warnings.of(ctx, r.Live, w.key, now, func(e *eventsv1.Event) bool { return lead.Concerns(e) || work.Concerns(e) })
+		told, err = r.warnings.of(ctx, r.Live, w.key, now,
+			func(e *eventsv1.Event) bool { return lead.Concerns(e) || work.Concerns(e) })
 	}
 	return troubles{lead.Find(told, now), work.Find(told, now)}, wonderEvery, err
 }
 
 // of are the warnings of a Dataset's namespace that concern it, as they were when they were read last.
-func (w *warnings) of(ctx context.Context, live client.Reader, key types.NamespacedName, now time.Time, concerns func(*eventsv1.Event) bool) ([]eventsv1.Event, error) {
+func (w *warnings) of(ctx context.Context, live client.Reader, key types.NamespacedName, now time.Time,
+	concerns func(*eventsv1.Event) bool,
+) ([]eventsv1.Event, error) {
 	w.mu.Lock()
 	last := w.byKey[key]
 	w.mu.Unlock()
@@ -85,7 +88,8 @@ func (w *warnings) of(ctx context.Context, live client.Reader, key types.Namespa
 		return last.items, nil
 	}
 	list := &eventsv1.EventList{}
-	if err := live.List(ctx, list, client.InNamespace(key.Namespace), client.MatchingFields{"type": corev1.EventTypeWarning}); err != nil {
+	if err := live.List(ctx, list, client.InNamespace(key.Namespace),
+		client.MatchingFields{"type": corev1.EventTypeWarning}); err != nil {
 		return last.items, err
 	}
 	items := slices.DeleteFunc(list.Items, func(e eventsv1.Event) bool { return !concerns(&e) })
@@ -163,6 +167,7 @@ func (r *Reconciler) tellTrouble(key types.NamespacedName, o client.Object, now,
 	case is && now.Reason != last:
 		r.Events.Eventf(o, nil, corev1.EventTypeWarning, now.Reason, action, "%s", now.Message)
 	case was && !is:
-		r.Events.Eventf(o, nil, corev1.EventTypeNormal, "Mended", action, "%s is over; %s: %s", last, now.Type, now.Message)
+		r.Events.Eventf(o, nil, corev1.EventTypeNormal, "Mended", action, "%s is over; %s: %s", last, now.Type,
+			now.Message)
 	}
 }

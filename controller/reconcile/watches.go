@@ -36,7 +36,8 @@ const (
 // owned are the kinds that are made for a Dataset, without Secrets, which are not watched.
 func owned() []client.Object {
 	return []client.Object{
-		&appsv1.StatefulSet{}, &corev1.Service{}, &corev1.ConfigMap{}, &corev1.PersistentVolume{}, &corev1.PersistentVolumeClaim{},
+		&appsv1.StatefulSet{}, &corev1.Service{}, &corev1.ConfigMap{}, &corev1.PersistentVolume{},
+		&corev1.PersistentVolumeClaim{},
 		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
 	}
 }
@@ -59,7 +60,8 @@ func slimPod(in any) (any, error) {
 	}
 	slim := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion, DeletionTimestamp: pod.DeletionTimestamp,
+			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+			DeletionTimestamp: pod.DeletionTimestamp,
 			CreationTimestamp: pod.CreationTimestamp, Finalizers: pod.Finalizers,
 			Labels: onlyFluids(pod.Labels), Annotations: onlyFluids(pod.Annotations),
 		},
@@ -74,11 +76,14 @@ func slimPod(in any) (any, error) {
 			slim.Annotations = map[string]string{objects.SourcesHash: hash}
 		}
 		slim.Status.Reason, slim.Status.Message = pod.Status.Reason, pod.Status.Message
-		slim.Status.InitContainerStatuses, slim.Status.ContainerStatuses = slimContainers(pod.Status.InitContainerStatuses), slimContainers(pod.Status.ContainerStatuses)
+		slim.Status.InitContainerStatuses,
+			slim.Status.ContainerStatuses = slimContainers(pod.Status.InitContainerStatuses),
+			slimContainers(pod.Status.ContainerStatuses)
 	}
 	for i := range pod.Spec.Volumes {
 		if claim := pod.Spec.Volumes[i].PersistentVolumeClaim; claim != nil {
-			slim.Spec.Volumes = append(slim.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}})
+			slim.Spec.Volumes = append(slim.Spec.Volumes,
+				corev1.Volume{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}})
 		}
 	}
 	return slim, nil
@@ -89,7 +94,10 @@ func slimContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	slim := make([]corev1.ContainerStatus, len(all))
 	for i := range all {
 		c := &all[i]
-		slim[i] = corev1.ContainerStatus{Name: c.Name, Image: c.Image, Ready: c.Ready, State: c.State, LastTerminationState: c.LastTerminationState}
+		slim[i] = corev1.ContainerStatus{
+			Name: c.Name, Image: c.Image, Ready: c.Ready, State: c.State,
+			LastTerminationState: c.LastTerminationState,
+		}
 	}
 	return slim
 }
@@ -160,7 +168,10 @@ func ofLoad(_ context.Context, o client.Object) []ctrlreconcile.Request {
 	if !ok {
 		return nil
 	}
-	return []ctrlreconcile.Request{{NamespacedName: types.NamespacedName{Namespace: l.Namespace, Name: l.Spec.Dataset.Name}}}
+	return []ctrlreconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: l.Namespace,
+		Name:      l.Spec.Dataset.Name,
+	}}}
 }
 
 // loadTurns are the changes of a load that a Dataset tells of, without its progress.
@@ -176,14 +187,18 @@ func ofOwned(_ context.Context, o client.Object) []ctrlreconcile.Request {
 	if l[objects.DatasetLabel] == "" {
 		return nil
 	}
-	return []ctrlreconcile.Request{{NamespacedName: types.NamespacedName{Namespace: l[objects.NamespaceLabel], Name: l[objects.DatasetLabel]}}}
+	return []ctrlreconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: l[objects.NamespaceLabel],
+		Name:      l[objects.DatasetLabel],
+	}}}
 }
 
 // ofPod are the Datasets that a pod has to do with.
 func ofPod(ctx context.Context, o client.Object) []ctrlreconcile.Request {
 	requests := ofOwned(ctx, o)
 	for _, name := range append(datasetOf(o), claimsOf(o)...) {
-		requests = append(requests, ctrlreconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
+		requests = append(requests,
+			ctrlreconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
 	}
 	return requests
 }

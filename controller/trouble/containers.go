@@ -16,7 +16,8 @@ const (
 
 // imageReasons are those of a container that waits for an image that does not come.
 var imageReasons = map[string]bool{
-	"ErrImagePull": true, "ImagePullBackOff": true, "ErrImageNeverPull": true, "InvalidImageName": true, "ImageInspectError": true,
+	"ErrImagePull": true, "ImagePullBackOff": true, "ErrImageNeverPull": true, "InvalidImageName": true,
+	"ImageInspectError":   true,
 	"RegistryUnavailable": true, "SignatureValidationFailed": true,
 }
 
@@ -25,9 +26,12 @@ func ofContainer(pod *corev1.Pod, c *corev1.ContainerStatus, initial bool) Troub
 	if w := c.State.Waiting; w != nil {
 		switch {
 		case imageReasons[w.Reason]:
-			return Trouble{ImagePull, fmt.Sprintf("%s: the image %s of the container %s cannot be pulled: %s", name(pod), c.Image, c.Name, pullWords(w))}
-		case w.Reason != "" && w.Reason != containerCreating && w.Reason != podInitializing && w.Reason != crashLoopBackOff:
-			return Trouble{ContainerStart, fmt.Sprintf("%s: the container %s cannot be started: %s", name(pod), c.Name, words(w.Reason, w.Message))}
+			return Trouble{ImagePull, fmt.Sprintf("%s: the image %s of the container %s cannot be pulled: %s",
+				name(pod), c.Image, c.Name, pullWords(w))}
+		case w.Reason != "" && w.Reason != containerCreating && w.Reason != podInitializing &&
+			w.Reason != crashLoopBackOff:
+			return Trouble{ContainerStart, fmt.Sprintf("%s: the container %s cannot be started: %s", name(pod), c.Name,
+				words(w.Reason, w.Message))}
 		}
 	}
 	if end := ended(c, initial); end != nil {
@@ -91,7 +95,8 @@ func lastLine(log string) string {
 	lines := strings.Split(log, "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
 		line := words(lines[i])
-		frame := strings.HasPrefix(line, "at ") && strings.HasSuffix(line, ")") || strings.HasPrefix(line, "... ") && strings.HasSuffix(line, " more")
+		frame := strings.HasPrefix(line, "at ") && strings.HasSuffix(line, ")") ||
+			strings.HasPrefix(line, "... ") && strings.HasSuffix(line, " more")
 		if line != "" && !frame {
 			return line
 		}

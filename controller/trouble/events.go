@@ -26,7 +26,10 @@ func (p Part) Wonders(now time.Time) bool {
 	if p.short() && now.Sub(p.Set.CreationTimestamp.Time) >= settling {
 		return true
 	}
-	return slices.ContainsFunc(p.Pods, func(pod *corev1.Pod) bool { return silent(pod) && now.Sub(pod.CreationTimestamp.Time) >= settling })
+	return slices.ContainsFunc(p.Pods, func(pod *corev1.Pod) bool {
+		return silent(pod) &&
+			now.Sub(pod.CreationTimestamp.Time) >= settling
+	})
 }
 
 // Settles reports whether something is being made that may come to be late.
@@ -72,7 +75,8 @@ func (p Part) refused(warnings []eventsv1.Event, now time.Time) Trouble {
 	note := words(last.Note)
 	reason := PodRefused
 	switch {
-	case strings.Contains(note, "exceeded quota") || strings.Contains(note, "failed quota") || strings.Contains(note, "for quota"):
+	case strings.Contains(note, "exceeded quota") || strings.Contains(note, "failed quota") ||
+		strings.Contains(note, "for quota"):
 		reason = Quota
 	case strings.Contains(note, "violates PodSecurity"):
 		reason = PodSecurity
@@ -95,7 +99,8 @@ func beingMade(pod *corev1.Pod) bool {
 	made := func(c corev1.ContainerStatus) bool {
 		return c.State.Running != nil || c.State.Terminated != nil || c.LastTerminationState.Terminated != nil
 	}
-	return !slices.ContainsFunc(pod.Status.InitContainerStatuses, made) && !slices.ContainsFunc(pod.Status.ContainerStatuses, made)
+	return !slices.ContainsFunc(pod.Status.InitContainerStatuses, made) &&
+		!slices.ContainsFunc(pod.Status.ContainerStatuses, made)
 }
 
 // unmade is why kubelet does not get to the containers of a pod.

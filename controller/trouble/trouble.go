@@ -53,7 +53,8 @@ const (
 // Is reports whether a reason of a condition is one of this package's.
 func Is(reason string) bool {
 	switch reason {
-	case ImagePull, Unschedulable, VolumeMount, PodSandbox, ContainerStart, Crash, OutOfMemory, PodFailed, Quota, PodSecurity, PodRefused:
+	case ImagePull, Unschedulable, VolumeMount, PodSandbox, ContainerStart, Crash, OutOfMemory, PodFailed, Quota,
+		PodSecurity, PodRefused:
 		return true
 	}
 	return false
@@ -114,7 +115,8 @@ func ofPod(pod *corev1.Pod, warnings []eventsv1.Event, now time.Time) Trouble {
 	case pod.DeletionTimestamp != nil:
 		return Trouble{}
 	case pod.Status.Phase == corev1.PodFailed:
-		return Trouble{PodFailed, fmt.Sprintf("%s has failed: %s", name(pod), words(pod.Status.Reason, pod.Status.Message))}
+		return Trouble{PodFailed, fmt.Sprintf("%s has failed: %s", name(pod),
+			words(pod.Status.Reason, pod.Status.Message))}
 	case pod.Spec.NodeName == "":
 		return unscheduled(pod, warnings, now)
 	}

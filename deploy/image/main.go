@@ -117,7 +117,8 @@ func parse(args []string) (config, error) {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&c.tag, "tag", defaultTag, "`NAME:TAG` in the docker-archives")
 	flags.StringVar(&c.out, "out", "bin/image", "`DIR` for what is built")
-	flags.StringVar(&c.roots, "roots", "", "`FILE` with the certificates of the authorities to trust (default those of Mozilla, of the version in go.mod)")
+	flags.StringVar(&c.roots, "roots", "",
+		"`FILE` with the certificates of the authorities to trust (default those of Mozilla, of the version in go.mod)")
 	flags.StringVar(&c.revision, "revision", "", "`ID` of the source, for a label")
 	flags.StringVar(&platforms, "platforms", "linux/amd64,linux/arm64", "`LIST` of platforms to build for")
 	flags.StringVar(&epoch, "epoch", os.Getenv("SOURCE_DATE_EPOCH"), "`SECONDS` from 1970 to the commit, for the image")
@@ -148,7 +149,9 @@ func parse(args []string) (config, error) {
 }
 
 // image makes the image of one architecture.
-func (c config) image(ctx context.Context, kind build.Kind, tag, architecture string, part *heartbeat.Part) (v1.Image, error) {
+func (c config) image(ctx context.Context, kind build.Kind, tag, architecture string, part *heartbeat.Part) (
+	v1.Image, error,
+) {
 	dir, err := os.MkdirTemp("", "millrace-image-*")
 	if err != nil {
 		return nil, err

@@ -83,11 +83,13 @@ func (j *judge) noPods(s *state, p part) *stuck {
 		if d == nil {
 			return nil
 		}
-		if d.Status.ObservedGeneration >= d.Generation && d.Status.DesiredNumberScheduled == 0 && j.lasts(p.String()+" no node", briefly) {
+		if d.Status.ObservedGeneration >= d.Generation && d.Status.DesiredNumberScheduled == 0 &&
+			j.lasts(p.String()+" no node", briefly) {
 			labels := selector(d.Spec.Template.Spec.NodeSelector)
 			return &stuck{
 				what: p.String(), why: "no node has the labels that it asks for, " + labels,
-				mend: "kubectl label node NODE " + strings.ReplaceAll(labels, ",", " ") + ", or another nodeSelector: make deploy VALUES='--set nodeSelector.KEY=VALUE'",
+				mend: "kubectl label node NODE " + strings.ReplaceAll(labels, ",", " ") +
+					", or another nodeSelector: make deploy VALUES='--set nodeSelector.KEY=VALUE'",
 			}
 		}
 		message = j.failedCreate(s, d)
@@ -100,7 +102,8 @@ func (j *judge) noPods(s *state, p part) *stuck {
 	case strings.Contains(message, "exceeded quota"):
 		st.mend = "raise the ResourceQuota of the namespace: kubectl describe quota -n NAMESPACE"
 	case strings.Contains(message, "violates PodSecurity"):
-		st.mend = "label the namespace: kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged --overwrite"
+		st.mend = "label the namespace: kubectl label namespace NAMESPACE " +
+			"pod-security.kubernetes.io/enforce=privileged --overwrite"
 	case strings.Contains(message, "denied the request"):
 		st.mend = "the webhook that is named decides"
 	case !j.lasts(p.String()+" "+message, schedulingIn):
@@ -150,13 +153,15 @@ func (j *judge) failedCreate(s *state, d *appsv1.DaemonSet) string {
 // podVerdict is what a pod is stuck at.
 func (j *judge) podVerdict(s *state, p part, pod *corev1.Pod) *stuck {
 	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse &&
+			c.Reason == corev1.PodReasonUnschedulable {
 			if scalesUp(s.eventsOf(pod.UID)) || !j.lasts(string(pod.UID)+" unschedulable", schedulingIn) {
 				return nil
 			}
 			return &stuck{
 				what: p.String(), why: fmt.Sprintf("no node takes the pod %s: %s", pod.Name, c.Message),
-				mend: "free or add what it names on the nodes; the chart's values set what pods ask for (deploy/README.md)",
+				mend: "free or add what it names on the nodes; the chart's values set what pods ask for " +
+					"(deploy/README.md)",
 			}
 		}
 	}
@@ -171,7 +176,10 @@ func (j *judge) podVerdict(s *state, p part, pod *corev1.Pod) *stuck {
 
 // scalesUp reports whether a cluster autoscaler makes a node for a pod.
 func scalesUp(events []*corev1.Event) bool {
-	return slices.ContainsFunc(events, func(e *corev1.Event) bool { return e.Reason == "TriggeredScaleUp" || e.Reason == "Nominated" })
+	return slices.ContainsFunc(events, func(e *corev1.Event) bool {
+		return e.Reason == "TriggeredScaleUp" ||
+			e.Reason == "Nominated"
+	})
 }
 
 func (j *judge) containerVerdict(s *state, pod *corev1.Pod, c *corev1.ContainerStatus) *stuck {
@@ -181,29 +189,39 @@ func (j *judge) containerVerdict(s *state, pod *corev1.Pod, c *corev1.ContainerS
 	}
 	switch w.Reason {
 	case "InvalidImageName":
-		return &stuck{why: fmt.Sprintf("%q is not the name of an image", imageOf(pod, c)), mend: "make deploy IMAGE=REGISTRY/NAME:TAG"}
+		return &stuck{
+			why:  fmt.Sprintf("%q is not the name of an image", imageOf(pod, c)),
+			mend: "make deploy IMAGE=REGISTRY/NAME:TAG",
+		}
 	case "ErrImageNeverPull":
 		return &stuck{
-			why:  fmt.Sprintf("the node does not have the image %q, and imagePullPolicy is Never", imageOf(pod, c)),
-			mend: "import the image on the nodes, or let them pull it: make deploy VALUES='--set imagePullPolicy=IfNotPresent'",
+			why: fmt.Sprintf("the node does not have the image %q, and imagePullPolicy is Never", imageOf(pod, c)),
+			mend: "import the image on the nodes, or let them pull it: make deploy VALUES='--set " +
+				"imagePullPolicy=IfNotPresent'",
 		}
 	case "ErrImagePull", "ImagePullBackOff":
 		if final(w.Message) || pulls(s.eventsOf(pod.UID)) >= pullTries {
 			return &stuck{
-				why: fmt.Sprintf("the image %q cannot be pulled: %s", imageOf(pod, c), cause(w.Message, s.eventsOf(pod.UID))),
-				mend: "name an image that the nodes can pull: make deploy IMAGE=REGISTRY/NAME:TAG; make image builds it, " +
+				why: fmt.Sprintf("the image %q cannot be pulled: %s", imageOf(pod, c),
+					cause(w.Message, s.eventsOf(pod.UID))),
+				mend: "name an image that the nodes can pull: make deploy IMAGE=REGISTRY/NAME:TAG; make image builds " +
+					"it, " +
 					"and imagePullSecrets is for a registry that asks who pulls (deploy/README.md)",
 			}
 		}
 	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
 		if j.lasts(string(pod.UID)+" "+w.Reason, briefly) {
-			return &stuck{why: fmt.Sprintf("the container %s cannot be made: %s", c.Name, w.Message), mend: "what the message names"}
+			return &stuck{
+				why:  fmt.Sprintf("the container %s cannot be made: %s", c.Name, w.Message),
+				mend: "what the message names",
+			}
 		}
 	case "CrashLoopBackOff":
 		if c.RestartCount >= crashes {
 			return &stuck{
-				why: fmt.Sprintf("the container %s ended %d times%s", c.Name, c.RestartCount, ending(c)), pod: pod.Name, container: c.Name,
-				mend: "what its log says",
+				why: fmt.Sprintf("the container %s ended %d times%s", c.Name, c.RestartCount, ending(c)), pod: pod.Name,
+				container: c.Name,
+				mend:      "what its log says",
 			}
 		}
 	}
@@ -235,7 +253,10 @@ func ending(c *corev1.ContainerStatus) string {
 // final reports whether a registry's answer stays the same.
 func final(message string) bool {
 	message = strings.ToLower(message)
-	for _, s := range []string{": not found", "notfound", "manifest unknown", "denied", "unauthorized", "no match for platform"} {
+	for _, s := range []string{
+		": not found", "notfound", "manifest unknown", "denied", "unauthorized",
+		"no match for platform",
+	} {
 		if strings.Contains(message, s) {
 			return true
 		}

@@ -45,18 +45,33 @@ func TestVerdict(t *testing.T) {
 		status, events string
 		atOnce, later  string // a part of the reason, "" without a verdict
 	}{
-		"starts":         {waits("ContainerCreating", ""), "", "", ""},
-		"not found":      {waits("ErrImagePull", "i:1: not found"), "", `"i:1" cannot be pulled`, `"i:1" cannot be pulled`},
-		"one timeout":    {waits("ImagePullBackOff", "back-off"), event("p", "Failed", pull, 2), "", ""},
-		"three timeouts": {waits("ImagePullBackOff", "back-off"), event("p", "Failed", pull, 3), "failed to resolve: dial tcp", "failed to resolve: dial tcp"},
-		"bad name":       {waits("InvalidImageName", ""), "", "not the name of an image", "not the name of an image"},
-		"crashes":        {waits("CrashLoopBackOff", ""), "", "ended 2 times", "ended 2 times"},
-		"config":         {waits("CreateContainerConfigError", "no Secret"), "", "", "no Secret"},
-		"unschedulable":  {unschedulable, "", "", "no node takes the pod pod: 0/2 nodes"},
-		"scaled up":      {unschedulable, event("p", "TriggeredScaleUp", "", 1), "", ""},
-		"quota":          {"{}", event("d", "FailedCreate", "exceeded quota: few", 1), "exceeded quota: few", "exceeded quota: few"},
-		"Pod Security":   {"{}", event("d", "FailedCreate", "violates PodSecurity", 1), "violates PodSecurity", "violates PodSecurity"},
-		"no account yet": {"{}", event("d", "FailedCreate", "error looking up service account", 1), "", "service account"},
+		"starts": {waits("ContainerCreating", ""), "", "", ""},
+		"not found": {
+			waits("ErrImagePull", "i:1: not found"), "", `"i:1" cannot be pulled`,
+			`"i:1" cannot be pulled`,
+		},
+		"one timeout": {waits("ImagePullBackOff", "back-off"), event("p", "Failed", pull, 2), "", ""},
+		"three timeouts": {
+			waits("ImagePullBackOff", "back-off"), event("p", "Failed", pull, 3),
+			"failed to resolve: dial tcp", "failed to resolve: dial tcp",
+		},
+		"bad name":      {waits("InvalidImageName", ""), "", "not the name of an image", "not the name of an image"},
+		"crashes":       {waits("CrashLoopBackOff", ""), "", "ended 2 times", "ended 2 times"},
+		"config":        {waits("CreateContainerConfigError", "no Secret"), "", "", "no Secret"},
+		"unschedulable": {unschedulable, "", "", "no node takes the pod pod: 0/2 nodes"},
+		"scaled up":     {unschedulable, event("p", "TriggeredScaleUp", "", 1), "", ""},
+		"quota": {
+			"{}", event("d", "FailedCreate", "exceeded quota: few", 1), "exceeded quota: few",
+			"exceeded quota: few",
+		},
+		"Pod Security": {
+			"{}", event("d", "FailedCreate", "violates PodSecurity", 1), "violates PodSecurity",
+			"violates PodSecurity",
+		},
+		"no account yet": {
+			"{}", event("d", "FailedCreate", "error looking up service account", 1), "",
+			"service account",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := agent(t, tc.status, tc.events)

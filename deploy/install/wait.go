@@ -120,7 +120,8 @@ func podWaits(s *state, pod *corev1.Pod) string {
 	name += " on " + pod.Spec.NodeName
 	for i := range pod.Status.ContainerStatuses {
 		switch c := &pod.Status.ContainerStatuses[i]; {
-		case c.State.Waiting != nil && (c.State.Waiting.Reason == "ErrImagePull" || c.State.Waiting.Reason == "ImagePullBackOff"):
+		case c.State.Waiting != nil && (c.State.Waiting.Reason == "ErrImagePull" ||
+			c.State.Waiting.Reason == "ImagePullBackOff"):
 			return fmt.Sprintf("%s could not pull the image %s, and tries again", name, imageOf(pod, c))
 		case c.State.Waiting != nil && c.State.Waiting.Reason == "ContainerCreating":
 			return name + " " + creating(s, pod, imageOf(pod, c))

@@ -145,10 +145,12 @@ func (c collection) text() ([]byte, error) {
 		texts = append(texts, text)
 	}
 	slices.SortFunc(texts, func(a, b string) int { return strings.Compare(modules[a][0], modules[b][0]) })
-	out := bytes.NewBufferString("millrace's programs contain parts of the modules below, under the licences that follow their names.\n")
+	out := bytes.NewBufferString("millrace's programs contain parts of the modules below, under the licences that " +
+		"follow their names.\n")
 	line := strings.Repeat("=", 80)
 	for _, text := range texts {
-		fmt.Fprintf(out, "\n%s\n%s\n%s\n\n%s\n", line, strings.Join(modules[text], "\n"), line, strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n")))
+		fmt.Fprintf(out, "\n%s\n%s\n%s\n\n%s\n", line, strings.Join(modules[text], "\n"), line,
+			strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n")))
 	}
 	return out.Bytes(), nil
 }

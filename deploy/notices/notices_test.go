@@ -42,7 +42,8 @@ func TestRead(t *testing.T) {
 	}
 	line := strings.Repeat("=", 80)
 	want := "millrace's programs contain parts of the modules below, under the licences that follow their names.\n" +
-		"\n" + line + "\nexample.org/a v1.0.0 (Licence.md)\nexample.org/b v1.0.0 (LICENSE)\n" + line + "\n\nfree for all\nto use\n" +
+		"\n" + line + "\nexample.org/a v1.0.0 (Licence.md)\nexample.org/b v1.0.0 (LICENSE)\n" + line +
+		"\n\nfree for all\nto use\n" +
 		"\n" + line + "\nexample.org/a v1.0.0 (NOTICE)\n" + line + "\n\nby A\n" +
 		"\n" + line + "\nexample.org/b v1.0.0 (linked/deep/COPYING.txt)\n" + line + "\n\nnamed\n"
 	if got := string(l.ThirdParty); got != want {
@@ -52,7 +53,8 @@ func TestRead(t *testing.T) {
 
 func TestNoLicence(t *testing.T) {
 	_, err := read(strings.NewReader(module(t, "example.org/bare", "", map[string]string{"README": "x"})))
-	if err == nil || err.Error() != "module example.org/bare v1.0.0 has no file with its licence, and must not be passed on without" {
+	if err == nil || err.Error() != "module example.org/bare v1.0.0 has no file with its licence, and must not be "+
+		"passed on without" {
 		t.Error(err)
 	}
 }

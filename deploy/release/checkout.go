@@ -31,7 +31,8 @@ func checkVersion(version string) error {
 	}
 	// The tag of an image can have no "+build".
 	if semver.Canonical(version) != version {
-		return fmt.Errorf("VERSION %q: v1.2.3 or v1.2.3-rc.1 is accepted, as semantic versions are, without +build", version)
+		return fmt.Errorf("VERSION %q: v1.2.3 or v1.2.3-rc.1 is accepted, as semantic versions are, without +build",
+			version)
 	}
 	return nil
 }
@@ -49,9 +50,11 @@ func checkout(ctx context.Context, version string, dirty bool) (source, error) {
 		return s, err
 	}
 	if changes != "" && !dirty {
-		return s, fmt.Errorf("%d files differ from the commit, which a release must not: commit them, or try it with ALLOW_DIRTY=1", 1+strings.Count(changes, "\n"))
+		return s, fmt.Errorf("%d files differ from the commit, which a release must not: commit them, or try it with "+
+			"ALLOW_DIRTY=1", 1+strings.Count(changes, "\n"))
 	}
-	tagged, err := output(ctx, nil, "git", "for-each-ref", "--format=%(objectname) %(*objectname)", "refs/tags/"+version)
+	tagged, err := output(ctx, nil, "git", "for-each-ref", "--format=%(objectname) %(*objectname)",
+		"refs/tags/"+version)
 	if err != nil {
 		return s, err
 	}

@@ -89,7 +89,8 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.version, "version", "", "`VERSION` to release: v1.2.3 or v1.2.3-rc.1")
 	flags.StringVar(&c.out, "out", "bin/release", "`DIR` for the files; what is in it is removed")
 	flags.StringVar(&c.key, "signing-key", "", "`FILE` with the private ssh key that signs (default: no signature)")
-	flags.StringVar(&c.signers, "signers", "deploy/release/allowed_signers", "`FILE` in which users find the public key")
+	flags.StringVar(&c.signers, "signers", "deploy/release/allowed_signers",
+		"`FILE` in which users find the public key")
 	flags.BoolVar(&c.dirty, "allow-dirty", false, "release a checkout with changes that are not committed, to try it")
 	if err := flags.Parse(args); err != nil {
 		return c, err
@@ -152,7 +153,8 @@ func output(ctx context.Context, env []string, name string, args ...string) (str
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, out, strings.TrimSpace(said.String()))
+		return "", fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, out,
+			strings.TrimSpace(said.String()))
 	}
 	return strings.TrimSpace(string(out)), nil
 }

@@ -40,7 +40,8 @@ func git(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "git", args...)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.org", "GIT_COMMITTER_NAME=a",
+		"GIT_COMMITTER_EMAIL=a@example.org",
 		"GIT_COMMITTER_DATE=1700000000 +0000")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -58,7 +59,8 @@ func TestCheckout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := checkout(t.Context(), "v1.0.0", false); err == nil || !strings.HasPrefix(err.Error(), "a release is made from a git checkout, and this is none: ") {
+	if _, err := checkout(t.Context(), "v1.0.0", false); err == nil ||
+		!strings.HasPrefix(err.Error(), "a release is made from a git checkout, and this is none: ") {
 		t.Errorf("no checkout: %v", err)
 	}
 	git(t, "init", "-q")
@@ -73,7 +75,9 @@ func TestCheckout(t *testing.T) {
 	git(t, "tag", "v1.0.0")
 	git(t, "tag", "-a", "-m", "annotated", "v1.0.1")
 	write(t, "file", "two")
-	if _, err := checkout(t.Context(), "v1.0.1", false); err == nil || err.Error() != "1 files differ from the commit, which a release must not: commit them, or try it with ALLOW_DIRTY=1" {
+	if _, err := checkout(t.Context(), "v1.0.1", false); err == nil ||
+		err.Error() != "1 files differ from the commit, which a release must not: commit them, or try it with "+
+			"ALLOW_DIRTY=1" {
 		t.Errorf("changed: %v", err)
 	}
 	for _, version := range []string{"v1.0.0", "v1.0.1"} {
@@ -83,12 +87,14 @@ func TestCheckout(t *testing.T) {
 	}
 	git(t, "commit", "-q", "-a", "-m", "two")
 	for _, version := range []string{"v1.0.0", "v1.0.1"} {
-		if _, err := checkout(t.Context(), version, false); err == nil || !strings.Contains(err.Error(), "its tag is at another commit") {
+		if _, err := checkout(t.Context(), version, false); err == nil ||
+			!strings.Contains(err.Error(), "its tag is at another commit") {
 			t.Errorf("%s is taken: %v", version, err)
 		}
 	}
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
-	if _, err := checkout(t.Context(), "v1.1.0", false); err == nil || err.Error() != `SOURCE_DATE_EPOCH "yesterday": seconds since 1970 are accepted` {
+	if _, err := checkout(t.Context(), "v1.1.0", false); err == nil ||
+		err.Error() != `SOURCE_DATE_EPOCH "yesterday": seconds since 1970 are accepted` {
 		t.Errorf("a wrong time: %v", err)
 	}
 }
@@ -107,11 +113,15 @@ func TestTarball(t *testing.T) {
 	for range 2 {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "program"), "text")
-		if err := os.Chtimes(filepath.Join(dir, "program"), time.Time{}, time.Now().Add(-time.Hour*time.Duration(1+len(made)))); err != nil {
+		if err := os.Chtimes(filepath.Join(dir, "program"), time.Time{},
+			time.Now().Add(-time.Hour*time.Duration(1+len(made)))); err != nil {
 			t.Fatal(err)
 		}
 		path := filepath.Join(dir, "x.tar.gz")
-		if err := r.tarball(path, []layer.File{layer.Text("/x/share/a", 0o644, "a"), layer.Copy("/x/bin/program", 0o755, filepath.Join(dir, "program"))}); err != nil {
+		if err := r.tarball(path, []layer.File{
+			layer.Text("/x/share/a", 0o644, "a"),
+			layer.Copy("/x/bin/program", 0o755, filepath.Join(dir, "program")),
+		}); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(path)

@@ -26,7 +26,8 @@ func (r *release) bom(architecture, program string) string {
 func (r *release) materials(ctx context.Context) error {
 	tool := filepath.Join(r.work, "cyclonedx-gomod")
 	r.part.Say("building cyclonedx-gomod")
-	if _, err := output(ctx, []string{"GOFLAGS=-trimpath -buildvcs=false"}, "go", "-C", ".tools/release", "build", "-o", tool,
+	if _, err := output(ctx, []string{"GOFLAGS=-trimpath -buildvcs=false"}, "go", "-C", ".tools/release", "build", "-o",
+		tool,
 		"github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod"); err != nil {
 		return err
 	}
@@ -47,7 +48,8 @@ func (r *release) materials(ctx context.Context) error {
 
 // material has the tool write the bill of materials of a program.
 func (r *release) material(ctx context.Context, tool, architecture, program string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, tool, "bin", "-json", "-std", "-licenses", "-noserial", "-notimestamp", "-version", r.version,
+	cmd := exec.CommandContext(ctx, tool, "bin", "-json", "-std", "-licenses", "-noserial", "-notimestamp", "-version",
+		r.version,
 		filepath.Join(r.bin(architecture), program))
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+architecture)
 	var said strings.Builder

@@ -56,10 +56,12 @@ func (r *release) tarballs(ctx context.Context) error {
 		root := "/" + r.prefix(architecture)
 		files := licences.Files(root + "/share/doc/millrace")
 		for _, program := range tools {
-			files = append(files, layer.Copy(path.Join(root, "bin", program), 0o755, filepath.Join(r.bin(architecture), program)))
+			files = append(files, layer.Copy(path.Join(root, "bin", program), 0o755,
+				filepath.Join(r.bin(architecture), program)))
 		}
 		for from, to := range map[string]string{
-			"man1": "man/man1", "bash": "bash-completion/completions", "zsh": "zsh/site-functions", "fish": "fish/vendor_completions.d",
+			"man1": "man/man1", "bash": "bash-completion/completions", "zsh": "zsh/site-functions",
+			"fish": "fish/vendor_completions.d",
 		} {
 			names, err := filepath.Glob(filepath.Join(r.work, "manual", from, "*"))
 			if err != nil {

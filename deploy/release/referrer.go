@@ -57,5 +57,6 @@ func addBlob(to layout.Path, mediaType types.MediaType, content []byte) (v1.Desc
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: digest}, to.WriteBlob(digest, io.NopCloser(bytes.NewReader(content)))
+	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: digest},
+		to.WriteBlob(digest, io.NopCloser(bytes.NewReader(content)))
 }

@@ -46,7 +46,8 @@ func TestReferrer(t *testing.T) {
 	if err := r.attach(to, image, bom); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo))))
+	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true),
+		registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo))))
 	defer server.Close()
 	push(t, dir, strings.TrimPrefix(server.URL, "http://"))
 

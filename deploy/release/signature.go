@@ -35,7 +35,8 @@ func trusted(key, signers string) error {
 		return fmt.Errorf("SIGNING_KEY %s: its .pub is no public key of ssh: %w", key, err)
 	}
 	if public.Type() != ssh.KeyAlgoED25519 {
-		return fmt.Errorf("SIGNING_KEY %s: it is %s, and ssh-ed25519 is accepted, which signs the same bytes the same way each time", key, public.Type())
+		return fmt.Errorf("SIGNING_KEY %s: it is %s, and ssh-ed25519 is accepted, which signs the same bytes the same "+
+			"way each time", key, public.Type())
 	}
 	line := signer + " " + string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(public)))
 	known, err := os.ReadFile(signers)
@@ -43,7 +44,8 @@ func trusted(key, signers string) error {
 		return err
 	}
 	if !bytes.Contains(append(known, '\n'), []byte(line+"\n")) {
-		return fmt.Errorf("SIGNING_KEY %s: users look for its public key in %s, where it is not: commit it there, as the line %q", key, signers, line)
+		return fmt.Errorf("SIGNING_KEY %s: users look for its public key in %s, where it is not: commit it there, as "+
+			"the line %q", key, signers, line)
 	}
 	return nil
 }
@@ -66,7 +68,8 @@ func verify(ctx context.Context, file, signers string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	cmd := exec.CommandContext(ctx, "ssh-keygen", "-Y", "verify", "-n", namespace, "-f", signers, "-I", signer, "-s", file+".sig")
+	cmd := exec.CommandContext(ctx, "ssh-keygen", "-Y", "verify", "-n", namespace, "-f", signers, "-I", signer, "-s",
+		file+".sig")
 	cmd.Stdin = f
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ssh-keygen -Y verify: %w: %s", err, bytes.TrimSpace(said))

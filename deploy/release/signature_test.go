@@ -15,7 +15,8 @@ func newKey(t *testing.T, kind string) (key, signers string) {
 		t.Skip("needs ssh-keygen, of OpenSSH")
 	}
 	key = filepath.Join(t.TempDir(), "key")
-	if out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "a comment", "-f", key).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "a comment", "-f",
+		key).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen: %v: %s", err, out)
 	}
 	public, err := os.ReadFile(key + ".pub")
@@ -72,7 +73,8 @@ func TestUntrusted(t *testing.T) {
 	key, _ := newKey(t, "ed25519")
 	_, others := newKey(t, "ed25519")
 	for _, signers := range []string{others, filepath.Join(t.TempDir(), "none")} {
-		if err := trusted(key, signers); err == nil || !strings.Contains(err.Error(), "commit it there, as the line \"millrace ssh-ed25519 ") {
+		if err := trusted(key, signers); err == nil || !strings.Contains(err.Error(),
+			"commit it there, as the line \"millrace ssh-ed25519 ") {
 			t.Error(err)
 		}
 	}
@@ -89,7 +91,8 @@ func TestUntrusted(t *testing.T) {
 	if err := os.Remove(key + ".pub"); err != nil {
 		t.Fatal(err)
 	}
-	if err := trusted(key, signers); err == nil || !strings.Contains(err.Error(), "its public key has to be beside it") {
+	if err := trusted(key, signers); err == nil || !strings.Contains(err.Error(),
+		"its public key has to be beside it") {
 		t.Error(err)
 	}
 }

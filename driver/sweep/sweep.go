@@ -1,9 +1,9 @@
 // Package sweep removes from a node what the workers of a Dataset left in the directories of their tiers.
 //
 // A worker that ends, or whose node went down, leaves blocks behind. What is removed is DIR/NAMESPACE/NAME, and then
-// DIR/NAMESPACE unless something else is in it. Workers may run as any user, and what is in these directories is theirs:
-// so no symbolic link is followed, and no other file system entered. What is gone already is no error, for two sweeps
-// may meet.
+// DIR/NAMESPACE unless something else is in it. Workers may run as any user, and what is in these directories is
+// theirs: so no symbolic link is followed, and no other file system entered. What is gone already is no error, for two
+// sweeps may meet.
 package sweep
 
 import (
@@ -27,7 +27,8 @@ var part = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 func Check(namespace, name string) error {
 	for _, p := range []string{namespace, name} {
 		if !part.MatchString(p) {
-			return fmt.Errorf("%q is not the name of a namespace or of a Dataset; accepted are lower-case letters, digits and hyphens", p)
+			return fmt.Errorf("%q is not the name of a namespace or of a Dataset; accepted are lower-case letters, "+
+				"digits and hyphens", p)
 		}
 	}
 	return nil
@@ -59,7 +60,8 @@ func Remove(dir, namespace, name string) error {
 	if err := s.remove(path.Join(namespace, name)); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	if err := root.Remove(namespace); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+	if err := root.Remove(namespace); err != nil && !errors.Is(err, syscall.ENOTEMPTY) &&
+		!errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	return nil

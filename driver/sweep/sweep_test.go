@@ -47,8 +47,9 @@ func TestRemove(t *testing.T) {
 	leave(t, dir, "other/one/block")
 	must(t, sweep.Remove(dir, "ns", "one"))
 	for name, there := range map[string]bool{
-		filepath.Join(dir, "ns/one"): false, filepath.Join(dir, "ns/two/block"): true, filepath.Join(dir, "other/one/block"): true,
-		filepath.Join(elsewhere, "precious"): true,
+		filepath.Join(dir, "ns/one"): false, filepath.Join(dir, "ns/two/block"): true,
+		filepath.Join(dir, "other/one/block"): true,
+		filepath.Join(elsewhere, "precious"):  true,
 	} {
 		if isThere(name) != there {
 			t.Errorf("%s is there: %v", name, !there)
@@ -78,7 +79,14 @@ func TestLinksLeadNowhere(t *testing.T) {
 	if !isThere(filepath.Join(elsewhere, "one/precious")) || isThere(filepath.Join(dir, "other")) {
 		t.Error("a link in the place of a Dataset is followed, or stays")
 	}
-	for _, bad := range [][2]string{{"..", "one"}, {"ns", ".."}, {"", "one"}, {"ns", ""}, {"ns/x", "one"}, {"ns", "a/../.."}} {
+	for _, bad := range [][2]string{
+		{"..", "one"},
+		{"ns", ".."},
+		{"", "one"},
+		{"ns", ""},
+		{"ns/x", "one"},
+		{"ns", "a/../.."},
+	} {
 		if err := sweep.Remove(dir, bad[0], bad[1]); err == nil || !strings.Contains(err.Error(), "accepted are") {
 			t.Errorf("%q: %v", bad, err)
 		}
@@ -116,7 +124,8 @@ func TestOtherFileSystemsStay(t *testing.T) {
 	must(t, unix.Mount("tmpfs", at, "tmpfs", 0, "size=1m"))
 	defer func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) }()
 	leave(t, at, "precious")
-	if err := sweep.Remove(dir, "ns", "one"); err == nil || !strings.Contains(err.Error(), "ns/one/mounted is another file system") {
+	if err := sweep.Remove(dir, "ns", "one"); err == nil ||
+		!strings.Contains(err.Error(), "ns/one/mounted is another file system") {
 		t.Errorf("the error is %v", err)
 	}
 	if !isThere(filepath.Join(at, "precious")) {

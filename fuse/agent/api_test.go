@@ -44,7 +44,10 @@ type world struct {
 func newWorld(t *testing.T, files map[string]int) *world {
 	t.Helper()
 	base := t.TempDir()
-	w := &world{source: filepath.Join(base, "src"), dir: filepath.Join(base, "mnt"), socket: filepath.Join(base, "s.sock")}
+	w := &world{
+		source: filepath.Join(base, "src"), dir: filepath.Join(base, "mnt"),
+		socket: filepath.Join(base, "s.sock"),
+	}
 	for name, size := range files {
 		writeFile(t, filepath.Join(w.source, name), size)
 	}
@@ -52,7 +55,10 @@ func newWorld(t *testing.T, files map[string]int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.cache, err = embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(base, "tier"), Quota: 64 << 20}}})
+	w.cache, err = embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{
+		Dir:   filepath.Join(base, "tier"),
+		Quota: 64 << 20,
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +68,10 @@ func newWorld(t *testing.T, files map[string]int) *world {
 	})
 	w.stats = fuse.Stats{
 		PassthroughOpens: 7, CopyOpens: 3, ReadBytes: 4096, Oldest: 1500,
-		Ops: map[string]fuse.OpStats{"LOOKUP": {Count: 2, Errors: 1, Seconds: 0.5, Buckets: make([]int64, len(fuse.LatencyBounds)+1)}},
+		Ops: map[string]fuse.OpStats{"LOOKUP": {
+			Count: 2, Errors: 1, Seconds: 0.5,
+			Buckets: make([]int64, len(fuse.LatencyBounds)+1),
+		}},
 	}
 	w.stats.Ops["LOOKUP"].Buckets[3] = 2
 	w.server = New(slog.New(slog.DiscardHandler))
@@ -155,7 +164,8 @@ func TestCurlSeesTheMount(t *testing.T) {
 		t.Fatalf("%d mounts", len(mounts))
 	}
 	m := mounts[0]
-	if m.Dir != w.dir || m.Source != w.source || m.State != StateServing || m.PID != os.Getpid() || m.Socket != w.socket ||
+	if m.Dir != w.dir || m.Source != w.source || m.State != StateServing || m.PID != os.Getpid() ||
+		m.Socket != w.socket ||
 		m.Session.PassthroughOpens != 7 || m.Capacity.Quota != 64<<20 || m.Counters == nil {
 		t.Errorf("got %+v", m)
 	}
@@ -170,7 +180,8 @@ func TestMountStatusFieldNames(t *testing.T) {
 	body, _ := w.curl(t, "http://x/v1/mounts")
 	for _, field := range []string{
 		"dir", "source", "name", "state", "pid", "socket", "started", "counters", "filesKnown", "bytesKnown", "hits",
-		"misses", "bytesCache", "bytesSource", "capacity", "quota", "used", "levels", "session", "passthroughOpens", "copyOpens",
+		"misses", "bytesCache", "bytesSource", "capacity", "quota", "used", "levels", "session", "passthroughOpens",
+		"copyOpens",
 	} {
 		if !strings.Contains(body, `"`+field+`":`) {
 			t.Errorf("no field %q in %s", field, body)

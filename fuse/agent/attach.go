@@ -146,7 +146,8 @@ func (s *Sessions) converse(ctx context.Context, c *net.UnixConn, watching *watc
 func (s *Sessions) answerSafely(ctx context.Context, r handover.Request) (reply handover.Reply, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("a holder's request failed by a panic", "op", string(r.Op), "panic", p, "stack", string(debug.Stack()))
+			s.log.Error("a holder's request failed by a panic", "op", string(r.Op), "panic", p, "stack",
+				string(debug.Stack()))
 			err = handover.Errorf(handover.CodeInternal, "the agent failed over the request %q", r.Op)
 		}
 	}()

@@ -94,7 +94,8 @@ func admit(r *http.Request) error {
 	}
 	for _, h := range []string{"Origin", "Referer"} {
 		if r.Header.Get(h) != "" {
-			return errStatus(http.StatusForbidden, "requests with the header %s are refused: they come from a browser", h)
+			return errStatus(http.StatusForbidden, "requests with the header %s are refused: they come from a browser",
+				h)
 		}
 	}
 	return nil
@@ -140,7 +141,8 @@ func (s *Server) blocksHandler(w http.ResponseWriter, r *http.Request) error {
 	}
 	blocks, err := m.Client.Blocks(r.Context(), rel)
 	if errors.Is(err, cacheclient.ErrIsDir) {
-		return errStatus(http.StatusBadRequest, "%s is a directory; accepted is a file in a mount", r.URL.Query().Get("path"))
+		return errStatus(http.StatusBadRequest, "%s is a directory; accepted is a file in a mount",
+			r.URL.Query().Get("path"))
 	}
 	if err != nil {
 		return fmt.Errorf("blocks of %s: %w", rel, err)
@@ -211,7 +213,8 @@ func (s *Server) find(p string) (Mount, string, error) {
 	}
 	if !path.IsAbs(p) {
 		if len(mounts) != 1 {
-			return Mount{}, "", errStatus(http.StatusBadRequest, "the path %q must be absolute: this process serves %d mounts", p, len(mounts))
+			return Mount{}, "", errStatus(http.StatusBadRequest,
+				"the path %q must be absolute: this process serves %d mounts", p, len(mounts))
 		}
 		return mounts[0], relative(p), nil
 	}

@@ -23,17 +23,23 @@ type metric struct {
 	value func(MountStatus) int64
 }
 
-func newMetric(kind prometheus.ValueType, name, help string, labels prometheus.Labels, value func(MountStatus) int64) metric {
+func newMetric(
+	kind prometheus.ValueType, name, help string, labels prometheus.Labels, value func(MountStatus) int64,
+) metric {
 	return metric{prometheus.NewDesc("millrace_"+name, help, []string{"mount"}, labels), kind, value}
 }
 
 // client is a metric that the mount's cacheclient counts.
-func client(kind prometheus.ValueType, name, help string, labels prometheus.Labels, of func(*cacheclient.Counters) int64) metric {
+func client(
+	kind prometheus.ValueType, name, help string, labels prometheus.Labels, of func(*cacheclient.Counters) int64,
+) metric {
 	return newMetric(kind, name, help, labels, func(m MountStatus) int64 { return of(m.Counters) })
 }
 
 // session is a metric that the mount's FUSE session counts.
-func session(kind prometheus.ValueType, name, help string, labels prometheus.Labels, of func(*fuse.Stats) int64) metric {
+func session(
+	kind prometheus.ValueType, name, help string, labels prometheus.Labels, of func(*fuse.Stats) int64,
+) metric {
 	return newMetric(kind, name, help, labels, func(m MountStatus) int64 { return of(m.Session) })
 }
 
@@ -48,11 +54,14 @@ var metrics = []metric{
 		func(c *cacheclient.Counters) int64 { return c.FilesKnown }),
 	client(current, "known_bytes", "Sum of the sizes of the known files.", nil,
 		func(c *cacheclient.Counters) int64 { return c.BytesKnown }),
-	client(total, "reads_total", "Reads, by whether all of their bytes were cached when they came.", prometheus.Labels{"result": "hit"},
+	client(total, "reads_total", "Reads, by whether all of their bytes were cached when they came.",
+		prometheus.Labels{"result": "hit"},
 		func(c *cacheclient.Counters) int64 { return c.Hits }),
-	client(total, "reads_total", "Reads, by whether all of their bytes were cached when they came.", prometheus.Labels{"result": "miss"},
+	client(total, "reads_total", "Reads, by whether all of their bytes were cached when they came.",
+		prometheus.Labels{"result": "miss"},
 		func(c *cacheclient.Counters) int64 { return c.Misses }),
-	client(total, "cache_sent_bytes_total", "Bytes lent from the cache to readers; the kernel's own reads by passthrough are not seen.", nil,
+	client(total, "cache_sent_bytes_total",
+		"Bytes lent from the cache to readers; the kernel's own reads by passthrough are not seen.", nil,
 		func(c *cacheclient.Counters) int64 { return c.BytesCache }),
 	client(total, "source_received_bytes_total", "Bytes received from the source.", nil,
 		func(c *cacheclient.Counters) int64 { return c.BytesSource }),
@@ -68,7 +77,8 @@ var metrics = []metric{
 		func(c *cacheclient.Counters) int64 { return c.Changed }),
 	client(total, "discarded_files_total", "Cached files thrown away because they were damaged.", nil,
 		func(c *cacheclient.Counters) int64 { return c.Discarded }),
-	session(total, "opens_total", "Opens of files, by how the kernel reads them.", prometheus.Labels{"mode": "passthrough"},
+	session(total, "opens_total", "Opens of files, by how the kernel reads them.",
+		prometheus.Labels{"mode": "passthrough"},
 		func(s *fuse.Stats) int64 { return s.PassthroughOpens }),
 	session(total, "opens_total", "Opens of files, by how the kernel reads them.", prometheus.Labels{"mode": "copy"},
 		func(s *fuse.Stats) int64 { return s.CopyOpens }),
@@ -105,17 +115,22 @@ func oneIf(ok bool) int64 {
 // The tiers. "level" is the tier's place, 0 the fastest; it has as many values as there are
 // tiers.
 var (
-	tierQuota = prometheus.NewDesc("millrace_cache_quota_bytes", "Bytes that a tier may hold.", []string{"mount", "level"}, nil)
-	tierUsed  = prometheus.NewDesc("millrace_cache_used_bytes", "Bytes that a tier holds.", []string{"mount", "level"}, nil)
-	tierUp    = prometheus.NewDesc("millrace_cache_level_up", "1 while a tier takes data, 0 while it has a problem.", []string{"mount", "level"}, nil)
+	tierQuota = prometheus.NewDesc("millrace_cache_quota_bytes", "Bytes that a tier may hold.",
+		[]string{"mount", "level"}, nil)
+	tierUsed = prometheus.NewDesc("millrace_cache_used_bytes", "Bytes that a tier holds.", []string{"mount", "level"},
+		nil)
+	tierUp = prometheus.NewDesc("millrace_cache_level_up", "1 while a tier takes data, 0 while it has a problem.",
+		[]string{"mount", "level"}, nil)
 )
 
 // The bytes of reads. "source" is which source served them: local is a tier, staging the memory before it, worker
 // another machine of a cluster, and under_store says that the reader waited for the source. What the kernel reads by
 // itself is not seen.
 var (
-	readBytes = prometheus.NewDesc("millrace_read_bytes_total", "Bytes of reads by the source that served them; the kernel's own reads by passthrough are not seen.", []string{"mount", "source"}, nil)
-	sources   = map[cacheclient.Origin]string{
+	readBytes = prometheus.NewDesc("millrace_read_bytes_total",
+		"Bytes of reads by the source that served them; the kernel's own reads by passthrough are not seen.",
+		[]string{"mount", "source"}, nil)
+	sources = map[cacheclient.Origin]string{
 		cacheclient.OriginCache:   "local",
 		cacheclient.OriginStaging: "staging",
 		cacheclient.OriginWorker:  "worker",
@@ -126,15 +141,22 @@ var (
 // The process.
 var (
 	sessionCount = prometheus.NewDesc("millrace_sessions", "Mounts that the process serves.", nil, nil)
-	buildInfo    = prometheus.NewDesc("millrace_build_info", "Always 1; what the program was built from is in the labels.", []string{"version", "revision", "go_version"}, nil)
+	buildInfo    = prometheus.NewDesc("millrace_build_info",
+		"Always 1; what the program was built from is in the labels.", []string{"version", "revision", "go_version"},
+		nil)
 )
 
 // Requests of the kernel. "op" is a kind of request of the FUSE protocol.
 var (
-	opSeconds  = prometheus.NewDesc("millrace_fuse_request_duration_seconds", "Time taken by requests of the kernel.", []string{"mount", "op"}, nil)
-	opErrors   = prometheus.NewDesc("millrace_fuse_request_errors_total", "Requests of the kernel answered by an errno; a name that does not exist is one.", []string{"mount", "op"}, nil)
-	errnoTotal = prometheus.NewDesc("millrace_errors_total", "Requests of the kernel answered by an errno, by its name; the rare ones are other.", []string{"mount", "errno"}, nil)
-	oldest     = prometheus.NewDesc("millrace_oldest_request_seconds", "Age of the request that has been waiting longest.", []string{"mount"}, nil)
+	opSeconds = prometheus.NewDesc("millrace_fuse_request_duration_seconds", "Time taken by requests of the kernel.",
+		[]string{"mount", "op"}, nil)
+	opErrors = prometheus.NewDesc("millrace_fuse_request_errors_total",
+		"Requests of the kernel answered by an errno; a name that does not exist is one.", []string{"mount", "op"}, nil)
+	errnoTotal = prometheus.NewDesc("millrace_errors_total",
+		"Requests of the kernel answered by an errno, by its name; the rare ones are other.",
+		[]string{"mount", "errno"}, nil)
+	oldest = prometheus.NewDesc("millrace_oldest_request_seconds",
+		"Age of the request that has been waiting longest.", []string{"mount"}, nil)
 )
 
 // collector reads all mounts whenever Prometheus asks.
@@ -149,7 +171,10 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range metrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{tierQuota, tierUsed, tierUp, opSeconds, opErrors, errnoTotal, oldest, readBytes, sessionCount, buildInfo} {
+	for _, d := range []*prometheus.Desc{
+		tierQuota, tierUsed, tierUp, opSeconds, opErrors, errnoTotal, oldest,
+		readBytes, sessionCount, buildInfo,
+	} {
 		ch <- d
 	}
 }
@@ -197,7 +222,8 @@ func collectOps(ch chan<- prometheus.Metric, st MountStatus) {
 
 func collectOutcomes(ch chan<- prometheus.Metric, st MountStatus) {
 	for origin, source := range sources {
-		ch <- prometheus.MustNewConstMetric(readBytes, total, float64(st.Session.Served[string(origin)]), st.Name, source)
+		ch <- prometheus.MustNewConstMetric(readBytes, total, float64(st.Session.Served[string(origin)]), st.Name,
+			source)
 	}
 	for errno, n := range st.Session.Errnos {
 		ch <- prometheus.MustNewConstMetric(errnoTotal, total, float64(n), st.Name, errno)

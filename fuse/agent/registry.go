@@ -52,7 +52,8 @@ type Registry struct {
 func RuntimeDir() (string, error) {
 	dir := runtimeDir(os.Getenv, os.Geteuid())
 	if !filepath.IsAbs(dir) {
-		return "", fmt.Errorf("the runtime directory %q (from $%s or $XDG_RUNTIME_DIR) must be an absolute path", dir, runtimeVar)
+		return "", fmt.Errorf("the runtime directory %q (from $%s or $XDG_RUNTIME_DIR) must be an absolute path", dir,
+			runtimeVar)
 	}
 	if err := PrivateDir(dir); err != nil {
 		return "", fmt.Errorf("runtime directory: %w", err)
@@ -124,7 +125,8 @@ func (r Registry) Put(e Entry) error {
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
-	if err := renameio.WriteFile(r.File(e.Dir, ".json"), append(data, '\n'), 0o600, renameio.WithTempDir(r.dir)); err != nil {
+	if err := renameio.WriteFile(r.File(e.Dir, ".json"), append(data, '\n'), 0o600,
+		renameio.WithTempDir(r.dir)); err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
 	return nil
@@ -204,8 +206,10 @@ const successorPatience = 3 * time.Second
 // succeeded is the entry of the process that replaces the entry's, which has gone, as soon as it answers; or the entry,
 // Dead, where there is no keeper that would replace it, or none does in time.
 func succeeded(file string, e Entry) Entry {
-	for deadline := time.Now().Add(successorPatience); alive(e.Keeper) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if next, err := readEntry(file); err == nil && next.Dir == e.Dir && alive(next.PID) && socket.Answers(next.Socket) {
+	for deadline := time.Now().Add(successorPatience); alive(e.Keeper) &&
+		time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if next, err := readEntry(file); err == nil && next.Dir == e.Dir && alive(next.PID) &&
+			socket.Answers(next.Socket) {
 			return next
 		}
 	}

@@ -74,7 +74,10 @@ func TestPrivateDir(t *testing.T) {
 
 func TestMountNamesAreSafeAndDistinct(t *testing.T) {
 	seen := map[string]string{}
-	for _, dir := range []string{"/", "/a", "/b/a", "/a b/ü", "/-x", "/" + strings.Repeat("long", 60), "/a\nb", "/..."} {
+	for _, dir := range []string{
+		"/", "/a", "/b/a", "/a b/ü", "/-x", "/" + strings.Repeat("long", 60), "/a\nb",
+		"/...",
+	} {
 		name := MountName(dir)
 		if strings.ContainsAny(name, "/ \n.") || len(name) > 60 {
 			t.Errorf("%q gives %q", dir, name)
@@ -144,7 +147,10 @@ func TestRegistryWaitsForASuccessor(t *testing.T) {
 func TestRegistryKeepsTheLivingAndDropsTheRest(t *testing.T) {
 	dir := t.TempDir()
 	r := OpenRegistry(dir)
-	live := Entry{Dir: "/m/live", Socket: filepath.Join(dir, "live.sock"), PID: os.Getpid(), Source: "/src", Started: time.Now().UTC().Round(0)}
+	live := Entry{
+		Dir: "/m/live", Socket: filepath.Join(dir, "live.sock"), PID: os.Getpid(), Source: "/src",
+		Started: time.Now().UTC().Round(0),
+	}
 	listenOn(t, live.Socket)
 	deaf := Entry{Dir: "/m/deaf", Socket: filepath.Join(dir, "deaf.sock"), PID: os.Getpid()}
 	listenOn(t, deaf.Socket).Close()
@@ -164,7 +170,10 @@ func TestRegistryKeepsTheLivingAndDropsTheRest(t *testing.T) {
 	if len(entries) != 1 || entries[0] != live {
 		t.Fatalf("got %+v, want only %+v", entries, live)
 	}
-	for _, file := range []string{r.File(deaf.Dir, ".json"), r.File(dead.Dir, ".json"), filepath.Join(dir, "junk.json")} {
+	for _, file := range []string{
+		r.File(deaf.Dir, ".json"), r.File(dead.Dir, ".json"),
+		filepath.Join(dir, "junk.json"),
+	} {
 		if _, err := os.Lstat(file); !os.IsNotExist(err) {
 			t.Errorf("%s is still there", file)
 		}

@@ -46,11 +46,13 @@ func (s *Sessions) renew(ctx context.Context, v *handover.Volume) error {
 	}
 	now.Secrets, asked.Secrets = nil, nil
 	if !same(now, asked) {
-		return handover.Errorf(handover.CodeExists, "volume %s is served with another description, of which only secrets may change", v.ID)
+		return handover.Errorf(handover.CodeExists,
+			"volume %s is served with another description, of which only secrets may change", v.ID)
 	}
 	client, ok := h.client.client.(Renewer)
 	if !ok {
-		return handover.Errorf(handover.CodeInvalid, "volume %s: a source of this kind keeps its secrets until the volume is mounted anew", v.ID)
+		return handover.Errorf(handover.CodeInvalid,
+			"volume %s: a source of this kind keeps its secrets until the volume is mounted anew", v.ID)
 	}
 	if err := client.Renew(ctx, *v); err != nil {
 		return asHandover(err)

@@ -133,7 +133,8 @@ func (s *Sessions) reserve(v handover.Volume, resumed bool) (h *hosted, first bo
 	}
 	if h := s.sessions[v.ID]; h != nil {
 		if !same(h.described(), v) {
-			return nil, false, handover.Errorf(handover.CodeExists, "volume %s is served already, with another description", v.ID)
+			return nil, false, handover.Errorf(handover.CodeExists,
+				"volume %s is served already, with another description", v.ID)
 		}
 		return h, false, nil
 	}
@@ -220,7 +221,8 @@ func asHandover(err error) error {
 		return err
 	case errors.Is(err, fuse.ErrState):
 		return handover.Errorf(handover.CodeState, "%w", err)
-	case errors.Is(err, cacheclient.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, cacheclient.ErrUnavailable), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, context.Canceled):
 		return handover.Errorf(handover.CodeUnavailable, "%w", err)
 	case errors.As(err, new(syscall.Errno)) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
 		// The node lacks something, such as room or descriptors, and may have it at the next try.
@@ -283,8 +285,10 @@ func (s *Sessions) openShared(ctx context.Context, c *sharedClient, v handover.V
 	defer close(c.ready)
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("a cache could not be opened for a panic", "volume", v, "panic", p, "stack", string(debug.Stack()))
-			c.client, c.err = nil, handover.Errorf(handover.CodeInternal, "the agent failed over opening the volume %s", v.ID)
+			s.log.Error("a cache could not be opened for a panic", "volume", v, "panic", p, "stack",
+				string(debug.Stack()))
+			c.client, c.err = nil, handover.Errorf(handover.CodeInternal, "the agent failed over opening the volume %s",
+				v.ID)
 		}
 	}()
 	c.client, c.err = s.open(ctx, v, resumed)

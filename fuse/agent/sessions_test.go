@@ -60,7 +60,8 @@ func (n *node) open(ctx context.Context, v handover.Volume, _ bool) (cacheclient
 	if err != nil {
 		return nil, err
 	}
-	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(n.base, "tier"), Quota: 64 << 20}}})
+	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(n.base,
+		"tier"), Quota: 64 << 20}}})
 	wrap := n.wrap.Load()
 	if err != nil || wrap == nil {
 		return cache, err
@@ -272,7 +273,8 @@ func TestHandoverDespiteAHang(t *testing.T) {
 			return nil, err
 		}
 		return embedded.New(store, embedded.Config{})
-	}, handover.Policy{LocalSources: []string{n.base}}, New(slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
+	}, handover.Policy{LocalSources: []string{n.base}}, New(slog.New(slog.DiscardHandler)),
+		slog.New(slog.DiscardHandler))
 	copies := make([]*os.File, 0, 2)
 	for _, f := range []*os.File{device, state} {
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -348,7 +350,11 @@ func TestAttachSurvivesPanics(t *testing.T) {
 	writeFile(t, filepath.Join(n.base, "source", "f"), 10)
 	one, two := attaching(n.mount(t, "a")), attaching(n.mount(t, "b"))
 	log := slog.New(slog.DiscardHandler)
-	sessions := NewSessions(func(context.Context, handover.Volume, bool) (cacheclient.Client, error) { panic("the test's") },
+	sessions := NewSessions(func(context.Context, handover.Volume, bool) (cacheclient.Client,
+		error,
+	) {
+		panic("the test's")
+	},
 		handover.Policy{LocalSources: []string{n.base}}, New(log), log)
 	refused := make(chan error, 2)
 	for _, request := range []handover.Request{one, two} {
@@ -387,7 +393,8 @@ func TestManyAttachments(t *testing.T) {
 		if _, err := os.ReadFile(filepath.Join(v.Dir, "f")); err != nil {
 			t.Error(err)
 		}
-		if err := errors.Join(mountpoint.Detach(v.Dir, mountpoint.Plainly), n.holder.Detach(t.Context(), v.ID)); err != nil {
+		if err := errors.Join(mountpoint.Detach(v.Dir, mountpoint.Plainly),
+			n.holder.Detach(t.Context(), v.ID)); err != nil {
 			t.Error(err)
 		}
 		_, _ = device.Close(), state.Close()
@@ -412,7 +419,10 @@ func TestManyAttachments(t *testing.T) {
 // agent goes on.
 func TestNonsenseOnTheWire(t *testing.T) {
 	n := newNode(t)
-	for _, text := range []string{"", "\x00\x00\x00\x04nope", "\xff\xff\xff\xff", "\x00\x00\x00\x02{}", "GET / HTTP/1.1\r\n\r\n"} {
+	for _, text := range []string{
+		"", "\x00\x00\x00\x04nope", "\xff\xff\xff\xff", "\x00\x00\x00\x02{}",
+		"GET / HTTP/1.1\r\n\r\n",
+	} {
 		conn, err := net.Dial("unix", n.attach)
 		if err != nil {
 			t.Fatal(err)

@@ -113,11 +113,13 @@ func traceFilter(query url.Values, prefix string) (func(fuse.Event) bool, error)
 	if text := query.Get("slower"); text != "" {
 		var err error
 		if slower, err = time.ParseDuration(text); err != nil || slower < 0 {
-			return nil, errStatus(http.StatusBadRequest, "slower %q is not a time: accepted are numbers with a unit such as 10ms or 1.5s", text)
+			return nil, errStatus(http.StatusBadRequest,
+				"slower %q is not a time: accepted are numbers with a unit such as 10ms or 1.5s", text)
 		}
 	}
 	return func(e fuse.Event) bool {
-		return e.Took >= slower && (ops == nil || slices.Contains(ops, e.Op)) && (prefix == "" || Within(prefix, e.Path))
+		return e.Took >= slower && (ops == nil || slices.Contains(ops, e.Op)) &&
+			(prefix == "" || Within(prefix, e.Path))
 	}, nil
 }
 

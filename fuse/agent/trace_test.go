@@ -32,7 +32,10 @@ func newMountedWorld(t *testing.T, files map[string]int) *world {
 		t.Skip("needs root: mount(2)")
 	}
 	base := t.TempDir()
-	w := &world{source: filepath.Join(base, "src"), dir: filepath.Join(base, "mnt"), socket: filepath.Join(base, "s.sock")}
+	w := &world{
+		source: filepath.Join(base, "src"), dir: filepath.Join(base, "mnt"),
+		socket: filepath.Join(base, "s.sock"),
+	}
 	for name, size := range files {
 		writeFile(t, filepath.Join(w.source, name), size)
 	}
@@ -43,7 +46,10 @@ func newMountedWorld(t *testing.T, files map[string]int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.cache, err = embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(base, "tier"), Quota: 64 << 20}}})
+	w.cache, err = embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{
+		Dir:   filepath.Join(base, "tier"),
+		Quota: 64 << 20,
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +92,8 @@ func TestCurlTraces(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), pace.Limit(30*time.Second))
 	defer cancel()
 	query := url.Values{"path": {filepath.Join(w.dir, "d")}, "op": {"open,read"}}
-	cmd := exec.CommandContext(ctx, "curl", "-sSN", "-D", "-", "--unix-socket", w.socket, "http://x/v1/trace?"+query.Encode())
+	cmd := exec.CommandContext(ctx, "curl", "-sSN", "-D", "-", "--unix-socket", w.socket,
+		"http://x/v1/trace?"+query.Encode())
 	if cmd.Err != nil {
 		t.Skip("needs curl")
 	}
@@ -117,7 +124,8 @@ func TestCurlTraces(t *testing.T) {
 	// An event comes after the answer that it tells of, so that the read may be first.
 	slices.SortFunc(seen, func(a, b TraceEvent) int { return strings.Compare(a.Op, b.Op) })
 	if len(seen) != 2 || seen[0].Op != "open" || seen[1].Op != "read" || seen[0].Path != path || seen[1].Path != path ||
-		seen[0].Mount != w.dir || seen[1].Source != "source" || seen[1].Bytes != 100_000 || seen[1].LatencyNs <= 0 || seen[1].Time.IsZero() {
+		seen[0].Mount != w.dir || seen[1].Source != "source" || seen[1].Bytes != 100_000 || seen[1].LatencyNs <= 0 ||
+		seen[1].Time.IsZero() {
 		t.Errorf("got %+v", seen)
 	}
 }
@@ -174,7 +182,10 @@ func TestSlowest(t *testing.T) {
 			Dir: dir, Name: dir, Client: w.cache, Stats: func() fuse.Stats { return w.stats },
 			Trace: func(context.Context, func(fuse.Event) bool, chan<- fuse.Event) {},
 			Slowest: func() []fuse.Event {
-				return []fuse.Event{{Time: now, Took: time.Duration(i+1) * time.Second, Mount: dir, Op: "read", Path: dir + "/x", Errno: 5}}
+				return []fuse.Event{{
+					Time: now, Took: time.Duration(i+1) * time.Second, Mount: dir, Op: "read",
+					Path: dir + "/x", Errno: 5,
+				}}
 			},
 		}); err != nil {
 			t.Fatal(err)
@@ -204,9 +215,21 @@ func TestConditionOf(t *testing.T) {
 		say      string
 	}{
 		{fuse.Stats{InFlight: 3, Oldest: 100}, well, cacheclient.Counters{}, false, "the mount answers"},
-		{fuse.Stats{Stalled: 2, OldestOp: "read", Oldest: 7250}, well, cacheclient.Counters{}, true, "2 requests have been waiting for more than 5s, the oldest, read, for 7.3s: the source does not answer"},
+		{
+			fuse.Stats{Stalled: 2, OldestOp: "read", Oldest: 7250},
+			well,
+			cacheclient.Counters{},
+			true,
+			"2 requests have been waiting for more than 5s, the oldest, read, for 7.3s: the source does not answer",
+		},
 		{fuse.Stats{}, full, cacheclient.Counters{}, true, "the tier /t takes no data: no space"},
-		{fuse.Stats{}, well, cacheclient.Counters{SourceDown: true, SourceDownSince: time.Unix(0, 0)}, true, "the source has not answered since 1970-01-01T00:00:00Z: what is cached is served"},
+		{
+			fuse.Stats{},
+			well,
+			cacheclient.Counters{SourceDown: true, SourceDownSince: time.Unix(0, 0)},
+			true,
+			"the source has not answered since 1970-01-01T00:00:00Z: what is cached is served",
+		},
 		{
 			fuse.Stats{},
 			well,

@@ -38,7 +38,8 @@ func (s *Server) warmHandler(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if req.Jobs < 0 || req.Jobs > MaxWarmJobs {
-		return errStatus(http.StatusBadRequest, "jobs is %d: it is 1 to %d, or 0 for %d", req.Jobs, MaxWarmJobs, DefaultWarmJobs)
+		return errStatus(http.StatusBadRequest, "jobs is %d: it is 1 to %d, or 0 for %d", req.Jobs, MaxWarmJobs,
+			DefaultWarmJobs)
 	}
 	if req.Jobs == 0 {
 		req.Jobs = DefaultWarmJobs
@@ -252,7 +253,8 @@ func (w *warmer) final(err error) WarmProgress {
 		p.Error = err.Error()
 	}
 	if quota := w.client.Capacity().Quota; quota > 0 && p.BytesTotal > quota {
-		p.Warning = fmt.Sprintf("the %d bytes are more than the quota of %d bytes: what came first is no longer cached", p.BytesTotal, quota)
+		p.Warning = fmt.Sprintf("the %d bytes are more than the quota of %d bytes: what came first is no longer cached",
+			p.BytesTotal, quota)
 	}
 	return p
 }

@@ -43,7 +43,8 @@ func (p Policy) Check(v Volume) error {
 		return err
 	}
 	if dir, local, err := localSource(v.Source); err == nil && local && holds(dir, v.Dir) {
-		return fmt.Errorf("source %q holds %s, where the volume is mounted: it would show itself in itself", v.Source, v.Dir)
+		return fmt.Errorf("source %q holds %s, where the volume is mounted: it would show itself in itself", v.Source,
+			v.Dir)
 	}
 	return nil
 }
@@ -92,9 +93,11 @@ func checkOption(name, value string) error {
 		return fmt.Errorf("option %s is no PEM; accepted is the text, which begins with -----BEGIN, and no path of "+
 			"the node: give it as a key of a Secret", name)
 	case slices.Contains(hostOptions, plain), strings.HasSuffix(name, "_file"), strings.HasSuffix(name, "_command"):
-		return fmt.Errorf("option %s is refused: it names files or credentials of the node, which are not the volume's", name)
+		return fmt.Errorf("option %s is refused: it names files or credentials of the node, which are not the volume's",
+			name)
 	case strings.HasPrefix(value, envPrefix):
-		return fmt.Errorf("option %s is refused: a value %sNAME reads the environment of the agent, which is not the volume's; put the value into a Secret", name, envPrefix)
+		return fmt.Errorf("option %s is refused: a value %sNAME reads the environment of the agent, which is not the "+
+			"volume's; put the value into a Secret", name, envPrefix)
 	}
 	return nil
 }
@@ -170,7 +173,8 @@ func explain(err error, dirs []string, flag string) error {
 	if len(dirs) == 0 {
 		return fmt.Errorf("%w: the operator of the node allows none; %s allows directories", err, flag)
 	}
-	return fmt.Errorf("%w: the operator of the node allows %s and what is below; %s allows more", err, strings.Join(dirs, ", "), flag)
+	return fmt.Errorf("%w: the operator of the node allows %s and what is below; %s allows more", err,
+		strings.Join(dirs, ", "), flag)
 }
 
 // localSource is the directory that a source names on the node, local only where it names one. Every
@@ -185,10 +189,12 @@ func localSource(source string) (dir string, local bool, err error) {
 		return "", false, nil
 	case !found || kind != "file":
 		// The source is not repeated: a malformed one may hold a password.
-		return "", false, errors.New("source is neither a URL of http, https, s3, alluxio or file, nor an absolute path")
+		return "", false, errors.New("source is neither a URL of http, https, s3, alluxio or file, nor an absolute " +
+			"path")
 	}
 	u, err := url.Parse(source)
-	if err != nil || u.User != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" || !strings.HasPrefix(u.Path, "/") {
+	if err != nil || u.User != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" ||
+		!strings.HasPrefix(u.Path, "/") {
 		return "", false, errors.New("source is no file URL of the form file:///a/directory")
 	}
 	return u.Path, true, nil

@@ -19,7 +19,8 @@ func TestPolicyPaths(t *testing.T) {
 		}
 	}
 	for link, to := range map[string]string{
-		"tier/out": "../outside", "tier/in": "a", "linked": "real", "tier/nowhere": "/does/not/exist", "data/out": "../outside",
+		"tier/out": "../outside", "tier/in": "a", "linked": "real", "tier/nowhere": "/does/not/exist",
+		"data/out": "../outside",
 	} {
 		if err := os.Symlink(to, join(link)); err != nil {
 			t.Fatal(err)
@@ -63,8 +64,12 @@ func TestPolicyPaths(t *testing.T) {
 			t.Errorf("tier %q source %q: %v, want %q", c.tier, c.source, err, c.want)
 		}
 	}
-	for _, dir := range []string{join("data/set"), join("data/set/mnt"), join("data/set/a/../mnt"), join("linked/../data/set/mnt")} {
-		if err := p.Check(Volume{Source: "file://" + join("data/set"), Dir: dir}); err == nil || !strings.Contains(err.Error(), "in itself") {
+	for _, dir := range []string{
+		join("data/set"), join("data/set/mnt"), join("data/set/a/../mnt"),
+		join("linked/../data/set/mnt"),
+	} {
+		if err := p.Check(Volume{Source: "file://" + join("data/set"), Dir: dir}); err == nil ||
+			!strings.Contains(err.Error(), "in itself") {
 			t.Errorf("mounted at %q, in its own source: %v", dir, err)
 		}
 		if err := p.CheckResumed(Volume{Source: "file://" + join("data/set"), Dir: dir}); err != nil {

@@ -177,7 +177,11 @@ func (k *keeper) giveUp(o outcome) error {
 	if k.wasAsked() {
 		return nil
 	}
-	return &EndedError{Code: 1, Sentence: fmt.Sprintf("the process that serves the mount on %s died %d times in a row (%s), and the mount was ended", k.order.Dir, fruitless, o.state)}
+	return &EndedError{
+		Code: 1,
+		Sentence: fmt.Sprintf("the process that serves the mount on %s died %d times in a row (%s), and the mount was "+
+			"ended", k.order.Dir, fruitless, o.state),
+	}
 }
 
 // runChild starts a child, listens to it, and waits for its end.

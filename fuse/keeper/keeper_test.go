@@ -84,7 +84,8 @@ func TestPausesBetweenDeaths(t *testing.T) {
 	defer func() { _ = program.Close() }()
 	var log logBuffer
 	order := &Order{Dir: t.TempDir(), Args: []string{"keeper.test"}, Program: program}
-	if err := Keep(order, slog.New(slog.NewTextHandler(io.MultiWriter(&log, os.Stderr), nil))); err != nil && !errors.As(err, new(*EndedError)) {
+	if err := Keep(order, slog.New(slog.NewTextHandler(io.MultiWriter(&log, os.Stderr), nil))); err != nil &&
+		!errors.As(err, new(*EndedError)) {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(count.Name())

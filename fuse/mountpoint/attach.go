@@ -120,7 +120,8 @@ func attachUnprivileged(ctx context.Context, opts Options) (*os.File, error) {
 	out, err := cmd.CombinedOutput()
 	_ = theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("mounting on %s through fusermount3: %w: %s", opts.Dir, err, strings.TrimSpace(string(out)))
+		return nil, fmt.Errorf("mounting on %s through fusermount3: %w: %s", opts.Dir, err,
+			strings.TrimSpace(string(out)))
 	}
 	return receiveDevice(pair[0])
 }
@@ -137,7 +138,8 @@ func fusermountOptions(opts Options) string {
 
 // receiveDevice takes the device out of the socket. fusermount3 has sent it before it ended.
 func receiveDevice(socket int) (*os.File, error) {
-	_ = unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(fusermountTime / time.Second)})
+	_ = unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO,
+		&unix.Timeval{Sec: int64(fusermountTime / time.Second)})
 	payload := make([]byte, 1)
 	control := make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(socket, payload, control, unix.MSG_CMSG_CLOEXEC)

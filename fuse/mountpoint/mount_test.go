@@ -121,7 +121,11 @@ func TestAbort(t *testing.T) {
 	if err != nil {
 		t.Skip("needs the FUSE control file system:", err)
 	}
-	for _, other := range []Connection{{Minor: c.Minor}, {Minor: c.Minor, Inode: c.Inode, Made: c.Made - 1}, {Minor: c.Minor, Inode: c.Inode + 1, Made: c.Made}} {
+	for _, other := range []Connection{
+		{Minor: c.Minor},
+		{Minor: c.Minor, Inode: c.Inode, Made: c.Made - 1},
+		{Minor: c.Minor, Inode: c.Inode + 1, Made: c.Made},
+	} {
 		if err := other.Abort(); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%+v is not %+v: %v", other, c, err)
 		}

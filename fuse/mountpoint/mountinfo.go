@@ -128,5 +128,6 @@ func unescape(field string) string {
 
 // octal reports whether the three digits are the number of a byte.
 func octal(digits string) bool {
-	return digits[0] >= '0' && digits[0] <= '3' && digits[1] >= '0' && digits[1] <= '7' && digits[2] >= '0' && digits[2] <= '7'
+	return digits[0] >= '0' && digits[0] <= '3' && digits[1] >= '0' && digits[1] <= '7' && digits[2] >= '0' &&
+		digits[2] <= '7'
 }

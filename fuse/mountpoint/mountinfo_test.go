@@ -33,9 +33,15 @@ func TestParse(t *testing.T) {
 	}
 	want := []mount.MountInfo{
 		{ID: 22, ParentID: 1, Major: 8, Minor: 1, Root: "/", MountPoint: "/", FsType: "ext4", Source: "/dev/sda1"},
-		{ID: 23, ParentID: 22, Minor: 40, Root: "/a b", MountPoint: "/mnt/a b\tc\\d#e", FsType: FSType, Source: `a,b c\d`},
+		{
+			ID: 23, ParentID: 22, Minor: 40, Root: "/a b", MountPoint: "/mnt/a b\tc\\d#e", FsType: FSType,
+			Source: `a,b c\d`,
+		},
 		{ID: 24, ParentID: 22, Minor: 41, Root: "/", MountPoint: "/mnt/none", FsType: "tmpfs", Source: emptySource},
-		{ID: 25, ParentID: 22, Minor: 42, Root: "/", MountPoint: "/mnt/n\u00a0b\u2003m\rx\f", FsType: "tmpfs", Source: "s\u00a0t"},
+		{
+			ID: 25, ParentID: 22, Minor: 42, Root: "/", MountPoint: "/mnt/n\u00a0b\u2003m\rx\f", FsType: "tmpfs",
+			Source: "s\u00a0t",
+		},
 		{ID: 26, ParentID: 22, Minor: 43, Root: "/", MountPoint: long, FsType: "tmpfs", Source: long},
 		{ID: 27, ParentID: 22, Minor: 44, Root: "/", MountPoint: "/mnt/latin-\xa0", FsType: "tmpfs", Source: "\xff"},
 		{ID: 28, ParentID: 22, Minor: 45, Root: "/", MountPoint: `/mnt/-/\04`, FsType: "tmpfs", Source: "-"},
@@ -61,7 +67,10 @@ func TestParse(t *testing.T) {
 func TestTable(t *testing.T) {
 	needRoot(t)
 	base := t.TempDir()
-	for name, source := range map[string]string{"a b#c\\d": "x y", "n\u00a0b": "n\u00a0s", "r\rx": "r", "empty": "", "tab\tnl\n": "t"} {
+	for name, source := range map[string]string{
+		"a b#c\\d": "x y", "n\u00a0b": "n\u00a0s", "r\rx": "r", "empty": "",
+		"tab\tnl\n": "t",
+	} {
 		dir := filepath.Join(base, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -125,7 +134,10 @@ func TestTableWhileItChanges(t *testing.T) {
 
 // TestCorrupted: what kubelet calls corrupted is stale, but for a mount that is another user's.
 func TestCorrupted(t *testing.T) {
-	for _, errno := range []unix.Errno{unix.ENOTCONN, unix.ESTALE, unix.EIO, unix.EHOSTDOWN, unix.EWOULDBLOCK, unix.ENODEV} {
+	for _, errno := range []unix.Errno{
+		unix.ENOTCONN, unix.ESTALE, unix.EIO, unix.EHOSTDOWN, unix.EWOULDBLOCK,
+		unix.ENODEV,
+	} {
 		if stale, err := corrupted(errno); !stale || err != nil {
 			t.Error(errno, stale, err)
 		}
@@ -144,8 +156,10 @@ func TestCorrupted(t *testing.T) {
 func BenchmarkParse(b *testing.B) {
 	var table strings.Builder
 	for i := range 200 {
-		fmt.Fprintf(&table, "%d 22 0:%d / /var/lib/kubelet/pods/%036d/volumes/kubernetes.io~csi/pvc-%d/mount ro,nosuid,nodev,relatime shared:%d - "+
-			"fuse.millrace https://source.example.com/data ro,user_id=0,group_id=0,default_permissions,allow_other\n", i+100, i+40, i, i, i)
+		fmt.Fprintf(&table, "%d 22 0:%d / /var/lib/kubelet/pods/%036d/volumes/kubernetes.io~csi/pvc-%d/mount "+
+			"ro,nosuid,nodev,relatime shared:%d - "+
+			"fuse.millrace https://source.example.com/data ro,user_id=0,group_id=0,default_permissions,allow_other\n",
+			i+100, i+40, i, i, i)
 	}
 	for b.Loop() {
 		if mounts, err := parse(table.String()); err != nil || len(mounts) != 200 {

@@ -40,7 +40,8 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	flags.Int64Var(&cfg.BlockSize, "block-size", 64<<20, "the block size of new files, in bytes")
 	flags.Int64Var(&cfg.TierQuota, "quota", 1<<30, "what each worker's tier in /dev/shm holds, in bytes")
 	check := flags.Bool("check", false, "start, prove that it works, and stop")
-	prepare := flags.Bool("prepare", false, "only fetch the jars and archive their classes, once on a machine; what fails is said and no failure")
+	prepare := flags.Bool("prepare", false,
+		"only fetch the jars and archive their classes, once on a machine; what fails is said and no failure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -90,7 +91,8 @@ func use(ctx context.Context, out io.Writer, c *cluster.Cluster, took time.Durat
 	if check {
 		return prove(ctx, out, c)
 	}
-	fmt.Fprintf(out, "files put into %s appear in it\nAlluxio's shell: %s\nmillrace:        bin/millrace mount %s DIR\nCtrl-C stops it\n",
+	fmt.Fprintf(out, "files put into %s appear in it\nAlluxio's shell: %s\nmillrace:        bin/millrace mount %s "+
+		"DIR\nCtrl-C stops it\n",
 		c.UFS(), c.ShellCommand(), c.Address())
 	<-ctx.Done()
 	return nil

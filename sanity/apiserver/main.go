@@ -31,7 +31,8 @@ func main() {
 
 func run(ctx context.Context, out io.Writer, args []string) error {
 	flags := flag.NewFlagSet("apiserver", flag.ContinueOnError)
-	prepare := flags.Bool("prepare", false, "only build the programs, once on a machine; what fails is said and no failure")
+	prepare := flags.Bool("prepare", false,
+		"only build the programs, once on a machine; what fails is said and no failure")
 	manifests := flags.String("deploy", "deploy", "the directory with crd/ and admission/")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -59,7 +60,8 @@ func prepareMachine(ctx context.Context, out io.Writer) {
 	if kube.Built() {
 		return
 	}
-	fmt.Fprintln(out, "setup: building etcd and a Kubernetes control plane for the controller's tests, once: some minutes")
+	fmt.Fprintln(out, "setup: building etcd and a Kubernetes control plane for the controller's tests, once: some "+
+		"minutes")
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
@@ -85,7 +87,8 @@ func use(ctx context.Context, out io.Writer, s *kube.Server, manifests string) e
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "export KUBECONFIG=%s\n%s is built for it; there are no nodes, so that pods stay pending\nmillrace controller --leader-elect=false\nCtrl-C stops it\n", config, s.KubectlPath())
+	fmt.Fprintf(out, "export KUBECONFIG=%s\n%s is built for it; there are no nodes, so that pods stay "+
+		"pending\nmillrace controller --leader-elect=false\nCtrl-C stops it\n", config, s.KubectlPath())
 	<-ctx.Done()
 	return nil
 }

@@ -202,7 +202,10 @@ func (b *bench) blockSizeProperty(dir string) map[string]string {
 
 // showDirectory mounts a directory of this machine in Alluxio.
 func (b *bench) showDirectory(dir string) error {
-	return b.show(rpc.Mount{Path: "/" + dir, Source: b.alluxioData(dir), ReadOnly: true, Properties: b.blockSizeProperty(dir)})
+	return b.show(rpc.Mount{
+		Path: "/" + dir, Source: b.alluxioData(dir), ReadOnly: true,
+		Properties: b.blockSizeProperty(dir),
+	})
 }
 
 // show makes a mount in Alluxio.

@@ -176,7 +176,8 @@ func (b *bench) measureAlluxioTail(round int) error {
 // tail is how many milliseconds the end of the cold file takes.
 func (b *bench) tail(system string) (float64, error) {
 	if system == curl {
-		out, err := b.session.Run(time.Minute, "curl", "-sS", "--fail", "-r", fmt.Sprintf("-%d", tailBytes), "-o", "/dev/null", b.alluxio.bare.url("big/"+bigName(0)))
+		out, err := b.session.Run(time.Minute, "curl", "-sS", "--fail", "-r", fmt.Sprintf("-%d", tailBytes), "-o",
+			"/dev/null", b.alluxio.bare.url("big/"+bigName(0)))
 		return milliseconds(out.Took), err
 	}
 	file := inBare + "/" + bigName(0)

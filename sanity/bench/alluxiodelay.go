@@ -14,8 +14,16 @@ const roundTrip = 10 * time.Millisecond
 // delayGroups are measured against a cluster that is far away.
 func delayGroups() []group {
 	return []group{
-		{[]string{"alluxio-remote-seq-delay"}, func(b *bench, round int) error { return b.readRemote("alluxio-remote-seq-delay", round) }},
-		{[]string{"alluxio-client-seq-delay"}, func(b *bench, round int) error { return b.readByClients("alluxio-client-seq-delay", "", round) }},
+		{[]string{"alluxio-remote-seq-delay"}, func(b *bench,
+			round int,
+		) error {
+			return b.readRemote("alluxio-remote-seq-delay", round)
+		}},
+		{[]string{"alluxio-client-seq-delay"}, func(b *bench,
+			round int,
+		) error {
+			return b.readByClients("alluxio-client-seq-delay", "", round)
+		}},
 	}
 }
 

@@ -185,7 +185,8 @@ func (b *bench) cat(file string) (clientRead, error) {
 	var got clientRead
 	ctx, cancel := context.WithTimeout(b.session.Context(), readLimit)
 	defer cancel()
-	cmd := session.Command(ctx, "sh", "-c", "exec env "+b.alluxio.cluster.ShellCommand()+` cat "/$1" >/dev/null`, "sh", file)
+	cmd := session.Command(ctx, "sh", "-c", "exec env "+b.alluxio.cluster.ShellCommand()+` cat "/$1" >/dev/null`, "sh",
+		file)
 	cmd.Env = append(os.Environ(), "JAVA_TOOL_OPTIONS=-Dalluxio.user.short.circuit.enabled=false -XX:+UseParallelGC")
 	out, err := session.RunCmd(ctx, cmd)
 	if err != nil {

@@ -35,8 +35,10 @@ func (b *bench) showServer(dir string, server *webServer) error {
 
 // startGateway starts `millrace gateway` for a source, and returns its endpoint.
 func (b *bench) startGateway(source, bucket, keysFile string) (string, error) {
-	cmd := session.Command(context.WithoutCancel(b.session.Context()), b.program.Bin, "gateway", "--listen", "127.0.0.1:0", "--metrics-listen", "none",
-		"--bucket", bucket, "--keys-file", keysFile, "--block-size", strconv.FormatInt(b.blockSize(bucket), 10), "-o", "json", "--log-level", "warn", source)
+	cmd := session.Command(context.WithoutCancel(b.session.Context()), b.program.Bin, "gateway", "--listen",
+		"127.0.0.1:0", "--metrics-listen", "none",
+		"--bucket", bucket, "--keys-file", keysFile, "--block-size", strconv.FormatInt(b.blockSize(bucket), 10), "-o",
+		"json", "--log-level", "warn", source)
 	cmd.Env = append(os.Environ(), "MILLRACE_RUNTIME_DIR="+b.program.Runtime)
 	cmd.Stderr = os.Stderr
 	read, write, err := os.Pipe()

@@ -114,7 +114,8 @@ func (b *bench) firstByte(system string) (float64, error) {
 
 // firstByteCurl asks for one byte.
 func (b *bench) firstByteCurl(string) (float64, error) {
-	out, err := b.session.Run(time.Minute, "curl", "-sS", "--fail", "-r", "0-0", "-o", "/dev/null", b.bare.url("big/"+bigName(0)))
+	out, err := b.session.Run(time.Minute, "curl", "-sS", "--fail", "-r", "0-0", "-o", "/dev/null",
+		b.bare.url("big/"+bigName(0)))
 	return milliseconds(out.Took), err
 }
 

@@ -48,7 +48,10 @@ const (
 // controllerGroups are measured against a real API server, without Kubernetes' own controllers and without nodes.
 func controllerGroups() []group {
 	return []group{
-		{[]string{"controller-reconcile", "controller-steady", "controller-memory", "controller-restart"}, (*bench).measureManyDatasets},
+		{
+			[]string{"controller-reconcile", "controller-steady", "controller-memory", "controller-restart"},
+			(*bench).measureManyDatasets,
+		},
 		{[]string{"controller-change"}, (*bench).measureChanges},
 	}
 }
@@ -90,10 +93,12 @@ func (b *bench) startAPI() (*controllerRig, func(), error) {
 }
 
 func (b *bench) controllerRig(s *kube.Server) (*controllerRig, error) {
-	if out, err := s.Kubectl(b.session.Context(), "apply", "--server-side", "-f", filepath.Join(b.cfg.deploy, "crd")); err != nil {
+	if out, err := s.Kubectl(b.session.Context(), "apply", "--server-side", "-f",
+		filepath.Join(b.cfg.deploy, "crd")); err != nil {
 		return nil, fmt.Errorf("kubectl apply -f %s: %w: %s", b.cfg.deploy, err, out)
 	}
-	if out, err := s.Kubectl(b.session.Context(), "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"); err != nil {
+	if out, err := s.Kubectl(b.session.Context(), "wait", "--for=condition=Established", "--timeout=60s", "crd",
+		"--all"); err != nil {
 		return nil, fmt.Errorf("kubectl wait: %w: %s", err, out)
 	}
 	rig := &controllerRig{api: s}
@@ -123,7 +128,10 @@ func (r *controllerRig) makeDatasets(ctx context.Context, n int) error {
 		}}
 		a := &v1alpha1.AlluxioRuntime{ObjectMeta: meta, Spec: v1alpha1.AlluxioRuntimeSpec{
 			Replicas: 2, Master: v1alpha1.MasterSpec{ComponentSpec: v1alpha1.ComponentSpec{Replicas: 3}},
-			TieredStore: v1alpha1.TieredStore{Levels: []v1alpha1.Level{{MediumType: v1alpha1.Memory, Path: "/dev/shm", Quota: &quota, High: "0.95", Low: "0.7"}}},
+			TieredStore: v1alpha1.TieredStore{Levels: []v1alpha1.Level{{
+				MediumType: v1alpha1.Memory, Path: "/dev/shm",
+				Quota: &quota, High: "0.95", Low: "0.7",
+			}}},
 		}}
 		if err := errors.Join(r.client.Create(ctx, d), r.client.Create(ctx, a)); err != nil {
 			return err
@@ -147,7 +155,8 @@ func (b *bench) startController(r *controllerRig) (*controllerProcess, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	p.Process, err = b.session.Start(os.Stderr, b.program.Bin, "controller", "--kubeconfig", r.config, "--leader-elect=false",
+	p.Process, err = b.session.Start(os.Stderr, b.program.Bin, "controller", "--kubeconfig", r.config,
+		"--leader-elect=false",
 		"--health", "127.0.0.1:0", "--metrics", p.metrics, "--log-level", "warn")
 	return p, err
 }
@@ -305,8 +314,10 @@ func wait(ctx context.Context, d time.Duration) error {
 func (r *controllerRig) versions(ctx context.Context) (map[string]string, error) {
 	found := map[string]string{}
 	for kind, list := range map[string]client.ObjectList{
-		"StatefulSet": &appsv1.StatefulSetList{}, "Service": &corev1.ServiceList{}, "ConfigMap": &corev1.ConfigMapList{}, "Secret": &corev1.SecretList{},
-		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{}, "PersistentVolume": &corev1.PersistentVolumeList{},
+		"StatefulSet": &appsv1.StatefulSetList{}, "Service": &corev1.ServiceList{},
+		"ConfigMap": &corev1.ConfigMapList{}, "Secret": &corev1.SecretList{},
+		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{},
+		"PersistentVolume":      &corev1.PersistentVolumeList{},
 	} {
 		if err := r.client.List(ctx, list, client.HasLabels{"millrace.io/dataset"}); err != nil {
 			return nil, err
@@ -360,14 +371,16 @@ func (b *bench) measureChanges(int) error {
 func (r *controllerRig) change(ctx context.Context, name string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()
-	w, err := r.client.Watch(ctx, &appsv1.StatefulSetList{}, client.InNamespace(datasetsNamespace), client.MatchingFields{"metadata.name": name + "-worker"})
+	w, err := r.client.Watch(ctx, &appsv1.StatefulSetList{}, client.InNamespace(datasetsNamespace),
+		client.MatchingFields{"metadata.name": name + "-worker"})
 	if err != nil {
 		return 0, err
 	}
 	defer w.Stop()
 	begun := time.Now()
 	target := &v1alpha1.AlluxioRuntime{ObjectMeta: metav1.ObjectMeta{Namespace: datasetsNamespace, Name: name}}
-	if err := r.client.Patch(ctx, target, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"replicas":5}}`))); err != nil {
+	if err := r.client.Patch(ctx, target, client.RawPatch("application/merge-patch+json",
+		[]byte(`{"spec":{"replicas":5}}`))); err != nil {
 		return 0, err
 	}
 	for {
@@ -376,7 +389,8 @@ func (r *controllerRig) change(ctx context.Context, name string) (time.Duration,
 			if !ok {
 				return 0, errors.New("the watch has ended")
 			}
-			if set, is := event.Object.(*appsv1.StatefulSet); is && set.Spec.Replicas != nil && *set.Spec.Replicas == 5 {
+			if set, is := event.Object.(*appsv1.StatefulSet); is && set.Spec.Replicas != nil &&
+				*set.Spec.Replicas == 5 {
 				return time.Since(begun), nil
 			}
 		case <-ctx.Done():

@@ -74,7 +74,8 @@ func makeTree(many string, files int) error {
 				return err
 			}
 		}
-		if err := os.WriteFile(filepath.Join(d, fmt.Sprintf("file-%06d", i)), fmt.Appendf(nil, "%d\n", i), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(d, fmt.Sprintf("file-%06d", i)), fmt.Appendf(nil, "%d\n", i),
+			0o644); err != nil {
 			return err
 		}
 	}
@@ -111,7 +112,8 @@ func checkRoom(cfg settings, dir string) error {
 		need = uint64(cfg.size)*(streams+streams) + 1<<30
 	}
 	if room := st.Bavail * uint64(st.Bsize); room < need {
-		return fmt.Errorf("%s has room for %s and %s are needed; a smaller -size needs less", dir, humanize.IBytes(room), humanize.IBytes(need))
+		return fmt.Errorf("%s has room for %s and %s are needed; a smaller -size needs less", dir,
+			humanize.IBytes(room), humanize.IBytes(need))
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ func parse(args []string) (settings, error) {
 	fs.BoolVar(&cfg.draw, "draw", false, "draw the plot of the results file again, and measure nothing")
 	fs.StringVar(&size, "size", "1GiB", "`size` of each large file; four of them and their copies must fit into memory")
 	fs.IntVar(&cfg.files, "files", 100_000, "how many files ls-warm lists")
-	fs.StringVar(&cases, "cases", "", "comma-separated `names` of the cases to measure instead of all: "+strings.Join(caseNames(), ","))
+	fs.StringVar(&cases, "cases", "", "comma-separated `names` of the cases to measure instead of all: "+
+		strings.Join(caseNames(), ","))
 	if err := fs.Parse(args); err != nil {
 		return cfg, err
 	}
@@ -88,7 +89,8 @@ func parse(args []string) (settings, error) {
 	}
 	cfg.size = int64(n)
 	if cfg.rounds < 1 || cfg.files < 1 || fs.NArg() > 0 {
-		return cfg, fmt.Errorf("-rounds %d -files %d %q: both are at least 1, and no arguments are taken", cfg.rounds, cfg.files, fs.Args())
+		return cfg, fmt.Errorf("-rounds %d -files %d %q: both are at least 1, and no arguments are taken", cfg.rounds,
+			cfg.files, fs.Args())
 	}
 	for name := range strings.SplitSeq(cases, ",") {
 		if name != "" && !slices.Contains(caseNames(), name) {

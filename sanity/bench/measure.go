@@ -68,7 +68,8 @@ func (b *bench) megabytes() float64 { return float64(b.cfg.size) / 1e6 }
 // readCurl downloads the file to nowhere and returns MB/s by curl's own clock, which begins after
 // its start.
 func (b *bench) readCurl(url string) (float64, error) {
-	out, err := b.session.Run(readLimit, "curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%{size_download} %{time_total}", url)
+	out, err := b.session.Run(readLimit, "curl", "-sS", "--fail", "-o", "/dev/null", "-w",
+		"%{size_download} %{time_total}", url)
 	if err != nil {
 		return 0, err
 	}
@@ -82,8 +83,10 @@ func (b *bench) readCurl(url string) (float64, error) {
 
 // readRandom is the number of random 4 KiB reads a second that two processes do with fio.
 func (b *bench) readRandom(name string) (float64, error) {
-	out, err := b.session.Run(readLimit, "fio", "--name=random", "--filename="+name, "--readonly", "--rw=randread", "--bs=4k",
-		"--ioengine=psync", "--numjobs=2", "--group_reporting", "--norandommap", "--time_based", fmt.Sprintf("--runtime=%d", fioSeconds),
+	out, err := b.session.Run(readLimit, "fio", "--name=random", "--filename="+name, "--readonly", "--rw=randread",
+		"--bs=4k",
+		"--ioengine=psync", "--numjobs=2", "--group_reporting", "--norandommap", "--time_based",
+		fmt.Sprintf("--runtime=%d", fioSeconds),
 		"--output-format=json")
 	if err != nil {
 		return 0, err

@@ -60,7 +60,10 @@ func (b *bench) mountBy(system string, start func(m *mount) (stop func(), err er
 // startMillrace mounts a web server with `millrace mount --background`. Attributes are believed for as long as
 // rclone is told to.
 func (b *bench) startMillrace(m *mount, source string, flags []string) (stop func(), err error) {
-	return b.mountMillrace(m, source, append([]string{"--tier-dir", m.tier, "--quota", strconv.FormatInt(tierQuota>>20, 10) + "Mi", "--revalidate", "1h"}, flags...))
+	return b.mountMillrace(m, source, append([]string{
+		"--tier-dir", m.tier, "--quota",
+		strconv.FormatInt(tierQuota>>20, 10) + "Mi", "--revalidate", "1h",
+	}, flags...))
 }
 
 // mountMillrace mounts with `millrace mount --background` and the flags.

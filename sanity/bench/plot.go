@@ -24,7 +24,8 @@ const (
 
 // colours are those of the systems, told apart in grey as well.
 var colours = map[string]string{
-	millrace: "#0b6e4f", native: "#9a9a9a", rclone: "#d98e04", curl: "#5b7db1", alluxioFuse: "#c0392b", alluxioCLI: "#e3a79f",
+	millrace: "#0b6e4f", native: "#9a9a9a", rclone: "#d98e04", curl: "#5b7db1", alluxioFuse: "#c0392b",
+	alluxioCLI: "#e3a79f",
 }
 
 // draw writes the plot of the Alluxio cases beside the file of the results.
@@ -59,7 +60,8 @@ func (r *results) plot(w io.Writer, title, prefix string) error {
 	}
 	width := plotLabels + plotBars + plotRight
 	p := &printer{w: w}
-	p.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`, width, height)
+	p.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`,
+		width, height)
 	p.f(`<rect width="%d" height="%d" fill="white"/>`, width, height)
 	p.f(`<text x="12" y="22" font-size="15" font-weight="bold">%s</text>`, html.EscapeString(title))
 	p.f(`<text x="12" y="42" fill="#555">each bar: the other system as a multiple of millrace; 1 is millrace, left of it is worse than millrace (logarithmic)</text>`)
@@ -70,15 +72,18 @@ func (r *results) plot(w io.Writer, title, prefix string) error {
 			colour = colours[millrace]
 		}
 		p.f(`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="%s"/>`, x, plotTop-8, x, height-30, colour)
-		p.f(`<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%g x</text>`, x, height-14, math.Pow(10, float64(d)))
+		p.f(`<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%g x</text>`, x, height-14,
+			math.Pow(10, float64(d)))
 	}
 	y := plotTop
 	for _, row := range rows {
 		p.f(`<text x="12" y="%d">%s</text>`, y+10, html.EscapeString(row.name))
 		for _, b := range row.bars {
 			from, to := plotX(1), plotX(b.times)
-			p.f(`<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`, min(from, to), y, math.Abs(to-from)+1, plotBar-3, colours[b.system])
-			p.f(`<text x="%.1f" y="%d" fill="#333" font-size="10">%s %.2g x</text>`, max(from, to)+5, y+9, html.EscapeString(b.system), b.times)
+			p.f(`<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`, min(from, to), y, math.Abs(to-from)+1,
+				plotBar-3, colours[b.system])
+			p.f(`<text x="%.1f" y="%d" fill="#333" font-size="10">%s %.2g x</text>`, max(from, to)+5, y+9,
+				html.EscapeString(b.system), b.times)
 			y += plotBar
 		}
 		y += plotGap

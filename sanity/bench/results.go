@@ -37,7 +37,10 @@ func (r *results) add(name, system string, value float64) {
 		}
 	}
 	i := slices.Index(caseNames(), name)
-	r.values = append(r.values, result{Case: name, System: system, Value: value, Unit: cases()[i].unit, Rounds: []float64{value}})
+	r.values = append(r.values, result{
+		Case: name, System: system, Value: value, Unit: cases()[i].unit,
+		Rounds: []float64{value},
+	})
 }
 
 // fail notes that something could not be measured.

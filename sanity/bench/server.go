@@ -42,9 +42,12 @@ func serveChild(args []string) error {
 	if err != nil {
 		return err
 	}
-	h := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(server.Stats())
-	})}
+	h := &http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(server.Stats())
+		}),
+	}
 	go func() { _ = h.Serve(counters) }()
 	defer func() { _ = h.Close() }()
 	fmt.Println(addr, counters.Addr())

@@ -94,7 +94,8 @@ func makeArchive(ctx context.Context, java, jars, archive string) error {
 	if err := os.WriteFile(list, classes, 0o600); err != nil {
 		return err
 	}
-	_, err = session.Run(ctx, archiveLimit, java, "-Xshare:dump", "-XX:+UseSerialGC", "-Xlog:disable", "-Xlog:all=error:stderr",
+	_, err = session.Run(ctx, archiveLimit, java, "-Xshare:dump", "-XX:+UseSerialGC", "-Xlog:disable",
+		"-Xlog:all=error:stderr",
 		"-XX:SharedClassListFile="+list, "-XX:SharedArchiveFile="+result, "-cp", filepath.Join(jars, "*"))
 	if err != nil {
 		return err

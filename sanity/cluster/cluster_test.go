@@ -66,7 +66,8 @@ func TestAClusterServesItsUnderStore(t *testing.T) {
 	if err != nil || !strings.Contains(report, "Live Workers: 2") {
 		t.Errorf("fsadmin report: %v\n%s", err, report)
 	}
-	if _, err := c.Shell(t.Context(), "cat", "/no such file"); err == nil || !strings.Contains(err.Error(), "FileSystemShell cat /no such file: exit status") {
+	if _, err := c.Shell(t.Context(), "cat", "/no such file"); err == nil ||
+		!strings.Contains(err.Error(), "FileSystemShell cat /no such file: exit status") {
 		t.Errorf("a failing command: %v", err)
 	}
 }
@@ -171,7 +172,10 @@ func TestTwoClustersAtOnceAndNothingIsLeft(t *testing.T) {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.Start(t.Context(), cluster.Config{Masters: 1, Workers: 1, SameHost: true, Proxies: true, UFS: root})
+	c, err := cluster.Start(t.Context(), cluster.Config{
+		Masters: 1, Workers: 1, SameHost: true, Proxies: true,
+		UFS: root,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,8 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if c.ElectionMin <= 0 || c.ElectionMax <= c.ElectionMin {
-		return c, fmt.Errorf("ElectionMin of the cluster.Config is %v and ElectionMax %v: both above 0, the second the larger", c.ElectionMin, c.ElectionMax)
+		return c, fmt.Errorf("ElectionMin of the cluster.Config is %v and ElectionMax %v: both above 0, the second "+
+			"the larger", c.ElectionMin, c.ElectionMax)
 	}
 	return c, checkUFS(c.UFS)
 }

@@ -46,7 +46,8 @@ func (c *Cluster) Fuse(ctx context.Context, dir string, cfg FuseConfig) (*Fuse, 
 		return nil, fmt.Errorf("the FUSE of Alluxio %s: %w", reason, ErrMissing)
 	}
 	if libfuse() == "" {
-		return nil, fmt.Errorf("libfuse3.so.3 (package fuse3 or libfuse3-3), which the FUSE of Alluxio loads, is %w", ErrMissing)
+		return nil, fmt.Errorf("libfuse3.so.3 (package fuse3 or libfuse3-3), which the FUSE of Alluxio loads, is %w",
+			ErrMissing)
 	}
 	orInt(&cfg.Heap, 4096*mib)
 	orInt(&cfg.Direct, 4096*mib)
@@ -72,7 +73,10 @@ func (c *Cluster) Fuse(ctx context.Context, dir string, cfg FuseConfig) (*Fuse, 
 // libfuse finds which libfuse Alluxio's native libraries can load here: "3" or "2", and "" for neither.
 func libfuse() string {
 	for _, version := range []struct{ name, library string }{{"3", "libfuse3.so.3"}, {"2", "libfuse.so.2"}} {
-		for _, dir := range []string{"/lib", "/lib64", "/lib/*-linux-gnu", "/usr/lib", "/usr/lib64", "/usr/lib/*-linux-gnu"} {
+		for _, dir := range []string{
+			"/lib", "/lib64", "/lib/*-linux-gnu", "/usr/lib", "/usr/lib64",
+			"/usr/lib/*-linux-gnu",
+		} {
 			if found, err := filepath.Glob(filepath.Join(dir, version.library)); err == nil && len(found) > 0 {
 				return version.name
 			}

@@ -21,7 +21,10 @@ func TestAlluxiosOwnFuseMountsTheCluster(t *testing.T) {
 	write(t, c, "sub/file", text)
 	dir := t.TempDir()
 	before := []int{countBlocks(t, c.Workers()[0]), countBlocks(t, c.Workers()[1])}
-	f, err := c.Fuse(within(t, 3*time.Minute), dir, cluster.FuseConfig{Path: "/sub", Host: c.Workers()[0].Host, Heap: 256 << 20, Direct: 128 << 20})
+	f, err := c.Fuse(within(t, 3*time.Minute), dir, cluster.FuseConfig{
+		Path: "/sub", Host: c.Workers()[0].Host,
+		Heap: 256 << 20, Direct: 128 << 20,
+	})
 	if errors.Is(err, cluster.ErrMissing) {
 		t.Skip(err)
 	}
@@ -35,7 +38,8 @@ func TestAlluxiosOwnFuseMountsTheCluster(t *testing.T) {
 	if f.RSS() < 50<<20 || f.RSS() > 1<<30 {
 		t.Errorf("resident memory of %d bytes", f.RSS())
 	}
-	if one, two := countBlocks(t, c.Workers()[0])-before[0], countBlocks(t, c.Workers()[1])-before[1]; one != 2 || two != 0 {
+	if one, two := countBlocks(t, c.Workers()[0])-before[0], countBlocks(t, c.Workers()[1])-before[1]; one != 2 ||
+		two != 0 {
 		t.Errorf("the worker on the client's host got %d blocks and the other %d: want 2 and 0", one, two)
 	}
 	pid := f.Pid()

@@ -52,7 +52,8 @@ func Java() (string, error) {
 	}
 	path, err := exec.LookPath("java")
 	if err != nil {
-		return "", fmt.Errorf("a Java runtime (java) is %w: run make setup as root, or install the package default-jre-headless", ErrMissing)
+		return "", fmt.Errorf("a Java runtime (java) is %w: run make setup as root, or install the package "+
+			"default-jre-headless", ErrMissing)
 	}
 	return path, nil
 }
@@ -100,7 +101,8 @@ func resolve(ctx context.Context, dir string) error {
 		return err
 	}
 	if _, err := exec.LookPath("mvn"); err != nil {
-		return fmt.Errorf("the program mvn (Maven), which fetches Alluxio's jars, is %w: run make setup as root, or install the package maven", ErrMissing)
+		return fmt.Errorf("the program mvn (Maven), which fetches Alluxio's jars, is %w: run make setup as root, or "+
+			"install the package maven", ErrMissing)
 	}
 	temp, err := os.MkdirTemp(filepath.Dir(dir), "resolving-")
 	if err != nil {
@@ -111,7 +113,8 @@ func resolve(ctx context.Context, dir string) error {
 	if err := os.WriteFile(project, pom, 0o600); err != nil {
 		return err
 	}
-	out, err := session.Run(ctx, resolveLimit, "mvn", "-B", "-q", "-C", "-f", project, "dependency:copy", "-DoutputDirectory="+jars)
+	out, err := session.Run(ctx, resolveLimit, "mvn", "-B", "-q", "-C", "-f", project, "dependency:copy",
+		"-DoutputDirectory="+jars)
 	if err != nil {
 		return fmt.Errorf("the jars of sanity/cluster/pom.xml: %w%s", err, firstError(out.Stdout))
 	}

@@ -129,7 +129,9 @@ func (c *Cluster) Admin(ctx context.Context, args ...string) (string, error) {
 
 // Client runs the main class of one of Alluxio's clients with the arguments, under more properties where given: with
 // alluxio.user.hostname of a worker's host it is local to that worker. The error has what the client said.
-func (c *Cluster) Client(ctx context.Context, properties map[string]string, class string, args ...string) (string, error) {
+func (c *Cluster) Client(ctx context.Context, properties map[string]string, class string, args ...string) (
+	string, error,
+) {
 	dir, err := os.MkdirTemp(c.dir, "shell-")
 	if err != nil {
 		return "", fmt.Errorf("a directory for the client: %w", err)
@@ -149,7 +151,8 @@ func (c *Cluster) Client(ctx context.Context, properties map[string]string, clas
 			err = exit // without Java's command line
 		}
 		name := class[strings.LastIndexByte(class, '.')+1:]
-		return out.Stdout, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(out.Stdout+out.Stderr))
+		return out.Stdout, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err,
+			strings.TrimSpace(out.Stdout+out.Stderr))
 	}
 	return out.Stdout, nil
 }
@@ -161,5 +164,6 @@ func (c *Cluster) clientConfiguration(dir string, properties map[string]string) 
 
 // ShellCommand is `alluxio fs` against the cluster, as one types it at a terminal.
 func (c *Cluster) ShellCommand() string {
-	return fmt.Sprintf("LC_ALL=C.UTF-8 %s -cp '%s/*' -Dalluxio.conf.dir=%s alluxio.cli.fs.FileSystemShell", c.java, c.jars, c.clientDir())
+	return fmt.Sprintf("LC_ALL=C.UTF-8 %s -cp '%s/*' -Dalluxio.conf.dir=%s alluxio.cli.fs.FileSystemShell", c.java,
+		c.jars, c.clientDir())
 }

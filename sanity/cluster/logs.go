@@ -15,7 +15,10 @@ const (
 )
 
 // idle are what servers complain of in every cluster.
-var idle = []string{"InstancedConfiguration", "JvmPauseMonitor", "SecurityHandler", "DefaultStorageTier", "Scheduler", "BackupWorkerRole"}
+var idle = []string{
+	"InstancedConfiguration", "JvmPauseMonitor", "SecurityHandler", "DefaultStorageTier", "Scheduler",
+	"BackupWorkerRole",
+}
 
 // tell writes to the test's log what the servers complained of last.
 func (c *Cluster) tell(tb testing.TB) {

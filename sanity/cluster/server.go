@@ -121,9 +121,11 @@ func (s *Server) Start() error {
 func (s *Server) command() *exec.Cmd {
 	cfg := s.cluster.cfg
 	if s.Role == Master {
-		return s.cluster.javaCommand(context.Background(), s.dir, cfg.Optimise, heap(cfg.MasterHeap), "alluxio.master.AlluxioMaster")
+		return s.cluster.javaCommand(context.Background(), s.dir, cfg.Optimise, heap(cfg.MasterHeap),
+			"alluxio.master.AlluxioMaster")
 	}
-	return s.cluster.javaCommand(context.Background(), s.dir, cfg.Optimise, heap(cfg.WorkerHeap), direct(cfg.WorkerDirect), "alluxio.worker.AlluxioWorker")
+	return s.cluster.javaCommand(context.Background(), s.dir, cfg.Optimise, heap(cfg.WorkerHeap),
+		direct(cfg.WorkerDirect), "alluxio.worker.AlluxioWorker")
 }
 
 // Kill ends the server with SIGKILL, paused or not, and returns when it is gone. Its journal and its blocks stay.

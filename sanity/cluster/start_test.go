@@ -73,8 +73,12 @@ func TestAClusterGoesWithTheProcessThatIsKilled(t *testing.T) {
 func TestAServerThatEndsByItselfEndsTheStart(t *testing.T) {
 	shared.Get(t)
 	begin := time.Now()
-	_, err := cluster.Start(t.Context(), cluster.Config{Masters: 1, NoWorkers: true, Properties: map[string]string{"alluxio.master.journal.type": "CLAY"}})
-	if err == nil || !strings.Contains(err.Error(), "master-1 ended by itself: ") || !strings.Contains(err.Error(), "JournalType") {
+	_, err := cluster.Start(t.Context(), cluster.Config{
+		Masters: 1, NoWorkers: true,
+		Properties: map[string]string{"alluxio.master.journal.type": "CLAY"},
+	})
+	if err == nil || !strings.Contains(err.Error(), "master-1 ended by itself: ") ||
+		!strings.Contains(err.Error(), "JournalType") {
 		t.Errorf("started: %v", err)
 	}
 	pace.Within(t, "the end of the start", time.Since(begin), time.Minute)
@@ -105,7 +109,10 @@ func TestAConfigThatCannotBeIsRefused(t *testing.T) {
 	}{
 		{cluster.Config{Masters: -1}, "Masters of the cluster.Config is -1: from 1 to 9"},
 		{cluster.Config{Workers: 1, NoWorkers: true}, "NoWorkers of the cluster.Config is set and Workers is 1"},
-		{cluster.Config{UFS: "/no/such"}, `UFS of the cluster.Config is "/no/such": the absolute path of a directory, or a URI`},
+		{
+			cluster.Config{UFS: "/no/such"},
+			`UFS of the cluster.Config is "/no/such": the absolute path of a directory, or a URI`,
+		},
 		{cluster.Config{BlockSize: -4}, "BlockSize of the cluster.Config is -4"},
 		{cluster.Config{ElectionMin: time.Second}, "ElectionMin of the cluster.Config is 1s and ElectionMax 0s"},
 		{cluster.Config{MasterHeap: 1}, "MasterHeap of the cluster.Config is 1: from 67108864"},

@@ -164,8 +164,11 @@ func TestManyFiles(t *testing.T) {
 	blocks, fds := blockFiles(t)
 	heap := heapBytes()
 	stats := s.Stats()
-	t.Logf("%d files read cold in %v, a twentieth of them again in %v: block files open at most %d, after it %d; descriptors %d and before %d; heap %d MiB and before %d; opens %d passed through, %d copied; %d block files are the most that are kept",
-		files, cold, time.Since(begin), most.Load(), blocks, fds, fdsBefore, heap>>20, heapBefore>>20, stats.PassthroughOpens, stats.CopyOpens, 256)
+	t.Logf("%d files read cold in %v, a twentieth of them again in %v: block files open at most %d, after it %d; "+
+		"descriptors %d and before %d; heap %d MiB and before %d; opens %d passed through, %d copied; %d block files "+
+		"are the most that are kept",
+		files, cold, time.Since(begin), most.Load(), blocks, fds, fdsBefore, heap>>20, heapBefore>>20,
+		stats.PassthroughOpens, stats.CopyOpens, 256)
 	if most.Load() > 400 {
 		t.Errorf("%d block files were open at once", most.Load())
 	}

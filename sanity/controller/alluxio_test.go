@@ -99,10 +99,14 @@ type actual struct {
 func newActual(t *testing.T) *actual {
 	t.Helper()
 	s, c := server(t)
-	r := &actual{t: t, api: s, c: c, servers: cluster.ForTest(t, cluster.Config{}), ns: namespace(t, c), keys: gateway.NewKeys()}
+	r := &actual{
+		t: t, api: s, c: c, servers: cluster.ForTest(t, cluster.Config{}), ns: namespace(t, c),
+		keys: gateway.NewKeys(),
+	}
 	specs := cached(source(t, "data", r.keys, map[string]int{"a/one": 3 << 20, "a/two": 1000, "three": 5<<20 + 17}))
 	must(t, c.Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "keys"}, Data: map[string][]byte{"id": []byte(r.keys.AccessKeyID), "key": []byte(r.keys.SecretAccessKey)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "keys"},
+		Data:       map[string][]byte{"id": []byte(r.keys.AccessKeyID), "key": []byte(r.keys.SecretAccessKey)},
 	}))
 	start(t, s, r.ns, func(config *controller.Config) {
 		config.SecretAge = 2 * time.Second
@@ -130,7 +134,8 @@ func (r *actual) status(what string, fits func(*v1alpha1.Dataset) bool) {
 		if fits(d) {
 			return ""
 		}
-		return fmt.Sprintf("it is %s, total %q, files %q, %v; %s; %s", d.Status.Phase, d.Status.UfsTotal, d.Status.FileNum, d.Status.CacheStates,
+		return fmt.Sprintf("it is %s, total %q, files %q, %v; %s; %s", d.Status.Phase, d.Status.UfsTotal,
+			d.Status.FileNum, d.Status.CacheStates,
 			condition(d.Status.Conditions, v1alpha1.Ready), condition(d.Status.Conditions, v1alpha1.Mounted))
 	})
 }
@@ -181,10 +186,12 @@ func (r *actual) tend(ctx context.Context, pod *corev1.Pod) {
 	}
 	before := pod.DeepCopy()
 	number := int(pod.Name[len(pod.Name)-1] - '0')
-	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[number].Host, []corev1.PodIP{{IP: servers[number].Host}}
+	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, servers[number].Host,
+		[]corev1.PodIP{{IP: servers[number].Host}}
 	ready := corev1.PodCondition{Type: corev1.PodReady, Status: podCondition(pod, gate)}
 	if podCondition(pod, corev1.PodReady) != ready.Status {
-		pod.Status.Conditions = append(slices.DeleteFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady }), ready)
+		pod.Status.Conditions = append(slices.DeleteFunc(pod.Status.Conditions,
+			func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady }), ready)
 	}
 	if !equality.Semantic.DeepEqual(before.Status, pod.Status) {
 		_ = r.c.Status().Update(ctx, pod)

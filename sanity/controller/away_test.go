@@ -47,7 +47,8 @@ func TestAPIServerAway(t *testing.T) {
 		time.Sleep(5 * time.Second)
 	}
 	must(t, s.StartAPI(t.Context()))
-	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"replicas": 4}})))
+	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"),
+		mergePatch(map[string]any{"spec": map[string]any{"replicas": 4}})))
 	eventually(t, "the StatefulSet follows", replicas(4))
 	after := settled(t, c, ns)
 	delete(before, "StatefulSet hbase-worker")
@@ -117,7 +118,8 @@ spec: {policyName: NS, validationActions: [Deny]}
 			create(t, c, other, walkthrough)
 			eventually(t, "the condition says what happened", func() string {
 				line := condition(alluxio(t, c, ns, "hbase").Status.Conditions, v1alpha1.Applied)
-				if strings.HasPrefix(line, "Applied=False") && strings.Contains(line, tc.says) && strings.Contains(line, "StatefulSet hbase-master") {
+				if strings.HasPrefix(line, "Applied=False") && strings.Contains(line, tc.says) &&
+					strings.Contains(line, "StatefulSet hbase-master") {
 					return ""
 				}
 				return line
@@ -139,17 +141,24 @@ func TestQuotaExceeded(t *testing.T) {
 	quota := &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "few"},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"count/services": quantity("1")}},
-		Status:     corev1.ResourceQuotaStatus{Hard: corev1.ResourceList{"count/services": quantity("1")}, Used: corev1.ResourceList{"count/services": quantity("0")}},
+		Status: corev1.ResourceQuotaStatus{
+			Hard: corev1.ResourceList{"count/services": quantity("1")},
+			Used: corev1.ResourceList{"count/services": quantity("0")},
+		},
 	}
 	must(t, c.Create(t.Context(), quota))
 	// There is no quota controller to begin the counting.
-	quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: corev1.ResourceList{"count/services": quantity("0")}}
+	quota.Status = corev1.ResourceQuotaStatus{
+		Hard: quota.Spec.Hard,
+		Used: corev1.ResourceList{"count/services": quantity("0")},
+	}
 	must(t, c.Status().Update(t.Context(), quota))
 	start(t, s, ns, nil)
 	create(t, c, ns, walkthrough)
 	eventually(t, "the condition says what happened", func() string {
 		line := condition(alluxio(t, c, ns, "hbase").Status.Conditions, v1alpha1.Applied)
-		if strings.HasPrefix(line, "Applied=False Forbidden") && strings.Contains(line, "exceeded quota") && strings.Contains(line, "Service hbase-master-1") {
+		if strings.HasPrefix(line, "Applied=False Forbidden") && strings.Contains(line, "exceeded quota") &&
+			strings.Contains(line, "Service hbase-master-1") {
 			return ""
 		}
 		return line

@@ -52,7 +52,10 @@ func removed(t *testing.T, c client.Client, o client.Object) {
 func claim(t *testing.T, c client.Client, ns, name, className, change string) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	o := &corev1.PersistentVolumeClaim{}
-	for _, text := range []string{"{spec: {accessModes: [ReadOnlyMany], resources: {requests: {storage: 5Gi}}}}", change} {
+	for _, text := range []string{
+		"{spec: {accessModes: [ReadOnlyMany], resources: {requests: {storage: 5Gi}}}}",
+		change,
+	} {
 		must(t, sigsyaml.UnmarshalStrict([]byte(text), o))
 	}
 	o.Namespace, o.Name, o.Spec.StorageClassName = ns, name, &className
@@ -109,7 +112,8 @@ func tells(t *testing.T, c client.Client, o *corev1.PersistentVolumeClaim, want 
 func unbound(t *testing.T, c client.Client, o *corev1.PersistentVolumeClaim) {
 	t.Helper()
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(o), o))
-	if err := c.Get(t.Context(), client.ObjectKey{Name: "pvc-" + string(o.UID)}, &corev1.PersistentVolume{}); !apierrors.IsNotFound(err) || o.Spec.VolumeName != "" {
+	if err := c.Get(t.Context(), client.ObjectKey{Name: "pvc-" + string(o.UID)},
+		&corev1.PersistentVolume{}); !apierrors.IsNotFound(err) || o.Spec.VolumeName != "" {
 		t.Errorf("the claim %s has the volume %q: %v", o.Name, o.Spec.VolumeName, err)
 	}
 }
@@ -179,20 +183,28 @@ func TestClaims(t *testing.T) {
 	v := bound(t, c, plain)
 	foreign := v.DeepCopy()
 	foreign.ObjectMeta = metav1.ObjectMeta{Name: ns + "-foreign", Labels: v.Labels, Annotations: v.Annotations}
-	foreign.Spec.ClaimRef = &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: elsewhere.Namespace, Name: "gone", UID: "gone"}
+	foreign.Spec.ClaimRef = &corev1.ObjectReference{
+		APIVersion: "v1", Kind: "PersistentVolumeClaim",
+		Namespace: elsewhere.Namespace, Name: "gone", UID: "gone",
+	}
 	must(t, c.Create(t.Context(), foreign))
 	removed(t, c, foreign)
 	csi := v.Spec.CSI
-	if v.Name != "pvc-"+string(plain.UID) || csi.VolumeHandle != v.Name || csi.Driver != driver.Name || v.Spec.ClaimRef.UID != plain.UID || v.Spec.StorageClassName != ns+"-plain" ||
-		v.Annotations["pv.kubernetes.io/provisioned-by"] != driver.Name || csi.NodeStageSecretRef != nil || v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
+	if v.Name != "pvc-"+string(plain.UID) || csi.VolumeHandle != v.Name || csi.Driver != driver.Name ||
+		v.Spec.ClaimRef.UID != plain.UID || v.Spec.StorageClassName != ns+"-plain" ||
+		v.Annotations["pv.kubernetes.io/provisioned-by"] != driver.Name || csi.NodeStageSecretRef != nil ||
+		v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
 		t.Errorf("the volume is %+v", v)
 	}
-	if got := fmt.Sprint(csi.VolumeAttributes, v.Spec.MountOptions, v.Spec.AccessModes, v.Spec.Capacity.Storage()); got != "map[quota:1Gi source:https://example.org/data/] [umask=0027] [ReadOnlyMany] 5Gi" {
+	if got := fmt.Sprint(csi.VolumeAttributes, v.Spec.MountOptions, v.Spec.AccessModes,
+		v.Spec.Capacity.Storage()); got != "map[quota:1Gi source:https://example.org/data/] [umask=0027] "+
+		"[ReadOnlyMany] 5Gi" {
 		t.Error("the volume has " + got)
 	}
 	tells(t, c, plain, "Normal ProvisioningSucceeded the PersistentVolume "+v.Name+" is made")
 	retained := bound(t, c, kept)
-	if ref := retained.Spec.CSI.NodeStageSecretRef; ref == nil || ref.Name != "kept-west" || ref.Namespace != ns || len(retained.Spec.CSI.VolumeAttributes) != 2 {
+	if ref := retained.Spec.CSI.NodeStageSecretRef; ref == nil || ref.Name != "kept-west" || ref.Namespace != ns ||
+		len(retained.Spec.CSI.VolumeAttributes) != 2 {
 		t.Errorf("the Secret is %v, the attributes are %v", ref, retained.Spec.CSI.VolumeAttributes)
 	}
 
@@ -207,11 +219,14 @@ func TestClaims(t *testing.T) {
 		t.Error("a volume whose class said Retain is being deleted")
 	}
 	// An administrator who is done with it may say so afterwards.
-	must(t, c.Patch(t.Context(), retained, mergePatch(map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": "Delete"}})))
+	must(t,
+		c.Patch(t.Context(), retained,
+			mergePatch(map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": "Delete"}})))
 	volumeGone(t, c, retained.Name)
 
 	unbound(t, c, other)
-	if texts := told(t, c, other); len(texts) > 0 || other.Annotations["volume.kubernetes.io/storage-provisioner"] != "other.example.org" {
+	if texts := told(t, c, other); len(texts) > 0 ||
+		other.Annotations["volume.kubernetes.io/storage-provisioner"] != "other.example.org" {
 		t.Errorf("a claim of another provisioner, annotated with %v, is told %q", other.Annotations, texts)
 	}
 	unbound(t, c, elsewhere)
@@ -236,12 +251,21 @@ func TestClaimsRefused(t *testing.T) {
 	option := class(t, c, ns+"-option", "{mountOptions: [rw]}")
 	class(t, c, ns+"-reserved", "{parameters: {csi.storage.k8s.io/fstype: ext4}}")
 	refused := map[*corev1.PersistentVolumeClaim]string{
-		claim(t, c, ns, "quota", ns+"-bad", "{}"):                                                                `StorageClass ` + bad.Name + `: attribute quota "many" is not accepted; accepted is a quantity of bytes above 0 such as 2Gi`,
-		claim(t, c, ns, "option", ns+"-option", "{}"):                                                            `mount option "rw" is not accepted; accepted are ro, uid=NUMBER`,
-		claim(t, c, ns, "reserved", ns+"-reserved", "{}"):                                                        `StorageClass.parameters[csi.storage.k8s.io/fstype] is "ext4"; accepted with that prefix are`,
-		claim(t, c, ns, "block", ns+"-good", "{spec: {volumeMode: Block}}"):                                      "PersistentVolumeClaim.spec.volumeMode is Block; accepted is Filesystem",
-		claim(t, c, ns, "chooses", ns+"-good", "{spec: {selector: {matchLabels: {a: b}}}}"):                      "PersistentVolumeClaim.spec.selector is set; accepted is none",
-		claim(t, c, ns, "clone", ns+"-good", "{spec: {dataSource: {kind: PersistentVolumeClaim, name: quota}}}"): "spec.dataSource is the PersistentVolumeClaim quota; accepted is none",
+		claim(t, c, ns, "quota", ns+"-bad",
+			"{}"): `StorageClass ` + bad.Name +
+			`: attribute quota "many" is not accepted; accepted is a quantity of bytes above 0 such as 2Gi`,
+		claim(t, c, ns, "option", ns+"-option",
+			"{}"): `mount option "rw" is not accepted; accepted are ro, uid=NUMBER`,
+		claim(t, c, ns, "reserved", ns+"-reserved",
+			"{}"): `StorageClass.parameters[csi.storage.k8s.io/fstype] is "ext4"; accepted with that prefix are`,
+		claim(t, c, ns, "block", ns+"-good",
+			"{spec: {volumeMode: Block}}"): "PersistentVolumeClaim.spec.volumeMode is Block; accepted is Filesystem",
+		claim(t, c, ns, "chooses", ns+"-good",
+			"{spec: {selector: {matchLabels: {a: "+
+				"b}}}}"): "PersistentVolumeClaim.spec.selector is set; accepted is none",
+		claim(t, c, ns, "clone", ns+"-good",
+			"{spec: {dataSource: {kind: PersistentVolumeClaim, name: "+
+				"quota}}}"): "spec.dataSource is the PersistentVolumeClaim quota; accepted is none",
 	}
 	for o, want := range refused {
 		tells(t, c, o, want)
@@ -249,7 +273,8 @@ func TestClaimsRefused(t *testing.T) {
 	time.Sleep(time.Second)
 	for o := range refused {
 		unbound(t, c, o)
-		if texts := told(t, c, o); len(texts) != 1 || !strings.HasPrefix(texts[0], "Warning ProvisioningFailed ") || strings.HasSuffix(texts[0], "times)") {
+		if texts := told(t, c, o); len(texts) != 1 || !strings.HasPrefix(texts[0], "Warning ProvisioningFailed ") ||
+			strings.HasSuffix(texts[0], "times)") {
 			t.Errorf("the claim %s is told %q, want one warning", o.Name, texts)
 		}
 	}
@@ -286,14 +311,17 @@ func TestClaimsWaitForFirstConsumer(t *testing.T) {
 	class(t, c, ns, "{volumeBindingMode: WaitForFirstConsumer}")
 	o := claim(t, c, ns, "later", ns, "{}")
 	// The scheduler has taken the node back: the provisioner is named, and the node is not.
-	back := claim(t, c, ns, "back", ns, "{metadata: {annotations: {volume.kubernetes.io/storage-provisioner: csi.millrace.io}}}")
+	back := claim(t, c, ns, "back", ns,
+		"{metadata: {annotations: {volume.kubernetes.io/storage-provisioner: csi.millrace.io}}}")
 	time.Sleep(2 * time.Second)
 	for _, waits := range []*corev1.PersistentVolumeClaim{o, back} {
 		unbound(t, c, waits)
 		if texts := told(t, c, waits); len(texts) > 0 {
 			t.Errorf("a claim that waits for a pod is told %q", texts)
 		}
-		must(t, c.Patch(t.Context(), waits, mergePatch(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"volume.kubernetes.io/selected-node": "node1"}}})))
+		must(t,
+			c.Patch(t.Context(), waits,
+				mergePatch(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"volume.kubernetes.io/selected-node": "node1"}}})))
 		bound(t, c, waits)
 	}
 }
@@ -305,7 +333,8 @@ func TestClaimsFindVolumes(t *testing.T) {
 	ns := namespace(t, c)
 	class(t, c, ns, "{}")
 	theirs := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: ns}, Spec: corev1.PersistentVolumeSpec{
-		StorageClassName: ns, Capacity: corev1.ResourceList{"storage": quantity("5Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany},
+		StorageClassName: ns, Capacity: corev1.ResourceList{"storage": quantity("5Gi")},
+		AccessModes:            []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany},
 		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driver.Name, VolumeHandle: ns}},
 	}}
 	must(t, c.Create(t.Context(), theirs))
@@ -350,10 +379,14 @@ func TestClaimsKilled(t *testing.T) {
 		o := claim(t, c, ns, name, ns, "{}")
 		volume := v.DeepCopy()
 		volume.ObjectMeta = metav1.ObjectMeta{Name: "pvc-" + string(o.UID), Annotations: v.Annotations}
-		volume.Spec.Capacity, volume.Spec.CSI.VolumeHandle = corev1.ResourceList{"storage": quantity("1Mi")}, volume.Name
+		volume.Spec.Capacity, volume.Spec.CSI.VolumeHandle = corev1.ResourceList{"storage": quantity("1Mi")},
+			volume.Name
 		ref := o.DeepCopy()
 		uid(ref)
-		volume.Spec.ClaimRef = &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: ns, Name: ref.Name, UID: ref.UID}
+		volume.Spec.ClaimRef = &corev1.ObjectReference{
+			APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: ns,
+			Name: ref.Name, UID: ref.UID,
+		}
 		must(t, c.Create(t.Context(), volume))
 		removed(t, c, volume)
 		return o
@@ -362,7 +395,8 @@ func TestClaimsKilled(t *testing.T) {
 	theirs := left("theirs", func(o *corev1.PersistentVolumeClaim) { o.Name, o.UID = first.Name, first.UID })
 	start(t, s, ns, nil)
 	tells(t, c, ours, "Normal ProvisioningSucceeded the PersistentVolume pvc-"+string(ours.UID)+" is made")
-	tells(t, c, theirs, "Warning ProvisioningFailed the PersistentVolume pvc-"+string(theirs.UID)+" is there already and was not made for this claim; delete it")
+	tells(t, c, theirs, "Warning ProvisioningFailed the PersistentVolume pvc-"+string(theirs.UID)+
+		" is there already and was not made for this claim; delete it")
 	if texts := told(t, c, ours); len(texts) != 1 {
 		t.Errorf("it is told %q", texts)
 	}
@@ -387,7 +421,10 @@ func TestClaimExample(t *testing.T) {
 	if kinds["Pod"] == nil || kinds["PersistentVolumeClaim"] == nil {
 		t.Fatalf("the example has %v", kinds)
 	}
-	o := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: kinds["PersistentVolumeClaim"].GetName()}}
+	o := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+		Namespace: ns,
+		Name:      kinds["PersistentVolumeClaim"].GetName(),
+	}}
 	if v := bound(t, c, o); v.Spec.StorageClassName != kinds["StorageClass"].GetName() {
 		t.Errorf("the volume is %+v", v)
 	}

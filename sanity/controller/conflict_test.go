@@ -34,14 +34,16 @@ func TestConflicts(t *testing.T) {
 		writers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				// It is not there yet in the beginning.
-				_ = c.Patch(ctx, o, mergePatch(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"example.com/n": strconv.Itoa(n)}}}))
+				_ = c.Patch(ctx, o,
+					mergePatch(map[string]any{"metadata": map[string]any{"annotations": map[string]string{"example.com/n": strconv.Itoa(n)}}}))
 				time.Sleep(5 * time.Millisecond)
 			}
 		})
 	}
 	create(t, c, ns, walkthrough)
 	complete(t, c, ns)
-	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"replicas": 4}})))
+	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"),
+		mergePatch(map[string]any{"spec": map[string]any{"replicas": 4}})))
 	eventually(t, "the change has come through, and the status tells so", func() string {
 		set := &appsv1.StatefulSet{}
 		must(t, c.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "hbase-worker"}, set))

@@ -257,7 +257,8 @@ func TestMountsInMountsOfARealAlluxio(t *testing.T) {
 	d.want("/deep/in/x=inner", "/deep=lacking")
 	eventually(t, "the directory that the source lacks is named", func() string {
 		s := d.clusters.State(deepKey)
-		const says = "the mount /deep/in/x: the source of the mount /deep has no directory /in, and nothing is written " +
+		const says = "the mount /deep/in/x: the source of the mount /deep has no directory /in, and nothing is " +
+			"written " +
 			"to sources; make it there, or give this mount a path that is not in /deep"
 		if s.MountErr != says {
 			return s.Err + s.MountErr

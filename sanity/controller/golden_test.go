@@ -38,7 +38,8 @@ func TestGoldenObjectsAreAccepted(t *testing.T) {
 					o.SetName(ns + "-" + o.GetName())
 				}
 				unstructured.RemoveNestedField(o.Object, "status")
-				if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test")); err != nil {
+				if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o),
+					client.FieldOwner("test")); err != nil {
 					t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), err)
 				}
 				applied++

@@ -91,7 +91,8 @@ func installAPI(t *testing.T, c client.Client) {
 	must(t, err)
 	for _, e := range entries {
 		for _, o := range documents(t, "../../deploy/crd/"+e.Name()) {
-			must(t, c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test"), client.ForceOwnership))
+			must(t, c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("test"),
+				client.ForceOwnership))
 			eventually(t, "the CRD "+o.GetName()+" is served", func() string {
 				crd := &apiextensionsv1.CustomResourceDefinition{}
 				if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), crd); err != nil {
@@ -134,7 +135,10 @@ func parse(t *testing.T, text string) []*unstructured.Unstructured {
 // namespace makes a namespace of the test's own. It is not removed: there is a new server for each run.
 func namespace(t *testing.T, c client.Client) string {
 	t.Helper()
-	ns := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"generateName": "test-"}}}
+	ns := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Namespace",
+		"metadata": map[string]any{"generateName": "test-"},
+	}}
 	must(t, c.Create(t.Context(), ns))
 	return ns.GetName()
 }

@@ -58,7 +58,8 @@ func run(t *testing.T, s *kube.Server, ns string, flags ...string) *process {
 	config, err := s.Kubeconfig("controller-"+p.health, "system:masters")
 	must(t, err)
 	p.cmd = exec.Command(bin, append([]string{
-		"--kubeconfig", config, "--namespace", ns, "--watch-namespace", ns, "--health", p.health, "--metrics", p.metrics, "--log-format", "json",
+		"--kubeconfig", config, "--namespace", ns, "--watch-namespace", ns, "--health", p.health, "--metrics",
+		p.metrics, "--log-format", "json",
 	}, flags...)...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := p.cmd.StderrPipe()
@@ -100,7 +101,8 @@ func (p *process) kill() {
 // free is an address that nobody listens on. Its host is one that others have no reason to take a port of meanwhile.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4",
+		fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
@@ -135,7 +137,10 @@ func TestProcess(t *testing.T) {
 		}
 	}
 	code, body := get(t, "http://"+p.metrics+"/metrics")
-	for _, name := range []string{`controller_runtime_reconcile_total{controller="dataset"`, "workqueue_depth", "rest_client_requests_total", `millrace_datasets{phase="NotBound"} 1`} {
+	for _, name := range []string{
+		`controller_runtime_reconcile_total{controller="dataset"`, "workqueue_depth",
+		"rest_client_requests_total", `millrace_datasets{phase="NotBound"} 1`,
+	} {
 		if code != http.StatusOK || !strings.Contains(body, name) {
 			t.Errorf("/metrics (%d) does not have %s", code, name)
 		}
@@ -226,7 +231,8 @@ func TestTakeOver(t *testing.T) {
 			p.kill()
 		}
 	}
-	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"replicas": 3}})))
+	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"),
+		mergePatch(map[string]any{"spec": map[string]any{"replicas": 3}})))
 	eventually(t, "the other goes on", func() string {
 		set := &appsv1.StatefulSet{}
 		must(t, c.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "hbase-worker"}, set))

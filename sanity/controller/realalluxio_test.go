@@ -50,7 +50,8 @@ func TestRealAlluxio(t *testing.T) {
 func (r *actual) bound() {
 	r.status("the Dataset is bound, and its sizes are known", func(d *v1alpha1.Dataset) bool {
 		return d.Status.Phase == v1alpha1.Bound && d.Status.UfsTotal == "8.00MiB" && d.Status.FileNum == "3" &&
-			d.Status.CacheStates[v1alpha1.Cached] == "0.00B" && d.Status.CacheStates[v1alpha1.CacheCapacity] == "512.00MiB" &&
+			d.Status.CacheStates[v1alpha1.Cached] == "0.00B" &&
+			d.Status.CacheStates[v1alpha1.CacheCapacity] == "512.00MiB" &&
 			d.Status.CacheStates[v1alpha1.CachedPercentage] == "0.0%"
 	})
 }
@@ -74,7 +75,8 @@ func (r *actual) marked() {
 	})
 	eventually(r.t, "the runtime says so", func() string {
 		s := alluxio(r.t, r.c, r.ns, "hbase").Status
-		if s.MasterPhase != v1alpha1.ReadyPhase || s.WorkerPhase != v1alpha1.ReadyPhase || s.MasterNumberReady != 3 || s.WorkerNumberReady != 2 || s.SetupDuration == "" {
+		if s.MasterPhase != v1alpha1.ReadyPhase || s.WorkerPhase != v1alpha1.ReadyPhase || s.MasterNumberReady != 3 ||
+			s.WorkerNumberReady != 2 || s.SetupDuration == "" {
 			return fmt.Sprintf("%+v", s)
 		}
 		return ""
@@ -99,10 +101,11 @@ func (r *actual) rolled() {
 	w, err := watched.Watch(r.t.Context(), &corev1.PodList{}, client.InNamespace(r.ns))
 	must(r.t, err)
 	defer w.Stop()
-	must(r.t, r.c.Patch(r.t.Context(), alluxio(r.t, r.c, r.ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{
-		"alluxioVersion": map[string]any{"imageTag": "2.9.6"},
-		"master":         map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "200m"}}},
-	}})))
+	must(r.t, r.c.Patch(r.t.Context(), alluxio(r.t, r.c, r.ns, "hbase"),
+		mergePatch(map[string]any{"spec": map[string]any{
+			"alluxioVersion": map[string]any{"imageTag": "2.9.6"},
+			"master":         map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "200m"}}},
+		}})))
 	ready := map[string]bool{}
 	var order []string
 	deadline := time.After(patience)
@@ -118,7 +121,8 @@ func (r *actual) rolled() {
 			r.t.Fatalf("%v", event)
 		}
 		before := ready[pod.Name]
-		ready[pod.Name] = event.Type != watch.Deleted && pod.DeletionTimestamp == nil && podCondition(pod, corev1.PodReady) == corev1.ConditionTrue
+		ready[pod.Name] = event.Type != watch.Deleted && pod.DeletionTimestamp == nil &&
+			podCondition(pod, corev1.PodReady) == corev1.ConditionTrue
 		if before && !ready[pod.Name] {
 			order = append(order, pod.Name)
 		}
@@ -161,7 +165,10 @@ func allReady(ready map[string]bool) bool {
 func (r *actual) load(name string, spec v1alpha1.DataLoadSpec) {
 	r.t.Helper()
 	spec.Dataset.Name = "hbase"
-	must(r.t, r.c.Create(r.t.Context(), &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: name}, Spec: spec}))
+	must(r.t, r.c.Create(r.t.Context(), &v1alpha1.DataLoad{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: name},
+		Spec:       spec,
+	}))
 }
 
 // owned waits for a load to belong to the Dataset, so that Kubernetes deletes it with that.
@@ -198,16 +205,19 @@ func (r *actual) loaded() {
 	time.Sleep(time.Second)
 	r.load("after", v1alpha1.DataLoadSpec{RunAfter: &v1alpha1.OperationRef{Kind: "DataLoad", Name: "warm"}})
 	r.loadStatus("after", "the load waits for the other", func(s *v1alpha1.DataLoadStatus) bool {
-		return s.Phase == v1alpha1.LoadPending && s.WaitingFor.OperationComplete != nil && !*s.WaitingFor.OperationComplete &&
+		return s.Phase == v1alpha1.LoadPending && s.WaitingFor.OperationComplete != nil &&
+			!*s.WaitingFor.OperationComplete &&
 			strings.Contains(condition(s.Conditions, "Waiting"), "waits for the DataLoad warm")
 	})
 	r.load("warm", v1alpha1.DataLoadSpec{LoadMetadata: true, Target: []v1alpha1.TargetPath{{Path: "/hbase"}}})
 	r.owned("warm")
 	r.loadStatus("warm", "the load is complete", func(s *v1alpha1.DataLoadStatus) bool {
-		return s.Phase == v1alpha1.LoadComplete && s.Infos["percent"] == "100" && s.Infos["filesLoaded"] == "3" && s.Infos["bytesLoaded"] == "8389625"
+		return s.Phase == v1alpha1.LoadComplete && s.Infos["percent"] == "100" && s.Infos["filesLoaded"] == "3" &&
+			s.Infos["bytesLoaded"] == "8389625"
 	})
 	r.status("all is cached, and the other leader tells so", func(d *v1alpha1.Dataset) bool {
-		return d.Status.Phase == v1alpha1.Bound && d.Status.CacheStates[v1alpha1.CachedPercentage] == "100.0%" && d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB"
+		return d.Status.Phase == v1alpha1.Bound && d.Status.CacheStates[v1alpha1.CachedPercentage] == "100.0%" &&
+			d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB"
 	})
 	conn := r.connect()
 	for _, path := range []string{"/hbase", "/hbase/a/one"} {
@@ -248,9 +258,15 @@ func (r *actual) scheduled() {
 	r.loadStatus("often", "it runs again", func(s *v1alpha1.DataLoadStatus) bool {
 		return s.LastScheduleTime.After(first) && s.LastSuccessfulTime.After(first)
 	})
-	must(r.t, r.c.Delete(r.t.Context(), &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, Name: "often"}}))
+	must(r.t, r.c.Delete(r.t.Context(), &v1alpha1.DataLoad{ObjectMeta: metav1.ObjectMeta{
+		Namespace: r.ns,
+		Name:      "often",
+	}}))
 	second := int32(1)
-	r.load("brief", v1alpha1.DataLoadSpec{TTLSecondsAfterFinished: &second, Target: []v1alpha1.TargetPath{{Path: "/hbase/three", Replicas: 2}}})
+	r.load("brief", v1alpha1.DataLoadSpec{
+		TTLSecondsAfterFinished: &second,
+		Target:                  []v1alpha1.TargetPath{{Path: "/hbase/three", Replicas: 2}},
+	})
 	eventually(r.t, "the load is gone after its time", func() string {
 		l := &v1alpha1.DataLoad{}
 		if err := r.c.Get(r.t.Context(), client.ObjectKey{Namespace: r.ns, Name: "brief"}, l); err == nil {
@@ -265,7 +281,8 @@ func (r *actual) scheduled() {
 	}
 	r.load("nowhere", v1alpha1.DataLoadSpec{Target: []v1alpha1.TargetPath{{Path: "/hbase/nothing"}}})
 	r.loadStatus("nowhere", "the load of what is not there fails", func(s *v1alpha1.DataLoadStatus) bool {
-		return s.Phase == v1alpha1.LoadFailed && strings.Contains(condition(s.Conditions, v1alpha1.Failed), "/hbase/nothing")
+		return s.Phase == v1alpha1.LoadFailed && strings.Contains(condition(s.Conditions, v1alpha1.Failed),
+			"/hbase/nothing")
 	})
 }
 
@@ -274,21 +291,24 @@ func (r *actual) read() {
 	r.shell("cat", "/hbase/a/two")
 	r.status("the ratios tell", func(d *v1alpha1.Dataset) bool {
 		s := d.Status.CacheStates
-		return s[v1alpha1.CacheHitRatio] != "" && s[v1alpha1.LocalHitRatio] != "" && s[v1alpha1.RemoteHitRatio] != "" && s[v1alpha1.CacheThroughputRatio] != ""
+		return s[v1alpha1.CacheHitRatio] != "" && s[v1alpha1.LocalHitRatio] != "" && s[v1alpha1.RemoteHitRatio] != "" &&
+			s[v1alpha1.CacheThroughputRatio] != ""
 	})
 }
 
 // drained scales the workers down to one: the pod of the other stays until what only it had is with the first.
 func (r *actual) drained() {
 	t := r.t
-	if out, err := r.api.Kubectl(t.Context(), "scale", "alluxioruntime", "hbase", "--replicas=1", "-n", r.ns); err != nil {
+	if out, err := r.api.Kubectl(t.Context(), "scale", "alluxioruntime", "hbase", "--replicas=1", "-n",
+		r.ns); err != nil {
 		t.Fatal(out)
 	}
 	eventually(t, "the workers are drained and fewer", func() string {
 		line := condition(alluxio(t, r.c, r.ns, "hbase").Status.Conditions, v1alpha1.Draining)
 		set := &appsv1.StatefulSet{}
 		must(t, r.c.Get(t.Context(), client.ObjectKey{Namespace: r.ns, Name: "hbase-worker"}, set))
-		if strings.HasPrefix(line, "Draining=False Drained 1 of 2 workers leave; ") && strings.HasSuffix(line, "that only they had are with others") && *set.Spec.Replicas == 1 {
+		if strings.HasPrefix(line, "Draining=False Drained 1 of 2 workers leave; ") &&
+			strings.HasSuffix(line, "that only they had are with others") && *set.Spec.Replicas == 1 {
 			t.Log(line)
 			return ""
 		}
@@ -304,7 +324,8 @@ func (r *actual) drained() {
 			return ""
 		})
 	}
-	r.status("the sum says so", func(d *v1alpha1.Dataset) bool { return d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB" })
+	r.status("the sum says so",
+		func(d *v1alpha1.Dataset) bool { return d.Status.CacheStates[v1alpha1.Cached] == "8.00MiB" })
 }
 
 // hash is the mark of the mount /hbase in Alluxio.
@@ -349,7 +370,9 @@ func (r *actual) remounted() {
 	more := d.Spec.Mounts[0].DeepCopy()
 	more.Name, more.MountPoint = "part", "s3://more/"
 	more.Options["alluxio.underfs.s3.endpoint"] = source(t, "more", r.keys, map[string]int{"four": 4})
-	must(t, r.c.Patch(t.Context(), d, mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0], *more}}})))
+	must(t,
+		r.c.Patch(t.Context(), d,
+			mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0], *more}}})))
 	r.shell("unmount", "/hbase")
 	r.shell("mount", "/mine", t.TempDir())
 	eventually(t, "the mounts are what the spec says", func() string {
@@ -361,7 +384,8 @@ func (r *actual) remounted() {
 		}
 		return ""
 	})
-	must(t, r.c.Patch(t.Context(), dataset(t, r.c, r.ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0]}}})))
+	must(t, r.c.Patch(t.Context(), dataset(t, r.c, r.ns, "hbase"),
+		mergePatch(map[string]any{"spec": map[string]any{"mounts": []v1alpha1.Mount{d.Spec.Mounts[0]}}})))
 	eventually(t, "the mount is gone", func() string {
 		if out := r.shell("mount"); strings.Contains(out, " /part ") || !strings.Contains(out, " /mine ") {
 			return out
@@ -373,7 +397,8 @@ func (r *actual) remounted() {
 // deleted looks that no worker has a block before the pods go.
 func (r *actual) deleted() {
 	r.load("again", v1alpha1.DataLoadSpec{})
-	r.loadStatus("again", "there is something cached", func(s *v1alpha1.DataLoadStatus) bool { return s.Phase == v1alpha1.LoadComplete })
+	r.loadStatus("again", "there is something cached",
+		func(s *v1alpha1.DataLoadStatus) bool { return s.Phase == v1alpha1.LoadComplete })
 	conn := r.connect()
 	for _, o := range []client.Object{dataset(r.t, r.c, r.ns, "hbase"), alluxio(r.t, r.c, r.ns, "hbase")} {
 		must(r.t, r.c.Delete(r.t.Context(), o))

@@ -44,7 +44,8 @@ func TestWalkthroughBecomesObjects(t *testing.T) {
 	eventually(t, "the status tells", func() string {
 		r := alluxio(t, c, ns, "hbase")
 		switch {
-		case r.Status.DesiredMasterNumberScheduled != 3 || r.Status.DesiredWorkerNumberScheduled != 2 || r.Status.CurrentMasterNumberScheduled != 3:
+		case r.Status.DesiredMasterNumberScheduled != 3 || r.Status.DesiredWorkerNumberScheduled != 2 ||
+			r.Status.CurrentMasterNumberScheduled != 3:
 			return "numbers are wrong"
 		case r.Status.MasterPhase != v1alpha1.NotReady || r.Status.FusePhase != v1alpha1.ReadyPhase:
 			return "phases are wrong"
@@ -93,8 +94,14 @@ func TestDriftIsRepaired(t *testing.T) {
 	start(t, s, ns, nil)
 	create(t, c, ns, walkthrough)
 	complete(t, c, ns)
-	must(t, c.Delete(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase-master-1"}}))
-	must(t, c.Patch(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase-master"}}, mergePatch(map[string]any{"spec": map[string]any{"replicas": 7}})))
+	must(t, c.Delete(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Namespace: ns,
+		Name:      "hbase-master-1",
+	}}))
+	must(t, c.Patch(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{
+		Namespace: ns,
+		Name:      "hbase-master",
+	}}, mergePatch(map[string]any{"spec": map[string]any{"replicas": 7}})))
 	eventually(t, "the StatefulSet has 3 replicas", func() string {
 		set := &appsv1.StatefulSet{}
 		must(t, c.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "hbase-master"}, set))
@@ -118,7 +125,8 @@ func TestScale(t *testing.T) {
 	if err != nil {
 		t.Fatal(out)
 	}
-	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"), mergePatch(map[string]any{"spec": map[string]any{"worker": map[string]any{"env": map[string]string{"A": "b"}}}})))
+	must(t, c.Patch(t.Context(), alluxio(t, c, ns, "hbase"),
+		mergePatch(map[string]any{"spec": map[string]any{"worker": map[string]any{"env": map[string]string{"A": "b"}}}})))
 	eventually(t, "the workers' StatefulSet follows", func() string {
 		set := &appsv1.StatefulSet{}
 		must(t, c.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "hbase-worker"}, set))
@@ -157,9 +165,13 @@ func TestProblemsEndInConditions(t *testing.T) {
 		}
 		return string(d.Status.Phase) + " " + line
 	})
-	must(t, c.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "keys"}, Data: map[string][]byte{"id": []byte("a"), "key": []byte("b")}}))
+	must(t, c.Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "keys"},
+		Data:       map[string][]byte{"id": []byte("a"), "key": []byte("b")},
+	}))
 	eventually(t, "the Dataset is valid once the Secret is there", func() string {
-		if line := condition(dataset(t, c, ns, "weather").Status.Conditions, v1alpha1.Valid); !strings.HasPrefix(line, "Valid=True") {
+		if line := condition(dataset(t, c, ns, "weather").Status.Conditions, v1alpha1.Valid); !strings.HasPrefix(line,
+			"Valid=True") {
 			return line
 		}
 		return ""
@@ -179,24 +191,33 @@ func TestNameTaken(t *testing.T) {
 			case "PersistentVolume":
 				theirs = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: objects.VolumeName(ns, "hbase",
 					false)}, Spec: corev1.PersistentVolumeSpec{
-					Capacity: corev1.ResourceList{"storage": quantity("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+					Capacity:               corev1.ResourceList{"storage": quantity("1Gi")},
+					AccessModes:            []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 					PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/data"}},
 				}}
 			case "Service":
-				theirs = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase-master"}, Spec: corev1.ServiceSpec{
-					Selector: map[string]string{"mine": "yes"}, Ports: []corev1.ServicePort{{Port: 80}},
-				}}
+				theirs = &corev1.Service{
+					ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase-master"},
+					Spec: corev1.ServiceSpec{
+						Selector: map[string]string{"mine": "yes"}, Ports: []corev1.ServicePort{{Port: 80}},
+					},
+				}
 			case "PersistentVolumeClaim":
-				theirs = &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase"}, Spec: corev1.PersistentVolumeClaimSpec{
-					AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": quantity("1Gi")}},
-				}}
+				theirs = &corev1.PersistentVolumeClaim{
+					ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "hbase"},
+					Spec: corev1.PersistentVolumeClaimSpec{
+						AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+						Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": quantity("1Gi")}},
+					},
+				}
 			}
 			must(t, c.Create(t.Context(), theirs))
 			start(t, s, ns, nil)
 			specs := create(t, c, ns, walkthrough)
 			eventually(t, "the condition names it", func() string {
 				line := condition(alluxio(t, c, ns, "hbase").Status.Conditions, v1alpha1.Applied)
-				if strings.HasPrefix(line, "Applied=False") && strings.Contains(line, kind+" ") && strings.Contains(line, "not made for this Dataset") {
+				if strings.HasPrefix(line, "Applied=False") && strings.Contains(line, kind+" ") &&
+					strings.Contains(line, "not made for this Dataset") {
 					return ""
 				}
 				return line
@@ -217,7 +238,10 @@ func TestNameTaken(t *testing.T) {
 func TestDeleteInAnyOrder(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)
-	for name, order := range map[string][]string{"runtime first": {"AlluxioRuntime", "Dataset"}, "Dataset first": {"Dataset", "AlluxioRuntime"}, "Dataset only": {"Dataset"}} {
+	for name, order := range map[string][]string{
+		"runtime first": {"AlluxioRuntime", "Dataset"},
+		"Dataset first": {"Dataset", "AlluxioRuntime"}, "Dataset only": {"Dataset"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			ns := namespace(t, c)
 			start(t, s, ns, nil)
@@ -245,7 +269,10 @@ func TestDeleteWaitsForPods(t *testing.T) {
 	complete(t, c, ns)
 	user := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "reader"}, Spec: corev1.PodSpec{
 		Containers: []corev1.Container{{Name: "c", Image: "busybox"}},
-		Volumes:    []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "hbase"}}}},
+		Volumes: []corev1.Volume{{
+			Name:         "data",
+			VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "hbase"}},
+		}},
 	}}
 	must(t, c.Create(t.Context(), user))
 	before := settled(t, c, ns)

@@ -40,7 +40,10 @@ func start(t *testing.T, s *kube.Server, ns string, change func(*controller.Conf
 	}
 	config := controller.Config{
 		API: api, Watch: ns, Fast: 100 * time.Millisecond, Slow: 500 * time.Millisecond,
-		Settings:   objects.Settings{AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "example.org/millrace:v1", Driver: "csi.millrace.io", Namespace: "millrace-system"},
+		Settings: objects.Settings{
+			AlluxioImage: "alluxio/alluxio:2.9.5", MillraceImage: "example.org/millrace:v1",
+			Driver: "csi.millrace.io", Namespace: "millrace-system",
+		},
 		CheckClass: driver.CheckClass,
 		Log:        slog.New(slog.NewTextHandler(testOutput{t}, &slog.HandlerOptions{Level: level})),
 	}
@@ -85,9 +88,11 @@ func versions(t *testing.T, c client.Client, ns string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
 	for kind, list := range map[string]client.ObjectList{
-		"StatefulSet": &appsv1.StatefulSetList{}, "Service": &corev1.ServiceList{}, "ConfigMap": &corev1.ConfigMapList{}, "Secret": &corev1.SecretList{},
+		"StatefulSet": &appsv1.StatefulSetList{}, "Service": &corev1.ServiceList{},
+		"ConfigMap": &corev1.ConfigMapList{}, "Secret": &corev1.SecretList{},
 		"NetworkPolicy": &networkingv1.NetworkPolicyList{}, "PodDisruptionBudget": &policyv1.PodDisruptionBudgetList{},
-		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{}, "PersistentVolume": &corev1.PersistentVolumeList{},
+		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{},
+		"PersistentVolume":      &corev1.PersistentVolumeList{},
 	} {
 		options := []client.ListOption{client.MatchingLabels{objects.NamespaceLabel: ns}}
 		must(t, c.List(t.Context(), list, options...))
@@ -105,8 +110,10 @@ func made(ns string) []string {
 	return []string{
 		"ConfigMap hbase-config", "NetworkPolicy hbase-master", "NetworkPolicy hbase-worker", "PersistentVolume " +
 			"" + objects.VolumeName(ns, "hbase", false),
-		"PersistentVolumeClaim hbase", "PodDisruptionBudget hbase-master", "PodDisruptionBudget hbase-worker", "Secret hbase-gateway", "Secret hbase-node",
-		"Service hbase-master", "Service hbase-master-0", "Service hbase-master-1", "Service hbase-master-2", "Service hbase-worker",
+		"PersistentVolumeClaim hbase", "PodDisruptionBudget hbase-master", "PodDisruptionBudget hbase-worker",
+		"Secret hbase-gateway", "Secret hbase-node",
+		"Service hbase-master", "Service hbase-master-0", "Service hbase-master-1", "Service hbase-master-2",
+		"Service hbase-worker",
 		"StatefulSet hbase-master", "StatefulSet hbase-worker",
 	}
 }

@@ -55,7 +55,11 @@ func grant(t *testing.T, c client.Client, user, file string) {
 		kind := role.GetKind()
 		binding := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind + "Binding",
-			"metadata": map[string]any{"name": user + "-" + role.GetName()}, "roleRef": map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role.GetName()},
+			"metadata": map[string]any{"name": user + "-" + role.GetName()},
+			"roleRef": map[string]any{
+				"apiGroup": "rbac.authorization.k8s.io", "kind": kind,
+				"name": role.GetName(),
+			},
 			"subjects": []any{map[string]any{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}},
 		}}
 		binding.SetNamespace(role.GetNamespace())

@@ -90,7 +90,8 @@ func TestScaleOfMany(t *testing.T) {
 	for i := range min(n, 20) {
 		worst = max(worst, change(t, c, ns, fmt.Sprintf("hbase-%d", i)))
 	}
-	t.Logf("%d Datasets: reconciled in %v by %d requests; then %.2f requests a second; heap %d MiB; a change is applied within %v",
+	t.Logf("%d Datasets: reconciled in %v by %d requests; then %.2f requests a second; heap %d MiB; a change is "+
+		"applied within %v",
 		n, took.Round(100*time.Millisecond), all, rate, memory.HeapInuse>>20, worst.Round(time.Millisecond))
 	if rate > 1 {
 		t.Errorf("%.2f requests a second while nothing happens; at most 1", rate)

@@ -18,7 +18,8 @@ func TestNodesAreSwept(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)
 	ns := namespace(t, c)
-	must(t, client.IgnoreAlreadyExists(c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "millrace-system"}})))
+	must(t, client.IgnoreAlreadyExists(c.Create(t.Context(),
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "millrace-system"}})))
 	start(t, s, ns, nil)
 	specs := create(t, c, ns, walkthrough)
 	complete(t, c, ns)

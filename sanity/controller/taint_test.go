@@ -98,7 +98,8 @@ func TestStartupTaint(t *testing.T) {
 	// Somebody puts it on again, for a reboot perhaps.
 	again := &corev1.Node{}
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(late), again))
-	again.Spec.Taints = append(slices.Clone(again.Spec.Taints), corev1.Taint{Key: startupTaint, Effect: corev1.TaintEffectNoSchedule})
+	again.Spec.Taints = append(slices.Clone(again.Spec.Taints),
+		corev1.Taint{Key: startupTaint, Effect: corev1.TaintEffectNoSchedule})
 	must(t, c.Update(t.Context(), again))
 	free(late)
 	if now := taints(t, c, never); now != fmt.Sprint([]string{"example.org/gpu", startupTaint, startupTaint}) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -114,7 +115,7 @@ func fill(t *testing.T, servers *cluster.Cluster, reserved, room int64) {
 	source := t.TempDir()
 	files := int(room >> 20)
 	for i := range files {
-		must(t, os.WriteFile(filepath.Join(source, fmt.Sprint(i)), make([]byte, 1<<20), 0o600))
+		must(t, os.WriteFile(filepath.Join(source, strconv.Itoa(i)), make([]byte, 1<<20), 0o600))
 	}
 	clusters := &masters.Clusters{Notify: func(types.NamespacedName) {}, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(t.Context())

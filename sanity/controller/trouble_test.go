@@ -53,7 +53,8 @@ func (r *troubled) pod(name string) *corev1.Pod {
 // bind gives a pod a node, as the scheduler does.
 func (r *troubled) bind(name string) {
 	r.t.Helper()
-	must(r.t, r.c.SubResource("binding").Create(r.t.Context(), r.pod(name), &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: "node1"}}))
+	must(r.t, r.c.SubResource("binding").Create(r.t.Context(), r.pod(name),
+		&corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: "node1"}}))
 }
 
 // status writes a pod's status. The controller may write to it meanwhile.
@@ -74,7 +75,10 @@ func (r *troubled) container(pod, name string, phase corev1.PodPhase, state, las
 	r.t.Helper()
 	r.status(pod, func(s *corev1.PodStatus) {
 		s.Phase = phase
-		s.ContainerStatuses = []corev1.ContainerStatus{{Name: name, Image: "alluxio/alluxio:9.9", State: state, LastTerminationState: last}}
+		s.ContainerStatuses = []corev1.ContainerStatus{{
+			Name: name, Image: "alluxio/alluxio:9.9", State: state,
+			LastTerminationState: last,
+		}}
 	})
 }
 
@@ -87,9 +91,13 @@ func (r *troubled) warns(about *corev1.Pod, reason, message string) {
 	r.t.Helper()
 	now := metav1.Now()
 	must(r.t, r.c.Create(r.t.Context(), &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: r.ns, GenerateName: about.Name + "."},
-		InvolvedObject: corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: r.ns, Name: about.Name, UID: about.UID},
-		Type:           corev1.EventTypeWarning, Reason: reason, Message: message, Source: corev1.EventSource{Component: "kubelet"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.ns, GenerateName: about.Name + "."},
+		InvolvedObject: corev1.ObjectReference{
+			Kind: "Pod", APIVersion: "v1", Namespace: r.ns, Name: about.Name,
+			UID: about.UID,
+		},
+		Type: corev1.EventTypeWarning, Reason: reason, Message: message,
+		Source:         corev1.EventSource{Component: "kubelet"},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}))
 }
@@ -101,7 +109,10 @@ func (r *troubled) is(kind, reason string, words ...string) {
 	begun := time.Now()
 	eventually(r.t, "the reason is "+reason, func() string {
 		d, a := dataset(r.t, r.c, r.ns, "hbase"), alluxio(r.t, r.c, r.ns, "hbase")
-		for _, line := range []string{condition(d.Status.Conditions, v1alpha1.Ready), condition(a.Status.Conditions, kind)} {
+		for _, line := range []string{
+			condition(d.Status.Conditions, v1alpha1.Ready),
+			condition(a.Status.Conditions, kind),
+		} {
 			if !strings.Contains(line, "=False "+reason+" ") {
 				return line
 			}
@@ -151,7 +162,8 @@ func (r *troubled) over(reason string) {
 func (r *troubled) events(kind, reason string) []corev1.Event {
 	r.t.Helper()
 	list := &corev1.EventList{}
-	must(r.t, r.c.List(r.t.Context(), list, client.InNamespace(r.ns), client.MatchingFields{"involvedObject.kind": kind, "reason": reason}))
+	must(r.t, r.c.List(r.t.Context(), list, client.InNamespace(r.ns),
+		client.MatchingFields{"involvedObject.kind": kind, "reason": reason}))
 	return list.Items
 }
 
@@ -182,7 +194,10 @@ func TestTroubleIsTold(t *testing.T) {
 
 	const full = "0/2 nodes are available: 2 Insufficient memory."
 	r.status("hbase-worker-0", func(s *corev1.PodStatus) {
-		s.Conditions = append(s.Conditions, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: full})
+		s.Conditions = append(s.Conditions, corev1.PodCondition{
+			Type:   corev1.PodScheduled,
+			Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: full,
+		})
 	})
 	r.is(v1alpha1.WorkersReady, trouble.Unschedulable, "hbase-worker-0", full)
 	r.bind("hbase-worker-0")
@@ -191,10 +206,14 @@ func TestTroubleIsTold(t *testing.T) {
 
 	const absent = `failed to resolve reference "docker.io/alluxio/alluxio:9.9": not found`
 	r.bind("hbase-master-0")
-	r.container("hbase-master-0", "alluxio-master", corev1.PodPending, waiting("ErrImagePull", absent), corev1.ContainerState{})
-	r.is(v1alpha1.MastersReady, trouble.ImagePull, "hbase-master-0 on the node node1", "alluxio-master", "alluxio/alluxio:9.9", absent)
+	r.container("hbase-master-0", "alluxio-master", corev1.PodPending, waiting("ErrImagePull", absent),
+		corev1.ContainerState{})
+	r.is(v1alpha1.MastersReady, trouble.ImagePull, "hbase-master-0 on the node node1", "alluxio-master",
+		"alluxio/alluxio:9.9", absent)
 	before := dataset(t, c, r.ns, "hbase").Status
-	r.container("hbase-master-0", "alluxio-master", corev1.PodPending, waiting("ImagePullBackOff", `Back-off pulling image "alluxio/alluxio:9.9": ErrImagePull: `+absent), corev1.ContainerState{})
+	r.container("hbase-master-0", "alluxio-master", corev1.PodPending,
+		waiting("ImagePullBackOff", `Back-off pulling image "alluxio/alluxio:9.9": ErrImagePull: `+absent),
+		corev1.ContainerState{})
 	// The next trouble is of another part: when it is told, the pause of the pull has been seen.
 	r.warnsOfMount("hbase-worker-1")
 	eventually(t, "the runtime tells of the worker", func() string {
@@ -209,12 +228,17 @@ func TestTroubleIsTold(t *testing.T) {
 	}
 	r.once(trouble.ImagePull, 1)
 
-	end := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "begin\nInvalid property alluxio.nothing\n"}}
+	end := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: 1, Reason: "Error",
+		Message: "begin\nInvalid property alluxio.nothing\n",
+	}}
 	r.container("hbase-master-0", "alluxio-master", corev1.PodRunning, waiting("CrashLoopBackOff", "back-off 10s"), end)
 	r.is(v1alpha1.MastersReady, trouble.Crash, "hbase-master-0", "exit code 1", "Invalid property alluxio.nothing")
-	r.container("hbase-master-0", "alluxio-master", corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, corev1.ContainerState{})
+	r.container("hbase-master-0", "alluxio-master", corev1.PodRunning,
+		corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, corev1.ContainerState{})
 	r.is(v1alpha1.WorkersReady, trouble.VolumeMount, "hbase-worker-1 on the node node1", `configmap "absent" not found`)
-	r.container("hbase-worker-1", "alluxio-worker", corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, corev1.ContainerState{})
+	r.container("hbase-worker-1", "alluxio-worker", corev1.PodRunning,
+		corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, corev1.ContainerState{})
 	r.over(trouble.VolumeMount)
 	for _, reason := range []string{trouble.Unschedulable, trouble.ImagePull, trouble.Crash, trouble.VolumeMount} {
 		r.once(reason, 1)
@@ -236,7 +260,10 @@ func TestQuotaIsTold(t *testing.T) {
 	grant(t, c, "controller", "role.yaml")
 	ns := namespace(t, c)
 	none := corev1.ResourceList{corev1.ResourcePods: quantity("0")}
-	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "small"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
+	quota := &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "small"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: none},
+	}
 	must(t, c.Create(t.Context(), quota))
 	// The controller of quotas, which does not run here, would take it over like this.
 	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}

@@ -35,7 +35,8 @@ func (n *node) request(id string) *csi.NodeStageVolumeRequest {
 	n.t.Helper()
 	n.must("making a directory", os.MkdirAll(filepath.Dir(n.staging(id)), 0o750))
 	return &csi.NodeStageVolumeRequest{
-		VolumeId: id, StagingTargetPath: n.staging(id), VolumeCapability: mountCapability(), VolumeContext: n.volumeContext(),
+		VolumeId: id, StagingTargetPath: n.staging(id), VolumeCapability: mountCapability(),
+		VolumeContext: n.volumeContext(),
 	}
 }
 
@@ -51,18 +52,38 @@ func TestRefusals(t *testing.T) {
 		"a block device": {func(r *csi.NodeStageVolumeRequest) {
 			r.VolumeCapability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		}, codes.InvalidArgument, []string{"block"}},
-		"an unknown attribute": {func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["Quota"] = "1Gi" }, codes.InvalidArgument, []string{"Quota", "accepted"}},
+		"an unknown attribute": {
+			func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["Quota"] = "1Gi" },
+			codes.InvalidArgument,
+			[]string{"Quota", "accepted"},
+		},
 		"a Dataset": {func(r *csi.NodeStageVolumeRequest) {
 			r.VolumeContext = map[string]string{"dataset": "default/weather"}
 		}, codes.FailedPrecondition, []string{"default/weather"}},
-		"a directory of the node": {func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["source"] = "/etc" }, codes.InvalidArgument, []string{"/etc", "--allow-local"}},
-		"a tier elsewhere":        {func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["tierDir"] = "/etc" }, codes.InvalidArgument, []string{"/etc", "--tier-dir"}},
+		"a directory of the node": {
+			func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["source"] = "/etc" },
+			codes.InvalidArgument,
+			[]string{"/etc", "--allow-local"},
+		},
+		"a tier elsewhere": {
+			func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["tierDir"] = "/etc" },
+			codes.InvalidArgument,
+			[]string{"/etc", "--tier-dir"},
+		},
 		"a mount option": {func(r *csi.NodeStageVolumeRequest) {
 			r.VolumeCapability.GetMount().MountFlags = []string{"suid"}
 		}, codes.InvalidArgument, []string{"suid", "umask=OCTAL"}},
-		"the node's environment":     {func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["option.user"] = "env:HOME" }, codes.InvalidArgument, []string{"environment"}},
-		"a file of the node":         {func(r *csi.NodeStageVolumeRequest) { r.Secrets = map[string]string{"ca_cert": "/etc/shadow"} }, codes.InvalidArgument, []string{"ca_cert"}},
-		"a source that is not there": {func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["source"] = "http://127.0.0.1:1/" }, codes.Unavailable, nil},
+		"the node's environment": {
+			func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["option.user"] = "env:HOME" },
+			codes.InvalidArgument,
+			[]string{"environment"},
+		},
+		"a file of the node": {func(r *csi.NodeStageVolumeRequest) { r.Secrets = map[string]string{"ca_cert": "/etc/shadow"} }, codes.InvalidArgument, []string{"ca_cert"}},
+		"a source that is not " +
+			"there": {
+			func(r *csi.NodeStageVolumeRequest) { r.VolumeContext["source"] = "http://127.0.0.1:1/" },
+			codes.Unavailable, nil,
+		},
 	} {
 		req := n.request("a")
 		c.change(req)
@@ -101,7 +122,8 @@ func TestAgainAndOtherwise(t *testing.T) {
 	if layers := layersAt(n.target("a", "pod")); layers != 1 {
 		t.Errorf("%d mounts at the target", layers)
 	}
-	expect(t, "unstaging what is published", n.unstage(t.Context(), "a"), codes.FailedPrecondition, n.target("a", "pod"))
+	expect(t, "unstaging what is published", n.unstage(t.Context(), "a"), codes.FailedPrecondition,
+		n.target("a", "pod"))
 	n.must("reading", n.read(n.target("a", "pod")))
 	if err := os.WriteFile(filepath.Join(n.target("a", "pod"), "new"), nil, 0o600); err == nil {
 		t.Error("a published volume can be written to")
@@ -145,7 +167,8 @@ func TestEphemeral(t *testing.T) {
 	values["csi.storage.k8s.io/ephemeral"] = "true"
 	for range 2 {
 		_, err := n.client().NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
-			VolumeId: "inline", TargetPath: n.target("inline", "pod"), VolumeCapability: mountCapability(), VolumeContext: values,
+			VolumeId: "inline", TargetPath: n.target("inline", "pod"), VolumeCapability: mountCapability(),
+			VolumeContext: values,
 		})
 		n.must("publishing", err)
 	}
@@ -170,7 +193,10 @@ func TestGroup(t *testing.T) {
 		"both": {&csi.VolumeCapability_MountVolume{
 			VolumeMountGroup: "2000", MountFlags: []string{"gid=8", "umask=0007"},
 		}, 0, 8, 0o440, 0o550},
-		"umask": {&csi.VolumeCapability_MountVolume{MountFlags: []string{"uid=7", "gid=8", "umask=0077"}}, 7, 8, 0o400, 0o500},
+		"umask": {
+			&csi.VolumeCapability_MountVolume{MountFlags: []string{"uid=7", "gid=8", "umask=0077"}}, 7, 8, 0o400,
+			0o500,
+		},
 	} {
 		req := n.request(id)
 		req.VolumeCapability.AccessType = &csi.VolumeCapability_Mount{Mount: c.mount}

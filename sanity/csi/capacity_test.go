@@ -168,7 +168,8 @@ func TestManyRounds(t *testing.T) {
 // goroutines is how many the agent has, by its own metrics.
 func (n *node) goroutines() int {
 	n.t.Helper()
-	out, err := exec.CommandContext(n.t.Context(), "curl", "-sS", "--unix-socket", n.at("agent.sock"), "http://agent/metrics").Output()
+	out, err := exec.CommandContext(n.t.Context(), "curl", "-sS", "--unix-socket", n.at("agent.sock"),
+		"http://agent/metrics").Output()
 	n.must("the agent's metrics", err)
 	for line := range strings.Lines(string(out)) {
 		if text, ok := strings.CutPrefix(line, "go_goroutines "); ok {

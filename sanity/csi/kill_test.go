@@ -157,7 +157,8 @@ func TestAgentGoneForGood(t *testing.T) {
 	watcher := rootstat.Watch(t, n.staging("a"), n.target("a", "pod"))
 	n.serving.Kill()
 	n.eventually("the volume is abnormal", func(ctx context.Context) error { return n.abnormal(ctx, "a") })
-	resp, err := n.client().NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "a", VolumePath: n.target("a", "pod")})
+	resp, err := n.client().NodeGetVolumeStats(t.Context(),
+		&csi.NodeGetVolumeStatsRequest{VolumeId: "a", VolumePath: n.target("a", "pod")})
 	n.must("stats", err)
 	if len(resp.GetUsage()) != 1 || len(resp.ProtoReflect().GetUnknown()) == 0 {
 		t.Errorf("stats without an agent: %v", resp)

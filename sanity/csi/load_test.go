@@ -97,7 +97,10 @@ func (n *node) startLoad() *load {
 	want := random(1, 48<<20)
 	dirs := map[string]string{"passed": "true", "copied": "false"}
 	for id, passthrough := range dirs {
-		n.must("staging", n.stageAs(n.t.Context(), id, map[string]string{"source": n.url, "passthrough": passthrough, "quota": "256Mi"}))
+		n.must("staging", n.stageAs(n.t.Context(), id, map[string]string{
+			"source": n.url, "passthrough": passthrough,
+			"quota": "256Mi",
+		}))
 		n.must("publishing", n.publish(n.t.Context(), id, "pod"))
 		dir := n.target(id, "pod")
 		got, err := os.ReadFile(filepath.Join(dir, "big"))
@@ -106,11 +109,13 @@ func (n *node) startLoad() *load {
 		}
 	}
 	l := &load{n: n}
-	l.roots = rootstat.Watch(n.t, n.staging("passed"), n.target("passed", "pod"), n.staging("copied"), n.target("copied", "pod"))
+	l.roots = rootstat.Watch(n.t, n.staging("passed"), n.target("passed", "pod"), n.staging("copied"),
+		n.target("copied", "pod"))
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	for id := range dirs {
 		for i := range 2 {
-			l.use(fmt.Sprintf("reader %d of the volume %s", i, id), l.reader(filepath.Join(n.target(id, "pod"), "big"), want))
+			l.use(fmt.Sprintf("reader %d of the volume %s", i, id),
+				l.reader(filepath.Join(n.target(id, "pod"), "big"), want))
 		}
 	}
 	tree := filepath.Join(n.target("copied", "pod"), "tree")
@@ -176,7 +181,8 @@ func (l *load) end(what string) {
 		}
 		return true
 	})
-	l.n.t.Logf("%s, longest stall of a reader or the opener %s", what, time.Duration(l.longest.Load()).Round(time.Millisecond))
+	l.n.t.Logf("%s, longest stall of a reader or the opener %s", what,
+		time.Duration(l.longest.Load()).Round(time.Millisecond))
 }
 
 // walk lists a tree with attributes and demands a number of entries.
@@ -201,7 +207,8 @@ func (n *node) answers(volumes ...string) {
 	n.t.Helper()
 	for _, id := range volumes {
 		var st unix.Statx_t
-		n.must("the root of a volume", unix.Statx(unix.AT_FDCWD, n.target(id, "pod"), unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
+		n.must("the root of a volume", unix.Statx(unix.AT_FDCWD, n.target(id, "pod"), unix.AT_STATX_FORCE_SYNC,
+			unix.STATX_BASIC_STATS, &st))
 	}
 }
 

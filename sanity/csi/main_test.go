@@ -38,7 +38,8 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	bin, otherBin, sanityBin = filepath.Join(base, "millrace"), filepath.Join(base, "millrace-next"), filepath.Join(base, "csi-sanity")
+	bin, otherBin, sanityBin = filepath.Join(base, "millrace"), filepath.Join(base, "millrace-next"),
+		filepath.Join(base, "csi-sanity")
 	keeperBin = filepath.Join(base, "millrace-keeper")
 	code := 1
 	if err := build(); err != nil {
@@ -66,7 +67,8 @@ func build() error {
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
-		cmd := session.Command(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", out}, args...)...)
+		cmd := session.Command(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", out},
+			args...)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if _, err := session.RunCmd(ctx, cmd); err != nil {
 			return err

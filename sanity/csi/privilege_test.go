@@ -24,8 +24,14 @@ func TestLeastPrivilege(t *testing.T) {
 		command []string
 		passed  bool
 	}{
-		"none":          {[]string{"setpriv", "--reuid", nobody, "--regid", nobody, "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"}, false},
-		"cap_sys_admin": {[]string{"setpriv", "--bounding-set=-all,+sys_admin", "--inh-caps=-all,+sys_admin", "--no-new-privs"}, true},
+		"none": {[]string{
+			"setpriv", "--reuid", nobody, "--regid", nobody, "--clear-groups",
+			"--bounding-set=-all", "--inh-caps=-all", "--no-new-privs",
+		}, false},
+		"cap_sys_admin": {[]string{
+			"setpriv", "--bounding-set=-all,+sys_admin", "--inh-caps=-all,+sys_admin",
+			"--no-new-privs",
+		}, true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

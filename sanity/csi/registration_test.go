@@ -20,7 +20,8 @@ func TestRegistration(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.startPlugin()
-	conn, err := grpc.NewClient("unix://"+n.at("registration/"+driver.Name+"-reg.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+n.at("registration/"+driver.Name+"-reg.sock"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	n.must("connecting", err)
 	defer func() { _ = conn.Close() }()
 	client := registration.NewRegistrationClient(conn)
@@ -29,13 +30,15 @@ func TestRegistration(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if info.GetType() != registration.CSIPlugin || info.GetName() != driver.Name || info.GetEndpoint() != n.csiSocket() ||
+		if info.GetType() != registration.CSIPlugin || info.GetName() != driver.Name ||
+			info.GetEndpoint() != n.csiSocket() ||
 			len(info.GetSupportedVersions()) != 1 || info.GetSupportedVersions()[0] != "1.0.0" {
 			t.Errorf("%+v", info)
 		}
 		return nil
 	})
-	_, err = client.NotifyRegistrationStatus(t.Context(), &registration.RegistrationStatus{Error: "kubelet has its reasons"})
+	_, err = client.NotifyRegistrationStatus(t.Context(),
+		&registration.RegistrationStatus{Error: "kubelet has its reasons"})
 	n.must("notifying", err)
 	n.eventually("a refused registration is in the log", n.logged("kubelet has its reasons"))
 }
@@ -45,9 +48,12 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.startPlugin()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", n.at("health.sock"))
-	}}}
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", n.at("health.sock"))
+		},
+	}}
 	get := func(ctx context.Context, path string) (int, string, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+path, http.NoBody)
 		if err != nil {
@@ -72,7 +78,8 @@ func TestHealth(t *testing.T) {
 		})
 	}
 	expect("/healthz", http.StatusOK)
-	if code, body, err := get(t.Context(), "/readyz"); err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, "agent") {
+	if code, body, err := get(t.Context(), "/readyz"); err != nil || code != http.StatusServiceUnavailable ||
+		!strings.Contains(body, "agent") {
 		t.Error("ready without an agent:", code, body, err)
 	}
 	n.startAgent()

@@ -137,7 +137,8 @@ func (n *node) startAgent() {
 // startAgentOf starts the serving half of a build, or by a command that starts it.
 func (n *node) startAgentOf(command ...string) {
 	n.t.Helper()
-	args := append(slices.Clone(command[1:]), "agent", "--attach-socket", n.attachSocket(), "--socket", n.at("agent.sock"), "--tier-dir", n.at("tier"),
+	args := append(slices.Clone(command[1:]), "agent", "--attach-socket", n.attachSocket(), "--socket",
+		n.at("agent.sock"), "--tier-dir", n.at("tier"),
 		"--allow-local", n.at("source"))
 	p, err := n.work.Start(n.log, command[0], args...)
 	if err != nil {
@@ -197,7 +198,10 @@ func (n *node) startInside() {
 		if err != nil {
 			return nil, err
 		}
-		return embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: n.at("tier"), Quota: 64 << 20}}})
+		return embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{
+			Dir:   n.at("tier"),
+			Quota: 64 << 20,
+		}}})
 	}
 	sessions := agent.NewSessions(open, policy, agent.New(log), log)
 	d, err := driver.New(driver.Config{
@@ -280,7 +284,8 @@ func (n *node) stage(ctx context.Context, id string) error {
 		return err
 	}
 	_, err := n.client().NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId: id, StagingTargetPath: n.staging(id), VolumeCapability: mountCapability(), VolumeContext: n.volumeContext(),
+		VolumeId: id, StagingTargetPath: n.staging(id), VolumeCapability: mountCapability(),
+		VolumeContext: n.volumeContext(),
 	})
 	return err
 }
@@ -295,19 +300,26 @@ func (n *node) publishAs(ctx context.Context, id, pod string, attributes map[str
 		return err
 	}
 	_, err := n.client().NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-		VolumeId: id, StagingTargetPath: n.staging(id), TargetPath: n.target(id, pod), VolumeCapability: mountCapability(),
-		VolumeContext: attributes, Readonly: true,
+		VolumeId: id, StagingTargetPath: n.staging(id), TargetPath: n.target(id, pod),
+		VolumeCapability: mountCapability(),
+		VolumeContext:    attributes, Readonly: true,
 	})
 	return err
 }
 
 func (n *node) unpublish(ctx context.Context, id, pod string) error {
-	_, err := n.client().NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: n.target(id, pod)})
+	_, err := n.client().NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{
+		VolumeId:   id,
+		TargetPath: n.target(id, pod),
+	})
 	return err
 }
 
 func (n *node) unstage(ctx context.Context, id string) error {
-	_, err := n.client().NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: n.staging(id)})
+	_, err := n.client().NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{
+		VolumeId:          id,
+		StagingTargetPath: n.staging(id),
+	})
 	return err
 }
 

@@ -44,9 +44,12 @@ func main() {
 	var rate, size string
 	flag.StringVar(&cfg.bin, "millrace", "bin/millrace", "the `program` to show")
 	flag.StringVar(&size, "size", "256MiB", "`size` of the model, at least 250MB")
-	flag.StringVar(&rate, "rate", "100MB", "`bytes` a second that the web server sends, all connections together; 0 is unlimited")
-	flag.DurationVar(&cfg.limits.DelayPerRequest, "latency", 5*time.Millisecond, "what the web server waits before each response")
-	flag.StringVar(&cfg.mapOnly, "map", "", "only map this `model`, and print what that took: what the demo has a process of its own do")
+	flag.StringVar(&rate, "rate", "100MB",
+		"`bytes` a second that the web server sends, all connections together; 0 is unlimited")
+	flag.DurationVar(&cfg.limits.DelayPerRequest, "latency", 5*time.Millisecond,
+		"what the web server waits before each response")
+	flag.StringVar(&cfg.mapOnly, "map", "",
+		"only map this `model`, and print what that took: what the demo has a process of its own do")
 	flag.Parse()
 	if cfg.mapOnly != "" {
 		printMapped(cfg.mapOnly)
@@ -185,7 +188,10 @@ func mount(s *session.Session, cfg settings, server *serve.Server, work string, 
 		return mounted{}, err
 	}
 	// Nothing changes at this source, so what was learned of it is believed for the whole run.
-	flags := []string{"--tier-dir", tier, "--quota", fmt.Sprintf("%dMi", tierBytes(source.bytes)>>20), "--revalidate", "1h"}
+	flags := []string{
+		"--tier-dir", tier, "--quota", fmt.Sprintf("%dMi", tierBytes(source.bytes)>>20), "--revalidate",
+		"1h",
+	}
 	m.took, err = m.millrace.Mount(from, m.dir, flags...)
 	if err != nil {
 		return mounted{}, err
@@ -259,7 +265,8 @@ func checkKill(m mounted, k killing, began, ended time.Time) error {
 	if status.PID == k.pid {
 		return fmt.Errorf("process %d was killed and serves the mount", k.pid)
 	}
-	fmt.Printf("                  (process %d, which served the mount, was killed with -9 after %.1f s; %d serves it now, and cp saw nothing)\n",
+	fmt.Printf("                  (process %d, which served the mount, was killed with -9 after %.1f s; %d serves it "+
+		"now, and cp saw nothing)\n",
 		k.pid, k.at.Sub(began).Seconds(), status.PID)
 	return nil
 }
@@ -340,7 +347,8 @@ func finish(s *session.Session, source tree, m mounted, r results) error {
 	}
 	for i, v := range verdicts {
 		if len(v.wrong) > 0 {
-			return fmt.Errorf("copy %d differs from the source in %d files, the first is %s", i+1, len(v.wrong), v.wrong[0])
+			return fmt.Errorf("copy %d differs from the source in %d files, the first is %s", i+1, len(v.wrong),
+				v.wrong[0])
 		}
 	}
 	return nil

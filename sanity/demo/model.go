@@ -42,7 +42,10 @@ func writeModel(name string, size int64) error {
 	header := map[string]tensor{}
 	each := size / tensors
 	for n := range int64(tensors) {
-		header[fmt.Sprintf("layer.%02d.weight", n)] = tensor{Type: "U8", Shape: []int64{each}, Offsets: [2]int64{n * each, (n + 1) * each}}
+		header[fmt.Sprintf("layer.%02d.weight", n)] = tensor{
+			Type: "U8", Shape: []int64{each},
+			Offsets: [2]int64{n * each, (n + 1) * each},
+		}
 	}
 	text, err := json.Marshal(header)
 	if err != nil {
@@ -140,7 +143,8 @@ func touch(ctx context.Context, data []byte) error {
 	content := data[8+length:]
 	var sum byte
 	// Loaders take the tensors in the order of the file.
-	for _, t := range slices.SortedFunc(maps.Values(header), func(a, b tensor) int { return cmp.Compare(a.Offsets[0], b.Offsets[0]) }) {
+	for _, t := range slices.SortedFunc(maps.Values(header),
+		func(a, b tensor) int { return cmp.Compare(a.Offsets[0], b.Offsets[0]) }) {
 		if t.Offsets[0] < 0 || t.Offsets[1] < t.Offsets[0] || t.Offsets[1] > int64(len(content)) {
 			return fmt.Errorf("a tensor from %d to %d in %d bytes", t.Offsets[0], t.Offsets[1], len(content))
 		}

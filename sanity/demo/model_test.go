@@ -49,7 +49,8 @@ func TestMapNonsense(t *testing.T) {
 	var header bytes.Buffer
 	header.WriteString("\x44\x00\x00\x00\x00\x00\x00\x00")
 	header.WriteString(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,99999999999999]}}  `)
-	if err := touch(t.Context(), header.Bytes()); err == nil || !strings.Contains(err.Error(), "a tensor from 0 to 99999999999999") {
+	if err := touch(t.Context(), header.Bytes()); err == nil ||
+		!strings.Contains(err.Error(), "a tensor from 0 to 99999999999999") {
 		t.Errorf("a tensor behind the end: %v", err)
 	}
 }

@@ -38,7 +38,10 @@ func TestWrongValues(t *testing.T) {
 		{"replicas=3", "additional properties 'replicas' not allowed"},
 		{"controller.replicas=0", "at '/controller/replicas': minimum: got 0, want 1"},
 		{"controller.replicas=two", "at '/controller/replicas': got string, want integer"},
-		{"controller.resources.limits.gpu=1", "at '/controller/resources/limits': additional properties 'gpu' not allowed"},
+		{
+			"controller.resources.limits.gpu=1",
+			"at '/controller/resources/limits': additional properties 'gpu' not allowed",
+		},
 		{"tierDirs={dev/shm}", "at '/tierDirs/0': 'dev/shm' does not match"},
 		{"tierDirs=null", "missing property 'tierDirs'"},
 		{"kubeletDir=/var/../etc", "at '/kubeletDir': '/var/../etc' does not match"},
@@ -56,7 +59,8 @@ func TestWrongValues(t *testing.T) {
 		{"network.caBundle=/etc/ca.pem", "at '/network/caBundle': '/etc/ca.pem' does not match"},
 		{"networkPolicy=yes please", "at '/networkPolicy': got string, want boolean"},
 	} {
-		if out, err := helm(t, "template", "millrace", chart, "--set", tc.set); err == nil || !strings.Contains(out, tc.says) {
+		if out, err := helm(t, "template", "millrace", chart, "--set", tc.set); err == nil ||
+			!strings.Contains(out, tc.says) {
 			t.Errorf("--set %s: %v: got\n%s\nwant %q", tc.set, err, out, tc.says)
 		}
 	}
@@ -174,7 +178,8 @@ func TestPods(t *testing.T) {
 			}
 		}
 		if spec["priorityClassName"] == nil || spec["serviceAccountName"] != o.GetName() {
-			t.Errorf("%s: priority %v, service account %v", o.GetName(), spec["priorityClassName"], spec["serviceAccountName"])
+			t.Errorf("%s: priority %v, service account %v", o.GetName(), spec["priorityClassName"],
+				spec["serviceAccountName"])
 		}
 		if token := spec["automountServiceAccountToken"]; token != (o.GetName() == "millrace-controller") {
 			t.Errorf("%s has a token of the API server: %v", o.GetName(), token)

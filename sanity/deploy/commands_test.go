@@ -183,7 +183,8 @@ func commands(t *testing.T) []command {
 		}
 		for _, m := range span.FindAllStringSubmatch(prose, -1) {
 			// What is left out, and what stands for something else, is not for a program.
-			if line := strings.ReplaceAll(m[1]+m[2], "\n", " "); !strings.ContainsAny(line, "…<[|") && !strings.Contains(line, "...") {
+			if line := strings.ReplaceAll(m[1]+m[2], "\n", " "); !strings.ContainsAny(line, "…<[|") &&
+				!strings.Contains(line, "...") {
 				found = append(found, split(page, line, true)...)
 			}
 		}
@@ -220,20 +221,23 @@ func TestCommands(t *testing.T) {
 				if strings.HasPrefix(word, "-") || strings.Contains(word, "=") {
 					continue
 				}
-				if !regexp.MustCompile(`(?m)^([a-z-]+ )*` + regexp.QuoteMeta(word) + `( [a-z-]+)*:`).MatchString(targets) {
+				if !regexp.MustCompile(`(?m)^([a-z-]+ )*` + regexp.QuoteMeta(word) +
+					`( [a-z-]+)*:`).MatchString(targets) {
 					t.Errorf("%s: %q: the Makefile has no target %s", c.page, c.line, word)
 				}
 			}
 		case "kubectl", "helm", "python3":
 			c.files(t)
-			if at := slices.Index(c.words, "--"); name == "kubectl" && at > 0 && at+1 < len(c.words) && c.words[at+1] == "millrace" {
+			if at := slices.Index(c.words, "--"); name == "kubectl" && at > 0 && at+1 < len(c.words) &&
+				c.words[at+1] == "millrace" {
 				understood(t, c, c.words[at+2:])
 			}
 		case "millrace":
 			understood(t, c, c.words[1:])
 		default:
 			if !slices.Contains(plain, name) {
-				t.Errorf("%s: %q: what is %s? Programs without anything of ours are in the list plain", c.page, c.line, name)
+				t.Errorf("%s: %q: what is %s? Programs without anything of ours are in the list plain", c.page, c.line,
+					name)
 			}
 		}
 	}
@@ -250,7 +254,8 @@ var ownPrograms = sync.OnceValues(func() (string, error) {
 	}
 	toRemove = dir
 	// As make build has built them, so that nothing is compiled a second time.
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./cmd/millrace", "./cmd/millrace-controller", "./cmd/millrace-gateway")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./cmd/millrace",
+		"./cmd/millrace-controller", "./cmd/millrace-gateway")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -282,7 +287,8 @@ func understood(t *testing.T, c command, args []string) {
 		t.Errorf("%s: %q: %v: %s", c.page, c.line, err, out)
 	}
 	for _, word := range args {
-		if flag, _, _ := strings.Cut(word, "="); c.mentioned && strings.HasPrefix(flag, "-") && flag != "--help" && !strings.Contains(string(out), flag+" ") {
+		if flag, _, _ := strings.Cut(word, "="); c.mentioned && strings.HasPrefix(flag, "-") && flag != "--help" &&
+			!strings.Contains(string(out), flag+" ") {
 			t.Errorf("%s: %q: millrace %s has no flag %s", c.page, c.line, args[0], flag)
 		}
 	}
@@ -303,8 +309,15 @@ func (c *command) files(t *testing.T) {
 			continue
 		}
 		// A page of deploy/ may be about the directory that it stands in, and the walkthrough is about its example.
-		places := []string{root, filepath.Join(root, filepath.Dir(c.page)), filepath.Join(root, "deploy/examples/hbase")}
-		if !slices.ContainsFunc(places, func(dir string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }) {
+		places := []string{
+			root, filepath.Join(root, filepath.Dir(c.page)),
+			filepath.Join(root, "deploy/examples/hbase"),
+		}
+		if !slices.ContainsFunc(places, func(dir string) bool {
+			_,
+				err := os.Stat(filepath.Join(dir, name))
+			return err == nil
+		}) {
 			t.Errorf("%s: %q: there is no %s", c.page, c.line, name)
 		}
 	}
@@ -324,7 +337,8 @@ func TestCommandsOfKubernetes(t *testing.T) {
 		args = append(args, "--help")
 		switch c.words[0] {
 		case "kubectl":
-			if out, err := exec.CommandContext(t.Context(), s.KubectlPath(), args...).CombinedOutput(); err != nil || !strings.Contains(string(out), "Usage:") {
+			if out, err := exec.CommandContext(t.Context(), s.KubectlPath(), args...).CombinedOutput(); err != nil ||
+				!strings.Contains(string(out), "Usage:") {
 				t.Errorf("%s: %q: %v: %s", c.page, c.line, err, out)
 			}
 		case "helm":
@@ -393,7 +407,10 @@ func TestSources(t *testing.T) {
 	_, s3 := ufs.Open(t.Context(), "s3://bucket", wrong)
 	var cluster alluxio.Config
 	ofCluster := accepted(cluster.Apply(t.Context(), alluxio.Given{Values: map[string]string{"no_option": "x"}}))
-	for section, names := range map[string][]string{"Web servers": accepted(web), "Directories": accepted(dir), "Alluxio": ofCluster} {
+	for section, names := range map[string][]string{
+		"Web servers": accepted(web), "Directories": accepted(dir),
+		"Alluxio": ofCluster,
+	} {
 		_, part, _ := strings.Cut(page, "\n## "+section+"\n")
 		part, _, _ = strings.Cut(part, "\n## ")
 		for _, name := range names {
@@ -401,7 +418,8 @@ func TestSources(t *testing.T) {
 				t.Errorf("docs/sources.md, %s: nothing on the option %s", section, name)
 			}
 		}
-		for _, m := range regexp.MustCompile("(?m)^\\| (`[a-z_0-9]+`(?:, `[a-zA-Z_0-9]+`)*) \\|").FindAllStringSubmatch(part, -1) {
+		for _, m := range regexp.MustCompile("(?m)^\\| (`[a-z_0-9]+`(?:, `[a-zA-Z_0-9]+`)*) "+
+			"\\|").FindAllStringSubmatch(part, -1) {
 			for _, named := range regexp.MustCompile("`([a-z_0-9]+)`").FindAllStringSubmatch(m[1], -1) {
 				if !slices.Contains(names, named[1]) {
 					t.Errorf("docs/sources.md, %s: the option %s is not accepted", section, named[1])

@@ -24,7 +24,8 @@ var word = regexp.MustCompile(`^[A-Z][A-Za-z]{3,}$`)
 // noReasons are words in the code that users do not see as reasons: kinds, actions of Events, names in Alluxio's
 // answers and in the status.
 var noReasons = []string{
-	"Accelerate", "Delete", "Load", "PersistentVolume", "PersistentVolumeClaim", "Reconcile", "StatefulSet", "Sweep", "Unfinished", "Normal", "DataLoad", "Provision",
+	"Accelerate", "Delete", "Load", "PersistentVolume", "PersistentVolumeClaim", "Reconcile", "StatefulSet", "Sweep",
+	"Unfinished", "Normal", "DataLoad", "Provision",
 	"LookAtMounts",
 }
 
@@ -65,10 +66,16 @@ func TestRunbook(t *testing.T) {
 	known := words(t, "controller/reconcile", "controller/load", "controller/claims", "controller/lost")
 	constants(t, "controller/api/v1alpha1/conditions.go", known)
 	constants(t, "controller/trouble/trouble.go", known)
-	for _, phase := range []v1alpha1.DatasetPhase{v1alpha1.NotBound, v1alpha1.Bound, v1alpha1.Updating, v1alpha1.FailedPhase} {
+	for _, phase := range []v1alpha1.DatasetPhase{
+		v1alpha1.NotBound, v1alpha1.Bound, v1alpha1.Updating,
+		v1alpha1.FailedPhase,
+	} {
 		known[string(phase)] = "the phases of a Dataset"
 	}
-	for _, phase := range []v1alpha1.LoadPhase{v1alpha1.LoadPending, v1alpha1.LoadExecuting, v1alpha1.LoadComplete, v1alpha1.LoadFailed} {
+	for _, phase := range []v1alpha1.LoadPhase{
+		v1alpha1.LoadPending, v1alpha1.LoadExecuting, v1alpha1.LoadComplete,
+		v1alpha1.LoadFailed,
+	} {
 		known[string(phase)] = "the phases of a DataLoad"
 	}
 	health := words(t, "driver")
@@ -111,7 +118,8 @@ func constants(t *testing.T, file string, into map[string]string) {
 func TestMovingFromFluid(t *testing.T) {
 	page := text(t, "deploy/moving-from-fluid.md")
 	sections := map[string]any{
-		"Dataset": v1alpha1.DatasetSpec{}, "AlluxioRuntime": v1alpha1.AlluxioRuntimeSpec{}, "DataLoad": v1alpha1.DataLoadSpec{},
+		"Dataset": v1alpha1.DatasetSpec{}, "AlluxioRuntime": v1alpha1.AlluxioRuntimeSpec{},
+		"DataLoad": v1alpha1.DataLoadSpec{},
 	}
 	for kind, spec := range sections {
 		_, section, found := strings.Cut(page, "\n## "+kind+"\n")

@@ -88,7 +88,8 @@ func TestExamplesDecode(t *testing.T) {
 						continue
 					}
 					checked["inline"] = true
-					if err := driver.CheckClass(v.CSI.VolumeAttributes, nil); err != nil || v.CSI.Driver != driver.Name {
+					if err := driver.CheckClass(v.CSI.VolumeAttributes, nil); err != nil ||
+						v.CSI.Driver != driver.Name {
 						t.Errorf("%s: the driver %s: %v", file, v.CSI.Driver, err)
 					}
 				}
@@ -96,7 +97,10 @@ func TestExamplesDecode(t *testing.T) {
 			checked[o.GetKind()] = true
 		}
 	}
-	for _, kind := range []string{"Dataset", "AlluxioRuntime", "StorageClass", "PersistentVolumeClaim", "Deployment", "Job", "inline"} {
+	for _, kind := range []string{
+		"Dataset", "AlluxioRuntime", "StorageClass", "PersistentVolumeClaim", "Deployment",
+		"Job", "inline",
+	} {
 		if !checked[kind] {
 			t.Errorf("no example has a %s", kind)
 		}
@@ -114,15 +118,21 @@ func TestExamples(t *testing.T) {
 	for _, name := range below(t, "deploy/examples", ".yaml") {
 		switch {
 		case filepath.Base(name) == "kustomization.yaml":
-			kubectl(t, s, "apply", "--dry-run=server", "--validate=strict", "-k", filepath.Join(root, filepath.Dir(name)))
+			kubectl(t, s, "apply", "--dry-run=server", "--validate=strict", "-k",
+				filepath.Join(root, filepath.Dir(name)))
 		default:
 			kubectl(t, s, "apply", "--dry-run=server", "--validate=strict", "-f", filepath.Join(root, name))
 		}
 	}
 	// What the schema does not know is refused, or the test would see nothing.
-	for _, change := range [][2]string{{"storageUri:", "storageURL:"}, {"supportedModelFormats:", "modelFormats:"}, {"maxReplicas: 4", "maxReplicas: many"}} {
+	for _, change := range [][2]string{
+		{"storageUri:", "storageURL:"},
+		{"supportedModelFormats:", "modelFormats:"},
+		{"maxReplicas: 4", "maxReplicas: many"},
+	} {
 		wrong := strings.Replace(text(t, "deploy/examples/kserve.yaml"), change[0], change[1], 1)
-		if out, err := s.Kubectl(t.Context(), "apply", "--dry-run=server", "--validate=strict", "-f", file(t, wrong)); err == nil {
+		if out, err := s.Kubectl(t.Context(), "apply", "--dry-run=server", "--validate=strict", "-f",
+			file(t, wrong)); err == nil {
 			t.Errorf("with %s the API server says %s", change[1], out)
 		}
 	}

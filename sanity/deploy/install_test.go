@@ -45,7 +45,8 @@ func TestInstall(t *testing.T) {
 		kubectl(t, s, "apply", "--server-side", "-f", file(t, kube.Served(kubectl(t, s, "kustomize", naming))))
 		pods(t, s, "millrace-system")
 		onlyTheTaint(t, s)
-		if out := kubectl(t, s, "apply", "--server-side", "--dry-run=server", "-k", base, "-o", "name"); !strings.Contains(out, "csidriver.storage.k8s.io/csi.millrace.io") {
+		if out := kubectl(t, s, "apply", "--server-side", "--dry-run=server", "-k", base, "-o",
+			"name"); !strings.Contains(out, "csidriver.storage.k8s.io/csi.millrace.io") {
 			t.Errorf("applied again it says %s", out)
 		}
 		undeploy(t, s)
@@ -63,10 +64,13 @@ func undeploy(t *testing.T, s *kube.Server) {
 	config, err := s.Kubeconfig("undeploy", "system:masters")
 	must(t, err)
 	run := func() (string, error) {
-		out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "undeploy", "KUBECTL="+s.KubectlPath()+" --kubeconfig="+config).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", root, "undeploy",
+			"KUBECTL="+s.KubectlPath()+" --kubeconfig="+config).CombinedOutput()
 		return string(out), err
 	}
-	kubectl(t, s, "apply", "-f", file(t, "{apiVersion: data.fluid.io/v1alpha1, kind: Dataset, metadata: {name: left}, spec: {mounts: [{mountPoint: 'https://example.org/'}]}}"))
+	kubectl(t, s, "apply", "-f",
+		file(t, "{apiVersion: data.fluid.io/v1alpha1, kind: Dataset, metadata: {name: left}, spec: {mounts: "+
+			"[{mountPoint: 'https://example.org/'}]}}"))
 	if out, err := run(); err == nil || !strings.Contains(out, "1 Datasets, AlluxioRuntimes and DataLoads are left") {
 		t.Errorf("with a Dataset make undeploy ends with %v: %s", err, out)
 	}
@@ -98,11 +102,13 @@ func installByHelm(t *testing.T, s *kube.Server) {
 	// Fluid's CRDs, or such as were applied by hand, belong to no release.
 	old := strings.Replace(text(t, "deploy/crd/data.fluid.io_datasets.yaml"), "- dataset\n", "- ds\n", 1)
 	kubectl(t, s, "create", "-f", file(t, old))
-	if out, err := helm(t, "install", "millrace", chart, "--create-namespace", "--kubeconfig", config, "--namespace", "cache"); err == nil || !strings.Contains(out, "ownership") {
+	if out, err := helm(t, "install", "millrace", chart, "--create-namespace", "--kubeconfig", config, "--namespace",
+		"cache"); err == nil || !strings.Contains(out, "ownership") {
 		t.Errorf("without --take-ownership: %v: %s", err, out)
 	}
 	run("install", "millrace", chart, "--create-namespace", "--take-ownership", "--force-conflicts")
-	if names := kubectl(t, s, "get", "crd", "datasets.data.fluid.io", "-o", "jsonpath={.spec.names.shortNames}"); names != `["dataset"]` {
+	if names := kubectl(t, s, "get", "crd", "datasets.data.fluid.io", "-o",
+		"jsonpath={.spec.names.shortNames}"); names != `["dataset"]` {
 		t.Errorf("the CRD that was there before has the short names %s", names)
 	}
 	pods(t, s, "cache")
@@ -110,7 +116,8 @@ func installByHelm(t *testing.T, s *kube.Server) {
 	var role struct {
 		Subjects []struct{ Name, Namespace string }
 	}
-	must(t, json.Unmarshal([]byte(kubectl(t, s, "get", "clusterrolebinding", "millrace-controller", "-o", "json")), &role))
+	must(t, json.Unmarshal([]byte(kubectl(t, s, "get", "clusterrolebinding", "millrace-controller", "-o", "json")),
+		&role))
 	if len(role.Subjects) != 1 || role.Subjects[0].Namespace != "cache" {
 		t.Errorf("the rights are given to %v", role.Subjects)
 	}
@@ -118,10 +125,12 @@ func installByHelm(t *testing.T, s *kube.Server) {
 
 	before := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-node", "-o", "jsonpath={.metadata.generation}")
 	run("upgrade", "millrace", chart, "--set", "agent.memory=96Mi,controller.startupTaint=false")
-	if args := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-agent", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(args, "--memory=96Mi") {
+	if args := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-agent", "-o",
+		"jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(args, "--memory=96Mi") {
 		t.Errorf("after the upgrade the agent has the arguments %s", args)
 	}
-	if after := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-node", "-o", "jsonpath={.metadata.generation}"); after != before {
+	if after := kubectl(t, s, "-n", "cache", "get", "daemonset", "millrace-node", "-o",
+		"jsonpath={.metadata.generation}"); after != before {
 		t.Errorf("an upgrade of the agent changed the driver's DaemonSet: generation %s became %s", before, after)
 	}
 	if out, err := s.Kubectl(t.Context(), "get", "clusterrole", "millrace-controller-nodes"); err == nil {
@@ -149,20 +158,25 @@ func onlyTheTaint(t *testing.T, s *kube.Server) {
 	patch := func(text string) error {
 		return c.Patch(t.Context(), node.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(text)))
 	}
-	const mine, other = `{"key": "csi.millrace.io/not-ready", "effect": "NoSchedule"}`, `{"key": "example.org/gpu", "effect": "NoSchedule"}`
+	const mine, other = `{"key": "csi.millrace.io/not-ready", "effect": "NoSchedule"}`,
+		`{"key": "example.org/gpu", "effect": "NoSchedule"}`
 	kubectl(t, s, "patch", "node", "one", "--type=merge", "-p", `{"spec": {"taints": [`+mine+", "+other+`]}}`)
 	// A policy takes a moment until it is in force.
 	tries := 0
 	eventually(t, "a label is refused", func() string {
 		tries++
-		if err := patch(fmt.Sprintf(`{"metadata": {"labels": {"try": "%d"}}}`, tries)); err == nil || !strings.Contains(err.Error(), "changes nothing of a node but its taints") {
+		if err := patch(fmt.Sprintf(`{"metadata": {"labels": {"try": "%d"}}}`, tries)); err == nil ||
+			!strings.Contains(err.Error(), "changes nothing of a node but its taints") {
 			return fmt.Sprint("it ends with ", err)
 		}
 		return ""
 	})
 	for _, tc := range []struct{ patch, says string }{
 		{`{"spec": {"taints": [` + mine + `]}}`, "changes no other"},
-		{`{"spec": {"taints": [` + mine + ", " + other + `, {"key": "more", "effect": "NoExecute"}]}}`, "changes no other"},
+		{
+			`{"spec": {"taints": [` + mine + ", " + other + `, {"key": "more", "effect": "NoExecute"}]}}`,
+			"changes no other",
+		},
 		{`{"spec": {"unschedulable": true}}`, "changes nothing of a node but its taints"},
 		{`{"metadata": {"annotations": {"a": "b"}}}`, "changes nothing of a node but its taints"},
 		{`{"metadata": {"finalizers": ["example.org/mine"]}}`, "changes nothing of a node but its taints"},
@@ -204,16 +218,27 @@ func pods(t *testing.T, s *kube.Server, namespace string) {
 func TestValuesAreAccepted(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)
-	if overlay := kubectl(t, s, "kustomize", root+"/deploy/kustomize/monitoring"); !strings.Contains(overlay, "kind: PrometheusRule") || !strings.Contains(overlay, "kind: CSIDriver") {
+	if overlay := kubectl(t, s, "kustomize", root+"/deploy/kustomize/monitoring"); !strings.Contains(overlay,
+		"kind: PrometheusRule") || !strings.Contains(overlay, "kind: CSIDriver") {
 		t.Errorf("the overlay with monitoring is\n%s", overlay)
 	}
-	if out, err := s.Kubectl(t.Context(), "create", "namespace", "values"); err != nil && !strings.Contains(out, "AlreadyExists") {
+	if out, err := s.Kubectl(t.Context(), "create", "namespace", "values"); err != nil &&
+		!strings.Contains(out, "AlreadyExists") {
 		t.Fatal(err, out)
 	}
 	for _, values := range [][]string{
-		{"controller.startupTaint=false", "networkPolicy=false", "maxUnavailable=1", "image=example.org/millrace@sha256:" + strings.Repeat("ab", 32)},
-		{"tierDirs={/dev/shm,/mnt/ssd-0}", "localSources={/srv/data}", "nodeSelector.pool=cache", "imagePullSecrets={one,two}", "kubeletDir=/var/snap/kubelet"},
-		{"monitoring.dashboard=true", "monitoring.labels.release=prometheus", "node.resources=null", "controller.replicas=1"},
+		{
+			"controller.startupTaint=false", "networkPolicy=false", "maxUnavailable=1",
+			"image=example.org/millrace@sha256:" + strings.Repeat("ab", 32),
+		},
+		{
+			"tierDirs={/dev/shm,/mnt/ssd-0}", "localSources={/srv/data}", "nodeSelector.pool=cache",
+			"imagePullSecrets={one,two}", "kubeletDir=/var/snap/kubelet",
+		},
+		{
+			"monitoring.dashboard=true", "monitoring.labels.release=prometheus", "node.resources=null",
+			"controller.replicas=1",
+		},
 	} {
 		for _, o := range render(t, values...) {
 			if o.GetNamespace() != "" {
@@ -222,7 +247,8 @@ func TestValuesAreAccepted(t *testing.T) {
 			}
 			raw, err := sigsyaml.Marshal(o.Object)
 			must(t, err)
-			if out, err := s.Kubectl(t.Context(), "apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", file(t, string(raw))); err != nil {
+			if out, err := s.Kubectl(t.Context(), "apply", "--server-side", "--validate=strict", "--dry-run=server",
+				"-f", file(t, string(raw))); err != nil {
 				t.Errorf("%v: %s %s: %v: %s", values, o.GetKind(), o.GetName(), err, out)
 			}
 		}

@@ -17,7 +17,8 @@ import (
 
 // shared has the controllers that make pods of what is installed.
 var shared = kube.Shared{Options: kube.Options{Controllers: []string{
-	"deployment-controller", "replicaset-controller", "daemonset-controller", "resourcequota-controller", "namespace-controller", "garbage-collector-controller",
+	"deployment-controller", "replicaset-controller", "daemonset-controller", "resourcequota-controller",
+	"namespace-controller", "garbage-collector-controller",
 }}}
 
 func TestMain(m *testing.M) {
@@ -55,7 +56,8 @@ func helm(t *testing.T, args ...string) (string, error) {
 	program, err := helmPath()
 	must(t, err)
 	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(),
+		"HELM_DATA_HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

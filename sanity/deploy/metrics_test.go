@@ -76,14 +76,20 @@ func agentPage(t *testing.T) string {
 	store, err := ufs.Open(t.Context(), filepath.Join(dir, "source"), ufs.Options{})
 	must(t, err)
 	t.Cleanup(func() { _ = store.Close() })
-	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{Dir: filepath.Join(dir, "tier"), Quota: 16 << 20}}})
+	cache, err := embedded.New(store, embedded.Config{Levels: []embedded.LevelConfig{{
+		Dir:   filepath.Join(dir, "tier"),
+		Quota: 16 << 20,
+	}}})
 	must(t, err)
 	t.Cleanup(func() { _ = cache.Close() })
 	server := agent.New(slog.New(slog.DiscardHandler))
 	stats := func() fuse.Stats {
 		return fuse.Stats{Ops: map[string]fuse.OpStats{"read": {Count: 1}}, Errnos: map[string]int64{"EIO": 1}}
 	}
-	must(t, server.Add(agent.Mount{Dir: filepath.Join(dir, "mnt"), Name: "mnt", Source: "source", Started: time.Now(), Client: cache, Stats: stats}))
+	must(t, server.Add(agent.Mount{
+		Dir: filepath.Join(dir, "mnt"), Name: "mnt", Source: "source", Started: time.Now(),
+		Client: cache, Stats: stats,
+	}))
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -104,11 +110,14 @@ func controllerPage(t *testing.T) string {
 	s := shared.Get(t)
 	kubectl(t, s, "apply", "--server-side", "-f", root+"/deploy/crd")
 	kubectl(t, s, "wait", "--for=condition=Established", "-f", root+"/deploy/crd")
-	if out, err := s.Kubectl(t.Context(), "create", "namespace", "metrics"); err != nil && !strings.Contains(out, "AlreadyExists") {
+	if out, err := s.Kubectl(t.Context(), "create", "namespace", "metrics"); err != nil &&
+		!strings.Contains(out, "AlreadyExists") {
 		t.Fatal(err, out)
 	}
 	// Without a runtime it gets no finalizer, and keeps no CRD from going.
-	kubectl(t, s, "-n", "metrics", "apply", "-f", file(t, "{apiVersion: data.fluid.io/v1alpha1, kind: Dataset, metadata: {name: waits}, spec: {mounts: [{mountPoint: 'https://example.org/'}]}}"))
+	kubectl(t, s, "-n", "metrics", "apply", "-f", file(t,
+		"{apiVersion: data.fluid.io/v1alpha1, kind: Dataset, metadata: {name: waits}, spec: {mounts: [{mountPoint: "+
+			"'https://example.org/'}]}}"))
 	api, err := s.Admin()
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -117,7 +126,10 @@ func controllerPage(t *testing.T) string {
 	controller.SetLog(log)
 	go func() {
 		ended <- controller.Run(ctx, controller.Config{
-			API: api, Elect: true, Log: log, Settings: objects.Settings{AlluxioImage: "a:1", MillraceImage: "m:1", Driver: "csi.millrace.io", Namespace: "metrics"},
+			API: api, Elect: true, Log: log, Settings: objects.Settings{
+				AlluxioImage: "a:1", MillraceImage: "m:1",
+				Driver: "csi.millrace.io", Namespace: "metrics",
+			},
 		})
 	}()
 	t.Cleanup(func() {
@@ -131,7 +143,8 @@ func controllerPage(t *testing.T) string {
 	eventually(t, "the controller leads", func() string {
 		found := map[string]family{}
 		scrape(t, page.URL, found)
-		if found["millrace_datasets"]["phase"]["Failed"] && found["controller_runtime_reconcile_errors_total"] != nil && found["workqueue_depth"] != nil {
+		if found["millrace_datasets"]["phase"]["Failed"] && found["controller_runtime_reconcile_errors_total"] != nil &&
+			found["workqueue_depth"] != nil {
 			return ""
 		}
 		return "it has not begun"
@@ -229,7 +242,8 @@ func expressions(t *testing.T) map[string]string {
 	must(t, json.Unmarshal([]byte(text(t, "deploy/chart/files/dashboard.json")), &dashboard))
 	for _, p := range dashboard.Panels {
 		for _, target := range p.Targets {
-			all["panel "+p.Title+" "+target.RefID] = interval.ReplaceAllString(variable.ReplaceAllString(target.Expr, ".*"), "5m")
+			all["panel "+p.Title+" "+target.RefID] = interval.ReplaceAllString(variable.ReplaceAllString(target.Expr,
+				".*"), "5m")
 		}
 	}
 	return all
@@ -249,7 +263,10 @@ func rules(t *testing.T) []monitoringv1.Rule {
 
 // TestMonitoringObjects reads what is for the Prometheus Operator into its own types, which know no other field.
 func TestMonitoringObjects(t *testing.T) {
-	kinds := map[string]any{"ServiceMonitor": &monitoringv1.ServiceMonitor{}, "PrometheusRule": &monitoringv1.PrometheusRule{}}
+	kinds := map[string]any{
+		"ServiceMonitor": &monitoringv1.ServiceMonitor{},
+		"PrometheusRule": &monitoringv1.PrometheusRule{},
+	}
 	services := map[string]string{}
 	for _, o := range render(t, "monitoring.prometheus=true", "monitoring.labels.release=kube-prometheus") {
 		if o.GetKind() == "Service" {

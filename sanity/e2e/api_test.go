@@ -186,7 +186,8 @@ func (r *rest) twoDatasets(t *testing.T) {
 }
 
 func (r *rest) nonRoot(t *testing.T) {
-	r.apply(t, user("nonroot", "node2", "id && sha256sum /one/one/*", "runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000", "one"))
+	r.apply(t, user("nonroot", "node2", "id && sha256sum /one/one/*",
+		"runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000", "one"))
 	logs := r.ran(t, "nonroot")
 	if !strings.Contains(logs, "uid=1000") {
 		t.Errorf("it runs as %q", logs)
@@ -195,7 +196,8 @@ func (r *rest) nonRoot(t *testing.T) {
 }
 
 func (r *rest) readOnly(t *testing.T) {
-	manifest := user("readonly", "node1", "sha256sum /one/one/* && ! touch /one/one/x && ! rm /one/one/a.bin", "", "one")
+	manifest := user("readonly", "node1", "sha256sum /one/one/* && ! touch /one/one/x && ! rm /one/one/a.bin", "",
+		"one")
 	manifest = strings.Replace(manifest, "claimName: one}", "claimName: one, readOnly: true}", 1)
 	r.apply(t, manifest)
 	hasSmall(t, r.ran(t, "readonly"), "/one/one/")
@@ -225,7 +227,8 @@ func (r *rest) mountAdded(t *testing.T) {
 	r.says(t, time.Minute, "Running", "get", "pod", "added", "-o", "jsonpath={.status.phase}")
 	begin := time.Now()
 	r.kubectl(t, "patch", "dataset", "one", "--type=json", "-p",
-		`[{"op":"add","path":"/spec/mounts/-","value":{"mountPoint":"http://`+mirrorName+`/small/more/","name":"more"}}]`)
+		`[{"op":"add","path":"/spec/mounts/-","value":{"mountPoint":"http://`+mirrorName+
+			`/small/more/","name":"more"}}]`)
 	r.says(t, time.Minute, "Succeeded", "get", "pod", "added", "-o", "jsonpath={.status.phase}")
 	withinTime(t, "a mount that is added is read", time.Since(begin), 10*time.Second)
 	hasSmall(t, r.ran(t, "added"), "/one/more/")
@@ -246,9 +249,11 @@ func (r *rest) workersScaled(t *testing.T) {
 	for _, n := range []string{"2", "1"} {
 		begin := time.Now()
 		r.kubectl(t, "patch", "alluxioruntime", "one", "--type=merge", "-p", `{"spec":{"replicas":`+n+`}}`)
-		r.says(t, 3*time.Minute, n+"/"+n, "get", "alluxioruntime", "one", "-o", "jsonpath={.status.workerNumberReady}/{.status.desiredWorkerNumberScheduled}")
+		r.says(t, 3*time.Minute, n+"/"+n, "get", "alluxioruntime", "one", "-o",
+			"jsonpath={.status.workerNumberReady}/{.status.desiredWorkerNumberScheduled}")
 		kind := map[string]string{"2": "WorkersScaledOut", "1": "WorkersScaledIn"}[n]
-		r.says(t, time.Minute, "True", "get", "alluxioruntime", "one", "-o", `jsonpath={.status.conditions[?(@.type=="`+kind+`")].status}`)
+		r.says(t, time.Minute, "True", "get", "alluxioruntime", "one", "-o",
+			`jsonpath={.status.conditions[?(@.type=="`+kind+`")].status}`)
 		r.says(t, time.Minute, n, "get", "statefulset", "one-worker", "-o", "jsonpath={.status.replicas}")
 		t.Logf("%s workers after %v", n, time.Since(begin).Round(100*time.Millisecond))
 		hasSmall(t, r.readAgain(t), "/one/one/")
@@ -258,7 +263,8 @@ func (r *rest) workersScaled(t *testing.T) {
 func (r *rest) ephemeral(t *testing.T) {
 	manifest := user("inline", "node2", "sha256sum /inline/*", "", "inline")
 	manifest = strings.Replace(manifest, "persistentVolumeClaim: {claimName: inline}",
-		`csi: {driver: csi.millrace.io, readOnly: true, volumeAttributes: {source: "http://`+mirrorName+`/small/two/", quota: 64Mi}}`, 1)
+		`csi: {driver: csi.millrace.io, readOnly: true, volumeAttributes: {source: "http://`+mirrorName+
+			`/small/two/", quota: 64Mi}}`, 1)
 	r.apply(t, manifest)
 	hasSmall(t, r.ran(t, "inline"), "/inline/")
 }

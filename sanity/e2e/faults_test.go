@@ -80,7 +80,8 @@ func (f *faults) deleted(t *testing.T) {
 func (f *faults) cached(t *testing.T) func() error {
 	t.Helper()
 	return func() error {
-		out, err := f.cluster.Kubectl(t.Context(), "get", "dataset", "hbase", "-o", "jsonpath={.status.cacheStates.cachedPercentage}")
+		out, err := f.cluster.Kubectl(t.Context(), "get", "dataset", "hbase", "-o",
+			"jsonpath={.status.cacheStates.cachedPercentage}")
 		if err == nil && out != "100.0%" {
 			err = fmt.Errorf("%s", out)
 		}
@@ -105,7 +106,8 @@ func (r *rig) pod(t *testing.T, ns, label, node string) string {
 // leader is the pod of the leading master.
 func (r *rig) leader(t *testing.T) (string, error) {
 	t.Helper()
-	out, err := r.cluster.Kubectl(t.Context(), "get", "dataset", "hbase", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
+	out, err := r.cluster.Kubectl(t.Context(), "get", "dataset", "hbase", "-o",
+		`jsonpath={.status.conditions[?(@.type=="Ready")].message}`)
 	_, host, _ := strings.Cut(out, "served by ")
 	name, _, _ := strings.Cut(host, ":")
 	if err == nil && !strings.HasPrefix(name, "hbase-master-") {
@@ -164,10 +166,12 @@ func (f *faults) agent(t *testing.T) {
 
 // agentRolled rolls the agents to another image.
 func (f *faults) agentRolled(t *testing.T) {
-	old := f.kubectl(t, "get", "daemonset", "-n", namespace, "millrace-agent", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+	old := f.kubectl(t, "get", "daemonset", "-n", namespace, "millrace-agent", "-o",
+		"jsonpath={.spec.template.spec.containers[0].image}")
 	const next = "millrace/millrace:next"
 	for _, m := range f.cluster.Nodes() {
-		if out, err := m.Command(t.Context(), "ctr", "-n", "k8s.io", "images", "tag", "--force", "docker.io/"+old, "docker.io/"+next).CombinedOutput(); err != nil {
+		if out, err := m.Command(t.Context(), "ctr", "-n", "k8s.io", "images", "tag", "--force", "docker.io/"+old,
+			"docker.io/"+next).CombinedOutput(); err != nil {
 			t.Fatal(err, string(out))
 		}
 	}
@@ -194,9 +198,11 @@ func (f *faults) controller(t *testing.T) {
 	begin := time.Now()
 	f.kubectl(t, "delete", "pods", "-n", namespace, "-l", "app.kubernetes.io/component=controller")
 	f.kubectl(t, "rollout", "status", "-n", namespace, "deployment/millrace-controller", "--timeout=60s")
-	pods := strings.Fields(f.kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].metadata.name}"))
+	pods := strings.Fields(f.kubectl(t, "get", "pods", "-n", namespace, "-l", "app.kubernetes.io/component=controller",
+		"-o", "jsonpath={.items[*].metadata.name}"))
 	await(t, time.Minute, "a new controller works", func() error {
-		holder, err := f.cluster.Kubectl(t.Context(), "get", "lease", "-n", namespace, "millrace-controller", "-o", "jsonpath={.spec.holderIdentity}")
+		holder, err := f.cluster.Kubectl(t.Context(), "get", "lease", "-n", namespace, "millrace-controller", "-o",
+			"jsonpath={.spec.holderIdentity}")
 		name, _, _ := strings.Cut(holder, "_")
 		if err == nil && !slices.Contains(pods, name) {
 			err = fmt.Errorf("%q holds the lease, and the controllers are %q", holder, pods)
@@ -250,7 +256,8 @@ func (f *faults) nodePowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The node controller may be without the API server still: after a minute without one, its client pauses for as long.
-	f.says(t, 3*time.Minute, "Unknown", "get", "node", "node2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+	f.says(t, 3*time.Minute, "Unknown", "get", "node", "node2", "-o",
+		`jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 	t.Logf("the node is not ready after %v", time.Since(begin).Round(100*time.Millisecond))
 	time.Sleep(20 * time.Second)
 	f.unharmed(t, begin, f.readers[0])
@@ -264,7 +271,8 @@ func (f *faults) nodePowerCut(t *testing.T) {
 	t.Logf("the node is ready %v after its start", time.Since(up).Round(100*time.Millisecond))
 	// What the API server says of the node's pods is old until their containers have started again.
 	await(t, 3*time.Minute, "the node's masters and workers started again", func() error {
-		out, err := f.cluster.Kubectl(t.Context(), "get", "pods", "-l", "app=alluxio", "--field-selector", "spec.nodeName=node2", "-o",
+		out, err := f.cluster.Kubectl(t.Context(), "get", "pods", "-l", "app=alluxio", "--field-selector",
+			"spec.nodeName=node2", "-o",
 			"jsonpath={range .items[*].status.containerStatuses[*]}{.restartCount}{\" \"}{end}")
 		if err == nil && (out == "" || strings.Contains(" "+out, " 0 ")) {
 			err = fmt.Errorf("restarts: %s", out)

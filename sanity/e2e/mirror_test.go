@@ -80,7 +80,8 @@ func (r *rig) htdocs() string { return filepath.Join(r.cluster.Dir(), "htdocs") 
 
 // startApache returns when the server answers.
 func (r *rig) startApache(m *machines.Machine) error {
-	err := m.StartService(r.ctx, apacheService, "apache2", "-f", filepath.Join(r.cluster.Dir(), "httpd.conf"), "-DFOREGROUND")
+	err := m.StartService(r.ctx, apacheService, "apache2", "-f", filepath.Join(r.cluster.Dir(), "httpd.conf"),
+		"-DFOREGROUND")
 	for range 100 {
 		if err != nil {
 			return err

@@ -131,7 +131,8 @@ func (n *networks) pathRefused(t *testing.T) {
 			1,
 		),
 	)
-	want := "Dataset.spec.mounts[0]: has the option ca_cert, which is no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----"
+	want := "Dataset.spec.mounts[0]: has the option ca_cert, which is no certificate in PEM, which begins with " +
+		"-----BEGIN CERTIFICATE-----"
 	n.says(
 		t,
 		30*time.Second,

@@ -41,7 +41,8 @@ spec:
 // directoryOfANode has a source on one node alone, which another user than root owns. Masters and workers go there, and
 // pods of that user read it.
 func (r *rest) directoryOfANode(t *testing.T) {
-	r.onNode(t, "painter", "node1", "/srv/pictures", "mkdir -p /d/mine && echo hello >/d/mine/f && chown -R 1201:1201 /d/mine && chmod -R 0750 /d/mine")
+	r.onNode(t, "painter", "node1", "/srv/pictures",
+		"mkdir -p /d/mine && echo hello >/d/mine/f && chown -R 1201:1201 /d/mine && chmod -R 0750 /d/mine")
 	r.kubectl(t, "label", "node", "node1", "pictures=yes", "--overwrite")
 	t.Cleanup(func() { _, _ = r.cluster.Kubectl(r.ctx, "label", "node", "node1", "pictures-") })
 	r.apply(t, `apiVersion: data.fluid.io/v1alpha1
@@ -66,11 +67,13 @@ spec:
 			t.Errorf("%s is on %s, which has no such directory", pod, node)
 		}
 	}
-	r.apply(t, user("viewer", "node1", "cat /pictures/pictures/mine/f", "runAsUser: 1201, runAsGroup: 1201", "pictures"))
+	r.apply(t, user("viewer", "node1", "cat /pictures/pictures/mine/f", "runAsUser: 1201, runAsGroup: 1201",
+		"pictures"))
 	if got := r.ran(t, "viewer"); got != "hello\n" {
 		t.Errorf("the pod reads %q", got)
 	}
-	r.apply(t, user("faraway", "node2", "cat /pictures/pictures/mine/f", "runAsUser: 1201, runAsGroup: 1201", "pictures"))
+	r.apply(t, user("faraway", "node2", "cat /pictures/pictures/mine/f", "runAsUser: 1201, runAsGroup: 1201",
+		"pictures"))
 	if got := r.ran(t, "faraway"); got != "hello\n" {
 		t.Errorf("the pod on another node reads %q", got)
 	}
@@ -82,7 +85,8 @@ func (r *rest) podThatHasEnded(t *testing.T) {
 	r.says(t, time.Minute, "Succeeded", "get", "pod", "ended", "-o", "jsonpath={.status.phase}")
 	r.kubectl(t, "delete", "dataset", "pictures", "--wait=false")
 	await(t, 30*time.Second, "the pod is named", func() error {
-		out, err := r.cluster.Kubectl(t.Context(), "get", "dataset", "pictures", "-o", `jsonpath={.status.conditions[?(@.type=="Deleting")].message}`)
+		out, err := r.cluster.Kubectl(t.Context(), "get", "dataset", "pictures", "-o",
+			`jsonpath={.status.conditions[?(@.type=="Deleting")].message}`)
 		if err == nil && !strings.Contains(out, "delete the pods that have ended and name it, ended") {
 			err = fmt.Errorf("it says %q", out)
 		}
@@ -121,14 +125,16 @@ func (r *rest) workerThatWaits(t *testing.T) {
 	r.bound(t, "one")
 	exclusive("two")
 	await(t, time.Minute, "the workers of the second wait", func() error {
-		out, err := r.cluster.Kubectl(t.Context(), "get", "pods", "two-worker-0", "two-worker-1", "-o", "jsonpath={.items[*].status.phase}")
+		out, err := r.cluster.Kubectl(t.Context(), "get", "pods", "two-worker-0", "two-worker-1", "-o",
+			"jsonpath={.items[*].status.phase}")
 		if err == nil && out != "Pending Pending" {
 			err = fmt.Errorf("they are %s", out)
 		}
 		return err
 	})
 	r.kubectl(t, "delete", "dataset", "one", "--timeout=180s")
-	took := r.says(t, 30*time.Second, "node1 node2", "get", "pods", "two-worker-0", "two-worker-1", "--sort-by=.spec.nodeName", "-o", "jsonpath={.items[*].spec.nodeName}")
+	took := r.says(t, 30*time.Second, "node1 node2", "get", "pods", "two-worker-0", "two-worker-1",
+		"--sort-by=.spec.nodeName", "-o", "jsonpath={.items[*].spec.nodeName}")
 	t.Logf("the workers have their nodes %v after the other Dataset was gone", took.Round(100*time.Millisecond))
 	r.kubectl(t, "delete", "datasets,alluxioruntimes", "--all", "--timeout=180s")
 }
@@ -138,7 +144,8 @@ func (r *rest) namespaceDeleted(t *testing.T) {
 	r.kubectl(t, "create", "namespace", "gone")
 	for _, name := range []string{"one", "two"} {
 		r.apply(t, fmt.Sprintf(sharedDataset, name, 1), "-n", "gone")
-		took := r.says(t, 3*time.Minute, "Bound", "get", "dataset", name, "-n", "gone", "-o", "jsonpath={.status.phase}")
+		took := r.says(t, 3*time.Minute, "Bound", "get", "dataset", name, "-n", "gone", "-o",
+			"jsonpath={.status.phase}")
 		t.Logf("gone/%s is bound after %v", name, took.Round(100*time.Millisecond))
 	}
 	r.apply(t, user("reader", "node1", "cat /one/one/*.bin >/dev/null && sleep 600", "", "one"), "-n", "gone")

@@ -218,7 +218,8 @@ func (r *ready) samePods(t *testing.T) {
 // noLeader takes the only master away. A finalizer keeps its pod, and with that the next one from being made.
 func (r *ready) noLeader(t *testing.T) {
 	hold := func(finalizers string) {
-		r.kubectl(t, "patch", "pod", "objects-master-0", "--type=merge", "-p", `{"metadata":{"finalizers":`+finalizers+`}}`)
+		r.kubectl(t, "patch", "pod", "objects-master-0", "--type=merge", "-p",
+			`{"metadata":{"finalizers":`+finalizers+`}}`)
 	}
 	r.told(t, "objects", "NoLeader", func() {
 		hold(`["millrace.test/hold"]`)

@@ -63,7 +63,8 @@ func short() bool { return os.Getenv("MILLRACE_E2E") == "short" }
 func (r *rig) hold(t *testing.T) {
 	t.Helper()
 	if t.Failed() && os.Getenv("MILLRACE_E2E_HOLD") != "" && r.ctx.Err() == nil {
-		fmt.Fprintf(os.Stderr, "%s failed, and its cluster is kept until Ctrl-C: %s\n", t.Name(), r.cluster.KubectlLine("get pods -A"))
+		fmt.Fprintf(os.Stderr, "%s failed, and its cluster is kept until Ctrl-C: %s\n", t.Name(),
+			r.cluster.KubectlLine("get pods -A"))
 		<-r.ctx.Done()
 	}
 }

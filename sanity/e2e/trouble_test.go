@@ -36,17 +36,22 @@ func (r *rest) trouble(t *testing.T) {
 		},
 		{
 			"crashes", "jvmOptions: ['-XX:+NoSuchOption']",
-			"alluxio-master", `{.items[0].status.containerStatuses[?(@.name=="alluxio-master")].lastState.terminated.reason}`,
+			"alluxio-master",
+			`{.items[0].status.containerStatuses[?(@.name=="alluxio-master")].lastState.terminated.reason}`,
 			[]string{"Error"},
 			"MasterReady", "Crash",
-			[]string{"the pod crashes-master-0 on the node node", "alluxio-master ended with exit code 1", "the last line of its log: Error: "},
+			[]string{
+				"the pod crashes-master-0 on the node node", "alluxio-master ended with exit code 1",
+				"the last line of its log: Error: ",
+			},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			manifest := strings.ReplaceAll(fmt.Sprintf(sharedDataset, tc.name, 1), "/small/"+tc.name+"/", "/small/one/")
 			r.apply(t, strings.Replace(manifest, "spec:\n  replicas: 1\n", "spec:\n  replicas: 1\n  "+tc.spec+"\n", 1))
 			await(t, 3*time.Minute, "Kubernetes knows", func() error {
-				out, err := r.cluster.Kubectl(t.Context(), "get", "pods", "-l", "release="+tc.name+",role="+tc.role, "-o", "jsonpath="+tc.at)
+				out, err := r.cluster.Kubectl(t.Context(), "get", "pods", "-l", "release="+tc.name+",role="+tc.role,
+					"-o", "jsonpath="+tc.at)
 				for _, known := range tc.known {
 					if err == nil && out == known {
 						return nil
@@ -57,7 +62,8 @@ func (r *rest) trouble(t *testing.T) {
 				}
 				return fmt.Errorf("it says %q", out)
 			})
-			took := await(t, time.Minute, "Dataset and runtime say so", func() error { return r.tells(t, tc.name, tc.kind, tc.reason, tc.says) })
+			took := await(t, time.Minute, "Dataset and runtime say so",
+				func() error { return r.tells(t, tc.name, tc.kind, tc.reason, tc.says) })
 			pace.Within(t, "telling "+tc.reason, took, 10*time.Second)
 			t.Logf("told %v after Kubernetes", took.Round(100*time.Millisecond))
 			r.kubectl(t, "delete", "dataset,alluxioruntime", tc.name, "--timeout=180s")
@@ -71,7 +77,8 @@ func (r *rest) tells(t *testing.T, name, kind, reason string, says []string) err
 	t.Helper()
 	for object, condition := range map[string]string{"dataset": "Ready", "alluxioruntime": kind} {
 		line, err := r.cluster.Kubectl(t.Context(), "get", object, name, "-o",
-			fmt.Sprintf(`jsonpath={range .status.conditions[?(@.type==%q)]}{.status} {.reason} {.message}{end}`, condition))
+			fmt.Sprintf(`jsonpath={range .status.conditions[?(@.type==%q)]}{.status} {.reason} {.message}{end}`,
+				condition))
 		if err != nil {
 			return err
 		}
@@ -84,7 +91,8 @@ func (r *rest) tells(t *testing.T, name, kind, reason string, says []string) err
 			}
 		}
 	}
-	events, err := r.cluster.Kubectl(t.Context(), "get", "events", "--field-selector", "type=Warning,reason="+reason+",involvedObject.name="+name, "-o", "jsonpath={.items[*].involvedObject.kind}")
+	events, err := r.cluster.Kubectl(t.Context(), "get", "events", "--field-selector",
+		"type=Warning,reason="+reason+",involvedObject.name="+name, "-o", "jsonpath={.items[*].involvedObject.kind}")
 	if err == nil && (!strings.Contains(events, "Dataset") || !strings.Contains(events, "AlluxioRuntime")) {
 		err = fmt.Errorf("there are Events only on %q", events)
 	}

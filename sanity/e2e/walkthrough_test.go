@@ -96,8 +96,10 @@ func (w *walk) forget() {
 func (w *walk) installed(t *testing.T) {
 	w.say("# From `kubectl create` to `kubectl delete`")
 	w.say("<!-- Written by make walkthrough from what it typed and saw; do not edit. -->")
-	w.say("A directory of a web server, like that of HBase's stable release (550 MiB), becomes a claim that pods mount: three masters and two " +
-		"workers of Alluxio on a cluster of two nodes. The web server is Apache httpd behind a wire of 100 Mbit/s. The files are in " +
+	w.say("A directory of a web server, like that of HBase's stable release (550 MiB), becomes a claim that pods " +
+		"mount: three masters and two " +
+		"workers of Alluxio on a cluster of two nodes. The web server is Apache httpd behind a wire of 100 Mbit/s. " +
+		"The files are in " +
 		"[examples/hbase](examples/hbase).")
 	out := w.kubectl(t, "get pods -n "+namespace)
 	if n := len(lines(out)) - 1; n != 8 {
@@ -272,7 +274,8 @@ func (w *walk) copyJob(t *testing.T, node string, show bool) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pinned := strings.Replace(string(text), "restartPolicy: Never\n", "restartPolicy: Never\n      nodeSelector: {kubernetes.io/hostname: "+node+"}\n", 1)
+	pinned := strings.Replace(string(text), "restartPolicy: Never\n",
+		"restartPolicy: Never\n      nodeSelector: {kubernetes.io/hostname: "+node+"}\n", 1)
 	created, err := w.cluster.KubectlInput(t.Context(), pinned, "create", "-f", "-")
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +296,8 @@ func (w *walk) copyJob(t *testing.T, node string, show bool) time.Duration {
 func (r *rig) awaitJob(t *testing.T, name string) {
 	t.Helper()
 	await(t, 5*time.Minute, "job "+name, func() error {
-		out, err := r.cluster.Kubectl(t.Context(), "get", "job", name, "-o", "jsonpath={.status.succeeded}/{.status.failed}")
+		out, err := r.cluster.Kubectl(t.Context(), "get", "job", name, "-o",
+			"jsonpath={.status.succeeded}/{.status.failed}")
 		if err == nil && strings.HasSuffix(out, "/1") {
 			logs, _ := r.cluster.Kubectl(t.Context(), "logs", "job/"+name)
 			t.Fatalf("job %s failed: %s", name, logs)
@@ -377,7 +381,8 @@ func (w *walk) copiedWarm(t *testing.T) {
 	}
 	w.warm, w.native = median(warm), median(native)
 	faster, ratio := w.cold.Seconds()/w.warm.Seconds(), w.warm.Seconds()/w.native.Seconds()
-	w.say("The median of three such copies is %.2f s, %.0f times faster than the first, and %.2f times as long as the same copy from the node's own tmpfs (%.2f s).",
+	w.say("The median of three such copies is %.2f s, %.0f times faster than the first, and %.2f times as long as the "+
+		"same copy from the node's own tmpfs (%.2f s).",
 		w.warm.Seconds(), faster, ratio, w.native.Seconds())
 	t.Logf("copies %v, %.1f x faster; from tmpfs %v, %.2f x", warm, faster, native, ratio)
 	if faster < fasterLeast {
@@ -419,7 +424,8 @@ func (w *walk) nativeCopy(t *testing.T) time.Duration {
 	w.awaitJob(t, "native")
 	logs := w.rig.kubectl(t, "logs", "job/native")
 	w.rig.kubectl(t, "delete", "job", "native", "--wait")
-	if out, err := w.cluster.Node("node1").Command(t.Context(), "rmdir", "/dev/shm/native").CombinedOutput(); err != nil {
+	if out, err := w.cluster.Node("node1").Command(t.Context(), "rmdir",
+		"/dev/shm/native").CombinedOutput(); err != nil {
 		t.Error(err, string(out))
 	}
 	return realTime(t, logs)
@@ -441,8 +447,10 @@ func (w *walk) deleted(t *testing.T) {
 	w.show("kubectl delete -f .", out)
 	await(t, 2*time.Minute, "everything gone", func() error { return w.gone(t) })
 	t.Logf("all gone after %v", time.Since(begin).Round(100*time.Millisecond))
-	out = w.rig.kubectl(t, "get", "dataset,alluxioruntime,pods,pv,pvc,configmap,secret,services,statefulset,networkpolicy,pdb")
-	w.show("kubectl get dataset,alluxioruntime,pods,pv,pvc,configmap,secret,services,statefulset,networkpolicy,pdb", out)
+	out = w.rig.kubectl(t, "get",
+		"dataset,alluxioruntime,pods,pv,pvc,configmap,secret,services,statefulset,networkpolicy,pdb")
+	w.show("kubectl get dataset,alluxioruntime,pods,pv,pvc,configmap,secret,services,statefulset,networkpolicy,pdb",
+		out)
 }
 
 // gone tells what is left of all Datasets in the namespace default and on the nodes.

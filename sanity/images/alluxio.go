@@ -54,13 +54,15 @@ func alluxio(ctx context.Context) (plan, error) {
 	}
 	own, err := layer.Tree(jars, "/opt/alluxio/lib", func(string) bool { return true })
 	own = append(own,
-		layer.Text("/opt/alluxio/bin/alluxio", 0o755, alluxioCommand), layer.Text("/entrypoint.sh", 0o755, alluxioEntrypoint),
+		layer.Text("/opt/alluxio/bin/alluxio", 0o755, alluxioCommand),
+		layer.Text("/entrypoint.sh", 0o755, alluxioEntrypoint),
 		layer.Text("/opt/alluxio/conf/log4j.properties", 0o644, alluxioLog),
 		layer.Text("/opt/alluxio/conf/log4j-client.properties", 0o644, strings.Replace(alluxioLog, "INFO", "FATAL", 1)),
 		layer.Dir("/opt/alluxio/logs", 0o777))
 	return plan{
 		config: v1.Config{
-			Entrypoint: []string{"/entrypoint.sh"}, WorkingDir: "/opt/alluxio", Env: []string{path, "JAVA_HOME=" + home, "LC_ALL=C.UTF-8"},
+			Entrypoint: []string{"/entrypoint.sh"}, WorkingDir: "/opt/alluxio",
+			Env: []string{path, "JAVA_HOME=" + home, "LC_ALL=C.UTF-8"},
 		},
 		layers: [][]layer.File{base, runtime, own},
 	}, err
@@ -124,7 +126,10 @@ func javaRuntime(ctx context.Context) (files []layer.File, home string, err erro
 		return nil, "", err
 	}
 	// Libraries within jars, such as RocksDB's, want these, which ldd cannot see.
-	for _, l := range []string{"libgcc_s.so.1", "libstdc++.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6"} {
+	for _, l := range []string{
+		"libgcc_s.so.1", "libstdc++.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1",
+		"libm.so.6",
+	} {
 		more, err := withLibraries(ctx, filepath.Join(libraryDir, l))
 		if err != nil {
 			return nil, "", err

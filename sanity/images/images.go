@@ -94,7 +94,8 @@ func program(ctx context.Context, pkg string) (plan, error) {
 		return plan{}, fmt.Errorf("%w: %s", err, out)
 	}
 	content, err := os.ReadFile(built)
-	return single(v1.Config{Entrypoint: []string{"/" + name}}, layer.File{Path: "/" + name, Mode: 0o755, Content: content}), err
+	return single(v1.Config{Entrypoint: []string{"/" + name}},
+		layer.File{Path: "/" + name, Mode: 0o755, Content: content}), err
 }
 
 // single is an image of one layer.
@@ -159,7 +160,8 @@ func nginx(ctx context.Context) (plan, error) {
 	}
 	files = append(files, base...)
 	files = append(files,
-		layer.Text("/etc/nginx/nginx.conf", 0o644, nginxConfig), layer.Text("/etc/nginx/mime.types", 0o644, string(types)),
+		layer.Text("/etc/nginx/nginx.conf", 0o644, nginxConfig),
+		layer.Text("/etc/nginx/mime.types", 0o644, string(types)),
 		layer.Text("/usr/share/nginx/html/index.html", 0o644, "Welcome to nginx!\n"),
 		layer.Dir("/var/log/nginx", 0o755), layer.Dir("/var/lib/nginx", 0o755))
 	return single(v1.Config{Cmd: []string{"nginx"}, Env: []string{path}}, files...), nil

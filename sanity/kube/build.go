@@ -71,7 +71,10 @@ func Binaries(ctx context.Context, controllers bool) (string, error) {
 // programs of Binaries and the scheduler, kubelet, kube-proxy and a CoreDNS, some more minutes.
 func NodeBinaries(ctx context.Context) (string, error) {
 	return built(func(dir string) error {
-		if err := buildAPI(ctx, dir, []string{apiserver, kubectl, controllerManager, scheduler, kubelet, proxy}); err != nil {
+		if err := buildAPI(ctx, dir, []string{
+			apiserver, kubectl, controllerManager, scheduler, kubelet,
+			proxy,
+		}); err != nil {
 			return err
 		}
 		return build(ctx, dir, []string{coredns}, corednsModule, "-s -w")
@@ -109,12 +112,15 @@ func buildAPI(ctx context.Context, dir string, programs []string) error {
 	if err := build(ctx, dir, []string{etcd}, etcdModule, "-s -w"); err != nil {
 		return err
 	}
-	return build(ctx, dir, programs, kubernetesModule, "-s -w -X k8s.io/component-base/version.gitVersion=v"+kubernetesVersion)
+	return build(ctx, dir, programs, kubernetesModule, "-s -w -X k8s.io/component-base/version.gitVersion=v"+
+		kubernetesVersion)
 }
 
 // build makes the programs that are missing in dir. module prepares a directory as a Go module that requires them, and
 // tells their packages.
-func build(ctx context.Context, dir string, programs []string, module func(context.Context, string) (func(string) string, error), ldflags string) error {
+func build(ctx context.Context, dir string, programs []string,
+	module func(context.Context, string) (func(string) string, error), ldflags string,
+) error {
 	if programs = missing(dir, programs); len(programs) == 0 {
 		return nil
 	}
@@ -129,7 +135,8 @@ func build(ctx context.Context, dir string, programs []string, module func(conte
 	}
 	out := filepath.Join(source, "bin")
 	for _, program := range programs {
-		if err := run(ctx, source, "build", "-mod=mod", "-trimpath", "-ldflags", ldflags, "-o", filepath.Join(out, program), packages(program)); err != nil {
+		if err := run(ctx, source, "build", "-mod=mod", "-trimpath", "-ldflags", ldflags, "-o",
+			filepath.Join(out, program), packages(program)); err != nil {
 			return err
 		}
 		if err := install(filepath.Join(out, program), filepath.Join(dir, program)); err != nil {
@@ -237,7 +244,8 @@ func corednsModule(ctx context.Context, dir string) (func(string) string, error)
 		return nil, err
 	}
 	return func(string) string { return "." },
-		run(ctx, dir, "get", main+"@"+corednsVersion, "k8s.io/client-go@v0."+strings.TrimPrefix(kubernetesVersion, "1."))
+		run(ctx, dir, "get", main+"@"+corednsVersion, "k8s.io/client-go@v0."+
+			strings.TrimPrefix(kubernetesVersion, "1."))
 }
 
 func write(dir, name, text string) error {

@@ -70,7 +70,10 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	s := &Server{options: options, bin: bin, dir: dir, janitor: j, host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))}
+	s := &Server{
+		options: options, bin: bin, dir: dir, janitor: j,
+		host: fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)),
+	}
 	s.kubectlConfig = sync.OnceValues(func() (string, error) { return s.Kubeconfig("kubectl", "system:masters") })
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
@@ -85,7 +88,8 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	for _, name := range []string{"apiserver", "accounts"} {
 		if err := s.authority.Write(name, pki.Subject{
-			User: name, Names: []string{"localhost", "kubernetes.default.svc"}, Addresses: []net.IP{net.ParseIP(s.host)},
+			User: name, Names: []string{"localhost", "kubernetes.default.svc"},
+			Addresses: []net.IP{net.ParseIP(s.host)},
 		}); err != nil {
 			return err
 		}
@@ -140,7 +144,8 @@ func (s *Server) StartAPI(ctx context.Context) error {
 		"--authorization-mode=RBAC", "--allow-privileged=true",
 		// There is nobody to make service accounts for the pods that tests make.
 		"--disable-admission-plugins=ServiceAccount",
-		"--client-ca-file="+s.file("ca.crt"), "--tls-cert-file="+s.file("apiserver.crt"), "--tls-private-key-file="+s.file("apiserver.key"),
+		"--client-ca-file="+s.file("ca.crt"), "--tls-cert-file="+s.file("apiserver.crt"),
+		"--tls-private-key-file="+s.file("apiserver.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+s.file("accounts.crt"),
 		"--service-account-signing-key-file="+s.file("accounts.key"), "--cert-dir="+s.dir,
 		"--max-requests-inflight=1000", "--max-mutating-requests-inflight=1000", "--profiling=false")...)
@@ -182,8 +187,10 @@ func (s *Server) startManager() error {
 		return err
 	}
 	s.manager, err = launch(s.log(controllerManager), filepath.Join(s.bin, controllerManager),
-		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false",
-		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir, "--controllers="+strings.Join(s.options.Controllers, ","), "--pvclaimbinder-sync-period=2s",
+		"--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config,
+		"--leader-elect=false",
+		"--bind-address="+s.host, "--secure-port="+itoa(s.managerPort), "--cert-dir="+s.dir,
+		"--controllers="+strings.Join(s.options.Controllers, ","), "--pvclaimbinder-sync-period=2s",
 		"--kube-api-qps=500", "--kube-api-burst=1000")
 	return err
 }
@@ -218,7 +225,10 @@ func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, s.KubectlPath(), append([]string{"--kubeconfig=" + config, "--cache-dir=" + s.file("kubectl")}, args...)...)
+	cmd := exec.CommandContext(ctx, s.KubectlPath(), append([]string{
+		"--kubeconfig=" + config,
+		"--cache-dir=" + s.file("kubectl"),
+	}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

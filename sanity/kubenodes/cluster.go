@@ -62,11 +62,13 @@ func Check() error {
 	}
 	for _, program := range needed {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("a cluster of nodes needs %s, which is not here: sanity/setup.sh e2e installs it", program)
+			return fmt.Errorf("a cluster of nodes needs %s, which is not here: sanity/setup.sh e2e installs it",
+				program)
 		}
 	}
 	if _, err := os.Stat("/usr/lib/cni/ptp"); err != nil {
-		return errors.New("a cluster of nodes needs the package containernetworking-plugins, which is not here: sanity/setup.sh e2e installs it")
+		return errors.New("a cluster of nodes needs the package containernetworking-plugins, which is not here: " +
+			"sanity/setup.sh e2e installs it")
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
 		return errors.New("a cluster of nodes needs cgroups of version 1, which are not here")
@@ -158,7 +160,8 @@ func (c *Cluster) start(ctx context.Context) error {
 func (c *Cluster) machine(name string) machines.Config {
 	n := c.options.Nodes
 	m := machines.Config{
-		Name: name, Disk: c.file(name + "/disk"), Work: c.dir, Cgroup: filepath.Base(c.dir), Shm: c.options.Shm, Hosts: c.hosts(),
+		Name: name, Disk: c.file(name + "/disk"), Work: c.dir, Cgroup: filepath.Base(c.dir), Shm: c.options.Shm,
+		Hosts: c.hosts(),
 	}
 	if name == ctl {
 		m.Address, m.Routes = prefix(ControlPlane), controlRoutes(n)
@@ -271,7 +274,8 @@ func (c *Cluster) AwaitAPI(ctx context.Context) error {
 // AwaitNodes returns when all nodes are ready.
 func (c *Cluster) AwaitNodes(ctx context.Context) error {
 	return c.await(ctx, "the nodes", func(ctx context.Context) error {
-		out, err := c.Kubectl(ctx, "get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
+		out, err := c.Kubectl(ctx, "get", "nodes", "-o",
+			`jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
 		if err == nil && strings.Count(out, "True") != len(c.nodes) {
 			return fmt.Errorf("ready: %s", out)
 		}

@@ -15,9 +15,10 @@ const PauseImage = "millrace.test/pause:1"
 // writeConfigs writes the configurations of all services.
 func (c *Cluster) writeConfigs() error {
 	files := map[string]string{
-		"Corefile":            c.corefile(),
-		"dns.yaml":            dnsObjects,
-		"ctl/kube-proxy.yaml": c.proxyConfig(nodeName(0), ControlPlane), // With a name that no node has it would wait for half a minute.
+		"Corefile": c.corefile(),
+		"dns.yaml": dnsObjects,
+		// With a name that no node has it would wait for half a minute.
+		"ctl/kube-proxy.yaml": c.proxyConfig(nodeName(0), ControlPlane),
 	}
 	for i := range c.options.Nodes {
 		name, address := nodeName(i), nodeAddress(i).String()
@@ -129,7 +130,8 @@ func (c *Cluster) corefile() string {
 }
 `, ControlPlane, c.kubeconfig("admin"), indent(strings.TrimPrefix(c.hosts(), "127.0.0.1 localhost\n")))
 	for _, name := range slices.Sorted(maps.Keys(c.options.Names)) {
-		fmt.Fprintf(&text, "%s:53 {\n  bind %s\n  hosts {\n    %s %s\n  }\n}\n", name, ControlPlane, c.options.Names[name], name)
+		fmt.Fprintf(&text, "%s:53 {\n  bind %s\n  hosts {\n    %s %s\n  }\n}\n", name, ControlPlane,
+			c.options.Names[name], name)
 	}
 	return text.String()
 }

@@ -11,7 +11,8 @@ func (c *Cluster) makeKeys() error {
 	server := pki.Subject{
 		User: "kube-apiserver",
 		Names: []string{
-			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", ctl,
+			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+			"localhost", ctl,
 		},
 		Addresses: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP(ControlPlane), net.ParseIP(apiService)},
 	}

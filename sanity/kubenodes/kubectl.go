@@ -66,5 +66,6 @@ func prefix(address string) netip.Prefix { return netip.PrefixFrom(netip.MustPar
 
 // KubectlLine is kubectl with arguments, as one types it at a terminal of this machine.
 func (c *Cluster) KubectlLine(args string) string {
-	return fmt.Sprintf("nsenter -t %d -n -- %s --kubeconfig %s %s", c.control.PID(), c.program("kubectl"), c.kubeconfig("admin"), args)
+	return fmt.Sprintf("nsenter -t %d -n -- %s --kubeconfig %s %s", c.control.PID(), c.program("kubectl"),
+		c.kubeconfig("admin"), args)
 }

@@ -37,7 +37,8 @@ func (c *Cluster) arguments(machine, service string) []string {
 		return []string{
 			"--name=ctl", "--data-dir=/run/etcd", "--unsafe-no-fsync", "--log-level=warn",
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
-			"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=ctl=http://127.0.0.1:2380",
+			"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+			"--initial-cluster=ctl=http://127.0.0.1:2380",
 		}
 	case APIServer:
 		return c.apiArguments()
@@ -70,13 +71,16 @@ func (c *Cluster) arguments(machine, service string) []string {
 func (c *Cluster) apiArguments() []string {
 	admission := append([]string{"NodeRestriction"}, c.options.Admission...)
 	return append([]string{
-		"--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--bind-address=0.0.0.0", "--advertise-address=" + ControlPlane,
+		"--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--bind-address=0.0.0.0",
+		"--advertise-address=" + ControlPlane,
 		"--tls-cert-file=" + c.pki.File("apiserver.crt"), "--tls-private-key-file=" + c.pki.File("apiserver.key"),
 		"--client-ca-file=" + c.pki.File("ca.crt"), "--cert-dir=/run/apiserver",
-		"--service-account-key-file=" + c.pki.File("accounts.crt"), "--service-account-signing-key-file=" + c.pki.File("accounts.key"),
+		"--service-account-key-file=" + c.pki.File("accounts.crt"),
+		"--service-account-signing-key-file=" + c.pki.File("accounts.key"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=" + serviceNetwork,
 		"--authorization-mode=Node,RBAC", "--allow-privileged=true",
-		"--kubelet-client-certificate=" + c.pki.File("apiserver-kubelet.crt"), "--kubelet-client-key=" + c.pki.File("apiserver-kubelet.key"),
+		"--kubelet-client-certificate=" + c.pki.File("apiserver-kubelet.crt"),
+		"--kubelet-client-key=" + c.pki.File("apiserver-kubelet.key"),
 		"--kubelet-certificate-authority=" + c.pki.File("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
 		"--enable-aggregator-routing=true", "--profiling=false",
 		"--enable-admission-plugins=" + strings.Join(admission, ","),

@@ -36,7 +36,8 @@ func (c *Cluster) writeTerminal(dir, server string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(file, filepath.Join(dir, "kubeconfig")), os.Symlink(c.program("kubectl"), filepath.Join(dir, "kubectl")))
+	return errors.Join(os.Rename(file, filepath.Join(dir, "kubeconfig")),
+		os.Symlink(c.program("kubectl"), filepath.Join(dir, "kubectl")))
 }
 
 // forward connects each who comes with the API server, until the listener is closed.

@@ -32,7 +32,8 @@ func newAlluxio(p Plan, w *World) (Source, error) {
 	}
 	c.fake, err = fakealluxio.Start(fakealluxio.Config{
 		Root: c.root, Tier: tier, BlockSize: 1 << 20,
-		Source: pick(p.Seed.Dice("under"), "", "-"), Host: pick(p.Seed.Dice("host"), "localhost", "elsewhere"), Dice: c.dice,
+		Source: pick(p.Seed.Dice("under"), "", "-"), Host: pick(p.Seed.Dice("host"), "localhost", "elsewhere"),
+		Dice: c.dice,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the fake Alluxio: %w", err)

@@ -20,17 +20,23 @@ const mostBytes = 1 << 50
 // Values at the borders of what numbers, file systems, protocols and JSON hold.
 var (
 	borderSizes = []int64{
-		0, 1, 511, 4095, 4096, 4097, 1<<20 - 1, 1 << 20, 1<<20 + 1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 1, 1 << 40, 1<<43 - 1, 1 << 43,
+		0, 1, 511, 4095, 4096, 4097, 1<<20 - 1, 1 << 20, 1<<20 + 1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 1,
+		1 << 40, 1<<43 - 1, 1 << 43,
 		mostBytes - 1, mostBytes, mostBytes + 1, 1 << 53, 1<<62 - 1, 1 << 62, 1<<63 - 2, 1<<63 - 1,
 	}
-	borderYears = []int{1, 1583, 1600, 1677, 1678, 1900, 1901, 1902, 1969, 1970, 1971, 2000, 2038, 2039, 2106, 2107, 2261, 2262, 2263, 2446, 4000, 9999}
+	borderYears = []int{
+		1, 1583, 1600, 1677, 1678, 1900, 1901, 1902, 1969, 1970, 1971, 2000, 2038, 2039, 2106, 2107,
+		2261, 2262, 2263, 2446, 4000, 9999,
+	}
 	// Directories have these years too; dates of HTTP have four digits.
 	borderYearsLocal = []int{-9999, -1, 0, 10000, 10001, 65536}
 	borderLengths    = []int{1, 2, 7, 8, 63, 64, 127, 128, 254, 255}
 	borderLengthsWeb = []int{256, 257, 511, 512, 1000, 1023, 1024}
 	borderTags       = []string{
-		"", `""`, `"x"`, `W/"x"`, `W/""`, "unquoted", `"`, `"a`, `W/`, `w/"x"`, `"\"`, `"a"b"`, "\"\xff\xfe\"", `"é"`, `"` + strings.Repeat("t", 1022) + `"`,
-		`"` + strings.Repeat("t", 1023) + `"`, `W/"` + strings.Repeat("t", 5000) + `"`, `"` + strings.Repeat("t", 60_000) + `"`, `*`, `"*"`, `"a","b"`,
+		"", `""`, `"x"`, `W/"x"`, `W/""`, "unquoted", `"`, `"a`, `W/`, `w/"x"`, `"\"`, `"a"b"`, "\"\xff\xfe\"", `"é"`,
+		`"` + strings.Repeat("t", 1022) + `"`,
+		`"` + strings.Repeat("t", 1023) + `"`, `W/"` + strings.Repeat("t", 5000) + `"`,
+		`"` + strings.Repeat("t", 60_000) + `"`, `*`, `"*"`, `"a","b"`,
 	}
 )
 
@@ -95,7 +101,8 @@ func TestBorders(t *testing.T) {
 						return
 					}
 					if err := b.border(r, f, told[f.Path]); err != nil {
-						t.Errorf("%s, told size %d, time %v, ETag %.20q: %v", quoted(f.Path), told[f.Path], f.Time, f.Tag, err)
+						t.Errorf("%s, told size %d, time %v, ETag %.20q: %v", quoted(f.Path), told[f.Path], f.Time,
+							f.Tag, err)
 					}
 				}
 				d, _ := b.world.Dir("d")

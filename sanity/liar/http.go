@@ -267,7 +267,10 @@ func (s *web) unloop(path string) string {
 // redirect answers for a file that is elsewhere.
 func redirect(f *File) *answer {
 	escaped := (&url.URL{Path: "/" + f.Path}).EscapedPath()
-	to := map[string]string{"moved": "/_moved" + escaped, "loop": escaped, "away": "http://127.0.0.1:1" + escaped, "odd": "ftp://host/x"}[f.Link]
+	to := map[string]string{
+		"moved": "/_moved" + escaped, "loop": escaped, "away": "http://127.0.0.1:1" + escaped,
+		"odd": "ftp://host/x",
+	}[f.Link]
 	a := textual(http.StatusFound, "text/html", "elsewhere\n")
 	a.header["Location"] = to
 	return a
@@ -294,13 +297,15 @@ func (s *web) slashless(r *http.Request, d *Dir) *answer {
 func (s *web) page(d *Dir) string {
 	entries, _ := s.world.List(d.Path)
 	var b strings.Builder
-	b.WriteString("<!doctype html><html><head><title>Index of /" + html.EscapeString(d.Path) + "</title></head><body><pre><a href=\"../\">../</a>\n")
+	b.WriteString("<!doctype html><html><head><title>Index of /" + html.EscapeString(d.Path) +
+		"</title></head><body><pre><a href=\"../\">../</a>\n")
 	line := func(e Entry) {
 		slash := ""
 		if sub, ok := s.world.Dir(join(d.Path, e.Name)); e.Dir && (!ok || sub.Slash != "none") {
 			slash = "/"
 		}
-		fmt.Fprintf(&b, "<a href=\"%s%s\">%s</a>\n", html.EscapeString(escapeName(e.Name)), slash, html.EscapeString(e.Name))
+		fmt.Fprintf(&b, "<a href=\"%s%s\">%s</a>\n", html.EscapeString(escapeName(e.Name)), slash,
+			html.EscapeString(e.Name))
 	}
 	if d.Twice {
 		for _, e := range entries[:len(entries)/3] {

@@ -104,7 +104,10 @@ func (j *Judge) Faults() []Fault {
 }
 
 // unexpected are errors that no lie of a source excuses.
-var unexpected = []error{syscall.EINTR, syscall.ENOTCONN, syscall.ECONNABORTED, syscall.ENOSYS, syscall.EBADF, syscall.EINVAL, syscall.ENOMEM}
+var unexpected = []error{
+	syscall.EINTR, syscall.ENOTCONN, syscall.ECONNABORTED, syscall.ENOSYS, syscall.EBADF,
+	syscall.EINVAL, syscall.ENOMEM,
+}
 
 // Failed judges the error of a call on a path, which is honest or not.
 func (j *Judge) Failed(call, path string, honest bool, err error) {
@@ -167,7 +170,8 @@ func (h *Handle) Bytes(how string, off int64, p []byte) {
 	if h.narrow(func(v Version) bool { return off+int64(len(p)) <= v.Size && holds(v.Content, off, p, h.room) }) {
 		return
 	}
-	h.judge.Fault(RuleBytes, h.file.Path, "%s of %d bytes at %d: %s; before it was of %s", how, len(p), off, h.describe(off, p), numbers(before))
+	h.judge.Fault(RuleBytes, h.file.Path, "%s of %d bytes at %d: %s; before it was of %s", how, len(p), off,
+		h.describe(off, p), numbers(before))
 	h.dead = map[int]bool{}
 }
 
@@ -299,7 +303,8 @@ func (j *Judge) Listed(d *Dir, seen []Seen) {
 		}
 	}
 	if len(lost) > 0 {
-		j.Fault(RuleEntries, d.Path, "%d of %d names that are there throughout are missing: %s", len(lost), len(d.Steady), few(lost))
+		j.Fault(RuleEntries, d.Path, "%d of %d names that are there throughout are missing: %s", len(lost),
+			len(d.Steady), few(lost))
 	}
 	if len(twice) > 0 {
 		j.Fault(RuleEntries, d.Path, "%d names come more than once: %s", len(twice), few(twice))

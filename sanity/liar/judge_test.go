@@ -29,7 +29,11 @@ func TestJudge(t *testing.T) {
 		see  func(h *Handle, old, now Version)
 		rule string
 	}{
-		"the old version": {func(h *Handle, old, _ Version) { h.Bytes("read", 0, bytesOf(old, 0, 20_000)); h.End(20_000) }, ""},
+		"the old version": {func(h *Handle, old, _ Version) {
+			h.Bytes("read", 0,
+				bytesOf(old, 0, 20_000))
+			h.End(20_000)
+		}, ""},
 		"the new version": {func(h *Handle, _, now Version) { h.Bytes("read", 3, bytesOf(now, 3, 100)) }, ""},
 		"first old, then new": {func(h *Handle, old, now Version) {
 			h.Bytes("read", 0, bytesOf(old, 0, page))
@@ -40,9 +44,12 @@ func TestJudge(t *testing.T) {
 		}, RuleBytes},
 		"zeros":              {func(h *Handle, _, _ Version) { h.Bytes("read", page, make([]byte, page)) }, RuleBytes},
 		"bytes of elsewhere": {func(h *Handle, _, now Version) { h.Bytes("read", 0, bytesOf(now, 8, 64)) }, RuleBytes},
-		"bytes past the end": {func(h *Handle, _, now Version) { h.Bytes("read", 19_990, bytesOf(now, 19_990, 20)) }, RuleBytes},
-		"an early end":       {func(h *Handle, _, _ Version) { h.End(100) }, RuleSize},
-		"another size":       {func(h *Handle, _, _ Version) { h.Size(0) }, RuleSize},
+		"bytes past the end": {
+			func(h *Handle, _, now Version) { h.Bytes("read", 19_990, bytesOf(now, 19_990, 20)) },
+			RuleBytes,
+		},
+		"an early end": {func(h *Handle, _, _ Version) { h.End(100) }, RuleSize},
+		"another size": {func(h *Handle, _, _ Version) { h.Size(0) }, RuleSize},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -73,27 +73,46 @@ var lies = []lie{
 	{"a total that is no number", "ranges", aboutBody, func(t *told) { t.total("-5") }},
 	{"416 for a moment", "ranges", aboutBody, func(t *told) { t.instead(http.StatusRequestedRangeNotSatisfiable) }},
 	{"412 for a moment", "ranges", aboutBody, func(t *told) { t.instead(http.StatusPreconditionFailed) }},
-	{"several parts", "ranges", aboutBody, func(t *told) { t.header["Content-Type"] = "multipart/byteranges; boundary=x" }},
+	{
+		"several parts", "ranges", aboutBody,
+		func(t *told) { t.header["Content-Type"] = "multipart/byteranges; boundary=x" },
+	},
 	{"a range of 2^63 bytes is announced", "ranges", aboutBody, func(t *told) { t.length = "9223372036854775808" }},
 	{"a length of 2^62 is announced", "ranges", aboutBody, func(t *told) { t.length = "4611686018427387904" }},
 	{"a range without Content-Range", "ranges", aboutBody, func(t *told) { delete(t.header, "Content-Range") }},
 
 	{"the body is cut", "bodies", aboutBody, func(t *told) { t.cut = t.half() }},
 	{"the body is cut in a chunk", "bodies", aboutBody, func(t *told) { t.length = ""; t.cut = t.half() }},
-	{"fewer chunks", "bodies", aboutBody, func(t *told) { t.length = ""; t.to -= min(t.to-t.from, 1+t.dice.Int64N(5000)) }},
+	{"fewer chunks", "bodies", aboutBody, func(t *told) {
+		t.length = ""
+		t.to -= min(t.to-t.from,
+			1+t.dice.Int64N(5000))
+	}},
 	{"the body is longer", "bodies", aboutBody, func(t *told) { t.length = ""; t.to += 1 + t.dice.Int64N(5000) }},
 	{"the body is slow", "bodies", aboutBody, func(t *told) { t.every = t.timeout / 50 }},
 	{"the body pauses", "bodies", aboutBody, func(t *told) { t.pause, t.pauseAt = t.timeout/2, t.half() }},
-	{"the body pauses for too long", "bodies", aboutBody, func(t *told) { t.pause, t.pauseAt = t.timeout*3/2, t.half() }},
+	{
+		"the body pauses for too long", "bodies", aboutBody,
+		func(t *told) { t.pause, t.pauseAt = t.timeout*3/2, t.half() },
+	},
 
-	{"another strong ETag", "tags", aboutBody | aboutHead, func(t *told) { t.header["Etag"] = fmt.Sprintf(`"another-%d"`, t.version.Number) }},
+	{
+		"another strong ETag", "tags", aboutBody | aboutHead,
+		func(t *told) { t.header["Etag"] = fmt.Sprintf(`"another-%d"`, t.version.Number) },
+	},
 	{"no ETag", "tags", aboutBody | aboutHead, func(t *told) { delete(t.header, "Etag") }},
-	{"another time", "tags", aboutBody | aboutHead, func(t *told) { t.header["Last-Modified"] = httpTime(t.version.ModTime.Add(-17 * time.Minute)) }},
+	{
+		"another time", "tags", aboutBody | aboutHead,
+		func(t *told) { t.header["Last-Modified"] = httpTime(t.version.ModTime.Add(-17 * time.Minute)) },
+	},
 	{"the year 9999", "tags", aboutBody | aboutHead, func(t *told) {
 		t.header["Last-Modified"] = fmt.Sprintf("Fri, 31 Dec 9999 23:%02d:59 GMT", t.version.Number%60)
 	}},
 	{"no time at all", "tags", aboutBody | aboutHead, func(t *told) { t.timeless() }},
-	{"an ETag of 200 KB", "tags", aboutBody | aboutHead, func(t *told) { t.header["Etag"] = fmt.Sprintf(`"%0200000d"`, t.version.Number) }},
+	{
+		"an ETag of 200 KB", "tags", aboutBody | aboutHead,
+		func(t *told) { t.header["Etag"] = fmt.Sprintf(`"%0200000d"`, t.version.Number) },
+	},
 
 	{"overwritten while it is sent", "changes", aboutBody, func(t *told) { t.overwrite() }},
 

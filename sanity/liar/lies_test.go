@@ -22,7 +22,10 @@ func TestEachLieIsTold(t *testing.T) {
 			p := Plan{Kind: HTTP, Seed: 3, Timeout: 20 * time.Millisecond, Themes: []string{l.theme}}
 			w := NewWorld(3)
 			w.AddDir(&Dir{Path: "d"})
-			f := w.AddFile(&File{Path: "d/f", Sign: pickSign(l), Fixed: l.theme != "changes" && l.theme != "bare", Bare: l.theme == "bare"}, 300_000)
+			f := w.AddFile(&File{
+				Path: "d/f", Sign: pickSign(l), Fixed: l.theme != "changes" && l.theme != "bare",
+				Bare: l.theme == "bare",
+			}, 300_000)
 			s := &web{server{plan: p, world: w}}
 			if err := s.listen(http.HandlerFunc(s.serve)); err != nil {
 				t.Fatal(err)
@@ -98,7 +101,8 @@ func TestPagesLead(t *testing.T) {
 			for name := range strings.SplitSeq(f.Path, "/") {
 				escaped = append(escaped, escapeName(name))
 			}
-			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/"+strings.Join(escaped, "/"), http.NoBody)
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/"+strings.Join(escaped, "/"),
+				http.NoBody)
 			resp, err := http.DefaultTransport.RoundTrip(req)
 			if err != nil {
 				t.Fatal(err)

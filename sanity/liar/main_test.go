@@ -37,7 +37,8 @@ func buildAndRun(m *testing.M) int {
 	bin = filepath.Join(dir, "millrace")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cmd := session.Command(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", bin, "millrace.io/millrace/cmd/millrace")
+	cmd := session.Command(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", bin,
+		"millrace.io/millrace/cmd/millrace")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if _, err := session.RunCmd(ctx, cmd); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -35,7 +35,8 @@ type mount struct {
 // newMount makes a mount's directories below the plan's.
 func newMount(s *session.Session, bin string, p Plan, source Source) (*mount, error) {
 	m := &mount{
-		plan: p, source: source, dir: filepath.Join(p.Dir, "mnt"), tier: filepath.Join(p.Dir, "tier"), log: filepath.Join(p.Dir, "log"),
+		plan: p, source: source, dir: filepath.Join(p.Dir, "mnt"), tier: filepath.Join(p.Dir, "tier"),
+		log:    filepath.Join(p.Dir, "log"),
 		socket: filepath.Join(p.Dir, "sock"),
 	}
 	var err error
@@ -48,7 +49,8 @@ func newMount(s *session.Session, bin string, p Plan, source Source) (*mount, er
 // mount mounts.
 func (m *mount) mount() error {
 	source, flags := m.source.Mount()
-	flags = append(flags, "--timeout", m.plan.Timeout.String(), "--revalidate", m.plan.Revalidate.String(), "--connections", strconv.Itoa(m.plan.Connections),
+	flags = append(flags, "--timeout", m.plan.Timeout.String(), "--revalidate", m.plan.Revalidate.String(),
+		"--connections", strconv.Itoa(m.plan.Connections),
 		"--log-file", m.log, "--socket", m.socket)
 	if !strings.HasPrefix(source, "alluxio://") {
 		flags = append(flags, "--tier-dir", m.tier, "--quota", strconv.FormatInt(m.plan.Quota, 10))
@@ -116,7 +118,8 @@ func (m *mount) deaths() int {
 	if err != nil {
 		return 0
 	}
-	return strings.Count(string(text), "died and is replaced") + strings.Count(string(text), "times in a row") - int(m.kills.Load())
+	return strings.Count(string(text), "died and is replaced") +
+		strings.Count(string(text), "times in a row") - int(m.kills.Load())
 }
 
 // cause is what the log says of a death.

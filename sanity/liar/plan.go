@@ -112,7 +112,8 @@ func (p Plan) Has(theme string) bool { return slices.Contains(p.Themes, theme) }
 
 // String tells the plan in a line.
 func (p Plan) String() string {
-	s := fmt.Sprintf("%s: %s; revalidate %v, quota %d MiB, %d connections", p.Kind, strings.Join(p.Themes, ", "), p.Revalidate, p.Quota>>20, p.Connections)
+	s := fmt.Sprintf("%s: %s; revalidate %v, quota %d MiB, %d connections", p.Kind, strings.Join(p.Themes, ", "),
+		p.Revalidate, p.Quota>>20, p.Connections)
 	if !p.Passthrough {
 		s += ", no passthrough"
 	}

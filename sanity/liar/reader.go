@@ -47,7 +47,10 @@ func newReader(w *World, j *Judge, watch *watch, mnt string, dice *rand.Rand) (*
 	if err != nil {
 		return nil, err
 	}
-	return &reader{world: w, judge: j, watch: watch, mnt: mnt, dice: dice, buf: buf, room: make([]byte, mostRead), files: w.Files(), dirs: w.Dirs()}, nil
+	return &reader{
+		world: w, judge: j, watch: watch, mnt: mnt, dice: dice, buf: buf, room: make([]byte, mostRead),
+		files: w.Files(), dirs: w.Dirs(),
+	}, nil
 }
 
 // close gives back what the reader has.

@@ -78,7 +78,10 @@ func Run(ctx context.Context, bin string, p Plan) (report Report, err error) {
 	} else {
 		r.all(s.Context())
 	}
-	report = Report{Plan: p, Faults: r.judge.Faults(), Calls: r.judge.Calls.Load(), Refused: r.judge.Refused.Load(), Took: time.Since(begun), Told: map[string][]string{}}
+	report = Report{
+		Plan: p, Faults: r.judge.Faults(), Calls: r.judge.Calls.Load(), Refused: r.judge.Refused.Load(),
+		Took: time.Since(begun), Told: map[string][]string{},
+	}
 	for _, f := range report.Faults {
 		report.Told[f.Path] = r.world.Told(f.Path)
 	}
@@ -254,7 +257,8 @@ func (r *run) monitor(interrupted, done context.Context) {
 		}
 		if n%3 == 0 {
 			if memory := r.mount.memory(); memory > mostMemory {
-				r.judge.Fault(RuleMemory, "", "a process of the mount has %d MiB of its own, the limit is %d", memory>>20, mostMemory>>20)
+				r.judge.Fault(RuleMemory, "", "a process of the mount has %d MiB of its own, the limit is %d",
+					memory>>20, mostMemory>>20)
 			}
 			if tier := r.mount.tierBytes(); tier > r.plan.Quota+tierSlack {
 				r.judge.Fault(RuleTier, "", "the tier takes %d MiB at a quota of %d", tier>>20, r.plan.Quota>>20)
@@ -364,7 +368,8 @@ func (r *run) warm() {
 		// Asked once a directory: each question starts a process.
 		after, err := r.mount.millrace.Status(r.mount.dir)
 		if err == nil && after.Counters.BytesSource > before.Counters.BytesSource {
-			r.judge.Fault(RuleCold, dir, "mounted again after %s, %d bytes of it come from the source anew", r.plan.Again, after.Counters.BytesSource-before.Counters.BytesSource)
+			r.judge.Fault(RuleCold, dir, "mounted again after %s, %d bytes of it come from the source anew",
+				r.plan.Again, after.Counters.BytesSource-before.Counters.BytesSource)
 			return
 		}
 	}
@@ -381,15 +386,16 @@ func (r *run) kept() (files []*File) {
 		if keeps && !k.Keeps(f.Path) {
 			continue
 		}
-		if fails, _ := f.fails(); f.Fixed && f.Sign == Strong && !fails && !f.Guest && f.Head == "" && f.Tags < 2 && !f.Bare {
+		if fails, _ := f.fails(); f.Fixed && f.Sign == Strong && !fails && !f.Guest && f.Head == "" && f.Tags < 2 &&
+			!f.Bare {
 			files = append(files, f)
 		}
 	}
 	return files
 }
 
-// crowded reports whether the tier may have had to let go of files: all that there is takes room, and so do versions that
-// were replaced a moment ago.
+// crowded reports whether the tier may have had to let go of files: all that there is takes room, and so do versions
+// that were replaced a moment ago.
 func (r *run) crowded() bool {
 	var sum int64
 	for _, f := range r.world.Files() {

@@ -37,7 +37,10 @@ func newBucket(p Plan, w *World) (Source, error) {
 
 // Mount is the bucket, and how to reach it. Its keys are no secrets.
 func (s *bucket) Mount() (source string, flags []string) {
-	options := []string{"endpoint=" + s.url, "provider=Other", "force_path_style=true", "access_key_id=env:" + keyVariable, "secret_access_key=env:" + keyVariable}
+	options := []string{
+		"endpoint=" + s.url, "provider=Other", "force_path_style=true",
+		"access_key_id=env:" + keyVariable, "secret_access_key=env:" + keyVariable,
+	}
 	for _, o := range options {
 		flags = append(flags, "--option", o)
 	}
@@ -64,7 +67,8 @@ func (s *bucket) answer(r *http.Request) *answer {
 
 // refusal is an error as S3 tells it.
 func refusal(status int, code string) *answer {
-	return textual(status, "application/xml", "<?xml version=\"1.0\"?><Error><Code>"+code+"</Code><Message>no</Message></Error>")
+	return textual(status, "application/xml", "<?xml version=\"1.0\"?><Error><Code>"+code+
+		"</Code><Message>no</Message></Error>")
 }
 
 // listedKey is an element of a listing: an object, or a prefix where it has no version.
@@ -112,7 +116,8 @@ func (s *bucket) list(q url.Values) *answer {
 	}
 	more := len(keys) > most
 	keys = keys[:min(most, len(keys))]
-	a := textual(http.StatusOK, "application/xml", listingXML(prefix, keys, more, second, q.Get("encoding-type") == "url"))
+	a := textual(http.StatusOK, "application/xml", listingXML(prefix, keys, more, second,
+		q.Get("encoding-type") == "url"))
 	if ok {
 		s.lieAbout(a, aboutPage, dir.Path, nil, Version{}, dir.Honest)
 	}
@@ -130,7 +135,8 @@ func listingXML(prefix string, keys []listedKey, more, second, encode bool) stri
 		return b.String()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "<?xml version=\"1.0\"?><ListBucketResult><Name>%s</Name><Prefix>%s</Prefix><KeyCount>%d</KeyCount><MaxKeys>%d</MaxKeys><IsTruncated>%t</IsTruncated>",
+	fmt.Fprintf(&b,
+		"<?xml version=\"1.0\"?><ListBucketResult><Name>%s</Name><Prefix>%s</Prefix><KeyCount>%d</KeyCount><MaxKeys>%d</MaxKeys><IsTruncated>%t</IsTruncated>",
 		bucketName, text(prefix), len(keys), mostKeys, more)
 	if encode {
 		b.WriteString("<EncodingType>url</EncodingType>")
@@ -151,7 +157,8 @@ func listingXML(prefix string, keys []listedKey, more, second, encode bool) stri
 		if k.file.Claims != "" {
 			size = k.file.Claims
 		}
-		fmt.Fprintf(&b, "<Contents><Key>%s</Key><LastModified>%s</LastModified><ETag>%s</ETag><Size>%s</Size></Contents>",
+		fmt.Fprintf(&b,
+			"<Contents><Key>%s</Key><LastModified>%s</LastModified><ETag>%s</ETag><Size>%s</Size></Contents>",
 			text(k.key), k.object.ModTime.UTC().Format("2006-01-02T15:04:05.000Z"), text(k.object.ETag), size)
 	}
 	b.WriteString("</ListBucketResult>")

@@ -26,7 +26,8 @@ func TestShortStorm(t *testing.T) {
 				for _, f := range report.Faults {
 					t.Errorf("seed %d (%s): %v\nmake storm SEED=%d", seed, p, f, seed)
 				}
-				t.Logf("seed %d (%s): %d calls, %d refused, %v", seed, p, report.Calls, report.Refused, report.Took.Round(time.Millisecond))
+				t.Logf("seed %d (%s): %d calls, %d refused, %v", seed, p, report.Calls, report.Refused,
+					report.Took.Round(time.Millisecond))
 			}
 		})
 	}

@@ -19,20 +19,25 @@ type grower struct {
 // themes are what a world may be odd in, for each kind of source. Each grows in a directory of its own name.
 var themes = map[Kind]map[string]func(*grower){
 	HTTP: {
-		"sizes": (*grower).sizes, "heads": (*grower).heads, "ranges": (*grower).plain, "bodies": (*grower).plain, "moments": (*grower).plain,
-		"tags": (*grower).tags, "changes": (*grower).changes, "bare": (*grower).bare, "pages": (*grower).pages, "slashes": (*grower).slashes,
-		"names": (*grower).names, "links": (*grower).links, "crowd": (*grower).crowd,
+		"sizes": (*grower).sizes, "heads": (*grower).heads, "ranges": (*grower).plain, "bodies": (*grower).plain,
+		"moments": (*grower).plain,
+		"tags":    (*grower).tags, "changes": (*grower).changes, "bare": (*grower).bare, "pages": (*grower).pages,
+		"slashes": (*grower).slashes,
+		"names":   (*grower).names, "links": (*grower).links, "crowd": (*grower).crowd,
 	},
 	S3: {
 		"sizes": (*grower).sizes, "ranges": (*grower).plain, "bodies": (*grower).plain, "moments": (*grower).plain,
-		"tags": (*grower).tags, "changes": (*grower).changes, "pages": (*grower).pages, "names": (*grower).names, "crowd": (*grower).crowd,
+		"tags": (*grower).tags, "changes": (*grower).changes, "pages": (*grower).pages, "names": (*grower).names,
+		"crowd": (*grower).crowd,
 	},
 	Alluxio: {
-		"sizes": (*grower).sizes, "changes": (*grower).changes, "pages": (*grower).pages, "names": (*grower).names, "crowd": (*grower).crowd,
+		"sizes": (*grower).sizes, "changes": (*grower).changes, "pages": (*grower).pages, "names": (*grower).names,
+		"crowd":   (*grower).crowd,
 		"moments": (*grower).plain,
 	},
 	Local: {
-		"sizes": (*grower).sizes, "changes": (*grower).changes, "pages": (*grower).pages, "names": (*grower).names, "crowd": (*grower).crowd,
+		"sizes": (*grower).sizes, "changes": (*grower).changes, "pages": (*grower).pages, "names": (*grower).names,
+		"crowd": (*grower).crowd,
 		"times": (*grower).times, "kinds": (*grower).plain,
 	},
 }
@@ -118,7 +123,10 @@ func (g *grower) tags() {
 	g.file("long", g.size(), File{Sign: Strong, Huge: 1500})
 	g.file("huge", g.size(), File{Sign: Strong, Huge: 100_000})
 	for _, year := range []int{1, 1600, 1969, 2300, 9999} {
-		g.file(fmt.Sprintf("year%d", year), g.size(), File{Sign: Strong, Time: time.Date(year, 12, 31, 23, 59, 59, 0, time.UTC)})
+		g.file(fmt.Sprintf("year%d", year), g.size(), File{
+			Sign: Strong,
+			Time: time.Date(year, 12, 31, 23, 59, 59, 0, time.UTC),
+		})
 	}
 	for i := range 3 {
 		g.file(fmt.Sprintf("backends%d", i), g.size(), File{Sign: Strong, Tags: 2 + i%2, Fixed: true})
@@ -156,7 +164,8 @@ func (g *grower) pages() {
 		g.file(fmt.Sprintf("steady-%04d-%s", i, strings.Repeat("x", i%40)), int64(i), File{Fixed: true})
 	}
 	for i := range 60 {
-		f := &File{Path: join(g.dir.Path, fmt.Sprintf("%sguest-%03d", pick(g.dice, "", "a", "steady-0200", "t", "z"), i)), Guest: true, Fixed: true}
+		f := &File{Path: join(g.dir.Path, fmt.Sprintf("%sguest-%03d", pick(g.dice, "", "a", "steady-0200", "t", "z"),
+			i)), Guest: true, Fixed: true}
 		g.world.AddGuest(f, int64(i))
 	}
 }
@@ -164,10 +173,19 @@ func (g *grower) pages() {
 // slashes has directories that servers answer for in each way.
 func (g *grower) slashes() {
 	top := g.dir
-	for i, d := range []Dir{{Slash: "none"}, {Slash: "404"}, {Slash: "index"}, {Loop: true}, {Twice: true}, {Extra: []string{
-		"%00", "..", "../..", "%2e%2e/", "/", "//other/host/", "http://other.example/x", "a%2Fb", "?C=N;O=D", "#top", "javascript:x", "mailto:x",
-		"./", ".", "", "%2F", strings.Repeat("y", 1500),
-	}}} {
+	for i, d := range []Dir{
+		{Slash: "none"},
+		{Slash: "404"},
+		{Slash: "index"},
+		{Loop: true},
+		{Twice: true},
+		{Extra: []string{
+			"%00", "..", "../..", "%2e%2e/", "/", "//other/host/", "http://other.example/x", "a%2Fb", "?C=N;O=D",
+			"#top",
+			"javascript:x", "mailto:x",
+			"./", ".", "", "%2F", strings.Repeat("y", 1500),
+		}},
+	} {
 		d.Path = join(top.Path, fmt.Sprintf("d%d%s", i, d.Slash))
 		g.dir = g.world.AddDir(&d)
 		for k := range 6 {
@@ -180,12 +198,17 @@ func (g *grower) slashes() {
 
 // oddNames mean something to a shell, a URL, HTML, or nothing at all.
 var oddNames = []string{
-	"a b", " leading", "trailing ", "100%", "%41", "%2F", "%zz", "ünïcødé", "日本語.txt", "🦀", "#hash", "a#b", "q?mark", "?", "-dash", "--", "-rf", "a&b;c", "a&amp;b", "<b>",
-	`quote"'`, "colon:x", "plus+plus", "~tilde", ".hidden", "..data", "...", "index.html", `back\slash`, "[x]", "*", "$HOME", "`tick`", "a=b", "a,b", "@at", "!", "é", "e\u0301",
+	"a b", " leading", "trailing ", "100%", "%41", "%2F", "%zz", "ünïcødé", "日本語.txt", "🦀", "#hash", "a#b", "q?mark",
+	"?", "-dash", "--", "-rf", "a&b;c", "a&amp;b", "<b>",
+	`quote"'`, "colon:x", "plus+plus", "~tilde", ".hidden", "..data", "...", "index.html", `back\slash`, "[x]", "*",
+	"$HOME", "`tick`", "a=b", "a,b", "@at", "!", "é", "e\u0301",
 }
 
 // brokenNames are no UTF-8, or have what terminals and XML dislike. Buckets and Alluxio have none of them.
-var brokenNames = []string{"caf\xe9.bin", "\xff", "\xc3\x28", "\x80abc", "tab\there", "bell\a", "del\x7f", "new\nline", "cr\rx", "\x01"}
+var brokenNames = []string{
+	"caf\xe9.bin", "\xff", "\xc3\x28", "\x80abc", "tab\there", "bell\a", "del\x7f", "new\nline",
+	"cr\rx", "\x01",
+}
 
 // names has files with each odd name, of lengths up to the longest.
 func (g *grower) names() {
@@ -211,7 +234,8 @@ func (g *grower) names() {
 // links has files that are elsewhere.
 func (g *grower) links() {
 	for i, link := range []string{"moved", "moved", "loop", "away", "odd"} {
-		g.file(fmt.Sprintf("l%d%s", i, link), g.size(), File{Link: link, Fixed: true, Sign: pick(g.dice, Strong, Clock)})
+		g.file(fmt.Sprintf("l%d%s", i, link), g.size(),
+			File{Link: link, Fixed: true, Sign: pick(g.dice, Strong, Clock)})
 	}
 }
 
@@ -222,7 +246,8 @@ func (g *grower) crowd() {
 		end = "é.bin"
 	}
 	for i := range 180 {
-		g.file(fmt.Sprintf("c%03d%s", i, end), 4096+g.dice.Int64N(24_000), File{Fixed: true, Sign: pick(g.dice, Strong, Clock)})
+		g.file(fmt.Sprintf("c%03d%s", i, end), 4096+g.dice.Int64N(24_000),
+			File{Fixed: true, Sign: pick(g.dice, Strong, Clock)})
 	}
 	for i := range 12 {
 		g.file(fmt.Sprintf("large%02d%s", i, end), 1<<20+g.dice.Int64N(3<<20), File{Fixed: true})
@@ -231,7 +256,13 @@ func (g *grower) crowd() {
 
 // times has files of far times.
 func (g *grower) times() {
-	for _, year := range []int{-5000, 1, 1600, 1677, 1901, 1969, 1970, 2038, 2106, 2262, 2300, 2446, 9999, 10000, 60000} {
-		g.file(fmt.Sprintf("year%d", year), g.size(), File{Time: time.Date(year, 1, 2, 3, 4, 5, 6789, time.UTC), Fixed: true})
+	for _, year := range []int{
+		-5000, 1, 1600, 1677, 1901, 1969, 1970, 2038, 2106, 2262, 2300, 2446, 9999, 10000,
+		60000,
+	} {
+		g.file(fmt.Sprintf("year%d", year), g.size(), File{
+			Time:  time.Date(year, 1, 2, 3, 4, 5, 6789, time.UTC),
+			Fixed: true,
+		})
 	}
 }

@@ -85,7 +85,8 @@ func (r *reader) check(f *File) error {
 // fails reports whether reading the file has to fail, and by which errno where only one is right.
 func (f *File) fails() (bool, syscall.Errno) {
 	switch {
-	case f.Claims != "" && !strings.HasPrefix(f.Claims, "-") && len(f.Claims) <= len("9223372036854775807") && f.Claims <= "9223372036854775807":
+	case f.Claims != "" && !strings.HasPrefix(f.Claims, "-") && len(f.Claims) <= len("9223372036854775807") &&
+		f.Claims <= "9223372036854775807":
 		return true, syscall.EFBIG
 	case f.Claims != "" || f.Link != "" && f.Link != "moved":
 		return true, 0
@@ -119,7 +120,8 @@ func (r *reader) compare(f *File, v Version) error {
 			break
 		}
 		if late == nil && !untold && !holds(v.Content, off, r.buf[:n], r.room) {
-			late = fmt.Errorf("%w (%d of %d): %s", errLate, v.Number, len(r.world.Versions(f)), h.describe(off, r.buf[:n]))
+			late = fmt.Errorf("%w (%d of %d): %s", errLate, v.Number, len(r.world.Versions(f)),
+				h.describe(off, r.buf[:n]))
 		}
 		off += int64(n)
 	}

@@ -45,7 +45,8 @@ func (w *watch) look() (over bool) {
 	defer w.mu.Unlock()
 	for _, c := range w.open {
 		if took := time.Since(c.begun); took > w.limit {
-			w.judge.Fault(RuleHang, c.path, "%s has taken %v, the limit is %v", c.call, took.Round(time.Millisecond), w.limit)
+			w.judge.Fault(RuleHang, c.path, "%s has taken %v, the limit is %v", c.call, took.Round(time.Millisecond),
+				w.limit)
 			over = true
 		}
 	}

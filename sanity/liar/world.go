@@ -122,7 +122,10 @@ type World struct {
 
 // NewWorld is a world with an empty root.
 func NewWorld(seed Seed) *World {
-	w := &World{Seed: seed, files: map[string]*File{}, dirs: map[string]*Dir{}, epoch: time.Now().Add(-100 * 24 * time.Hour).Truncate(time.Second)}
+	w := &World{
+		Seed: seed, files: map[string]*File{}, dirs: map[string]*Dir{},
+		epoch: time.Now().Add(-100 * 24 * time.Hour).Truncate(time.Second),
+	}
 	w.dirs[""] = &Dir{Honest: true, names: map[string]bool{}, ever: map[string]bool{}}
 	return w
 }
@@ -171,7 +174,10 @@ func (w *World) name(path string, isDir bool) {
 
 // version makes the n-th version of a file.
 func (w *World) version(f *File, n int, size int64) Version {
-	v := Version{Number: n, Content: fmt.Sprintf("%d %s %d", w.Seed, f.Path, n), Size: size, ModTime: w.epoch.Add(time.Duration(n) * time.Hour)}
+	v := Version{
+		Number: n, Content: fmt.Sprintf("%d %s %d", w.Seed, f.Path, n), Size: size,
+		ModTime: w.epoch.Add(time.Duration(n) * time.Hour),
+	}
 	tag := fmt.Sprintf(`"%032x"`, mix(uint64(n))^mix(uint64(len(f.Path)))^uint64(w.Seed))
 	switch f.Sign {
 	case Strong:
@@ -219,14 +225,15 @@ func (w *World) Look(path string) (*File, Version, bool) {
 	return f, f.versions[len(f.versions)-1], true
 }
 
-// untold reports whether nothing tells the version of a file from one before it, so that it may be late: two versions of
-// one size and one second, without an ETag.
+// untold reports whether nothing tells the version of a file from one before it, so that it may be late: two versions
+// of one size and one second, without an ETag.
 func (w *World) untold(f *File, v Version) bool {
 	if f.Untold {
 		return true
 	}
 	return slices.ContainsFunc(w.Versions(f), func(o Version) bool {
-		return o.Number != v.Number && o.Size == v.Size && o.ETag == v.ETag && o.ModTime.Truncate(time.Second).Equal(v.ModTime.Truncate(time.Second))
+		return o.Number != v.Number && o.Size == v.Size && o.ETag == v.ETag &&
+			o.ModTime.Truncate(time.Second).Equal(v.ModTime.Truncate(time.Second))
 	})
 }
 

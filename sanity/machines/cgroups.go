@@ -37,7 +37,10 @@ func hierarchies() ([]hierarchy, error) {
 		}
 		controllers := strings.Split(f[3], ",")
 		controllers = slices.DeleteFunc(controllers, func(o string) bool {
-			general := []string{"rw", "ro", "relatime", "nosuid", "nodev", "noexec", "xattr", "clone_children", "nsdelegate"}
+			general := []string{
+				"rw", "ro", "relatime", "nosuid", "nodev", "noexec", "xattr", "clone_children",
+				"nsdelegate",
+			}
 			return slices.Contains(general, o) || strings.HasPrefix(o, "release_agent=")
 		})
 		h := hierarchy{mountpoint: f[1], fstype: f[2], home: homeIn(string(own), controllers)}

@@ -4,12 +4,13 @@
 //
 // # Life of a machine
 //
-// [Start] starts this very program again, as the machine's supervisor (supervise.go), in a session of its own. The supervisor makes the
-// machine's cgroups, moves into them, and starts this program a third time in new namespaces (boot.go): that
-// one, the machine's first process, mounts what a node needs, waits for its network card, and then starts and stops
-// services as it is told (services.go). The supervisor plugs the card in (network.go): a pair of interfaces between the
-// machine's namespace and that of the machine which is the switch. [Machine.PowerCut] kills the first process, and with
-// it the kernel kills all others; [Machine.Boot] starts the machine again with the disk that it had.
+// [Start] starts this very program again, as the machine's supervisor (supervise.go), in a session of its own. The
+// supervisor makes the machine's cgroups, moves into them, and starts this program a third time in new namespaces
+// (boot.go): that one, the machine's first process, mounts what a node needs, waits for its network card, and then
+// starts and stops services as it is told (services.go). The supervisor plugs the card in (network.go): a pair of
+// interfaces between the machine's namespace and that of the machine which is the switch. [Machine.PowerCut] kills the
+// first process, and with it the kernel kills all others; [Machine.Boot] starts the machine again with the disk that it
+// had.
 //
 // So that a program can be started again as these, its main, or its TestMain, begins with
 //

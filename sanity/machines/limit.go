@@ -23,13 +23,19 @@ func (m *Machine) Limit(rate uint64) error {
 	if err != nil {
 		return err
 	}
-	attrs := netlink.QdiscAttrs{LinkIndex: card.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
+	attrs := netlink.QdiscAttrs{
+		LinkIndex: card.Attrs().Index, Handle: netlink.MakeHandle(1, 0),
+		Parent: netlink.HANDLE_ROOT,
+	}
 	if rate == 0 {
 		return h.QdiscDel(&netlink.Tbf{QdiscAttrs: attrs})
 	}
 	// The bucket holds more than the kernel sends at once; the queue a twentieth of a second.
 	const bucket = 256 << 10
-	queue := &netlink.Tbf{QdiscAttrs: attrs, Rate: rate, Buffer: uint32(float64(bucket) / float64(rate) * 1e6 * netlink.TickInUsec()), Limit: uint32(rate/20) + bucket}
+	queue := &netlink.Tbf{
+		QdiscAttrs: attrs, Rate: rate,
+		Buffer: uint32(float64(bucket) / float64(rate) * 1e6 * netlink.TickInUsec()), Limit: uint32(rate/20) + bucket,
+	}
 	if err := h.QdiscReplace(queue); err != nil {
 		return fmt.Errorf("%s: limit: %w", m.config.Name, err)
 	}

@@ -166,7 +166,10 @@ func (m *Machine) Log(service string) string {
 
 // Command is a command that runs in the machine.
 func (m *Machine) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", strconv.Itoa(m.PID()), "-m", "-u", "-i", "-n", "-p", "-C", "--"}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{
+		"-t", strconv.Itoa(m.PID()), "-m", "-u", "-i", "-n",
+		"-p", "-C", "--",
+	}, args...)...)
 	cmd.Env, cmd.Dir = m.env, "/"
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

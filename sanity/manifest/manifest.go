@@ -43,7 +43,10 @@ func Read(tb testing.TB, name string) (corev1.PodSpec, corev1.Container, []strin
 				args[i] = strings.ReplaceAll(args[i], "$("+v.Name+")", v.Value)
 				continue
 			}
-			value := map[string]string{"spec.nodeName": "node-1", "status.hostIP": "192.0.2.1"}[v.ValueFrom.FieldRef.FieldPath]
+			value := map[string]string{
+				"spec.nodeName": "node-1",
+				"status.hostIP": "192.0.2.1",
+			}[v.ValueFrom.FieldRef.FieldPath]
 			args[i] = strings.ReplaceAll(args[i], "$("+v.Name+")", value)
 		}
 		if strings.Contains(args[i], "$(") {

@@ -44,7 +44,8 @@ func parse(args []string) (config, error) {
 	flags := flag.NewFlagSet("nodes", flag.ContinueOnError)
 	flags.BoolVar(&c.prepare, "prepare", false, "only build the programs and images, once on a machine")
 	flags.IntVar(&c.nodes, "nodes", 2, "how many nodes")
-	flags.StringVar(&c.link, "link", "bin/cluster", "where to put a `LINK` to the directory with kubectl and the kubeconfig")
+	flags.StringVar(&c.link, "link", "bin/cluster",
+		"where to put a `LINK` to the directory with kubectl and the kubeconfig")
 	if err := flags.Parse(args); err != nil {
 		return c, err
 	}

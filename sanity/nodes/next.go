@@ -15,7 +15,8 @@ func free(link string) error {
 		return err
 	}
 	if _, err := os.Stat(link); err == nil {
-		return fmt.Errorf("%s is there: another make nodes runs in this directory; end it with Ctrl-C, or name another place with -link", link)
+		return fmt.Errorf("%s is there: another make nodes runs in this directory; end it with Ctrl-C, or name "+
+			"another place with -link", link)
 	}
 	return closed(link)
 }

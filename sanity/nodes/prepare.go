@@ -34,7 +34,8 @@ func prepareMachine(ctx context.Context, out io.Writer, log images.Log) error {
 	if err != nil {
 		return err
 	}
-	stop = heartbeat.Start(out, heartbeat.Interval, func() string { return "        fetching Alluxio's jars and archiving their classes" })
+	stop = heartbeat.Start(out, heartbeat.Interval,
+		func() string { return "        fetching Alluxio's jars and archiving their classes" })
 	err = cluster.Prepare(ctx)
 	stop()
 	if err != nil {

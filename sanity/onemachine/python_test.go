@@ -28,7 +28,8 @@ func python(t *testing.T, install string, modules ...string) func(r *rig, script
 		t.Fatal(err)
 	}
 	// make setup puts them there.
-	env := append(os.Environ(), "PYTHONPATH="+filepath.Join(cache, "millrace", "python"), "PYTHONPYCACHEPREFIX="+t.TempDir())
+	env := append(os.Environ(), "PYTHONPATH="+filepath.Join(cache, "millrace", "python"),
+		"PYTHONPYCACHEPREFIX="+t.TempDir())
 	try := exec.CommandContext(t.Context(), "python3", "-c", "import "+strings.Join(modules, ", "))
 	try.Env = env
 	if out, err := try.CombinedOutput(); err != nil {
@@ -37,7 +38,8 @@ func python(t *testing.T, install string, modules ...string) func(r *rig, script
 	}
 	return func(r *rig, script string, args ...string) string {
 		t.Helper()
-		cmd := session.Command(r.session.Context(), "python3", append([]string{filepath.Join(examples, script)}, args...)...)
+		cmd := session.Command(r.session.Context(), "python3",
+			append([]string{filepath.Join(examples, script)}, args...)...)
 		cmd.Env = env
 		out, err := session.RunCmd(r.session.Context(), cmd)
 		if err != nil {
@@ -57,7 +59,10 @@ func tensors(t *testing.T, name string, rows ...int) string {
 	for i, n := range rows {
 		content := random(byte(i), n*columns*2)
 		called := fmt.Sprintf("layer.%d.weight", i)
-		header[called] = map[string]any{"dtype": "I16", "shape": []int{n, columns}, "data_offsets": []int{len(data), len(data) + len(content)}}
+		header[called] = map[string]any{
+			"dtype": "I16", "shape": []int{n, columns},
+			"data_offsets": []int{len(data), len(data) + len(content)},
+		}
 		data = append(data, content...)
 		fmt.Fprintf(&said, "%s int16 %dx%d %08x\n", called, n, columns, crc32.ChecksumIEEE(content))
 	}

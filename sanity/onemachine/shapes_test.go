@@ -20,8 +20,10 @@ func TestNames(t *testing.T) {
 	source := t.TempDir()
 	names := []string{
 		"a b", " leading", "trailing ", "100%", "%41", "%2F", "%zz", "ünïcødé", "日本語.txt", "🦀", "e\u0301 and \u00e9",
-		"#hash", "a#b", "q?mark", "?", "-dash", "--", "-rf", "a&b;c", "a&amp;b", "<b>", `quote"'`, "colon:x", "plus+plus", "tilde~",
-		".hidden", "..data", "...", "index.html", `back\slash`, "[brackets]", "*star*", "$HOME", "`tick`", "a=b", "comma,", "@at", "!",
+		"#hash", "a#b", "q?mark", "?", "-dash", "--", "-rf", "a&b;c", "a&amp;b", "<b>", `quote"'`, "colon:x",
+		"plus+plus", "tilde~",
+		".hidden", "..data", "...", "index.html", `back\slash`, "[brackets]", "*star*", "$HOME", "`tick`", "a=b",
+		"comma,", "@at", "!",
 		strings.Repeat("x", 255),
 	}
 	for i, name := range names {

@@ -2,9 +2,8 @@
 //
 // A limit is written for a machine of two idle cores. [Factor] measures, once a process, how much longer a fixed piece
 // of work takes here on all processors at once: other work on the machine and slower processors show in the same
-// number.
-// [Limit] multiplies by it, and [Within] measures again before a test fails, since the machine may have become busy since.
-// A test that can count events instead needs none of this.
+// number. [Limit] multiplies by it, and [Within] measures again before a test fails, since the machine may have become
+// busy since. A test that can count events instead needs none of this.
 package pace
 
 import (
@@ -44,7 +43,8 @@ func Within(tb testing.TB, what string, took, limit time.Duration) {
 		factor = max(factor, measure())
 	}
 	if stretched := time.Duration(float64(limit) * factor); took > stretched {
-		tb.Errorf("%s took %v; the limit is %v, %v on this machine (%.1f times slower)", what, took, limit, stretched, factor)
+		tb.Errorf("%s took %v; the limit is %v, %v on this machine (%.1f times slower)", what, took, limit, stretched,
+			factor)
 	}
 }
 

@@ -14,7 +14,12 @@ func TestParts(t *testing.T) {
 	if err != nil || len(whole) != size {
 		t.Fatal(len(whole), err)
 	}
-	for _, part := range [][2]int{{0, size}, {pattern.Piece - 1, 2}, {2 * pattern.Piece, pattern.Piece}, {size - 1, 1}} {
+	for _, part := range [][2]int{
+		{0, size},
+		{pattern.Piece - 1, 2},
+		{2 * pattern.Piece, pattern.Piece},
+		{size - 1, 1},
+	} {
 		p := whole[part[0] : part[0]+part[1]]
 		if !pattern.Equal("a", int64(part[0]), p) {
 			t.Errorf("what is at %d is not what a reader has there", part[0])

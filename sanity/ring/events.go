@@ -76,7 +76,8 @@ func (l *eventLog) take(e event) {
 		// It waits for its turn.
 		delete(l.running, t)
 	case "output":
-		if text := strings.TrimSpace(e.Output); text != "" && !strings.HasPrefix(text, "--- ") && !strings.HasPrefix(text, "=== ") {
+		if text := strings.TrimSpace(e.Output); text != "" && !strings.HasPrefix(text, "--- ") &&
+			!strings.HasPrefix(text, "=== ") {
 			l.said[t] = text
 		}
 	case "pass", "fail", "skip":
@@ -114,7 +115,8 @@ func (l *eventLog) goingOn(now time.Time) string {
 		return "building the tests; " + counts
 	}
 	_, folder, _ := strings.Cut(oldest.Package, "/millrace/")
-	return fmt.Sprintf("%s %s for %v; %s", cmp.Or(folder, oldest.Package), oldest.Name, now.Sub(l.running[oldest]).Round(time.Second), counts)
+	return fmt.Sprintf("%s %s for %v; %s", cmp.Or(folder, oldest.Package), oldest.Name,
+		now.Sub(l.running[oldest]).Round(time.Second), counts)
 }
 
 // hasPart reports whether a part of the test runs, which says more than the test does.

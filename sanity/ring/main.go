@@ -46,7 +46,8 @@ func main() {
 	flag.Parse()
 	s.command = flag.Args()
 	if len(s.command) == 0 {
-		fmt.Fprintln(os.Stderr, "ring: no command: ring [flags] gotestsum-command ... , in which EVENTS stands for the file of events")
+		fmt.Fprintln(os.Stderr,
+			"ring: no command: ring [flags] gotestsum-command ... , in which EVENTS stands for the file of events")
 		os.Exit(2)
 	}
 	code, err := run(s, os.Stdout)

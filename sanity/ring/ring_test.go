@@ -45,7 +45,10 @@ func TestSilence(t *testing.T) {
 	if code != 3 {
 		t.Errorf("exit code %d, want the command's own: 3", code)
 	}
-	for _, want := range []string{"make unit: needs Go; takes no time\n", "fuse TestRead/cold for ", "; 0 packages done\n"} {
+	for _, want := range []string{
+		"make unit: needs Go; takes no time\n", "fuse TestRead/cold for ",
+		"; 0 packages done\n",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in:\n%s", want, out)
 		}
@@ -65,7 +68,8 @@ func TestReasons(t *testing.T) {
 		done
 		printf '%s\n' '{"Action":"skip","Package":"p","Test":"T3"}' >>EVENTS
 		echo 'DONE 3 tests, 3 skipped in 2s'`, true)
-	if want := "skipped, by reason:\n     2  needs root\n     1  no reason was given\nDONE 3 tests"; code != 0 || !strings.Contains(out, want) {
+	if want := "skipped, by reason:\n     2  needs root\n     1  no reason was given\nDONE 3 tests"; code != 0 ||
+		!strings.Contains(out, want) {
 		t.Errorf("exit code %d, %q is missing in:\n%s", code, want, out)
 	}
 }

@@ -1,8 +1,8 @@
 // Package rootstat stats the roots of mounts while a test does harm to what serves them.
 //
 // Kubelet asks for a volume's root before it does anything with it, and takes one that answers as
-// [mount.IsCorruptedMnt] describes for lost: it unmounts it under its readers. So no fault that a mount outlives may show
-// there. [Watch] asks as kubelet does, which the kernel may answer, and past the kernel's caches, which the server
+// [mount.IsCorruptedMnt] describes for lost: it unmounts it under its readers. So no fault that a mount outlives may
+// show there. [Watch] asks as kubelet does, which the kernel may answer, and past the kernel's caches, which the server
 // must.
 package rootstat
 

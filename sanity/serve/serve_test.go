@@ -66,7 +66,10 @@ func get(t *testing.T, method, addr, path, ranges string) (*http.Response, []byt
 }
 
 func TestEveryFileIsServed(t *testing.T) {
-	names := []string{"index.html", "a b/100%.txt", "d/index.html", "-x", "q?#&;=.txt", "ünï/日本", "colon:x", "empty", "e/index.html/inside"}
+	names := []string{
+		"index.html", "a b/100%.txt", "d/index.html", "-x", "q?#&;=.txt", "ünï/日本", "colon:x", "empty",
+		"e/index.html/inside",
+	}
 	files := map[string][]byte{}
 	for _, n := range names {
 		files[n] = []byte("content of " + n)
@@ -113,7 +116,8 @@ func TestCountersAreExact(t *testing.T) {
 			if _, body := get(t, http.MethodGet, addr, "/f", ""); string(body) != string(content) {
 				t.Error("the body is not the file")
 			}
-			if _, body := get(t, http.MethodGet, addr, "/f", "bytes=4194300-4194399"); string(body) != string(content[4194300:4194400]) {
+			if _, body := get(t, http.MethodGet, addr, "/f",
+				"bytes=4194300-4194399"); string(body) != string(content[4194300:4194400]) {
 				t.Error("the range is not the file's")
 			}
 			get(t, http.MethodHead, addr, "/f", "")

@@ -66,7 +66,8 @@ func RunCmd(ctx context.Context, cmd *exec.Cmd) (Output, error) {
 			err = fmt.Errorf("no end after %v: %w", out.Took.Round(time.Second), cause)
 		}
 	}
-	return out, fmt.Errorf("%s: %w%s", strings.Join(append([]string{filepath.Base(cmd.Path)}, cmd.Args[1:]...), " "), err, lastLine(out.Stderr))
+	return out, fmt.Errorf("%s: %w%s", strings.Join(append([]string{filepath.Base(cmd.Path)}, cmd.Args[1:]...), " "),
+		err, lastLine(out.Stderr))
 }
 
 // lastLine is ": " and the last line of a text, "" without one.

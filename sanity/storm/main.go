@@ -148,7 +148,8 @@ func (s *storm) deal(ctx context.Context, seeds chan<- liar.Seed) {
 
 // wanted reports whether the flags ask for such a plan.
 func (s *storm) wanted(p liar.Plan) bool {
-	return (s.kinds == "" || slices.Contains(strings.Split(s.kinds, ","), string(p.Kind))) && (s.theme == "" || p.Has(s.theme))
+	return (s.kinds == "" || slices.Contains(strings.Split(s.kinds, ","), string(p.Kind))) &&
+		(s.theme == "" || p.Has(s.theme))
 }
 
 // try runs a seed and reports whether it failed.
@@ -198,7 +199,8 @@ func (s *storm) tell(ctx context.Context) {
 		s.mu.Lock()
 		var now []string
 		for _, seed := range slices.Sorted(maps.Keys(s.running)) {
-			now = append(now, fmt.Sprintf("%d (%s: %s)", seed, s.running[seed].Kind, strings.Join(s.running[seed].Themes, ", ")))
+			now = append(now, fmt.Sprintf("%d (%s: %s)", seed, s.running[seed].Kind,
+				strings.Join(s.running[seed].Themes, ", ")))
 		}
 		fmt.Printf("storm: %d s, %d seeds, %d failed, %d calls, %d of them refused; now %s\n",
 			int(time.Since(s.begun).Seconds()), s.done, s.failed, s.calls, s.refused, strings.Join(now, " and "))

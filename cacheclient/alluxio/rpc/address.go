@@ -57,7 +57,8 @@ func checkHostPort(s string) error {
 		return errors.New("is no host:port")
 	}
 	if len(host) > mostHostBytes || strings.ContainsFunc(host, notOfHosts) {
-		return fmt.Errorf("has no host's name; accepted are %d bytes without spaces, controls and any of %s", mostHostBytes, separators)
+		return fmt.Errorf("has no host's name; accepted are %d bytes without spaces, controls and any of %s",
+			mostHostBytes, separators)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("has the port %q; accepted are 1 to 65535", port)

@@ -16,7 +16,11 @@ func TestParseAddress(t *testing.T) {
 		{"alluxio://m:19998", []string{"m:19998"}, "/"},
 		{"alluxio://m:19998/a/b", []string{"m:19998"}, "/a/b"},
 		{"alluxio://m:19998//a///b//", []string{"m:19998"}, "/a/b"},
-		{"alluxio://m-0.svc:1,m-1.svc:65535,10.0.0.1:19998/data", []string{"m-0.svc:1", "m-1.svc:65535", "10.0.0.1:19998"}, "/data"},
+		{
+			"alluxio://m-0.svc:1,m-1.svc:65535,10.0.0.1:19998/data",
+			[]string{"m-0.svc:1", "m-1.svc:65535", "10.0.0.1:19998"},
+			"/data",
+		},
 		{"alluxio://[::1]:19998/x", []string{"[::1]:19998"}, "/x"},
 		{"alluxio://m:1/with space/ü/%41?#&", []string{"m:1"}, "/with space/ü/%41?#&"},
 		{"alluxio://m:1/...", []string{"m:1"}, "/..."},

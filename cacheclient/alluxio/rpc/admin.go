@@ -34,7 +34,10 @@ func (m *Masters) MasterInfo(ctx context.Context) (MasterInfo, error) {
 			},
 		})
 		info := r.GetMasterInfo()
-		out = MasterInfo{Version: info.GetVersion(), Leader: info.GetLeaderMasterAddress(), SafeMode: info.GetSafeMode()}
+		out = MasterInfo{
+			Version: info.GetVersion(), Leader: info.GetLeaderMasterAddress(),
+			SafeMode: info.GetSafeMode(),
+		}
 		for _, a := range info.GetMasterAddresses() {
 			out.Masters = append(out.Masters, fmt.Sprintf("%s:%d", a.GetHost(), a.GetRpcPort()))
 		}
@@ -77,7 +80,8 @@ func (m *Masters) Mount(ctx context.Context, mount Mount) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).Mount(ctx, &wire.MountPRequest{
 			AlluxioPath: &mount.Path, UfsPath: &mount.Source,
 			Options: &wire.MountPOptions{
-				ReadOnly: &mount.ReadOnly, Properties: mount.Properties, Shared: &mount.Shared, CommonOptions: safe(AlwaysSync),
+				ReadOnly: &mount.ReadOnly, Properties: mount.Properties, Shared: &mount.Shared,
+				CommonOptions: safe(AlwaysSync),
 			},
 		})
 		return err
@@ -91,7 +95,8 @@ func (m *Masters) UpdateMount(ctx context.Context, mount Mount) error {
 		_, err := wire.NewFileSystemMasterClientServiceClient(conn).UpdateMount(ctx, &wire.UpdateMountPRequest{
 			AlluxioPath: &mount.Path,
 			Options: &wire.MountPOptions{
-				ReadOnly: &mount.ReadOnly, Properties: mount.Properties, Shared: &mount.Shared, CommonOptions: safe(AlwaysSync),
+				ReadOnly: &mount.ReadOnly, Properties: mount.Properties, Shared: &mount.Shared,
+				CommonOptions: safe(AlwaysSync),
 			},
 		})
 		return err
@@ -158,7 +163,8 @@ func (m *Masters) Pin(ctx context.Context, path string, pinned bool) error {
 func (m *Masters) Capacity(ctx context.Context) (*wire.BlockMasterInfo, error) {
 	var info *wire.BlockMasterInfo
 	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := wire.NewBlockMasterClientServiceClient(conn).GetBlockMasterInfo(ctx, &wire.GetBlockMasterInfoPOptions{})
+		r, err := wire.NewBlockMasterClientServiceClient(conn).GetBlockMasterInfo(ctx,
+			&wire.GetBlockMasterInfoPOptions{})
 		info = r.GetBlockMasterInfo()
 		return err
 	})
@@ -204,7 +210,8 @@ func (m *Masters) Report(ctx context.Context, source string, deltas map[string]i
 	for name, delta := range deltas {
 		client.Metrics = append(client.Metrics, &wire.Metric{
 			// Without the instance the report is refused.
-			Instance: proto.String("Client"), Source: &source, Name: proto.String(name), Value: proto.Float64(float64(delta)), MetricType: wire.MetricType_COUNTER.Enum(),
+			Instance: proto.String("Client"), Source: &source, Name: proto.String(name),
+			Value: proto.Float64(float64(delta)), MetricType: wire.MetricType_COUNTER.Enum(),
 		})
 	}
 	return m.call(ctx, once, func(ctx context.Context, conn *grpc.ClientConn) error {

@@ -44,7 +44,10 @@ func (w *Worker) Locate(ctx context.Context, id int64) (string, error) {
 // are the worker's secret. length is exact: any other leaves a damaged block that looks like a good one.
 func (w *Worker) Cache(ctx context.Context, id, length int64, under UnderStore, async bool) error {
 	// With itself as the source it reads its under store.
-	return w.cache(ctx, w, &wire.CacheRequest{BlockId: &id, Length: &length, Async: &async, OpenUfsBlockOptions: under.options()})
+	return w.cache(ctx, w, &wire.CacheRequest{
+		BlockId: &id, Length: &length, Async: &async,
+		OpenUfsBlockOptions: under.options(),
+	})
 }
 
 // Copy has a worker copy a block from another worker. It returns before that is done, and errors are the worker's

@@ -79,8 +79,9 @@ func TestChunkThatNoWorkerWrites(t *testing.T) {
 		"a field behind":       append(wrap(chunk), unknown...),
 		"a field in the chunk": wrap(append(bytes.Clone(chunk), unknown...)),
 		"a field before data":  wrap(append(bytes.Clone(unknown), chunk...)),
-		"data twice":           wrap(append(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), []byte("x")), chunk...)),
-		"a long varint":        append([]byte{0x0a, 0x86, 0x00, 0x0a, 0x83, 0x80, 0x00}, "abc"...)[:10],
+		"data twice": wrap(append(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType),
+			[]byte("x")), chunk...)),
+		"a long varint": append([]byte{0x0a, 0x86, 0x00, 0x0a, 0x83, 0x80, 0x00}, "abc"...)[:10],
 	} {
 		want := new(wire.ReadResponse)
 		wantErr := proto.Unmarshal(b, want)
@@ -161,7 +162,8 @@ func FuzzChunkPrefix(f *testing.F) {
 		wantErr := proto.Unmarshal(b, want)
 		got, err := decoded(split(b, from, to))
 		if (err != nil) != (wantErr != nil) || err == nil && !bytes.Equal(got, want.GetChunk().GetData()) {
-			t.Errorf("%x cut at %d and %d: %x and %v, wanted %x and %v", b, from, to, got, err, want.GetChunk().GetData(), wantErr)
+			t.Errorf("%x cut at %d and %d: %x and %v, wanted %x and %v", b, from, to, got, err,
+				want.GetChunk().GetData(), wantErr)
 		}
 	})
 }

@@ -79,7 +79,10 @@ func dial(addr string, who identity, most int) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most), grpc.ForceCodecV2(newRationingCodec())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: redialPause, Multiplier: 1, Jitter: 0.3, MaxDelay: redialPause},
+			Backoff: backoff.Config{
+				BaseDelay: redialPause, Multiplier: 1, Jitter: 0.3,
+				MaxDelay: redialPause,
+			},
 			MinConnectTimeout: connectPatience,
 		}),
 		grpc.WithIdleTimeout(idleAfter),

@@ -42,7 +42,8 @@ func TestRedialling(t *testing.T) {
 	if err := e.leads(within(t, 5*time.Second)); err != nil {
 		t.Errorf("a master that is back: %v", err)
 	}
-	_, err = wire.NewServiceVersionClientServiceClient(old).GetServiceVersion(within(t, 5*time.Second), &wire.GetServiceVersionPRequest{})
+	_, err = wire.NewServiceVersionClientServiceClient(old).GetServiceVersion(within(t, 5*time.Second),
+		&wire.GetServiceVersionPRequest{})
 	if err = e.explain(err); !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, cacheclient.ErrClosed) {
 		t.Errorf("a call on a connection that was replaced: %v", err)
 	}
@@ -56,20 +57,37 @@ func TestExplain(t *testing.T) {
 		is   error
 		says string
 	}{
-		{codes.Unavailable, "Alluxio master is in safe mode. Please try again later.", cacheclient.ErrUnavailable, "m:1 does not answer: Alluxio master is in safe mode. Please try again later."},
+		{
+			codes.Unavailable, "Alluxio master is in safe mode. Please try again later.", cacheclient.ErrUnavailable,
+			"m:1 does not answer: Alluxio master is in safe mode. Please try again later.",
+		},
 		{
 			codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)", errLong,
 			"m:1: the server tells more than is taken at once: grpc: received message larger than max (5 vs. 4)",
 		},
-		{codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR", cacheclient.ErrUnavailable, "m:1 broke the call off: stream terminated by RST_STREAM with error code: INTERNAL_ERROR"},
+		{
+			codes.Internal, "stream terminated by RST_STREAM with error code: INTERNAL_ERROR", cacheclient.ErrUnavailable,
+			"m:1 broke the call off: stream terminated by RST_STREAM with error code: INTERNAL_ERROR",
+		},
 		{codes.Internal, "a bug", nil, "m:1: Internal: a bug"},
-		{codes.Canceled, "CANCELLED by the server", cacheclient.ErrUnavailable, "m:1 ended the call: CANCELLED by the server"},
-		{codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:1: i/o timeout"`, cacheclient.ErrUnavailable, "m:1 cannot be connected to: dial tcp 10.0.0.1:1: i/o timeout"},
-		{codes.Unavailable, "error reading from server: EOF", cacheclient.ErrUnavailable, "m:1 closed the connection without a word"},
+		{
+			codes.Canceled, "CANCELLED by the server", cacheclient.ErrUnavailable,
+			"m:1 ended the call: CANCELLED by the server",
+		},
+		{
+			codes.Unavailable,
+			`connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:1: i/o timeout"`,
+			cacheclient.ErrUnavailable, "m:1 cannot be connected to: dial tcp 10.0.0.1:1: i/o timeout",
+		},
+		{
+			codes.Unavailable, "error reading from server: EOF", cacheclient.ErrUnavailable,
+			"m:1 closed the connection without a word",
+		},
 		{codes.Unknown, "a Java exception", nil, "m:1: Unknown: a Java exception"},
 	} {
 		err := explain("m:1", status.Error(test.code, test.text))
-		if err.Error() != test.says || test.is != nil && !errors.Is(err, test.is) || test.is == nil && unavailable(err) {
+		if err.Error() != test.says || test.is != nil && !errors.Is(err, test.is) ||
+			test.is == nil && unavailable(err) {
 			t.Errorf("%v %q is %q, wanted %q and %v", test.code, test.text, err, test.says, test.is)
 		}
 	}

@@ -126,10 +126,11 @@ func TestListEndsWithItsReader(t *testing.T) {
 	m := connect(t, addresses(c)...)
 	calls := 0
 	want := &Unreachable{Addr: "the reader", Why: "has enough"}
-	err := m.List(within(t, 30*time.Second), manyDir(t, c), NeverSync, func() error { return nil }, func(*wire.FileInfo) error {
-		calls++
-		return want
-	})
+	err := m.List(within(t, 30*time.Second), manyDir(t, c), NeverSync, func() error { return nil },
+		func(*wire.FileInfo) error {
+			calls++
+			return want
+		})
 	if !errors.Is(err, want) || calls != 1 {
 		t.Errorf("%v after %d calls", err, calls)
 	}
@@ -142,7 +143,10 @@ func TestSlowWire(t *testing.T) {
 		faults faultproxy.Faults
 		size   int
 	}{
-		"delay":                   {faultproxy.Faults{DelayUp: 20 * time.Millisecond, DelayDown: 20 * time.Millisecond}, 5 << 20},
+		"delay": {
+			faultproxy.Faults{DelayUp: 20 * time.Millisecond, DelayDown: 20 * time.Millisecond},
+			5 << 20,
+		},
 		"single bytes":            {faultproxy.Faults{Chunk: 1}, 50_000},
 		"single bytes and pauses": {faultproxy.Faults{Chunk: 1, Pause: 10 * time.Microsecond}, 500},
 	} {
@@ -199,7 +203,8 @@ func TestHalfOpen(t *testing.T) {
 	for range 20 {
 		calls.Go(func() {
 			begin := time.Now()
-			if _, err := m.Status(endingAfter(t, 3*time.Second), "/", NeverSync); !errors.Is(err, cacheclient.ErrUnavailable) {
+			if _, err := m.Status(endingAfter(t, 3*time.Second), "/", NeverSync); !errors.Is(err,
+				cacheclient.ErrUnavailable) {
 				t.Error(err)
 			}
 			if took := time.Since(begin); took > pace.Limit(4*time.Second) {
@@ -241,7 +246,8 @@ func TestReadIsCutOff(t *testing.T) {
 		if err == nil {
 			got, err = readAll(r)
 		}
-		if !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, ErrShort) || !bytes.Equal(got, s.content[:len(got)]) || len(got) > int(after) {
+		if !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, ErrShort) ||
+			!bytes.Equal(got, s.content[:len(got)]) || len(got) > int(after) {
 			t.Errorf("reset after %d bytes: %d bytes, %v", after, len(got), err)
 		}
 		t.Logf("reset after %d bytes: %d bytes and %v", after, len(got), err)

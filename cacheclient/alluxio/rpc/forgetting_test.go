@@ -133,7 +133,10 @@ func TestAnOutageForgetsNoWorker(t *testing.T) {
 func TestAWorkerComesBackElsewhere(t *testing.T) {
 	ws := nobodys(t)
 	named := func(host string, data int32) *wire.WorkerNetAddress {
-		return &wire.WorkerNetAddress{Host: &host, ContainerHost: proto.String("10.1.2.3"), RpcPort: proto.Int32(29999), DataPort: &data}
+		return &wire.WorkerNetAddress{
+			Host: &host, ContainerHost: proto.String("10.1.2.3"), RpcPort: proto.Int32(29999),
+			DataPort: &data,
+		}
 	}
 	w, err := ws.At(named("node-a", 1))
 	if err != nil {
@@ -173,7 +176,10 @@ func (l telling) ListStatus(_ *wire.ListStatusPRequest, s grpc.ServerStreamingSe
 	return l.list(func(names ...string) error {
 		var batch wire.ListStatusPResponse
 		for _, name := range names {
-			batch.FileInfos = append(batch.FileInfos, &wire.FileInfo{Name: proto.String(name), Folder: proto.Bool(true)})
+			batch.FileInfos = append(batch.FileInfos, &wire.FileInfo{
+				Name:   proto.String(name),
+				Folder: proto.Bool(true),
+			})
 		}
 		return s.Send(&batch)
 	})
@@ -217,10 +223,11 @@ func TestNamesThatCannotBe(t *testing.T) {
 		return errors.Join(send("a", "", "."), send("..", "b/c", "x\x00y"), send(), send("caf\xe9", "z"))
 	})
 	var got []string
-	err := m.List(within(t, 10*time.Second), "/d", NeverSync, func() error { return nil }, func(f *wire.FileInfo) error {
-		got = append(got, f.GetName())
-		return nil
-	})
+	err := m.List(within(t, 10*time.Second), "/d", NeverSync, func() error { return nil },
+		func(f *wire.FileInfo) error {
+			got = append(got, f.GetName())
+			return nil
+		})
 	if err != nil || fmt.Sprintf("%q", got) != `["a" "caf\xe9" "z"]` {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -21,14 +21,18 @@ func FuzzFileInfo(f *testing.F) {
 		f.Add(data)
 	}
 	const id = 7<<sequenceBits | lastSequence
-	numbers := []int64{0, 1, -1, 511, 512, id, border.MostBytes, border.MostBytes + 1, 1 << 62, math.MaxInt64, math.MinInt64}
+	numbers := []int64{
+		0, 1, -1, 511, 512, id, border.MostBytes, border.MostBytes + 1, 1 << 62, math.MaxInt64,
+		math.MinInt64,
+	}
 	for _, length := range numbers {
 		for _, block := range numbers {
 			add(told(id, length, block))
 		}
 		add(told(length, 1, 1))
 		add(&wire.FileInfo{
-			Name: proto.String("f"), Folder: proto.Bool(true), Length: &length, LastModificationTimeMs: &length, BlockIds: []int64{length},
+			Name: proto.String("f"), Folder: proto.Bool(true), Length: &length, LastModificationTimeMs: &length,
+			BlockIds: []int64{length},
 		})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

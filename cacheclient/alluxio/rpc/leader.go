@@ -293,7 +293,10 @@ func (e *Endpoint) leads(ctx context.Context) error {
 			return errStandby
 		}
 	case codes.NotFound:
-		return &Unreachable{Addr: e.addr, Why: "is an Alluxio server and no master: it may be the port of a worker, or a master that starts"}
+		return &Unreachable{
+			Addr: e.addr,
+			Why:  "is an Alluxio server and no master: it may be the port of a worker, or a master that starts",
+		}
 	case codes.Unimplemented:
 		return &Unreachable{Addr: e.addr, Why: "is no Alluxio master: it does not know getServiceVersion"}
 	case codes.DeadlineExceeded:

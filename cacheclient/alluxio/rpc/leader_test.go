@@ -59,7 +59,8 @@ func TestLeaderAmongThree(t *testing.T) {
 			sleep(ctx, 200*time.Millisecond)
 			info, err = m.MasterInfo(within(t, 10*time.Second))
 		}
-		if err != nil || info.Version != "2.9.6" || len(info.Masters) != 3 || !strings.HasSuffix(info.Leader, leader.Address()[strings.LastIndex(leader.Address(), ":"):]) {
+		if err != nil || info.Version != "2.9.6" || len(info.Masters) != 3 ||
+			!strings.HasSuffix(info.Leader, leader.Address()[strings.LastIndex(leader.Address(), ":"):]) {
 			t.Errorf("%+v, %v", info, err)
 		}
 	}
@@ -77,7 +78,8 @@ func pause(tb testing.TB, c *cluster.Cluster, master *cluster.Server) {
 		if err := c.Restore(ctx); err != nil {
 			tb.Error(err)
 		}
-		for last, since := (*cluster.Server)(nil), time.Now(); time.Since(since) < time.Second && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		for last, since := (*cluster.Server)(nil), time.Now(); time.Since(since) < time.Second &&
+			ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
 			if leader, err := c.Leader(ctx); err != nil || leader != last {
 				last, since = leader, time.Now()
 			}
@@ -94,7 +96,8 @@ func await(ctx context.Context, t *testing.T, addrs []string) found {
 	t.Helper()
 	for ; ctx.Err() == nil; sleep(ctx, 5*time.Millisecond) {
 		for _, addr := range addrs {
-			e := newEndpoint(addr, identity{payload: []byte("\x00watcher\x00x"), transport: insecure.NewCredentials()}, largestMessage)
+			e := newEndpoint(addr, identity{payload: []byte("\x00watcher\x00x"), transport: insecure.NewCredentials()},
+				largestMessage)
 			ask, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 			err := e.leads(ask)
 			cancel()
@@ -122,10 +125,13 @@ func await(ctx context.Context, t *testing.T, addrs []string) found {
 // is well after it says that it leads.
 func (f found) prompt(t *testing.T, since, answered time.Time, allowance time.Duration) {
 	t.Helper()
-	t.Logf("a new leader says so after %v; a first lookup is answered %v later to a client that does nothing else, and %v later to ours",
-		f.leads.Sub(since).Round(time.Millisecond), f.answers.Sub(f.leads).Round(time.Millisecond), answered.Sub(f.leads).Round(time.Millisecond))
+	t.Logf("a new leader says so after %v; a first lookup is answered %v later to a client that does nothing else, "+
+		"and %v later to ours",
+		f.leads.Sub(since).Round(time.Millisecond), f.answers.Sub(f.leads).Round(time.Millisecond),
+		answered.Sub(f.leads).Round(time.Millisecond))
 	if late := answered.Sub(f.answers); late > pace.Limit(time.Second)+allowance {
-		t.Errorf("the first call is answered %v after the new leader could, wanted within %v", late, pace.Limit(time.Second)+allowance)
+		t.Errorf("the first call is answered %v after the new leader could, wanted within %v", late,
+			pace.Limit(time.Second)+allowance)
 	}
 }
 
@@ -197,7 +203,9 @@ func TestOutage(t *testing.T) {
 	// One that comes at the beginning waits as long as it may: it could be an election.
 	ctx := endingAfter(t, 2*time.Second)
 	_, err = m.Status(ctx, "/", NeverSync)
-	if ctx.Err() == nil || !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "have no master that leads: ") || !strings.Contains(err.Error(), "refuses the connection") {
+	if ctx.Err() == nil || !errors.Is(err, cacheclient.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "have no master that leads: ") ||
+		!strings.Contains(err.Error(), "refuses the connection") {
 		t.Errorf("a call at the beginning of the outage, after %v: %v", time.Since(killed), err)
 	}
 	// So does a block that is to become known to the masters.
@@ -213,7 +221,8 @@ func TestOutage(t *testing.T) {
 	for i := range 40 {
 		begin := time.Now()
 		_, err := m.Status(within(t, 10*time.Second), "/", NeverSync)
-		if took := time.Since(begin); took > pace.Limit(300*time.Millisecond)+time.Duration(min(i, 1)-1)*-time.Second || !errors.Is(err, cacheclient.ErrUnavailable) {
+		if took := time.Since(begin); took > pace.Limit(300*time.Millisecond)+time.Duration(min(i, 1)-1)*-time.Second ||
+			!errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("call %d in the outage took %v: %v", i, took, err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -286,15 +295,18 @@ func TestOneSearchForAll(t *testing.T) {
 		most++
 	}
 	for _, rc := range counters {
-		t.Logf("a standby was asked %d times over %d connections, at most %d times", rc.requests.Load(), rc.connections.Load(), most)
+		t.Logf("a standby was asked %d times over %d connections, at most %d times", rc.requests.Load(),
+			rc.connections.Load(), most)
 		if rc.requests.Load() > most || rc.requests.Load() < 3 || rc.connections.Load() > 1 {
-			t.Errorf("a standby was asked %d times over %d connections in %v, wanted at most %d times over one", rc.requests.Load(), rc.connections.Load(), patience, most)
+			t.Errorf("a standby was asked %d times over %d connections in %v, wanted at most %d times over one",
+				rc.requests.Load(), rc.connections.Load(), patience, most)
 		}
 	}
 	// There gRPC connects by itself between two questions, too.
 	t.Logf("a server that closes was connected to %d times", connections.Load())
 	if limit := most + int64(patience/redialPause); connections.Load() > limit {
-		t.Errorf("a server that closes was connected to %d times in %v, wanted at most %d", connections.Load(), patience, limit)
+		t.Errorf("a server that closes was connected to %d times in %v, wanted at most %d", connections.Load(),
+			patience, limit)
 	}
 }
 

@@ -41,7 +41,8 @@ func startLoad(t *testing.T, m *Cluster, dir string, goroutines int) *load {
 				var err error
 				if i%4 == 0 {
 					n := 0
-					err = m.List(ctx, dir, NeverSync, func() error { n = 0; return nil }, func(*wire.FileInfo) error { n++; return nil })
+					err = m.List(ctx, dir, NeverSync, func() error { n = 0; return nil },
+						func(*wire.FileInfo) error { n++; return nil })
 					if err == nil && n != loadFiles {
 						err = fmt.Errorf("a listing of %d entries, wanted %d", n, loadFiles)
 					}
@@ -116,7 +117,8 @@ func loadDir(t *testing.T, c *cluster.Cluster, m *Cluster) string {
 	t.Helper()
 	dir := newDir(t, c, loadFiles)
 	n := 0
-	if err := m.List(within(t, 30*time.Second), dir, AlwaysSync, func() error { n = 0; return nil }, func(*wire.FileInfo) error { n++; return nil }); err != nil || n != loadFiles {
+	if err := m.List(within(t, 30*time.Second), dir, AlwaysSync, func() error { n = 0; return nil },
+		func(*wire.FileInfo) error { n++; return nil }); err != nil || n != loadFiles {
 		t.Fatalf("%d files, %v", n, err)
 	}
 	return dir

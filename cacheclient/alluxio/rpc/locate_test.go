@@ -42,7 +42,8 @@ func TestLocateKeepsNoLock(t *testing.T) {
 		})
 	}
 	callers.Wait()
-	t.Logf("%d calls for %d blocks took %v, with %d locks", calls, blocks, time.Since(begin).Round(time.Millisecond), blockLocks)
+	t.Logf("%d calls for %d blocks took %v, with %d locks", calls, blocks, time.Since(begin).Round(time.Millisecond),
+		blockLocks)
 	if _, err := w.Locate(within(t, 5*time.Second), s.block(0)+blocks); !NotCached(err) {
 		t.Errorf("a block that is not there: %v", err)
 	}

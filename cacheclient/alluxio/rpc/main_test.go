@@ -111,7 +111,8 @@ func noMoreGoroutines(t *testing.T) {
 				return
 			}
 			if time.Now().After(deadline) {
-				t.Errorf("%d goroutines are left, %d there were before:\n%s", len(left), len(before), strings.Join(left, "\n\n"))
+				t.Errorf("%d goroutines are left, %d there were before:\n%s", len(left), len(before),
+					strings.Join(left, "\n\n"))
 				return
 			}
 		}

@@ -162,7 +162,9 @@ func (r *refusals) explain(err error) error {
 
 // attempt makes the call once at the leader of the term, and ends it when the term ends: a leader that hangs neither
 // answers nor closes its connections. made says that the call was sent, or may have been.
-func (m *Masters) attempt(ctx context.Context, t *term, f func(context.Context, *grpc.ClientConn) error) (made bool, err error) {
+func (m *Masters) attempt(ctx context.Context, t *term, f func(context.Context, *grpc.ClientConn) error) (
+	made bool, err error,
+) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(t.over, func() { cancel(errLeaderChanged) })()

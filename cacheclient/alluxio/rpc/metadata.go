@@ -41,7 +41,8 @@ func (m *Masters) Status(ctx context.Context, path string, maxAge time.Duration)
 		r, err := wire.NewFileSystemMasterClientServiceClient(conn).GetStatus(ctx, &wire.GetStatusPRequest{
 			Path: &path,
 			Options: &wire.GetStatusPOptions{
-				LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge), UpdateTimestamps: proto.Bool(false),
+				LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
+				UpdateTimestamps: proto.Bool(false),
 			},
 		}, most)
 		info = r.GetFileInfo()
@@ -79,20 +80,27 @@ func (m *Masters) Reach(ctx context.Context, path string) error {
 // leader. An error of fn or of restart ends the listing, and is returned as it is. Without a deadline it ends when
 // nothing has come for callPatience. Names that no directory can have are left out and logged; of a file whose
 // numbers cannot be, the name alone is told.
-func (m *Masters) List(ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error) error {
+func (m *Masters) List(
+	ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error,
+) error {
 	return m.list(ctx, dir, &wire.ListStatusPOptions{
 		LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
 	}, restart, fn)
 }
 
 // Names is List without where the entries are in the under store, which is a fifth of the master's work.
-func (m *Masters) Names(ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error) error {
+func (m *Masters) Names(
+	ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error,
+) error {
 	return m.list(ctx, dir, &wire.ListStatusPOptions{
-		LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge), ExcludeMountInfo: proto.Bool(true),
+		LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
+		ExcludeMountInfo: proto.Bool(true),
 	}, restart, fn)
 }
 
-func (m *Masters) list(ctx context.Context, dir string, options *wire.ListStatusPOptions, restart func() error, fn func(*wire.FileInfo) error) error {
+func (m *Masters) list(ctx context.Context, dir string, options *wire.ListStatusPOptions, restart func() error,
+	fn func(*wire.FileInfo) error,
+) error {
 	// Not the call's error, which would be taken for the leader's.
 	var stopped error
 	goesOn := func(err error) bool {
@@ -181,7 +189,8 @@ func (m *Masters) Load(ctx context.Context, dir string, maxAge time.Duration) er
 func (m *Masters) Block(ctx context.Context, id int64) (*wire.BlockInfo, error) {
 	var info *wire.BlockInfo
 	err := m.call(ctx, safely, func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := wire.NewBlockMasterClientServiceClient(conn).GetBlockInfo(ctx, &wire.GetBlockInfoPRequest{BlockId: &id})
+		r, err := wire.NewBlockMasterClientServiceClient(conn).GetBlockInfo(ctx,
+			&wire.GetBlockInfoPRequest{BlockId: &id})
 		info = r.GetBlockInfo()
 		return err
 	})

@@ -68,7 +68,8 @@ func (w *Worker) ReadBlock(ctx context.Context, id, off, n int64, under *UnderSt
 	err := w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		var err error
 		r, err = w.openRead(ctx, conn, &wire.ReadRequest{
-			BlockId: &id, Offset: &off, Length: &n, Promote: proto.Bool(false), ChunkSize: proto.Int64(min(chunkSize, n)),
+			BlockId: &id, Offset: &off, Length: &n, Promote: proto.Bool(false),
+			ChunkSize:           proto.Int64(min(chunkSize, n)),
 			OpenUfsBlockOptions: under.options(),
 		})
 		return err
@@ -89,7 +90,8 @@ func (w *Worker) openRead(ctx context.Context, conn *grpc.ClientConn, q *wire.Re
 		at:     q.GetOffset(), acked: q.GetOffset(), end: q.GetOffset() + q.GetLength(),
 	}
 	var err error
-	r.grpc, err = conn.NewStream(start.life, readDesc, wire.BlockWorker_ReadBlock_FullMethodName, grpc.ForceCodecV2(newRawCodec()))
+	r.grpc, err = conn.NewStream(start.life, readDesc, wire.BlockWorker_ReadBlock_FullMethodName,
+		grpc.ForceCodecV2(newRawCodec()))
 	if err == nil {
 		// Why it cannot be sent, what is received tells.
 		_ = r.grpc.SendMsg(q)

@@ -63,7 +63,14 @@ func TestReadBlock(t *testing.T) {
 	}
 	// The first of these reads it from the under store, and it is cached then.
 	for _, r := range []struct{ off, n int64 }{
-		{0, whole}, {0, whole}, {0, 1}, {whole - 1, 1}, {1, whole - 1}, {4095, 4098}, {whole - 3<<20 - 5, 3 << 20}, {2 << 20, 2 << 20},
+		{0, whole},
+		{0, whole},
+		{0, 1},
+		{whole - 1, 1},
+		{1, whole - 1},
+		{4095, 4098},
+		{whole - 3<<20 - 5, 3 << 20},
+		{2 << 20, 2 << 20},
 	} {
 		var under *UnderStore
 		if r.off == 0 {
@@ -110,7 +117,8 @@ func readBeyond(t *testing.T, w *Worker, s *source) {
 		t.Errorf("a range that goes beyond the end: %v", err)
 	}
 	for _, r := range []struct{ off, n int64 }{{0, 0}, {0, -1}, {-1, 5}} {
-		if _, err := w.ReadBlock(within(t, 10*time.Second), s.block(0), r.off, r.n, nil); !errors.Is(err, fs.ErrInvalid) {
+		if _, err := w.ReadBlock(within(t, 10*time.Second), s.block(0), r.off, r.n, nil); !errors.Is(err,
+			fs.ErrInvalid) {
 			t.Errorf("%d bytes at %d: %v", r.n, r.off, err)
 		}
 	}
@@ -134,7 +142,8 @@ func TestDamagedBlock(t *testing.T) {
 			}
 			return readAll(r)
 		}
-		if got, err := read(); !errors.Is(err, ErrShort) || errors.Is(err, cacheclient.ErrUnavailable) || !bytes.Equal(got, s.content[:length]) {
+		if got, err := read(); !errors.Is(err, ErrShort) || errors.Is(err, cacheclient.ErrUnavailable) ||
+			!bytes.Equal(got, s.content[:length]) {
 			t.Errorf("a block that was cached with %d bytes: %d bytes, and %v", length, len(got), err)
 		}
 		if err := w.Remove(within(t, 20*time.Second), s.block(0)); err != nil {
@@ -195,9 +204,11 @@ func TestSlowReader(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&stats)
 	waiting, grown := p.Stats().Down-before-received, int64(stats.HeapInuse)-int64(heap)
-	t.Logf("a reader that pauses has %.1f MiB waiting, and the heap has grown by %.1f MiB", float64(waiting)/(1<<20), float64(grown)/(1<<20))
+	t.Logf("a reader that pauses has %.1f MiB waiting, and the heap has grown by %.1f MiB", float64(waiting)/(1<<20),
+		float64(grown)/(1<<20))
 	if waiting > most || grown > most {
-		t.Errorf("%d bytes wait for a slow reader, and the heap has grown by %d, wanted at most %d", waiting, grown, most)
+		t.Errorf("%d bytes wait for a slow reader, and the heap has grown by %d, wanted at most %d", waiting, grown,
+			most)
 	}
 	for err == nil {
 		err = next()
@@ -241,7 +252,8 @@ func TestReadEndsEarly(t *testing.T) {
 	readers.Wait()
 	for _, s := range sources {
 		begin := time.Now()
-		if err := w.Remove(within(t, 20*time.Second), s.block(0)); err != nil || time.Since(begin) > pace.Limit(2*time.Second) {
+		if err := w.Remove(within(t, 20*time.Second), s.block(0)); err != nil ||
+			time.Since(begin) > pace.Limit(2*time.Second) {
 			t.Errorf("the block cannot be removed after its reader is gone: %v after %v", err, time.Since(begin))
 		}
 	}
@@ -313,14 +325,19 @@ func TestContextBoundsTheStartOnly(t *testing.T) {
 	}
 	p.Set(faultproxy.Faults{StallDown: true})
 	for name, start := range map[string]func(context.Context) error{
-		"ReadBlock":   func(ctx context.Context) error { _, err := w.ReadBlock(ctx, s.block(0), 0, 8<<20, nil); return err },
+		"ReadBlock": func(ctx context.Context) error {
+			_,
+				err := w.ReadBlock(ctx, s.block(0), 0, 8<<20, nil)
+			return err
+		},
 		"Locate":      func(ctx context.Context) error { _, err := w.Locate(ctx, s.block(0)); return err },
 		"CreateLocal": func(ctx context.Context) error { _, err := w.CreateLocal(ctx, s.block(0)+1, 1); return err },
 		"WriteBlock":  func(ctx context.Context) error { _, err := w.WriteBlock(ctx, s.block(0)+2, 1); return err },
 		"Cache":       func(ctx context.Context) error { return w.Cache(ctx, s.block(0), 8<<20, *s.under(0), false) },
 	} {
 		begin := time.Now()
-		if err := start(endingAfter(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > pace.Limit(time.Second) {
+		if err := start(endingAfter(t, 200*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(begin) > pace.Limit(time.Second) {
 			t.Errorf("%s at a worker that does not answer: %v after %v", name, err, time.Since(begin))
 		}
 	}

@@ -66,7 +66,8 @@ func (r *recorder) answer(_ any, stream grpc.ServerStream) error {
 func TestEveryRequestIsSafe(t *testing.T) {
 	noMoreGoroutines(t)
 	r := &recorder{asked: make(map[string][]byte)}
-	addr := grpcServer(t, func(*grpc.Server) {}, grpc.UnknownServiceHandler(r.answer), grpc.ForceServerCodecV2(plainBytes{encoding.GetCodecV2("proto")}))
+	addr := grpcServer(t, func(*grpc.Server) {}, grpc.UnknownServiceHandler(r.answer),
+		grpc.ForceServerCodecV2(plainBytes{encoding.GetCodecV2("proto")}))
 	m := connect(t, addr)
 	masters := reflect.ValueOf(m.Masters)
 	for i := range masters.NumMethod() {
@@ -85,10 +86,13 @@ func TestEveryRequestIsSafe(t *testing.T) {
 		}
 		checked += checkSafe(t, method, message)
 	}
-	t.Logf("%d methods made %d kinds of requests, of which %d have common options", masters.NumMethod(), len(r.asked), checked)
+	t.Logf("%d methods made %d kinds of requests, of which %d have common options", masters.NumMethod(), len(r.asked),
+		checked)
 	for _, method := range []string{
-		wire.FileSystemMasterClientService_GetStatus_FullMethodName, wire.FileSystemMasterClientService_ListStatus_FullMethodName,
-		wire.FileSystemMasterClientService_Mount_FullMethodName, wire.FileSystemMasterClientService_SetAttribute_FullMethodName,
+		wire.FileSystemMasterClientService_GetStatus_FullMethodName,
+		wire.FileSystemMasterClientService_ListStatus_FullMethodName,
+		wire.FileSystemMasterClientService_Mount_FullMethodName,
+		wire.FileSystemMasterClientService_SetAttribute_FullMethodName,
 	} {
 		if r.asked[method] == nil {
 			t.Errorf("%s was never called: this tested too little", method)
@@ -140,7 +144,8 @@ func checkSafe(t *testing.T, method string, m protoreflect.Message) int {
 		if err := proto.Unmarshal(b, &common); err != nil {
 			t.Fatal(err)
 		}
-		if !m.Has(field) || common.Ttl == nil || common.GetTtl() != -1 || common.TtlAction == nil || common.GetTtlAction() != wire.TtlAction_FREE {
+		if !m.Has(field) || common.Ttl == nil || common.GetTtl() != -1 || common.TtlAction == nil ||
+			common.GetTtlAction() != wire.TtlAction_FREE {
 			t.Errorf("%s is sent with the common options %v", method, &common)
 		}
 	}
@@ -154,7 +159,8 @@ func TestSourceIsNeverDeleted(t *testing.T) {
 	m := connect(t, addresses(c)...)
 	ctx := within(t, 60*time.Second)
 	listed, stated, loaded := newDir(t, c, 3), newDir(t, c, 3), newDir(t, c, 3)
-	if err := m.List(ctx, listed, AlwaysSync, func() error { return io.ErrUnexpectedEOF }, func(*wire.FileInfo) error { return nil }); err != nil {
+	if err := m.List(ctx, listed, AlwaysSync, func() error { return io.ErrUnexpectedEOF },
+		func(*wire.FileInfo) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Status(ctx, stated+"/f1", AlwaysSync); err != nil {

@@ -94,7 +94,9 @@ func (e *Endpoint) settle(h *handshake, s *session, err error) {
 }
 
 // shakeHands opens the stream that registers the id, by the mechanism PLAIN, which Alluxio calls SIMPLE.
-func (e *Endpoint) shakeHands(ctx context.Context, id string) (grpc.BidiStreamingClient[wire.SaslMessage, wire.SaslMessage], error) {
+func (e *Endpoint) shakeHands(ctx context.Context, id string) (grpc.BidiStreamingClient[wire.SaslMessage,
+	wire.SaslMessage], error,
+) {
 	conn, err := e.connection()
 	if err != nil {
 		return nil, err

@@ -130,7 +130,8 @@ func TestForgottenInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	current().end()
-	if err := local.Commit(within(t, 10*time.Second)); !errors.Is(err, cacheclient.ErrUnavailable) || errors.Is(err, fs.ErrPermission) {
+	if err := local.Commit(within(t, 10*time.Second)); !errors.Is(err, cacheclient.ErrUnavailable) ||
+		errors.Is(err, fs.ErrPermission) {
 		t.Errorf("the commit of a block that was begun before: %v", err)
 	}
 	x.dropped()
@@ -154,7 +155,8 @@ func TestForgottenInTheMiddle(t *testing.T) {
 	current().end()
 	r.Close()
 	begin := time.Now()
-	if err := x.w.Remove(within(t, 20*time.Second), x.s.block(0)); err != nil || time.Since(begin) > pace.Limit(3*time.Second) {
+	if err := x.w.Remove(within(t, 20*time.Second), x.s.block(0)); err != nil ||
+		time.Since(begin) > pace.Limit(3*time.Second) {
 		t.Errorf("the block cannot be removed: %v after %v", err, time.Since(begin))
 	}
 }
@@ -204,7 +206,8 @@ func TestRefusedUser(t *testing.T) {
 		"worker": workerAt(t, m, c.Workers()[0]).Remove(within(t, 10*time.Second), 1),
 	} {
 		if !errors.Is(err, fs.ErrPermission) || errors.Is(err, cacheclient.ErrUnavailable) ||
-			!strings.Contains(err.Error(), `refuses the user`) || !strings.Contains(err.Error(), `User "somebody" is not configured to allow any impersonation`) {
+			!strings.Contains(err.Error(), `refuses the user`) ||
+			!strings.Contains(err.Error(), `User "somebody" is not configured to allow any impersonation`) {
 			t.Errorf("%s: %v, wanted fs.ErrPermission with the reason", name, err)
 		}
 	}
@@ -278,7 +281,8 @@ func safeMode(t *testing.T, m *Cluster) {
 		"workers": func() error { _, err := m.WorkerInfos(short); return err },
 		"a file":  func() error { _, err := m.Status(short, "/x", NeverSync); return err },
 	} {
-		if err := call(); !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), "safe mode") && !strings.Contains(err.Error(), "in time") {
+		if err := call(); !errors.Is(err, cacheclient.ErrUnavailable) ||
+			!strings.Contains(err.Error(), "safe mode") && !strings.Contains(err.Error(), "in time") {
 			t.Errorf("%s of a leader in safe mode: %v", name, err)
 		}
 	}

@@ -75,8 +75,10 @@ func TestSessionsShareACluster(t *testing.T) {
 	a := open(Security{User: "u"}, "m1:1", "m2:1")
 	b := open(Security{User: "u"}, "m2:1", "m1:1", "m2:1")
 	others := []*Cluster{
-		open(Security{User: "u"}, "m1:1"), open(Security{User: "v"}, "m1:1", "m2:1"), open(Security{User: "u", Password: "p"}, "m1:1", "m2:1"),
-		open(Security{User: "u", TLS: true}, "m1:1", "m2:1"), open(Security{User: "u", Impersonate: "v"}, "m1:1", "m2:1"),
+		open(Security{User: "u"}, "m1:1"), open(Security{User: "v"}, "m1:1", "m2:1"),
+		open(Security{User: "u", Password: "p"}, "m1:1", "m2:1"),
+		open(Security{User: "u", TLS: true}, "m1:1", "m2:1"),
+		open(Security{User: "u", Impersonate: "v"}, "m1:1", "m2:1"),
 	}
 	if a != b {
 		t.Error("two sessions of the same masters and user do not share connections")
@@ -189,7 +191,8 @@ func TestTLS(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
 			err := connectAs(t, test.s, test.masters...).Check(within(t, 2*time.Second))
-			if !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "\n") {
+			if !errors.Is(err, cacheclient.ErrUnavailable) || !strings.Contains(err.Error(), test.says) ||
+				strings.Contains(err.Error(), "\n") {
 				t.Errorf("after %v: %v, wanted %q", time.Since(begin), err, test.says)
 			}
 			t.Logf("after %v: %v", time.Since(begin).Round(time.Millisecond), err)

@@ -85,7 +85,9 @@ type versioned struct {
 	version string
 }
 
-func (versioned) GetServiceVersion(context.Context, *wire.GetServiceVersionPRequest) (*wire.GetServiceVersionPResponse, error) {
+func (versioned) GetServiceVersion(context.Context, *wire.GetServiceVersionPRequest) (
+	*wire.GetServiceVersionPResponse, error,
+) {
 	return &wire.GetServiceVersionPResponse{Version: proto.Int64(2)}, nil
 }
 
@@ -127,22 +129,72 @@ func TestStrangers(t *testing.T) {
 		is       error
 		says     string
 	}{
-		"one standby":          {masters: standbys[:1], is: cacheclient.ErrUnavailable, says: `^[^ ,]+ is a standby master$`},
-		"two standbys":         {masters: standbys, is: cacheclient.ErrUnavailable, says: `^\S+,\S+ have no master that leads: \S+ is a standby master$`},
-		"a worker's port":      {masters: []string{c.Workers()[0].Address()}, is: cacheclient.ErrUnavailable, says: `is an Alluxio server and no master: it may be the port of a worker`},
-		"a port of pages":      {masters: []string{strings.TrimPrefix(leader.Web(), "http://")}, is: cacheclient.ErrUnavailable, says: `is a web server and no Alluxio server$`},
-		"a web server":         {masters: []string{web.Listener.Addr().String()}, is: cacheclient.ErrUnavailable, says: `is a web server and no Alluxio server$`},
-		"a web server, TLS":    {masters: []string{secure.Listener.Addr().String()}, is: cacheclient.ErrUnavailable, says: `closed the connection without a word$`},
-		"TLS to no TLS":        {masters: []string{leader.Address()}, security: Security{TLS: true}, is: cacheclient.ErrUnavailable, says: `does not speak TLS$`},
-		"gRPC of another kind": {masters: []string{grpcServer(t, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) })}, is: cacheclient.ErrUnavailable, says: `is no Alluxio master: it does not know getServiceVersion$`},
-		"accepts, is silent":   {masters: []string{silent}, is: cacheclient.ErrUnavailable, says: `did not answer within 1s$|accepts connections and does not answer$`},
-		"accepts and closes":   {masters: []string{tcpServer(t, func(net.Conn) {})}, is: cacheclient.ErrUnavailable, says: `closed the connection without a word$`},
-		"refuses":              {masters: []string{unused.Addr().String()}, is: cacheclient.ErrUnavailable, says: `^\S+ refuses the connection$`},
-		"no such name":         {masters: []string{"no-such-host.invalid:19998"}, is: cacheclient.ErrUnavailable, says: `cannot be connected to: .*no-such-host\.invalid`},
-		"refuses and silent":   {masters: []string{unused.Addr().String(), silent}, is: cacheclient.ErrUnavailable, says: `have no master that leads: `},
-		"version 3.1":          {masters: []string{grpcServer(t, versioned{version: "3.1"}.register)}, says: `runs Alluxio 3\.1; accepted are the versions 2\.9\.x$`},
-		"version 2.8.1":        {masters: []string{grpcServer(t, versioned{version: "2.8.1"}.register)}, says: `runs Alluxio 2\.8\.1; accepted are the versions 2\.9\.x$`},
-		"a refused user":       {masters: addresses(c), security: Security{User: "a", Impersonate: "b"}, is: fs.ErrPermission, says: `refuses the user: permission denied: .*"a" is not configured to allow any impersonation`},
+		"one standby": {
+			masters: standbys[:1], is: cacheclient.ErrUnavailable,
+			says: `^[^ ,]+ is a standby master$`,
+		},
+		"two standbys": {
+			masters: standbys, is: cacheclient.ErrUnavailable,
+			says: `^\S+,\S+ have no master that leads: \S+ is a standby master$`,
+		},
+		"a worker's port": {
+			masters: []string{c.Workers()[0].Address()}, is: cacheclient.ErrUnavailable,
+			says: `is an Alluxio server and no master: it may be the port of a worker`,
+		},
+		"a port of pages": {
+			masters: []string{strings.TrimPrefix(leader.Web(), "http://")},
+			is:      cacheclient.ErrUnavailable, says: `is a web server and no Alluxio server$`,
+		},
+		"a web server": {
+			masters: []string{web.Listener.Addr().String()}, is: cacheclient.ErrUnavailable,
+			says: `is a web server and no Alluxio server$`,
+		},
+		"a web server, TLS": {
+			masters: []string{secure.Listener.Addr().String()}, is: cacheclient.ErrUnavailable,
+			says: `closed the connection without a word$`,
+		},
+		"TLS to no TLS": {
+			masters: []string{leader.Address()}, security: Security{TLS: true},
+			is: cacheclient.ErrUnavailable, says: `does not speak TLS$`,
+		},
+		"gRPC of another kind": {
+			masters: []string{grpcServer(t,
+				func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) })},
+			is: cacheclient.ErrUnavailable, says: `is no Alluxio master: it does not know getServiceVersion$`,
+		},
+		"accepts, is silent": {
+			masters: []string{silent}, is: cacheclient.ErrUnavailable,
+			says: `did not answer within 1s$|accepts connections and does not answer$`,
+		},
+		"accepts and closes": {
+			masters: []string{tcpServer(t, func(net.Conn) {})}, is: cacheclient.ErrUnavailable,
+			says: `closed the connection without a word$`,
+		},
+		"refuses": {
+			masters: []string{unused.Addr().String()}, is: cacheclient.ErrUnavailable,
+			says: `^\S+ refuses the connection$`,
+		},
+		"no such name": {
+			masters: []string{"no-such-host.invalid:19998"}, is: cacheclient.ErrUnavailable,
+			says: `cannot be connected to: .*no-such-host\.invalid`,
+		},
+		"refuses and silent": {
+			masters: []string{unused.Addr().String(), silent}, is: cacheclient.ErrUnavailable,
+			says: `have no master that leads: `,
+		},
+		"version 3.1": {
+			masters: []string{grpcServer(t, versioned{version: "3.1"}.register)},
+			says:    `runs Alluxio 3\.1; accepted are the versions 2\.9\.x$`,
+		},
+		"version 2.8.1": {
+			masters: []string{grpcServer(t, versioned{version: "2.8.1"}.register)},
+			says:    `runs Alluxio 2\.8\.1; accepted are the versions 2\.9\.x$`,
+		},
+		"a refused user": {
+			masters: addresses(c), security: Security{User: "a", Impersonate: "b"},
+			is:   fs.ErrPermission,
+			says: `refuses the user: permission denied: .*"a" is not configured to allow any impersonation`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -176,7 +228,8 @@ func strange(t *testing.T, cfg Config, is error, says string) {
 		switch {
 		case err == nil:
 			t.Errorf("%s: no error", call)
-		case is != nil && !errors.Is(err, is), errors.Is(err, fs.ErrNotExist), !regexp.MustCompile(says).MatchString(err.Error()), strings.Contains(err.Error(), "\n"):
+		case is != nil && !errors.Is(err, is), errors.Is(err, fs.ErrNotExist),
+			!regexp.MustCompile(says).MatchString(err.Error()), strings.Contains(err.Error(), "\n"):
 			t.Errorf("%s: %v (%T), wanted %v and %q", call, err, err, is, says)
 		default:
 			t.Logf("%s after %v: %v", call, time.Since(begin).Round(time.Millisecond), err)
@@ -187,9 +240,11 @@ func strange(t *testing.T, cfg Config, is error, says string) {
 func TestSupportedVersions(t *testing.T) {
 	for version, ok := range map[string]bool{
 		"2.9.6": true, "2.9.0": true, "2.9.5": true, "2.9.6-SNAPSHOT": true, "2.9": true,
-		"2.8.1": false, "2.10.0": false, "2.90.1": false, "3.1.0": false, "313": false, "304": false, "1.8.2": false, "": false,
+		"2.8.1": false, "2.10.0": false, "2.90.1": false, "3.1.0": false, "313": false, "304": false, "1.8.2": false,
+		"": false,
 	} {
-		if err := supported("m:19998", version); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "2.9.x") {
+		if err := supported("m:19998", version); (err == nil) != ok ||
+			err != nil && !strings.Contains(err.Error(), "2.9.x") {
 			t.Errorf("version %q: %v", version, err)
 		}
 	}

@@ -38,7 +38,10 @@ type Worker struct {
 }
 
 func newWorker(e *Endpoint, a *wire.WorkerNetAddress) *Worker {
-	return &Worker{endpoint: e, address: a, told: time.Now(), breaks: backoff.Pauses{First: breakFor, Longest: longestBreak, Factor: 2}}
+	return &Worker{
+		endpoint: e, address: a, told: time.Now(),
+		breaks: backoff.Pauses{First: breakFor, Longest: longestBreak, Factor: 2},
+	}
 }
 
 // Addr is host:port.

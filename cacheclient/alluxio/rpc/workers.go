@@ -56,7 +56,11 @@ type Workers struct {
 func newWorkers(m *Masters, who identity) *Workers {
 	ws := &Workers{masters: m, who: who}
 	// It fails for a size below 1 only.
-	ws.byAddr, _ = simplelru.NewLRU(mostWorkers, func(_ string, w *Worker) { ws.forgotten = append(ws.forgotten, w.endpoint) })
+	ws.byAddr, _ = simplelru.NewLRU(mostWorkers, func(_ string,
+		w *Worker,
+	) {
+		ws.forgotten = append(ws.forgotten, w.endpoint)
+	})
 	return ws
 }
 

@@ -75,16 +75,23 @@ func TestNoWorkersToList(t *testing.T) {
 	for range 3 {
 		begin := time.Now()
 		live, err := m.Live(within(t, 10*time.Second))
-		if len(live) != 0 || !errors.Is(err, cacheclient.ErrUnavailable) || time.Since(begin) > pace.Limit(listPatience+time.Second) {
+		if len(live) != 0 || !errors.Is(err, cacheclient.ErrUnavailable) ||
+			time.Since(begin) > pace.Limit(listPatience+time.Second) {
 			t.Errorf("%v, %v after %v", live, err, time.Since(begin))
 		}
 	}
-	for _, a := range []*wire.WorkerNetAddress{nil, workerAddress("", 1), workerAddress("h", 0), workerAddress("h", 70000), workerAddress("h", -1)} {
+	for _, a := range []*wire.WorkerNetAddress{
+		nil, workerAddress("", 1), workerAddress("h", 0),
+		workerAddress("h", 70000), workerAddress("h", -1),
+	} {
 		if w, err := m.At(a); err == nil {
 			t.Errorf("%v is the worker %s", a, w.Addr())
 		}
 	}
-	w, err := m.At(&wire.WorkerNetAddress{Host: proto.String("node"), ContainerHost: proto.String("10.1.2.3"), RpcPort: proto.Int32(29999)})
+	w, err := m.At(&wire.WorkerNetAddress{
+		Host: proto.String("node"), ContainerHost: proto.String("10.1.2.3"),
+		RpcPort: proto.Int32(29999),
+	})
 	if err != nil || w.Addr() != "10.1.2.3:29999" || w.Host() != "node" {
 		t.Errorf("a worker in a container is connected to at %q and called %q (%v)", w.Addr(), w.Host(), err)
 	}
@@ -157,7 +164,8 @@ func TestReport(t *testing.T) {
 	}
 	before := read()
 	for range 3 {
-		if err := m.Report(within(t, 10*time.Second), "millrace-test", map[string]int64{"BytesReadLocal": 1000}); err != nil {
+		if err := m.Report(within(t, 10*time.Second), "millrace-test",
+			map[string]int64{"BytesReadLocal": 1000}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -44,7 +44,8 @@ func (w *Worker) CreateLocal(ctx context.Context, id, length int64) (*LocalBlock
 		b.stream = start.stream()
 		if b.grpc, err = wire.NewBlockWorkerClient(conn).CreateLocalBlock(start.life); err == nil {
 			_ = b.grpc.Send(&wire.CreateLocalBlockRequest{
-				BlockId: &id, SpaceToReserve: &length, OnlyReserveSpace: proto.Bool(false), CleanupOnFailure: proto.Bool(true),
+				BlockId: &id, SpaceToReserve: &length, OnlyReserveSpace: proto.Bool(false),
+				CleanupOnFailure: proto.Bool(true),
 			})
 			var r *wire.CreateLocalBlockResponse
 			r, err = b.grpc.Recv()

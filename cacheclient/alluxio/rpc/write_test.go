@@ -34,7 +34,10 @@ func newWriting(t *testing.T) *writing {
 	c := shared.Get(t)
 	noMoreGoroutines(t)
 	m := connect(t, addresses(c)...)
-	return &writing{t: t, c: c, m: m, server: c.Workers()[0], w: workerAt(t, m, c.Workers()[0]), s: newSource(t, c, m, writeSize)}
+	return &writing{
+		t: t, c: c, m: m, server: c.Workers()[0], w: workerAt(t, m, c.Workers()[0]),
+		s: newSource(t, c, m, writeSize),
+	}
 }
 
 func (x *writing) local() (*LocalBlock, error) {
@@ -171,7 +174,8 @@ func TestWriteBlock(t *testing.T) {
 func TestNoRoom(t *testing.T) {
 	x := newWriting(t)
 	for range brokenAfter {
-		if _, err := x.w.CreateLocal(within(t, 20*time.Second), x.s.block(0), 1<<40); !errors.Is(err, ErrNoRoom) || errors.Is(err, cacheclient.ErrUnavailable) {
+		if _, err := x.w.CreateLocal(within(t, 20*time.Second), x.s.block(0), 1<<40); !errors.Is(err, ErrNoRoom) ||
+			errors.Is(err, cacheclient.ErrUnavailable) {
 			t.Errorf("a file of 1 TiB: %v", err)
 		}
 		if _, err := x.w.WriteBlock(within(t, 20*time.Second), x.s.block(0), 1<<40); !errors.Is(err, ErrNoRoom) {
@@ -233,7 +237,8 @@ func TestWorkerHangsInAWrite(t *testing.T) {
 	begin := time.Now()
 	remote.patience = time.Second
 	n, err := remote.Write(make([]byte, length))
-	if took := time.Since(begin); !errors.Is(err, cacheclient.ErrUnavailable) || took < remote.patience || took > pace.Limit(remote.patience+3*time.Second) || n == length {
+	if took := time.Since(begin); !errors.Is(err, cacheclient.ErrUnavailable) || took < remote.patience ||
+		took > pace.Limit(remote.patience+3*time.Second) || n == length {
 		t.Errorf("a worker that hangs took %d bytes: %v after %v", n, err, took)
 	}
 }

@@ -123,7 +123,9 @@ func openReflection(ctx context.Context, conn *grpc.ClientConn) (*serverReflecti
 	return nil, errors.New("the server has no reflection service")
 }
 
-func (r *serverReflection) ask(request *reflection.ServerReflectionRequest) (*reflection.ServerReflectionResponse, error) {
+func (r *serverReflection) ask(request *reflection.ServerReflectionRequest) (
+	*reflection.ServerReflectionResponse, error,
+) {
 	// A stream that has failed says so when it is received from.
 	if err := r.stream.SendMsg(request); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -133,7 +135,8 @@ func (r *serverReflection) ask(request *reflection.ServerReflectionRequest) (*re
 		return nil, err
 	}
 	if e := response.GetErrorResponse(); e != nil {
-		return nil, fmt.Errorf("reflection of %v: %w", request.GetMessageRequest(), status.Error(codes.Code(e.GetErrorCode()), e.GetErrorMessage()))
+		return nil, fmt.Errorf("reflection of %v: %w", request.GetMessageRequest(),
+			status.Error(codes.Code(e.GetErrorCode()), e.GetErrorMessage()))
 	}
 	return response, nil
 }
@@ -171,7 +174,9 @@ func (r *serverReflection) files(services []string) (*protoregistry.Files, error
 }
 
 // collect adds the files of an answer, and asks for those that they import and the answer did not have.
-func (r *serverReflection) collect(set map[string]*descriptorpb.FileDescriptorProto, request *reflection.ServerReflectionRequest) error {
+func (r *serverReflection) collect(
+	set map[string]*descriptorpb.FileDescriptorProto, request *reflection.ServerReflectionRequest,
+) error {
 	response, err := r.ask(request)
 	if err != nil {
 		return err

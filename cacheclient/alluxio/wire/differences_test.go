@@ -184,22 +184,36 @@ func TestDifferencesAreSeen(t *testing.T) {
 		make func(*copied)
 		want string
 	}{
-		{"number of a field", func(s *copied) { s.field("FileInfo", "ttl").Number = proto.Int32(99) }, "alluxio.grpc.file.FileInfo.ttl: number 99, theirs is 15"},
-		{"name of a field", func(s *copied) { s.field("CacheRequest", "length").Name = proto.String("size") }, "alluxio.grpc.block.CacheRequest.size: their message has no such field"},
+		{
+			"number of a field", func(s *copied) { s.field("FileInfo", "ttl").Number = proto.Int32(99) },
+			"alluxio.grpc.file.FileInfo.ttl: number 99, theirs is 15",
+		},
+		{
+			"name of a field", func(s *copied) { s.field("CacheRequest", "length").Name = proto.String("size") },
+			"alluxio.grpc.block.CacheRequest.size: their message has no such field",
+		},
 		{"type of a field", func(s *copied) {
 			s.field("ReadRequest", "length").Type = descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum()
 		}, "alluxio.grpc.block.ReadRequest.length: type int32, theirs is int64"},
 		{"message of a field", func(s *copied) {
 			s.field("WorkerInfo", "address").TypeName = proto.String(".alluxio.grpc.NetAddress")
-		}, "alluxio.grpc.block.WorkerInfo.address: type alluxio.grpc.NetAddress, theirs is alluxio.grpc.WorkerNetAddress"},
+		}, "alluxio.grpc.block.WorkerInfo.address: type alluxio.grpc.NetAddress, theirs is " +
+			"alluxio.grpc.WorkerNetAddress"},
 		{"type of a map's values", func(s *copied) {
-			s.field("BlockMasterInfo.CapacityBytesOnTiersEntry", "value").Type = descriptorpb.FieldDescriptorProto_TYPE_SINT64.Enum()
+			s.field("BlockMasterInfo.CapacityBytesOnTiersEntry",
+				"value").Type = descriptorpb.FieldDescriptorProto_TYPE_SINT64.Enum()
 		}, "alluxio.grpc.block.BlockMasterInfo.CapacityBytesOnTiersEntry.value: type sint64, theirs is int64"},
 		{"label of a field", func(s *copied) {
 			s.field("Metric", "metricType").Label = descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()
 		}, "alluxio.grpc.Metric.metricType: label optional, theirs is required"},
-		{"default of a field", func(s *copied) { s.field("GetStatusPOptions", "updateTimestamps").DefaultValue = nil }, "alluxio.grpc.file.GetStatusPOptions.updateTimestamps: default false, theirs is true"},
-		{"oneof of a field", func(s *copied) { s.field("WriteRequest", "chunk").OneofIndex = nil }, "alluxio.grpc.block.WriteRequest.chunk: oneof none, theirs is value"},
+		{
+			"default of a field", func(s *copied) { s.field("GetStatusPOptions", "updateTimestamps").DefaultValue = nil },
+			"alluxio.grpc.file.GetStatusPOptions.updateTimestamps: default false, theirs is true",
+		},
+		{
+			"oneof of a field", func(s *copied) { s.field("WriteRequest", "chunk").OneofIndex = nil },
+			"alluxio.grpc.block.WriteRequest.chunk: oneof none, theirs is value",
+		},
 		{"required field left out", func(s *copied) {
 			m := s.message("Metric")
 			m.Field = m.GetField()[:4]
@@ -207,14 +221,28 @@ func TestDifferencesAreSeen(t *testing.T) {
 		}, "alluxio.grpc.Metric: theirs requires metricType, which ours has not"},
 		{"message of our making", func(s *copied) {
 			file := s.set.GetFile()[0]
-			file.MessageType = append(file.GetMessageType(), &descriptorpb.DescriptorProto{Name: proto.String("Invented")})
+			file.MessageType = append(file.GetMessageType(),
+				&descriptorpb.DescriptorProto{Name: proto.String("Invented")})
 		}, "alluxio.grpc.block.Invented: they have nothing of that name"},
-		{"number of an enum's value", func(s *copied) { s.value("TtlAction", "FREE").Number = proto.Int32(7) }, "alluxio.grpc.FREE: number 7, theirs is 1"},
-		{"name of an enum's value", func(s *copied) { s.value("TtlAction", "FREE").Name = proto.String("LIBERATE") }, "alluxio.grpc.LIBERATE: their enum TtlAction has no such value"},
-		{"name of a method", func(s *copied) { s.method("FileSystemMasterClientService", "Free").Name = proto.String("free") }, "alluxio.grpc.file.FileSystemMasterClientService.free: their service has no such method"},
+		{
+			"number of an enum's value", func(s *copied) { s.value("TtlAction", "FREE").Number = proto.Int32(7) },
+			"alluxio.grpc.FREE: number 7, theirs is 1",
+		},
+		{
+			"name of an enum's value", func(s *copied) { s.value("TtlAction", "FREE").Name = proto.String("LIBERATE") },
+			"alluxio.grpc.LIBERATE: their enum TtlAction has no such value",
+		},
+		{
+			"name of a method", func(s *copied) {
+				s.method("FileSystemMasterClientService",
+					"Free").Name = proto.String("free")
+			},
+			"alluxio.grpc.file.FileSystemMasterClientService.free: their service has no such method",
+		},
 		{"request of a method", func(s *copied) {
 			s.method("BlockWorker", "Cache").InputType = proto.String(".alluxio.grpc.block.RemoveBlockRequest")
-		}, "alluxio.grpc.block.BlockWorker.Cache: request alluxio.grpc.block.RemoveBlockRequest, theirs is alluxio.grpc.block.CacheRequest"},
+		}, "alluxio.grpc.block.BlockWorker.Cache: request alluxio.grpc.block.RemoveBlockRequest, theirs is " +
+			"alluxio.grpc.block.CacheRequest"},
 		{"stream of a method", func(s *copied) {
 			s.method("FileSystemMasterClientService", "ListStatus").ServerStreaming = proto.Bool(false)
 		}, "alluxio.grpc.file.FileSystemMasterClientService.ListStatus: stream of responses false, theirs is true"},

@@ -49,7 +49,8 @@ func TestLocalBlockIsWrittenInAnyOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := stream.Send(&wire.CreateLocalBlockRequest{
-		BlockId: &b.block, SpaceToReserve: proto.Int64(int64(len(b.content)) - half), OnlyReserveSpace: proto.Bool(true),
+		BlockId: &b.block, SpaceToReserve: proto.Int64(int64(len(b.content)) - half),
+		OnlyReserveSpace: proto.Bool(true),
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,10 @@ func TestCancelledLocalWrite(t *testing.T) {
 	b := newTarget(t)
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	stream, err := b.createLocal(ctx, &wire.CreateLocalBlockRequest{BlockId: &b.block, SpaceToReserve: proto.Int64(int64(len(b.content)))})
+	stream, err := b.createLocal(ctx, &wire.CreateLocalBlockRequest{
+		BlockId:        &b.block,
+		SpaceToReserve: proto.Int64(int64(len(b.content))),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,8 @@ func TestPinningTouchesTheFile(t *testing.T) {
 		t.Errorf("the file's id before and after: %d, %d", before.GetFileId(), after.GetFileId())
 	}
 	if before.GetLastModificationTimeMs() >= after.GetLastModificationTimeMs() {
-		t.Errorf("the file's time before and after: %d, %d", before.GetLastModificationTimeMs(), after.GetLastModificationTimeMs())
+		t.Errorf("the file's time before and after: %d, %d", before.GetLastModificationTimeMs(),
+			after.GetLastModificationTimeMs())
 	}
 	if after.GetTtl() != -1 || after.GetTtlAction() != wire.TtlAction_FREE {
 		t.Errorf("the file's time to live is %d, then %v", after.GetTtl(), after.GetTtlAction())

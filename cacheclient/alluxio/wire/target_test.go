@@ -56,7 +56,8 @@ func newTarget(t *testing.T) *target {
 	b.files, b.path = wire.NewFileSystemMasterClientServiceClient(masterConn), "/"+name
 	info := b.status()
 	if info.GetLength() != int64(len(b.content)) || len(info.GetBlockIds()) != 1 {
-		t.Fatalf("%s: %d bytes in the blocks %v, wanted %d in one", name, info.GetLength(), info.GetBlockIds(), len(b.content))
+		t.Fatalf("%s: %d bytes in the blocks %v, wanted %d in one", name, info.GetLength(), info.GetBlockIds(),
+			len(b.content))
 	}
 	b.block = info.GetBlockIds()[0]
 	return b
@@ -119,7 +120,8 @@ func (b *target) read() ([]byte, error) {
 		b.t.Fatal(err)
 	}
 	if err := stream.Send(&wire.ReadRequest{
-		BlockId: &b.block, Offset: proto.Int64(0), Length: proto.Int64(int64(len(b.content))), ChunkSize: proto.Int64(1 << 20),
+		BlockId: &b.block, Offset: proto.Int64(0), Length: proto.Int64(int64(len(b.content))),
+		ChunkSize: proto.Int64(1 << 20),
 	}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -168,7 +170,8 @@ func (b *target) isNotCached() {
 		b.t.Errorf("reading the block: %v, wanted NOT_FOUND", err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		left, err := filepath.Glob(filepath.Join(b.server.TierDir, "alluxioworker", ".tmp_blocks", "*", "*-"+strconv.FormatInt(b.block, 10)))
+		left, err := filepath.Glob(filepath.Join(b.server.TierDir, "alluxioworker", ".tmp_blocks", "*",
+			"*-"+strconv.FormatInt(b.block, 10)))
 		if err != nil {
 			b.t.Fatal(err)
 		}

@@ -30,7 +30,10 @@ func TestWriteAnswersFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.sendChunks(stream, b.content)
-	b.send(stream, &wire.WriteRequestCommand{Id: &b.block, Offset: proto.Int64(int64(len(b.content))), Flush: proto.Bool(true)})
+	b.send(stream, &wire.WriteRequestCommand{
+		Id: &b.block, Offset: proto.Int64(int64(len(b.content))),
+		Flush: proto.Bool(true),
+	})
 	answer, err := stream.Recv()
 	if err != nil || answer.GetOffset() != int64(len(b.content)) {
 		t.Fatalf("the answer to flush is %v, %v, wanted offset %d", answer, err, len(b.content))
@@ -126,7 +129,9 @@ func TestShortWriteIsCommitted(t *testing.T) {
 }
 
 // open opens a write of the block, and asks for an answer.
-func (b *target) open(ctx context.Context, space int64) (grpc.BidiStreamingClient[wire.WriteRequest, wire.WriteResponse], error) {
+func (b *target) open(ctx context.Context, space int64) (grpc.BidiStreamingClient[wire.WriteRequest,
+	wire.WriteResponse], error,
+) {
 	b.t.Helper()
 	stream, err := b.worker.WriteBlock(ctx)
 	if err != nil {
@@ -140,7 +145,9 @@ func (b *target) open(ctx context.Context, space int64) (grpc.BidiStreamingClien
 	return stream, err
 }
 
-func (b *target) send(stream grpc.BidiStreamingClient[wire.WriteRequest, wire.WriteResponse], command *wire.WriteRequestCommand) {
+func (b *target) send(
+	stream grpc.BidiStreamingClient[wire.WriteRequest, wire.WriteResponse], command *wire.WriteRequestCommand,
+) {
 	b.t.Helper()
 	if err := stream.Send(&wire.WriteRequest{Value: &wire.WriteRequest_Command{Command: command}}); err != nil {
 		b.t.Fatal(err)

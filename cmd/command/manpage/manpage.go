@@ -32,7 +32,8 @@ func Write(t *testing.T, root *cobra.Command) string {
 		t.Cleanup(func() { millrace.RemoveCommand(root) })
 	}
 	showValues(root)
-	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "millrace", Manual: "millrace"}, dir); err != nil {
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "millrace", Manual: "millrace"},
+		dir); err != nil {
 		t.Fatal(err)
 	}
 	return dir

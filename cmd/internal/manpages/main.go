@@ -43,7 +43,8 @@ func run(ctx context.Context, args []string) error {
 	// One after the other: the page of millrace for a program beside it gives way to that program's own.
 	for _, program := range []string{"millrace", "millrace-controller", "millrace-gateway"} {
 		fmt.Printf("man pages of %s\n", program)
-		cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-vet=off", "-run", "^TestManPages$", "millrace.io/millrace/cmd/"+program)
+		cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-vet=off", "-run", "^TestManPages$",
+			"millrace.io/millrace/cmd/"+program)
 		cmd.Env = append(os.Environ(), manpage.DirVar+"="+pages)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", program, err, out)
@@ -58,7 +59,8 @@ func completion(ctx context.Context, dir string) error {
 	for _, script := range []struct{ shell, name string }{
 		{"bash", "millrace"}, {"zsh", "_millrace"}, {"fish", "millrace.fish"},
 	} {
-		text, err := exec.CommandContext(ctx, "go", "run", "millrace.io/millrace/cmd/millrace", "completion", script.shell).Output()
+		text, err := exec.CommandContext(ctx, "go", "run", "millrace.io/millrace/cmd/millrace", "completion",
+			script.shell).Output()
 		if err != nil {
 			return fmt.Errorf("completion for %s: %w", script.shell, err)
 		}

@@ -71,7 +71,8 @@ type Parts struct {
 // Image makes the image of one architecture.
 func Image(architecture string, p Parts) (v1.Image, error) {
 	files := []layer.File{
-		layer.Text("/etc/passwd", 0o644, "root:x:0:0:root:/:/sbin/nologin\nmillrace:x:65532:65532:millrace:/:/sbin/nologin\n"),
+		layer.Text("/etc/passwd", 0o644,
+			"root:x:0:0:root:/:/sbin/nologin\nmillrace:x:65532:65532:millrace:/:/sbin/nologin\n"),
 		layer.Text("/etc/group", 0o644, "root:x:0:\nmillrace:x:65532:\n"),
 		layer.Text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n"),
 		layer.Dir("/tmp", 0o777|os.ModeSticky),

@@ -98,7 +98,8 @@ func New(files []File, options ...tarball.LayerOption) (v1.Layer, error) {
 	}
 	text := buffer.Bytes()
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil },
-		append([]tarball.LayerOption{tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching}, options...)...)
+		append([]tarball.LayerOption{tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching},
+			options...)...)
 }
 
 // Sum is a checksum of what a layer with the files would contain, which costs less than to make it.
@@ -146,7 +147,10 @@ func complete(files []File) []File {
 }
 
 func write(w *tar.Writer, f File, at time.Time) error {
-	h := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: int64(f.Mode.Perm()), ModTime: at, Format: tar.FormatPAX}
+	h := &tar.Header{
+		Name: strings.TrimPrefix(f.Path, "/"), Mode: int64(f.Mode.Perm()), ModTime: at,
+		Format: tar.FormatPAX,
+	}
 	if f.Mode&fs.ModeSticky != 0 {
 		h.Mode |= 0o1000
 	}

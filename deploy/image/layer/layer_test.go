@@ -97,7 +97,10 @@ func TestArchive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"etc/ 755", "etc/x 600 first", "opt/ 755", "opt/a/ 755", "opt/a/link 777", "opt/a/one 640 1", "opt/b/ 755", "opt/b/two 640 2"}
+	want := []string{
+		"etc/ 755", "etc/x 600 first", "opt/ 755", "opt/a/ 755", "opt/a/link 777", "opt/a/one 640 1",
+		"opt/b/ 755", "opt/b/two 640 2",
+	}
 	if got := list(t, content); !slices.Equal(got, want) {
 		t.Errorf("%q, not %q", got, want)
 	}

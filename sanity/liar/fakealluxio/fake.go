@@ -92,8 +92,9 @@ func Start(cfg Config) (*Fake, error) {
 		return nil, errors.Join(fmt.Errorf("%s is no port", listener.Addr()), listener.Close())
 	}
 	f := &Fake{
-		cfg: cfg, server: grpc.NewServer(), served: make(chan struct{}), ids: map[string]int64{}, writing: map[int64]bool{},
-		port: int32(at.Port),
+		cfg: cfg, server: grpc.NewServer(), served: make(chan struct{}), ids: map[string]int64{},
+		writing: map[int64]bool{},
+		port:    int32(at.Port),
 	}
 	f.life, f.end = context.WithCancel(context.Background())
 	wire.RegisterServiceVersionClientServiceServer(f.server, f)
@@ -138,7 +139,10 @@ func (f *Fake) refuses(call, path string) error {
 
 // address is the worker's.
 func (f *Fake) address() *wire.WorkerNetAddress {
-	return &wire.WorkerNetAddress{Host: &f.cfg.Host, ContainerHost: proto.String("127.0.0.1"), RpcPort: &f.port, DataPort: &f.port}
+	return &wire.WorkerNetAddress{
+		Host: &f.cfg.Host, ContainerHost: proto.String("127.0.0.1"), RpcPort: &f.port,
+		DataPort: &f.port,
+	}
 }
 
 // relative is a path of the name space without the slash before it.
@@ -208,7 +212,10 @@ func (f *Fake) at(block int64) []*wire.BlockLocation {
 	if !f.has(block) {
 		return nil
 	}
-	return []*wire.BlockLocation{{WorkerId: proto.Int64(1), WorkerAddress: f.address(), TierAlias: proto.String("MEM"), MediumType: proto.String("MEM")}}
+	return []*wire.BlockLocation{{
+		WorkerId: proto.Int64(1), WorkerAddress: f.address(), TierAlias: proto.String("MEM"),
+		MediumType: proto.String("MEM"),
+	}}
 }
 
 // info is what is true of a path.
@@ -222,8 +229,10 @@ func (f *Fake) info(rel string) (*wire.FileInfo, error) {
 		name = ""
 	}
 	i := &wire.FileInfo{
-		Name: &name, Path: proto.String("/" + rel), UfsPath: proto.String(f.local(rel)), MountId: proto.Int64(1), Completed: proto.Bool(true), Persisted: proto.Bool(true),
-		Mode: proto.Int32(int32(st.Mode & 0o777)), LastModificationTimeMs: proto.Int64(time.Unix(st.Mtim.Sec, st.Mtim.Nsec).UnixMilli()), Length: proto.Int64(0),
+		Name: &name, Path: proto.String("/" + rel), UfsPath: proto.String(f.local(rel)), MountId: proto.Int64(1),
+		Completed: proto.Bool(true), Persisted: proto.Bool(true),
+		Mode: proto.Int32(int32(st.Mode & 0o777)), LastModificationTimeMs: proto.Int64(time.Unix(st.Mtim.Sec,
+			st.Mtim.Nsec).UnixMilli()), Length: proto.Int64(0),
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		i.Folder, i.FileId = proto.Bool(true), proto.Int64(int64(st.Ino)<<sequence|whole)
@@ -240,7 +249,10 @@ func (f *Fake) info(rel string) (*wire.FileInfo, error) {
 		id, length := n|k, min(f.cfg.BlockSize, size-k*f.cfg.BlockSize)
 		i.BlockIds = append(i.BlockIds, id)
 		i.FileBlockInfos = append(i.FileBlockInfos, &wire.FileBlockInfo{
-			Offset: proto.Int64(k * f.cfg.BlockSize), BlockInfo: &wire.BlockInfo{BlockId: &id, Length: &length, Locations: f.at(id)},
+			Offset: proto.Int64(k * f.cfg.BlockSize), BlockInfo: &wire.BlockInfo{
+				BlockId: &id, Length: &length,
+				Locations: f.at(id),
+			},
 		})
 	}
 	return i, nil

@@ -61,7 +61,8 @@ func (w *world) put(tb testing.TB, path string, size int64) {
 	}
 	// Each version has a time of its own, long ago and in whole seconds.
 	at := time.Now().Add(-1000 * time.Hour).Add(time.Duration(n) * time.Minute).Truncate(time.Second)
-	if err := errors.Join(os.Chtimes(draft, at, at), os.MkdirAll(filepath.Dir(filepath.Join(w.dir, path)), 0o755)); err != nil {
+	if err := errors.Join(os.Chtimes(draft, at, at), os.MkdirAll(filepath.Dir(filepath.Join(w.dir, path)),
+		0o755)); err != nil {
 		tb.Fatal(err)
 	}
 	w.mu.Lock()
@@ -212,7 +213,10 @@ func (r *run) readFile(ctx context.Context, d *rand.Rand, path string) error {
 		if int64(len(got)) != n {
 			r.fault("a read of %s at %d has %d bytes, and %d were asked for", path, off, len(got), n)
 		}
-		if may = slices.DeleteFunc(may, func(v int) bool { return !pattern.Equal(content(path, v), off, got) }); len(may) == 0 {
+		if may = slices.DeleteFunc(may, func(v int) bool {
+			return !pattern.Equal(content(path, v), off,
+				got)
+		}); len(may) == 0 {
 			r.fault("the bytes of %s at %d are of no version that this handle could have", path, off)
 			return nil
 		}
@@ -320,7 +324,8 @@ func lies(t *testing.T, seed uint64) {
 		source = "-"
 	}
 	fake, err := fakealluxio.Start(fakealluxio.Config{
-		Root: w.dir, Tier: tier, BlockSize: block, Source: source, Host: []string{"localhost", "elsewhere"}[draw.IntN(2)],
+		Root: w.dir, Tier: tier, BlockSize: block, Source: source,
+		Host:   []string{"localhost", "elsewhere"}[draw.IntN(2)],
 		Claims: func(path string) (int64, bool) { return 1 << 62, path == huge },
 		Dice:   (&dice{seed: seed, world: w, n: map[string]uint64{}}).draw,
 	})
@@ -334,7 +339,8 @@ func lies(t *testing.T, seed uint64) {
 	}
 	var log bytes.Buffer
 	client, err := alluxio.New(t.Context(), alluxio.Config{
-		Address: addr, Security: rpc.Security{User: fmt.Sprintf("seed-%d", seed)}, Deferred: true, Timeout: pace.Limit(patience), TTL: 100 * time.Millisecond,
+		Address: addr, Security: rpc.Security{User: fmt.Sprintf("seed-%d", seed)}, Deferred: true,
+		Timeout: pace.Limit(patience), TTL: 100 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(&locked{to: &log}, nil)),
 	})
 	if err != nil {

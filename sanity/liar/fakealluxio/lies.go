@@ -20,7 +20,8 @@ func pick[T any](d *rand.Rand, of ...T) T { return of[d.IntN(len(of))] }
 
 // hostile is a number that no server should tell.
 func hostile(d *rand.Rand) int64 {
-	return pick[int64](d, -1, math.MinInt64, math.MinInt64+1, 1<<50+1, 1<<62, 1<<62+12345, math.MaxInt64-1, math.MaxInt64)
+	return pick[int64](d, -1, math.MinInt64, math.MinInt64+1, 1<<50+1, 1<<62, 1<<62+12345, math.MaxInt64-1,
+		math.MaxInt64)
 }
 
 // Names are those that no directory can have.
@@ -104,7 +105,10 @@ func lieOfListing(d *rand.Rand, infos []*wire.FileInfo) []*wire.FileInfo {
 	}
 	for _, name := range Names() {
 		if d.IntN(3) == 0 {
-			infos = append(infos, &wire.FileInfo{Name: proto.String(name), Folder: proto.Bool(d.IntN(2) == 0), Length: proto.Int64(1)})
+			infos = append(infos, &wire.FileInfo{
+				Name: proto.String(name), Folder: proto.Bool(d.IntN(2) == 0),
+				Length: proto.Int64(1),
+			})
 		}
 	}
 	if n := len(infos); n > 0 && d.IntN(3) == 0 {
@@ -118,7 +122,8 @@ func lieOfListing(d *rand.Rand, infos []*wire.FileInfo) []*wire.FileInfo {
 func addresses(d *rand.Rand) *wire.WorkerNetAddress {
 	host := pick(d, "", "a b", "/etc", "h\x00", "@", strings.Repeat("h", 5000), "127.0.0.1", "127.0.0.2")
 	return &wire.WorkerNetAddress{
-		Host: &host, RpcPort: proto.Int32(pick[int32](d, 0, -1, 1, 70000, math.MaxInt32, math.MinInt32)), DataPort: proto.Int32(pick[int32](d, 0, -1, math.MaxInt32)),
+		Host: &host, RpcPort: proto.Int32(pick[int32](d, 0, -1, 1, 70000, math.MaxInt32, math.MinInt32)),
+		DataPort: proto.Int32(pick[int32](d, 0, -1, math.MaxInt32)),
 	}
 }
 
@@ -134,7 +139,10 @@ func lieOfPlaces(d *rand.Rand, info *wire.BlockInfo) {
 		info.Length = proto.Int64(hostile(d))
 	case 2:
 		for range pick(d, 1, 3, 2000) {
-			info.Locations = append(info.Locations, &wire.BlockLocation{WorkerId: proto.Int64(hostile(d)), WorkerAddress: addresses(d)})
+			info.Locations = append(info.Locations, &wire.BlockLocation{
+				WorkerId:      proto.Int64(hostile(d)),
+				WorkerAddress: addresses(d),
+			})
 		}
 	case 3:
 		info.Locations = append(info.Locations, &wire.BlockLocation{})
@@ -150,7 +158,10 @@ func lieOfWorkers(d *rand.Rand, infos []*wire.WorkerInfo) []*wire.WorkerInfo {
 		return infos
 	}
 	for range d.IntN(20) {
-		infos = append(infos, &wire.WorkerInfo{Id: proto.Int64(hostile(d)), Address: addresses(d), CapacityBytes: proto.Int64(hostile(d)), UsedBytes: proto.Int64(hostile(d))})
+		infos = append(infos, &wire.WorkerInfo{
+			Id: proto.Int64(hostile(d)), Address: addresses(d),
+			CapacityBytes: proto.Int64(hostile(d)), UsedBytes: proto.Int64(hostile(d)),
+		})
 	}
 	if d.IntN(4) == 0 {
 		infos = append(infos, infos[0], &wire.WorkerInfo{})
@@ -164,9 +175,13 @@ func lieOfMounts(d *rand.Rand, table map[string]*wire.MountPointInfo) {
 	if d == nil {
 		return
 	}
-	for _, at := range []string{"", "relative", "//", "/a//b", "/..", "/a/../b", "/\x00", "/" + strings.Repeat("m", 1<<16)} {
+	for _, at := range []string{
+		"", "relative", "//", "/a//b", "/..", "/a/../b", "/\x00",
+		"/" + strings.Repeat("m", 1<<16),
+	} {
 		if d.IntN(2) == 0 {
-			table[at] = &wire.MountPointInfo{UfsUri: proto.String(pick(d, "", "/", "/proc", "http://", "http://\x00", "s3://x", "alluxio://y")), MountId: proto.Int64(hostile(d))}
+			table[at] = &wire.MountPointInfo{UfsUri: proto.String(pick(d, "", "/", "/proc", "http://", "http://\x00",
+				"s3://x", "alluxio://y")), MountId: proto.Int64(hostile(d))}
 		}
 	}
 }
@@ -174,5 +189,8 @@ func lieOfMounts(d *rand.Rand, table map[string]*wire.MountPointInfo) {
 // Paths are files that a worker might name for a block, and none of them is one.
 func Paths(id int64) []string {
 	name := strconv.FormatInt(id, 10)
-	return []string{"", "/", name, "/etc/passwd", "/dev/zero", "/proc/self/mem", "../" + name, "/nowhere/" + name, "/tmp\x00/" + name, "/" + strings.Repeat("p", 1<<16) + "/" + name}
+	return []string{
+		"", "/", name, "/etc/passwd", "/dev/zero", "/proc/self/mem", "../" + name, "/nowhere/" + name,
+		"/tmp\x00/" + name, "/" + strings.Repeat("p", 1<<16) + "/" + name,
+	}
 }

@@ -18,7 +18,9 @@ import (
 )
 
 // GetServiceVersion says that this master leads.
-func (f *Fake) GetServiceVersion(context.Context, *wire.GetServiceVersionPRequest) (*wire.GetServiceVersionPResponse, error) {
+func (f *Fake) GetServiceVersion(context.Context, *wire.GetServiceVersionPRequest) (
+	*wire.GetServiceVersionPResponse, error,
+) {
 	return &wire.GetServiceVersionPResponse{Version: proto.Int64(2)}, nil
 }
 
@@ -122,7 +124,10 @@ func asStatus(err error) error {
 func (f *Fake) GetMountTable(context.Context, *wire.GetMountTablePRequest) (*wire.GetMountTablePResponse, error) {
 	table := map[string]*wire.MountPointInfo{}
 	lieOfMounts(f.dice("GetMountTable", ""), table)
-	root := &wire.MountPointInfo{UfsUri: &f.cfg.Source, UfsType: proto.String("local"), MountId: proto.Int64(1), ReadOnly: proto.Bool(true)}
+	root := &wire.MountPointInfo{
+		UfsUri: &f.cfg.Source, UfsType: proto.String("local"), MountId: proto.Int64(1),
+		ReadOnly: proto.Bool(true),
+	}
 	if f.cfg.Source == "-" {
 		root.UfsUri = proto.String("s3://nobody/")
 	}
@@ -150,7 +155,9 @@ func (f *Fake) SetAttribute(context.Context, *wire.SetAttributePRequest) (*wire.
 }
 
 // MetricsHeartbeat takes note of nothing.
-func (f *Fake) MetricsHeartbeat(context.Context, *wire.MetricsHeartbeatPRequest) (*wire.MetricsHeartbeatPResponse, error) {
+func (f *Fake) MetricsHeartbeat(context.Context, *wire.MetricsHeartbeatPRequest) (
+	*wire.MetricsHeartbeatPResponse, error,
+) {
 	return &wire.MetricsHeartbeatPResponse{}, nil
 }
 
@@ -160,7 +167,10 @@ func (f *Fake) GetBlockInfo(ctx context.Context, q *wire.GetBlockInfoPRequest) (
 	if err := f.refuse(ctx, d); err != nil {
 		return nil, err
 	}
-	info := &wire.BlockInfo{BlockId: proto.Int64(q.GetBlockId()), Length: proto.Int64(f.cfg.BlockSize), Locations: f.at(q.GetBlockId())}
+	info := &wire.BlockInfo{
+		BlockId: proto.Int64(q.GetBlockId()), Length: proto.Int64(f.cfg.BlockSize),
+		Locations: f.at(q.GetBlockId()),
+	}
 	lieOfPlaces(d, info)
 	return &wire.GetBlockInfoPResponse{BlockInfo: info}, nil
 }
@@ -170,8 +180,13 @@ const (
 )
 
 // GetWorkerInfoList tells of the one worker, and perhaps of some that cannot be.
-func (f *Fake) GetWorkerInfoList(context.Context, *wire.GetWorkerInfoListPOptions) (*wire.GetWorkerInfoListPResponse, error) {
-	own := &wire.WorkerInfo{Id: proto.Int64(1), Address: f.address(), CapacityBytes: proto.Int64(capacity), UsedBytes: proto.Int64(0), State: proto.String("In Service")}
+func (f *Fake) GetWorkerInfoList(context.Context, *wire.GetWorkerInfoListPOptions) (
+	*wire.GetWorkerInfoListPResponse, error,
+) {
+	own := &wire.WorkerInfo{
+		Id: proto.Int64(1), Address: f.address(), CapacityBytes: proto.Int64(capacity),
+		UsedBytes: proto.Int64(0), State: proto.String("In Service"),
+	}
 	all := []*wire.WorkerInfo{own}
 	for i, address := range f.cfg.Gone {
 		host, port, _ := net.SplitHostPort(address)
@@ -186,7 +201,9 @@ func (f *Fake) GetWorkerInfoList(context.Context, *wire.GetWorkerInfoListPOption
 }
 
 // GetBlockMasterInfo tells of the capacity.
-func (f *Fake) GetBlockMasterInfo(context.Context, *wire.GetBlockMasterInfoPOptions) (*wire.GetBlockMasterInfoPResponse, error) {
+func (f *Fake) GetBlockMasterInfo(context.Context, *wire.GetBlockMasterInfoPOptions) (
+	*wire.GetBlockMasterInfoPResponse, error,
+) {
 	info := &wire.BlockMasterInfo{CapacityBytes: proto.Int64(capacity), UsedBytes: proto.Int64(0)}
 	if d := f.dice("GetBlockMasterInfo", ""); d != nil {
 		info.CapacityBytes, info.UsedBytes = proto.Int64(hostile(d)), proto.Int64(hostile(d))

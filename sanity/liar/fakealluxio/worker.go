@@ -50,7 +50,9 @@ func (f *Fake) content(id int64, under *wire.OpenUfsBlockOptions) (*os.File, int
 }
 
 // send sends what the reader has, and lies on the way.
-func (f *Fake) send(s grpc.BidiStreamingServer[wire.ReadRequest, wire.ReadResponse], d *rand.Rand, from io.Reader) error {
+func (f *Fake) send(
+	s grpc.BidiStreamingServer[wire.ReadRequest, wire.ReadResponse], d *rand.Rand, from io.Reader,
+) error {
 	lie := -1
 	if d != nil {
 		lie = d.IntN(12)
@@ -77,7 +79,9 @@ func (f *Fake) send(s grpc.BidiStreamingServer[wire.ReadRequest, wire.ReadRespon
 }
 
 // lieOfChunk sends the n-th chunk, or what is not one.
-func (f *Fake) lieOfChunk(s grpc.BidiStreamingServer[wire.ReadRequest, wire.ReadResponse], d *rand.Rand, lie, n int, data []byte) error {
+func (f *Fake) lieOfChunk(
+	s grpc.BidiStreamingServer[wire.ReadRequest, wire.ReadResponse], d *rand.Rand, lie, n int, data []byte,
+) error {
 	switch {
 	case lie == 1 && n == 1:
 		return status.Error(codes.Unavailable, "the block is read no further")
@@ -106,7 +110,9 @@ func (f *Fake) lieOfChunk(s grpc.BidiStreamingServer[wire.ReadRequest, wire.Read
 }
 
 // OpenLocalBlock tells the file of a block.
-func (f *Fake) OpenLocalBlock(s grpc.BidiStreamingServer[wire.OpenLocalBlockRequest, wire.OpenLocalBlockResponse]) error {
+func (f *Fake) OpenLocalBlock(s grpc.BidiStreamingServer[wire.OpenLocalBlockRequest,
+	wire.OpenLocalBlockResponse],
+) error {
 	q, err := s.Recv()
 	if err != nil {
 		return err
@@ -150,7 +156,9 @@ func (f *Fake) temporary(id int64) string {
 }
 
 // CreateLocalBlock makes a file for a block, which becomes one when the client ends its side.
-func (f *Fake) CreateLocalBlock(s grpc.BidiStreamingServer[wire.CreateLocalBlockRequest, wire.CreateLocalBlockResponse]) error {
+func (f *Fake) CreateLocalBlock(s grpc.BidiStreamingServer[wire.CreateLocalBlockRequest,
+	wire.CreateLocalBlockResponse],
+) error {
 	q, err := s.Recv()
 	if err != nil {
 		return err
