@@ -12,7 +12,7 @@
 //  1. A tier of this machine: the worker tells the block's file, which is opened, mapped and lent (local.go,
 //     blockfile.go, held.go). A file of one block is given to the kernel as it is.
 //  2. A fill: a cold block that this process is bringing from the source into a worker of this machine (fill.go,
-//     fillfile.go, fillrun.go). Who asked first has his bytes while the worker still makes the file.
+//     fillfile.go, fillrun.go). The first reader has its bytes while the worker still makes the file.
 //  3. A stream from a worker that has it (remote.go, stream.go): chunks ahead of the reader, never copied.
 //  4. The source (cold.go, sources.go), if what it tells of the file is the version that the masters know. On the way
 //     the block goes into a worker: written into the tier's own file where the worker is of this machine, given to it

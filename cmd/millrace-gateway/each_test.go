@@ -30,7 +30,7 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// doorOf asks a gateway's health for the state of its source, "" where nobody answers.
+// doorOf asks a gateway's health for the state of its source, "" where no gateway answers.
 func doorOf(t *testing.T, address, path string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)

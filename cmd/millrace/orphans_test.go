@@ -61,7 +61,7 @@ func TestOrphansAreReaped(t *testing.T) {
 }
 
 // TestExitStatusIsNotStolen starts children as a driver that may not mount by itself starts fusermount3: each exit
-// status comes to who waits for it, also when that is late.
+// status comes to the call that waits for it, also when that is late.
 func TestExitStatusIsNotStolen(t *testing.T) {
 	reaping(t, time.Minute)
 	exit := func(want int, late time.Duration) {

@@ -23,7 +23,7 @@
 // restarted, or purged it) answers UNAUTHENTICATED: the call is made again with a new id. An id is never used twice,
 // because authenticating an id that is registered throws out its first holder.
 //
-// A [Worker] is an endpoint with a breaker: after failures in a row nobody waits for it until it was left alone for a
+// A [Worker] is an endpoint with a breaker: after failures in a row no call waits for it until it was left alone for a
 // moment. The streams of blocks (read.go, write.go) outlive the calls that start them. Block data comes as a
 // [BlockReader], whose chunks are never parsed into messages (codec.go): they are the buffers that the transport
 // received, handed on with a reference.
