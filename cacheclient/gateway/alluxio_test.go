@@ -152,7 +152,9 @@ func (m *alluxioMount) traffic(t *testing.T) {
 	m.copyOut(t, "large.bin")
 	cost := m.server.Stats().Sub(before)
 	t.Logf("one read of %d bytes cost the source %d bytes in %d requests", alluxioBig, cost.BodyBytes, cost.Requests)
-	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*102/100 {
+	// A worker asks from a block's first byte to the file's end and hangs up at the block's: on a busy machine late, when
+	// the sockets between are full of what comes next. A block that is read twice costs 40 % more.
+	if cost.BodyBytes < alluxioBig || cost.BodyBytes > alluxioBig*115/100 {
 		t.Errorf("one read of %d bytes cost the source %d", alluxioBig, cost.BodyBytes)
 	}
 	for range 100 {
