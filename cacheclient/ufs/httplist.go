@@ -72,8 +72,8 @@ func (s *httpStore) described(ctx context.Context, fn func(cacheclient.Info) err
 	}
 }
 
-// listIndex asks for the index of a directory. The root may have its index at the address as it was given, without a
-// slash.
+// listIndex asks for the index of a directory. The root may have its index at its address without a slash. Where it was
+// given with one, what is there has to call itself an index.
 func (s *httpStore) listIndex(ctx context.Context, dir string, fn func(cacheclient.Info) error) error {
 	r, err := s.request(dir, true)
 	if err != nil {
@@ -83,7 +83,7 @@ func (s *httpStore) listIndex(ctx context.Context, dir string, fn func(cacheclie
 		return s.readIndex(ctx, dir, s.bareRoot(), acceptIndex, fn)
 	}
 	err = s.readIndex(ctx, dir, r, acceptIndex, fn)
-	if dir != "" || !errors.Is(err, fs.ErrNotExist) || !s.src.bare {
+	if dir != "" || !errors.Is(err, fs.ErrNotExist) || s.src.base.Path == "/" {
 		return err
 	}
 	bareErr := s.readIndex(ctx, dir, s.bareRoot(), acceptIndex, fn)
@@ -97,7 +97,7 @@ func (s *httpStore) listIndex(ctx context.Context, dir string, fn func(cacheclie
 	return bareErr
 }
 
-// fileRootError is a root that is not there as a directory, and is without the slash at its end.
+// fileRootError is a root that is not there as a directory, and is there without the slash at its end.
 type fileRootError struct{ err error }
 
 func (e *fileRootError) Error() string { return e.err.Error() }
@@ -116,7 +116,7 @@ func (e *otherTypeError) Unwrap() error { return errNoIndex }
 func (s *httpStore) bareRoot() request {
 	base := s.src.base
 	u := withPath(base, strings.TrimSuffix(base.Path, "/"), strings.TrimSuffix(base.EscapedPath(), "/"))
-	return request{url: u, show: u.String()}
+	return request{url: u, show: u.String(), dropped: !s.src.bare}
 }
 
 // mostBetween bounds what an index has between two entries, in bytes: each part of it is a sign of life.

@@ -1,6 +1,7 @@
 package ufs
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -33,24 +34,47 @@ func TestFileInsteadOfDirectory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(serve)
 			defer server.Close()
-			url := server.URL + "/a%20dir/model.tar.gz"
-			_, err := Open(testContext(t), url, Options{})
-			if err == nil {
-				t.Fatal("a file was opened as a directory")
-			}
-			begins := `source "` + url + `": it is `
-			ends := "; give the directory that it is in, " + server.URL + "/a%20dir/"
-			one, two := "a file and not a directory", `of the type "application/gzip" and no directory index`
-			if got := err.Error(); got != begins+one+ends && got != begins+two+ends {
-				t.Errorf("got %s", got)
+			for _, url := range []string{server.URL + "/a%20dir/model.tar.gz", server.URL + "/a%20dir/model.tar.gz/"} {
+				_, err := Open(testContext(t), url, Options{})
+				if err == nil {
+					t.Fatal("a file was opened as a directory")
+				}
+				begins := `source "` + url + `": it is `
+				ends := "; give the directory that it is in, " + server.URL + "/a%20dir/"
+				one, two := "a file and not a directory", `of the type "application/gzip" and no directory index`
+				if got := err.Error(); got != begins+one+ends && got != begins+two+ends {
+					t.Errorf("got %s", got)
+				}
 			}
 		})
 	}
 	gone := httptest.NewServer(http.HandlerFunc(http.NotFound))
 	defer gone.Close()
-	_, err := Open(testContext(t), gone.URL+"/x", Options{})
-	if err == nil || !strings.HasSuffix(err.Error(), " answers 404 Not Found") {
-		t.Errorf("what is not there at all: %v", err)
+	for _, path := range []string{"/", "/x", "/x/"} {
+		_, err := Open(testContext(t), gone.URL+path, Options{})
+		if err == nil || !strings.HasSuffix(err.Error(), " answers 404 Not Found") {
+			t.Errorf("what is not there at all, %s: %v", path, err)
+		}
+	}
+}
+
+// TestIndexWithoutItsSlash mounts a directory with a slash whose index the server has without: it is shown, where the
+// page calls itself an index. A page of a site for people is none.
+func TestIndexWithoutItsSlash(t *testing.T) {
+	for title, shown := range map[string]bool{"Index of /data": true, "Welcome": false} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/data" {
+				http.NotFound(w, r)
+				return
+			}
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, `<html><head><title>%s</title></head><body><a href="data/a.txt">a.txt</a></body></html>`, title)
+		}))
+		defer server.Close()
+		_, err := Open(testContext(t), server.URL+"/data/", Options{})
+		if (err == nil) != shown {
+			t.Errorf("%q: %v", title, err)
+		}
 	}
 }
 
