@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"millrace.io/millrace/cacheclient"
 	"millrace.io/millrace/cacheclient/border"
 )
@@ -72,9 +74,9 @@ func (v validators) version(t trust) string {
 	return strings.Join(lines, "\n")
 }
 
-// short is a validator, or its hash where it is long.
+// short is a validator, or its hash where it is long or of several lines.
 func short(s string) string {
-	if len(s) <= longestPart {
+	if len(s) <= longestPart && !strings.Contains(s, "\n") {
 		return s
 	}
 	return border.Version(s + strings.Repeat(" ", border.MostVersionBytes))
@@ -254,9 +256,11 @@ func tellsTime(part string, seconds int64) bool {
 	return false
 }
 
-// strongETag reports whether a version is one that If-Match compares (RFC 9110, section 8.8.3).
+// strongETag reports whether a version is one that If-Match compares (RFC 9110, section 8.8.3), and a header can have:
+// a listing of S3 can tell any bytes.
 func strongETag(version string) bool {
-	return len(version) > 2 && version[0] == '"' && version[len(version)-1] == '"' && !strings.Contains(version, "\n")
+	return len(version) > 2 && version[0] == '"' && version[len(version)-1] == '"' &&
+		httpguts.ValidHeaderFieldValue(version)
 }
 
 // weak is an ETag for the weak comparison.

@@ -44,6 +44,28 @@ func TestS3ListedWithOtherETagsIsRead(t *testing.T) {
 	}
 }
 
+// TestS3ListedETagsThatNoHeaderHas reads objects whose listed ETags have what a header cannot: they name no version, and
+// If-Match is not asked with them.
+func TestS3ListedETagsThatNoHeaderHas(t *testing.T) {
+	b := &cachetest.Bucket{Objects: map[string]string{}, ListedETags: map[string]string{}}
+	etags := map[string]string{
+		"line": "\"a\nb\"", "return": "\"a\rb\"", "delete": "\"a\x7f\"", "no quotes": "a\n",
+	}
+	for name, etag := range etags {
+		b.Objects[name], b.ListedETags[name] = "content of "+name, etag
+	}
+	store, _ := openBucket(t, b, nil)
+	_, infos := listNames(t, store, "")
+	if len(infos) != len(b.Objects) {
+		t.Fatalf("%d objects are listed, want %d", len(infos), len(b.Objects))
+	}
+	for _, i := range infos {
+		if got, err := readConfirmed(t, store, i); err != nil || got != b.Objects[i.Path] {
+			t.Errorf("%s: %q, %v", i.Path, got, err)
+		}
+	}
+}
+
 // TestS3JustWrittenIsNoOtherETag overwrites an object while listings lag behind: its new ETag is of a new version.
 func TestS3JustWrittenIsNoOtherETag(t *testing.T) {
 	at := time.Now().Truncate(time.Second)
