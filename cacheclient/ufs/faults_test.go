@@ -530,7 +530,7 @@ func TestHugeListing(t *testing.T) {
 		return least
 	}
 	before, peak, n := heap(), uint64(0), 0
-	err := store.List(testContext(t), "", func(info cacheclient.Info) error {
+	err := store.List(t.Context(), "", func(info cacheclient.Info) error {
 		if want := fmt.Sprintf("a-rather-long-name-of-a-file-%08d.bin", n); info.Path != want {
 			return fmt.Errorf("%q is not %q", info.Path, want)
 		}

@@ -15,7 +15,8 @@
 //
 // Bytes that one handle gives are of one version of the file, or the call fails. Honest files in the same mount never
 // fail. A listing has each entry that was there throughout exactly once. No call takes longer than its deadline, or
-// fails with EINTR. The process dies only when it is killed, and its memory and its tier stay within bounds (judge.go).
+// fails with EINTR before it took as long as a signal is waited for. The process dies only when it is killed, and its
+// memory and its tier stay within bounds (judge.go).
 //
 // A lie that agrees with itself in everything cannot be noticed by any client, and is not told: each lie differs from
 // something else that the same source says.

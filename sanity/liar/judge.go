@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // page is the least piece of a file that is judged by itself.
@@ -109,17 +110,34 @@ var unexpected = []error{
 	syscall.EINVAL, syscall.ENOMEM,
 }
 
-// Failed judges the error of a call on a path, which is honest or not.
-func (j *Judge) Failed(call, path string, honest bool, err error) {
+// Failure is a call that failed.
+type Failure struct {
+	Call, Path string
+	// Honest says that no lie is told of the path.
+	Honest bool
+	// Lasted is how long the call took.
+	Lasted time.Duration
+	Err    error
+}
+
+// signalPatience is how long a call waits on after a signal that means nothing. D-171 says why.
+const signalPatience = 5 * time.Second
+
+// Failed judges the error of a call.
+func (j *Judge) Failed(f Failure) {
 	j.Calls.Add(1)
+	if errors.Is(f.Err, syscall.EINTR) && f.Lasted >= signalPatience {
+		j.Refused.Add(1)
+		return
+	}
 	for _, e := range unexpected {
-		if errors.Is(err, e) {
-			j.Fault(RuleErrno, path, "%s: %v", call, err)
+		if errors.Is(f.Err, e) {
+			j.Fault(RuleErrno, f.Path, "%s, after %v: %v", f.Call, f.Lasted, f.Err)
 			return
 		}
 	}
-	if honest {
-		j.Fault(RuleHonest, path, "%s: %v", call, err)
+	if f.Honest {
+		j.Fault(RuleHonest, f.Path, "%s, after %v: %v", f.Call, f.Lasted, f.Err)
 		return
 	}
 	j.Refused.Add(1)

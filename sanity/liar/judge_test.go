@@ -88,18 +88,20 @@ func TestJudgePages(t *testing.T) {
 func TestJudgeErrors(t *testing.T) {
 	for _, tc := range []struct {
 		honest bool
+		lasted time.Duration
 		err    error
 		rule   string
 	}{
-		{false, syscall.EIO, ""},
-		{false, syscall.ESTALE, ""},
-		{true, syscall.EIO, RuleHonest},
-		{false, syscall.EINTR, RuleErrno},
-		{true, syscall.ENOTCONN, RuleErrno},
+		{false, 0, syscall.EIO, ""},
+		{false, 0, syscall.ESTALE, ""},
+		{true, 0, syscall.EIO, RuleHonest},
+		{false, signalPatience - 1, syscall.EINTR, RuleErrno},
+		{true, signalPatience, syscall.EINTR, ""},
+		{true, signalPatience, syscall.ENOTCONN, RuleErrno},
 	} {
 		w, _ := small()
 		j := NewJudge(w)
-		j.Failed("open", "d/f", tc.honest, tc.err)
+		j.Failed(Failure{Call: "open", Path: "d/f", Honest: tc.honest, Lasted: tc.lasted, Err: tc.err})
 		wantRule(t, j, tc.rule)
 	}
 }

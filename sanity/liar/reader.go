@@ -102,10 +102,12 @@ func (r *reader) path(of string) string { return filepath.Join(r.mnt, of) }
 // call makes a call under the watch, and has its error judged.
 func (r *reader) call(name string, f *File, fn func() error) error {
 	end := r.watch.begin(name, f.Path)
+	began := time.Now()
 	err := fn()
+	lasted := time.Since(began)
 	end()
 	if err != nil && (!f.Guest || !errors.Is(err, syscall.ENOENT)) {
-		r.judge.Failed(name, f.Path, f.Honest, err)
+		r.judge.Failed(Failure{Call: name, Path: f.Path, Honest: f.Honest, Lasted: lasted, Err: err})
 	}
 	return err
 }
