@@ -106,7 +106,7 @@ func (s *suite) pages() {
 	put(s.T, s.dir, "many/new", nil, time.Now())
 	s.onceAsked(func() error {
 		if p, err = s.c.List(s.ctx, "many", cacheclient.Cursor{}, 10, false); err != nil || p.Version == v {
-			return fmt.Errorf("a directory with a new entry has the same version %d (%w)", v, err)
+			return fmt.Errorf("a directory with a new entry: the version was %d and is %d, error %v", v, p.Version, err)
 		}
 		return nil
 	})
