@@ -19,7 +19,7 @@
 // another one, the holder, has a copy ([Session.Handles]) of that and of the state (state.go): a file in memory with
 // all that the next process cannot find out by itself. That is INIT, the nodes that the kernel knows, the handles
 // that are open and how the kernel reads them (backing ids belong to the connection and not to the process). Node ids
-// and offsets in directories are the client's and mean the same to everybody. The next process gives both to [Serve],
+// and offsets in directories are the client's and mean the same to all callers. The next process gives both to [Serve],
 // which tells its decoder what INIT agreed upon, and has the kernel send again what was not answered
 // (FUSE_NOTIFY_RESEND, Linux 6.9).
 //

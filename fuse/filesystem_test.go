@@ -322,7 +322,7 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestRemountedWritable: also a mount that somebody made writable refuses writes.
+// TestRemountedWritable: also a mount that was made writable refuses writes.
 func TestRemountedWritable(t *testing.T) {
 	source := t.TempDir()
 	write(t, source, "f", []byte("content"))

@@ -112,7 +112,7 @@ func needMount(tb testing.TB) {
 	}
 }
 
-// notShort skips a test that takes seconds, for those who want an answer soon.
+// notShort skips a test that takes seconds, where an answer is wanted soon.
 func notShort(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {

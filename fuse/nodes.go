@@ -33,7 +33,7 @@ type node struct {
 	// nodeTable.mu.
 	lookups uint64
 	// children is how many nodes have this one for a parent, saved its record in the state, 0 where it has none,
-	// and dropped says that nobody needs it any more; guarded by nodeTable.mu.
+	// and dropped says that it is not needed any more; guarded by nodeTable.mu.
 	children int
 	saved    record
 	dropped  bool

@@ -225,7 +225,7 @@ func (t *openTable) take(h *handle) released {
 	}
 	delete(t.files, h.node)
 	if h.saved != 0 {
-		// Whoever comes after us must unregister the backing id if we do not come to it.
+		// The next process must unregister the backing id if this one does not come to it.
 		t.state.commit(h.saved, recordClosed)
 	}
 	return released{file: f.file, backing: backing, saved: h.saved}
@@ -395,7 +395,7 @@ func (fs *filesystem) refresh(n *node) {
 }
 
 // stands asks the client whether a version that is open already is still the source's: an open must not
-// get an old version because somebody holds it, or because the kernel's RELEASE is still on
+// get an old version because another holds it, or because the kernel's RELEASE is still on
 // its way. Only a change is an error; what a source that fails says does not matter here.
 func (fs *filesystem) stands(ctx context.Context, n *node) error {
 	file, err := fs.client.Open(ctx, fs.nodes.info(n))

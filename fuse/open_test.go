@@ -17,8 +17,8 @@ import (
 	"millrace.io/millrace/cacheclient"
 )
 
-// TestOneModeAtATime: a file that becomes local while it is open is copied on to whoever opens
-// it, and passed through once nobody has it open.
+// TestOneModeAtATime: a file that becomes local while it is open is copied on to each that opens
+// it, and passed through once it is open nowhere.
 func TestOneModeAtATime(t *testing.T) {
 	source := t.TempDir()
 	content := pattern(3 << 20)
@@ -141,7 +141,7 @@ func TestStackedLocalFile(t *testing.T) {
 	}
 }
 
-// TestStaleOpen: who opens a file that changed at the source gets the new version, with no
+// TestStaleOpen: an open of a file that changed at the source gets the new version, with no
 // error and at once, though the kernel still believes in the old one.
 func TestStaleOpen(t *testing.T) {
 	source := t.TempDir()
@@ -242,7 +242,7 @@ func TestConcurrentFirstOpens(t *testing.T) {
 	}
 }
 
-// TestFailedFirstOpen: who waited for it gets its error, who comes later tries anew, also after
+// TestFailedFirstOpen: an open that waited for it gets its error, a later one tries anew, also after
 // a panic.
 func TestFailedFirstOpen(t *testing.T) {
 	table := newOpenTable(testState(t))

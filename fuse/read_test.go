@@ -26,7 +26,7 @@ func statError(err error) func(context.Context, string) error {
 	return func(context.Context, string) error { return err }
 }
 
-// TestRandomReads: what is read is what the source has, whoever reads beside.
+// TestRandomReads: what is read is what the source has, whatever is read beside.
 func TestRandomReads(t *testing.T) {
 	notShort(t)
 	source := t.TempDir()

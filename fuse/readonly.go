@@ -13,7 +13,7 @@ const (
 )
 
 // readOnly refuses what a read-only file system refuses. The mount is read-only as well,
-// so that the kernel asks none of the changes: EROFS here is for a mount that somebody
+// so that the kernel asks none of the changes: EROFS here is for a mount that was
 // remounted. ENOSYS makes the kernel answer by itself from then on.
 type readOnly struct {
 	gofuse.RawFileSystem

@@ -32,7 +32,7 @@ type Config struct {
 	// NoPassthrough has every file read by copying.
 	NoPassthrough bool
 	// FileMode and DirMode are the permissions where the source tells none; 0444 and 0555 by
-	// default. Nobody gets permission to write, whatever these or the source say.
+	// default. No user gets permission to write, whatever these or the source say.
 	FileMode, DirMode os.FileMode
 	// Inode32 gives inode numbers that fit 32 bits, for programs of 32 bits without large files.
 	Inode32 bool
@@ -429,7 +429,7 @@ func (s *Session) abandon() {
 	close(s.done)
 }
 
-// Wait returns when the mount is gone, whoever unmounted it, and all workers have ended. The
+// Wait returns when the mount is gone, however it was unmounted, and all workers have ended. The
 // error tells a failure of the device, or is ErrHangs where a worker was left behind; the client is left open.
 func (s *Session) Wait() error {
 	<-s.done

@@ -154,7 +154,7 @@ func TestForcedUnmountIdle(t *testing.T) {
 	}
 }
 
-// TestForeignUnmount: the session ends when somebody else unmounts.
+// TestForeignUnmount: the session ends when another process unmounts.
 func TestForeignUnmount(t *testing.T) {
 	s, dir := mountLocal(t, newLocalClient(t.TempDir()), nil)
 	if err := unix.Unmount(dir, 0); err != nil {

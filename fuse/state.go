@@ -64,7 +64,7 @@ const (
 	// stateSize bounds the state, in bytes; memory is used as records need it. A node takes 128 bytes
 	// as a rule.
 	stateSize = 1 << 30
-	// stateSeals keep the file's size, so that nobody who has it can make the mapping fault.
+	// stateSeals keep the file's size, so that no process that has it can make the mapping fault.
 	stateSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	// recordUnit is what a record's size is a multiple of.
 	recordUnit = 64

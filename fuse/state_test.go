@@ -219,7 +219,7 @@ func TestHandlesOutliveTheirProcess(t *testing.T) {
 	}
 }
 
-// TestStateRefused: what another build left, or nobody, is an error and no crash.
+// TestStateRefused: what another build left, or none, is an error and no crash.
 func TestStateRefused(t *testing.T) {
 	damages := map[string]func(s *stateFile){
 		"magic":          func(s *stateFile) { s.mem[0] = 'X' },

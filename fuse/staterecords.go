@@ -44,7 +44,7 @@ func (s *stateFile) alloc(n int) record {
 		s.tellFull()
 		return 0
 	}
-	// The size before the end: who walks the records must never meet one without.
+	// The size before the end: a walk of the records must never meet one without.
 	s.u32(end + 4).Store(uint32(size))
 	s.u64(stateEnd).Store(end + size)
 	return record(end)
@@ -101,7 +101,7 @@ const (
 func (s *stateFile) saveNode(n *node) record {
 	var parent record
 	if n.parent.id != rootID {
-		// Without a record of its parent, nobody could tell its path.
+		// Without a record of its parent, its path could not be told.
 		if parent = n.parent.saved; parent == 0 {
 			return 0
 		}
@@ -205,7 +205,7 @@ type handle struct {
 	number uint64
 	// node is the id of the file's node.
 	node uint64
-	// unique is the request that opened it. When the kernel sends it again, nobody has seen its answer.
+	// unique is the request that opened it. When the kernel sends it again, its answer was not seen.
 	unique  uint64
 	backing int32
 	// answered says that the kernel was told of it, claimed that its request came again to this process; both are

@@ -14,7 +14,7 @@ import (
 )
 
 // SourcePassthrough is the Source of an open after which the kernel reads the local file by itself: the reads
-// that follow are seen by nobody.
+// that follow are not seen.
 const SourcePassthrough = "passthrough"
 
 // Event is one request of the kernel that was answered.
@@ -43,7 +43,7 @@ func Ops() []string {
 	return slices.Sorted(maps.Values(opNames))
 }
 
-// tracer tells listeners about requests as they end, and remembers the slowest. While nobody listens, a request that
+// tracer tells listeners about requests as they end, and remembers the slowest. Without a listener, a request that
 // was fast costs one atomic load.
 type tracer struct {
 	// listening is the number of listeners.
@@ -63,8 +63,8 @@ type listener struct {
 }
 
 // Trace sends requests into the channel as they end, from now on until ctx ends. Only what keep accepts is sent; it is
-// called by who serves the request, and must be fast. What finds the channel full is lost, and holds up nobody. Several
-// sessions may share a channel, which nobody closes.
+// called by the worker that serves the request, and must be fast. What finds the channel full is lost, and holds
+// nothing up. Several sessions may share a channel, which is never closed.
 func (s *Session) Trace(ctx context.Context, keep func(Event) bool, into chan<- Event) {
 	l := &listener{keep: keep, into: into}
 	s.tracer.add(l)
@@ -115,7 +115,7 @@ func (t *tracer) tell(e Event) {
 	}
 }
 
-// traced notes the present request, which somebody may want to know of.
+// traced notes the present request, for listeners.
 func (w *worker) traced(h inHeader, errno syscall.Errno, took time.Duration) {
 	t := &w.s.tracer
 	slow, heard := t.slow.enters(w.start, took), t.listening.Load() > 0

@@ -150,7 +150,7 @@ func TestTraceTellsTheCache(t *testing.T) {
 	}
 }
 
-// A listener that does not read holds up nobody, and is told what it missed.
+// A listener that does not read holds up no request, and is told what it missed.
 func TestTraceDropsWhatIsNotRead(t *testing.T) {
 	var tr tracer
 	slow, quick := make(chan Event, 1), make(chan Event, 10)

@@ -21,7 +21,7 @@ const (
 )
 
 // Unmount ends the session's mount. It returns mountpoint.ErrBusy where the mount is in use, unless
-// force is set: then the mount disappears at once, who reads from it may go on for two
+// force is set: then the mount disappears at once, its readers may go on for two
 // seconds, and then gets an error. It returns when the session has ended.
 func (s *Session) Unmount(force bool) error {
 	select {
@@ -89,7 +89,7 @@ func (s *Session) sever() error {
 }
 
 // giveUp takes the device away from the workers, ends what they wait for, and waits for them. What they answer
-// after that reaches nobody.
+// after that reaches no caller.
 func (s *Session) giveUp() error {
 	if err := s.sever(); err != nil {
 		return fmt.Errorf("giving up the device: %w", err)

@@ -274,7 +274,7 @@ func (w *worker) replyError(h inHeader, errno syscall.Errno) {
 }
 
 // replied counts a reply and reports whether the kernel took it. One that it did not take for a
-// reason other than that nobody waits for it any more (ENOENT) is replaced by an error, so
+// reason other than that no caller waits for it any more (ENOENT) is replaced by an error, so
 // that the application does not wait for ever.
 func (w *worker) replied(h inHeader, size int, errno, failure syscall.Errno) bool {
 	w.answered = true

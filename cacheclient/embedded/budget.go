@@ -11,14 +11,14 @@ const (
 	// leastBlocks is what an active cache may hold whatever the others do: one block that is being read and
 	// one that comes.
 	leastBlocks = 2
-	// idleAfter is how long memory that nobody uses is kept.
+	// idleAfter is how long memory that is not used is kept.
 	idleAfter = 10 * time.Second
 )
 
 // Budget is the memory that the caches of a process bring bytes in through: the buffers of fetches, and the blocks
-// that no tier takes. A cache takes what it needs as long as nobody else is short of memory; then
+// that no tier takes. A cache takes what it needs as long as no other is short of memory; then
 // it keeps its share, which is the whole divided by the caches that hold or want memory. Two blocks (2 MiB)
-// each may have in any case, and only these may exceed the budget. What nobody uses for 10 seconds is given back.
+// each may have in any case, and only these may exceed the budget. What is not used for 10 seconds is given back.
 //
 // The caches that share a Budget share the bounds of what they remember too, beside it: 40 MiB of names with
 // attributes, some 128 Ki, and 16 MiB of listings.
@@ -42,7 +42,7 @@ type Budget struct {
 	spare      [][]byte
 	// members are the caches that hold memory or wait for it.
 	members map[*staging]struct{}
-	// changed is closed and replaced when those who wait, waiters in number, may find memory.
+	// changed is closed and replaced when the waiters may find memory.
 	changed chan struct{}
 	waiters int
 	// claimed is when memory was taken last; sweeping says that the timer which gives back runs.
@@ -117,7 +117,7 @@ func (b *Budget) claim(s *staging) (buf []byte, displaced *stagedBlock) {
 	return nil, nil
 }
 
-// allocate takes a buffer that nobody holds, or makes one; mu is held.
+// allocate takes a buffer that is not held, or makes one; mu is held.
 func (b *Budget) allocate(s *staging) []byte {
 	b.used++
 	b.most = max(b.most, b.used)
@@ -145,7 +145,7 @@ func (b *Budget) surplus(share int) *stagedBlock {
 	return victim
 }
 
-// displace takes a block that nobody uses from its owner and gives its memory to s. The caller
+// displace takes a block that is not used from its owner and gives its memory to s. The caller
 // drops it from its entry when mu is free. mu is held.
 func (b *Budget) displace(old *stagedBlock, s *staging) []byte {
 	buf := old.buf
@@ -174,7 +174,7 @@ func (b *Budget) retire(s *staging) {
 	}
 }
 
-// notify wakes those who wait for memory; mu is held.
+// notify wakes the waiters for memory; mu is held.
 func (b *Budget) notify() {
 	if b.waiters > 0 {
 		close(b.changed)
@@ -188,7 +188,7 @@ func (b *Budget) obtain(ctx context.Context, s *staging, filling bool) ([]byte, 
 		buf, wait := b.try(s, filling)
 		if buf != nil {
 			if waited {
-				// Whoever stood back for this member need not any longer.
+				// Members that stood back for this one need not any longer.
 				b.mu.Lock()
 				b.notify()
 				b.mu.Unlock()
@@ -298,10 +298,10 @@ func (b *Budget) idleNow() (dropped []*stagedBlock) {
 
 // staging is one cache's part of a Budget: the blocks that no tier took, the last resort of reads when the tiers are
 // full or broken, and the buffers of fetches into a tier. A block stays until another needs its place, unless
-// somebody is reading it. Its fields are guarded by Budget.mu.
+// a reader has it. Its fields are guarded by Budget.mu.
 type staging struct {
 	b *Budget
-	// held counts blocks and buffers, filling the blocks of fetches under way, waiting those who could use more.
+	// held counts blocks and buffers, filling the blocks of fetches under way, waiting the callers that could use more.
 	held, filling, waiting int
 	// blocks are those that hold or await data, the oldest first.
 	blocks []*stagedBlock
@@ -318,7 +318,7 @@ type stagedBlock struct {
 	block  int64
 	buf    []byte
 	filled int64
-	// users counts who is filling or reading it; negative when its memory is promised to another.
+	// users counts the fetches and readers that have it; negative when its memory is promised to another.
 	users int
 }
 
@@ -399,7 +399,7 @@ func (s *staging) done(sb *stagedBlock) {
 	s.b.notify()
 }
 
-// unused is the oldest block that nobody uses; Budget.mu is held.
+// unused is the oldest block that is not used; Budget.mu is held.
 func (s *staging) unused() *stagedBlock {
 	for _, sb := range s.blocks {
 		if sb.users == 0 {
@@ -409,7 +409,7 @@ func (s *staging) unused() *stagedBlock {
 	return nil
 }
 
-// remove takes a block that nobody uses off the list, for good; Budget.mu is held.
+// remove takes a block that is not used off the list, for good; Budget.mu is held.
 func (s *staging) remove(sb *stagedBlock) {
 	sb.users = -1
 	if i := slices.Index(s.blocks, sb); i >= 0 {
@@ -417,7 +417,7 @@ func (s *staging) remove(sb *stagedBlock) {
 	}
 }
 
-// drain gives all memory back that nobody uses, and returns the blocks, to be dropped from their entries;
+// drain gives all memory back that is not used, and returns the blocks, to be dropped from their entries;
 // Budget.mu is held.
 func (s *staging) drain() []*stagedBlock {
 	var dropped []*stagedBlock

@@ -21,7 +21,7 @@ import (
 type Config struct {
 	// Levels are the tiers, fastest first. None means that nothing is kept but Staging.
 	Levels []LevelConfig
-	// Scope keeps what is cached of a source apart from what others, who may not see the same of it, have cached of
+	// Scope keeps what is cached of a source apart from what others, that may not see the same of it, have cached of
 	// it; "" by default.
 	Scope string
 	// Beside has a source that another process serves from the same tier be cached a second time, beside that. Without,
@@ -83,7 +83,7 @@ type Cache struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	// slots are the requests for content that may run at once; ahead are those of them for bytes that
-	// nobody waits for yet, fewer, so that who waits finds a place.
+	// no reader waits for yet, fewer, so that a reader finds a place.
 	slots     *slots
 	ahead     *semaphore.Weighted
 	staging   *staging

@@ -4,7 +4,7 @@
 // What lives where. Each version of each file is an entry. On its level it is two files: the data, a
 // sparse file with every byte at its own offset, so that a complete one can be passed through to the
 // kernel; and the state, which vouches for blocks of 1 MiB (state.go tells the format). The directory of a
-// source on a tier is locked by the process that serves it; Prune removes those that nobody serves. A process that
+// source on a tier is locked by the process that serves it; Prune removes those that no process serves. A process that
 // starts takes over what it finds in the background (adopt.go), and serves single entries of it meanwhile. It checks
 // each block against its checksum before the first use, unless the file was sealed in the same boot (seal.go).
 //

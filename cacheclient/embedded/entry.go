@@ -18,8 +18,8 @@ import (
 
 // entry is one version of one file that is in use: what is cached of it and what is on its way.
 //
-// Whoever uses it holds a reference: a handle, a fetch, bytes on loan. References are added by
-// Cache.acquire, or by somebody who has one; the last one to go makes the entry idle, and only an
+// Each user holds a reference: a handle, a fetch, bytes on loan. References are added by
+// Cache.acquire, or by a holder of one; the last one to go makes the entry idle, and only an
 // idle entry may be evicted. Of an entry that is idle for a while no more than a stub stays.
 type entry struct {
 	c    *Cache
@@ -66,7 +66,7 @@ type entry struct {
 	checking chan struct{}
 	fetches  []*fetch
 	staged   map[int64]*stagedBlock
-	// streams are those who read, nil before the first read.
+	// streams are the sequential reads, nil before the first read.
 	streams *streams
 	waiters []*waiter
 	// staleAt is when the source was found not to have the version; zero where it was not, or has told of it since.
@@ -187,7 +187,7 @@ func (e *entry) create(l *level) error {
 	return nil
 }
 
-// detach closes the files of an entry that nobody uses.
+// detach closes the files of an entry that is not used.
 func (e *entry) detach() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -215,7 +215,7 @@ type waiter struct {
 	ready chan struct{}
 }
 
-// wake wakes those who wait for bytes in (from, to]; mu is held.
+// wake wakes the readers that wait for bytes in (from, to]; mu is held.
 func (e *entry) wake(from, to int64) {
 	e.waiters = slices.DeleteFunc(e.waiters, func(w *waiter) bool {
 		if w.until <= from || w.until > to {

@@ -200,7 +200,7 @@ func TestSourceDownAndBack(t *testing.T) {
 	}
 }
 
-// TestChangeHalfWay replaces a file under a reader, who must not see a mix.
+// TestChangeHalfWay replaces a file under a reader, which must not see a mix.
 func TestChangeHalfWay(t *testing.T) {
 	src := newSource(t)
 	before, after := random(1, 8<<20), random(2, 8<<20)

@@ -165,7 +165,7 @@ func (f *fetch) persist(ctx context.Context) error {
 		case errors.Is(err, errTierWrite), errors.Is(err, errNoRanges):
 			return err
 		case ctx.Err() != nil:
-			// What the source was about to say does not matter: who still waits asks again.
+			// What the source was about to say does not matter: a reader that still waits asks again.
 			return ctx.Err()
 		}
 		if errors.Is(err, errPreempted) {
@@ -352,7 +352,7 @@ func (f *fetch) write(p []byte, b, blockEnd int64) error {
 }
 
 // stage reads the body into blocks in memory, for want of room in the tiers. A block stays in use
-// over attempts until it is full, so that nobody takes its place half way.
+// over attempts until it is full, so that no other takes its place half way.
 func (f *fetch) stage(ctx context.Context, body io.Reader, end int64, patience time.Duration) error {
 	for f.at < end {
 		if f.current == nil {

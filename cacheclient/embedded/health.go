@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// quickTimeout bounds a request to a source that did not answer the one before: whoever
+	// quickTimeout bounds a request to a source that did not answer the one before: a caller
 	// asks next should not wait the whole time again.
 	quickTimeout = 2 * time.Second
-	// knownPatience is how long somebody who can go on with what is known waits to hear whether it still stands, and
+	// knownPatience is how long a caller that can go on with what is known waits to hear whether it still stands, and
 	// slowPatience the same while another has waited that long in vain.
 	knownPatience = 1500 * time.Millisecond
 	slowPatience  = 50 * time.Millisecond

@@ -123,7 +123,7 @@ func openLevel(index int, cfg LevelConfig, source string) (*level, error) {
 
 const (
 	lockName = "lock"
-	// lockTries is how often a lock is tried for, at intervals of lockPause: who prunes the tier has it for a moment.
+	// lockTries is how often a lock is tried for, at intervals of lockPause: a pruning has it for a moment.
 	lockTries = 10
 	lockPause = 10 * time.Millisecond
 )

@@ -284,7 +284,7 @@ func listKey(dir string) string { return "list " + dir }
 // current reports whether a listing need not be asked for again yet.
 func (c *Cache) current(l *listing) bool { return int64(time.Since(l.at)) < c.meta.ttl.Load() }
 
-// listDir lists a directory, unless somebody else has since the caller looked.
+// listDir lists a directory, unless another caller has since this one looked.
 func (c *Cache) listDir(dir string) (*listing, error) {
 	if l, known := c.lists.get(dir); known && c.current(l) {
 		return l, nil

@@ -321,7 +321,7 @@ func (c *Cache) Revalidate(ctx context.Context, info cacheclient.Info) error {
 	return c.revalidate(ctx, info)
 }
 
-// Forget has the next who wants to know of a path, or of its directory, ask the source: the path has changed.
+// Forget has the next question for a path, or for its directory, ask the source: the path has changed.
 func (c *Cache) Forget(path string) {
 	c.meta.remove(path)
 	c.unconfirm(path, 0)

@@ -110,9 +110,9 @@ func TestADescriptionThatTakesLong(t *testing.T) {
 	callers.Wait()
 }
 
-// TestAMuteSource has a source fall silent, as one does whose machine has lost power. Who knows a file or a directory
-// waits a moment once, the next ones hardly, all long before the source is given up; and when it speaks again its word
-// counts.
+// TestAMuteSource has a source fall silent, as one does whose machine has lost power. A caller that knows a file or a
+// directory waits a moment once, the next ones hardly, all long before the source is given up; and when it speaks again
+// its word counts.
 func TestAMuteSource(t *testing.T) {
 	pace.Long(t)
 	dir := t.TempDir()
@@ -171,7 +171,7 @@ func TestAMuteSource(t *testing.T) {
 			t.Errorf("question %d took %v, want at most %v", i, took, most)
 		}
 	}
-	// It takes longer for each answer than one waits who has waited in vain.
+	// It takes longer for each answer than a caller waits that has waited in vain.
 	store.mu.Lock()
 	store.late = 100 * time.Millisecond
 	store.mu.Unlock()

@@ -56,7 +56,7 @@ func Prune(root string, keep func(name string) bool, most int64) (freed int64, e
 		switch {
 		case !n.IsDir():
 		case strings.HasPrefix(n.Name(), prunedPrefix):
-			// Somebody who pruned was stopped half way.
+			// Another pruning was stopped half way.
 			freed += usedBelow(path)
 			err = errors.Join(err, os.RemoveAll(path))
 		case isSourceDir(n.Name()):

@@ -40,7 +40,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// TestPrune removes what nobody uses: the oldest first, and neither what is open nor what is to be kept.
+// TestPrune removes what is not used: the oldest first, and neither what is open nor what is to be kept.
 func TestPrune(t *testing.T) {
 	src := newSource(t)
 	src.write(t, "f", random(1, 4*mib))

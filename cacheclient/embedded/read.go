@@ -210,7 +210,7 @@ func (e *entry) demand(want, soon run) {
 }
 
 // prefetch starts what is missing of r, in whole runs so that the source sees few large
-// requests, and only as many at once as leave connections for those who wait; mu is held.
+// requests, and only as many at once as leave connections for readers that wait; mu is held.
 func (e *entry) prefetch(r run) {
 	if e.noRanges {
 		return

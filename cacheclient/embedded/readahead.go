@@ -1,6 +1,6 @@
 package embedded
 
-// Read-ahead is decided from the reads of one file version, whoever made them: the kernel gives no
+// Read-ahead is decided from the reads of one file version, whichever handle made them: the kernel gives no
 // handle that survives a restart, and its own read-ahead already mixes the order of requests. A
 // stream is a run of reads that follow one another; a file has several at a time.
 const (

@@ -12,7 +12,7 @@ import (
 )
 
 // A seal says that all of a data file was there and right, and which file that was: the boot of the machine, and
-// the file's inode and time of change, which nobody can write to the file without moving. A process that finds it
+// the file's inode and time of change, which no write to the file leaves as it is. A process that finds it
 // unbroken trusts the blocks without checking them again, so that a restart costs a large file nothing. After a power
 // cut the boot is another one, after a crash before the seal there is none, and the blocks are checked.
 //

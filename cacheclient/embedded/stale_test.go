@@ -67,8 +67,8 @@ func TestAVersionThatIsNotGivenIsAnError(t *testing.T) {
 	}
 }
 
-// TestAVersionThatComesBack takes a file away and puts it back as it was. Who opens it anew reads it, and so does who
-// has had it open all the time, also where nobody opens it anew.
+// TestAVersionThatComesBack takes a file away and puts it back as it was. A new open reads it, and so does a handle
+// that was open all the time, also where it is not opened anew.
 func TestAVersionThatComesBack(t *testing.T) {
 	pace.Long(t)
 	for _, reopened := range []bool{true, false} {

@@ -228,7 +228,7 @@ func refuse(t *testing.T, src *source, cfg embedded.Config, want string) {
 	}
 }
 
-// TestFullTier lets somebody else fill the file system under the tier.
+// TestFullTier lets another process fill the file system under the tier.
 func TestFullTier(t *testing.T) {
 	dir := smallTmpfs(t, "8m")
 	src := newSource(t)

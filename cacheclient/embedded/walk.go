@@ -19,14 +19,13 @@ const (
 	walkPage = 16
 )
 
-// walks are those who go through a tree (ls -R, find, cp -r, tar): they list one directory after the other, and each
-// time wait for the source. Who lists a directory that comes next in a tree, below the last one or beside it, is on a
-// walk, and the directories that come next then are listed meanwhile.
-// D-026 says why.
+// walks are the readers that go through a tree (ls -R, find, cp -r, tar): they list one directory after the other, and
+// each time wait for the source. A reader that lists a directory that comes next in a tree, below the last one or
+// beside it, is on a walk, and the directories that come next then are listed meanwhile. D-026 says why.
 type walks struct {
-	// slots are the listings that nobody waits for yet.
+	// slots are the listings that no reader waits for yet.
 	slots *semaphore.Weighted
-	// places has the directories that somebody on a walk would list next, or has listed, and where each stands in the
+	// places has the directories that a walk would list next, or has listed, and where each stands in the
 	// listing of the directory that it is in.
 	places *lru.Cache[string, uint64]
 }
@@ -36,10 +35,10 @@ func newWalks() (*walks, error) {
 	return &walks{slots: semaphore.NewWeighted(walkAhead), places: places}, err
 }
 
-// walked is called when somebody has begun to read a directory.
+// walked notes that a directory is being read.
 func (c *Cache) walked(dir string, l *listing) {
 	if c.meta.ttl.Load() <= 0 {
-		// Nobody would believe what was listed ahead.
+		// What was listed ahead would not be believed.
 		return
 	}
 	_, walk := c.walks.places.Get(dir)
@@ -89,7 +88,7 @@ func (c *Cache) dirsFrom(dir string, l *listing, at uint64, most int) []string {
 	return found
 }
 
-// listAhead lists a directory that nobody has asked for yet.
+// listAhead lists a directory that no reader has asked for yet.
 func (c *Cache) listAhead(dir string) {
 	l, known := c.lists.get(dir)
 	slow, _ := c.health.hearing()
@@ -103,7 +102,7 @@ func (c *Cache) listAhead(dir string) {
 	go func() {
 		defer c.work.Done()
 		defer c.walks.slots.Release(1)
-		// Who comes to it meets the same error, and tells.
+		// The reader that comes to it meets the same error, and tells.
 		_, _ = once(c.ctx, c, listKey(dir), func() (*listing, error) { return c.listDir(dir) })
 	}()
 }

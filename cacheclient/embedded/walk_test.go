@@ -61,7 +61,7 @@ func (n *noted) after(t *testing.T, most int) []string {
 }
 
 // TestWalk goes through a tree. The directories that come next are listed before they are asked for, each once; for one
-// who looks at a single directory nothing else is.
+// a look at a single directory nothing else is.
 func TestWalk(t *testing.T) {
 	dir := t.TempDir()
 	for _, p := range []string{"a/1", "a/2", "a/3/deep", "b/1", "c", "d", "e"} {

@@ -142,7 +142,7 @@ func (c *Cache) Free(ctx context.Context, path string) (int64, error) {
 }
 
 const (
-	// freePatience is how long Free waits for work on files that nobody has open, such as the end of a fetch, and
+	// freePatience is how long Free waits for work on files that are not open, such as the end of a fetch, and
 	// freePause the time between two looks.
 	freePatience = time.Second
 	freePause    = 5 * time.Millisecond

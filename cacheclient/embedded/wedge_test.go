@@ -195,7 +195,7 @@ func TestWedgedSourceFailsInTime(t *testing.T) {
 	}
 }
 
-// TestWedgedSourceHeedsItsCaller does the same with a long timeout and a caller who has less patience.
+// TestWedgedSourceHeedsItsCaller does the same with a long timeout and a caller that has less patience.
 func TestWedgedSourceHeedsItsCaller(t *testing.T) {
 	pace.Long(t)
 	for name, w := range wedges {
@@ -267,7 +267,7 @@ func waitUntil(t *testing.T, cond func() bool) {
 	}
 }
 
-// TestRestartWhileTheSourceIsDown starts over what is cached of a source that nobody serves any more.
+// TestRestartWhileTheSourceIsDown starts over what is cached of a source that no server has any more.
 func TestRestartWhileTheSourceIsDown(t *testing.T) {
 	src := newSource(t)
 	want := random(1, 3<<20)

@@ -20,8 +20,8 @@
 // with curl depend upon. [Client] speaks it from Go.
 //
 // Which mounts exist on this machine, and on which sockets they answer, is in the
-// [Registry]: one small JSON file a mount in the runtime directory, written by whoever serves
-// it, and cleaned by whoever reads it (registry.go).
+// [Registry]: one small JSON file a mount in the runtime directory, written by the process that serves
+// it, and cleaned by each reader (registry.go).
 //
 // Guarded by Server.mu: the list of mounts, the socket's name and the pods that have to be restarted. Handlers copy
 // what they need and never hold it while they ask a mount.
@@ -47,7 +47,7 @@ import (
 const (
 	// headerTimeout is how long a client may take to send a request's header.
 	headerTimeout = 5 * time.Second
-	// idleTimeout ends connections that nobody uses.
+	// idleTimeout ends connections that are not used.
 	idleTimeout = time.Minute
 	// shutdownTimeout is what requests in flight get to end when the server ends.
 	shutdownTimeout = 2 * time.Second

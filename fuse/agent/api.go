@@ -47,7 +47,7 @@ const (
 	// StateServing is a mount whose process answers.
 	StateServing = "serving"
 	// StateUnresponsive is a mount whose process is gone, or did not answer in time. The
-	// server never says so of itself: whoever asked it does.
+	// server never says so of itself: its client does.
 	StateUnresponsive = "unresponsive"
 )
 
@@ -110,7 +110,7 @@ type Condition struct {
 // The query of GET /v1/trace chooses: path, a file, or a directory with all that is below it; op, kinds of
 // requests with commas between them, such as read,open; slower, the shortest time taken, such as 10ms. Without path all
 // mounts of the process are traced that it has at that time. Reads that the kernel makes by itself (passthrough) are
-// seen by nobody: their open is told, with its source.
+// not seen: their open is told, with its source.
 type TraceEvent struct {
 	// Time is when the request came.
 	Time time.Time `json:"time"`
@@ -166,7 +166,7 @@ type WarmProgress struct {
 	// DirsFailed could not be listed, and what is in them is not among the files; FailedDirs names the first of them.
 	DirsFailed int64    `json:"dirsFailed,omitempty"`
 	FailedDirs []string `json:"failedDirs,omitempty"`
-	// BytesSource came from the source meanwhile, whoever asked for them.
+	// BytesSource came from the source meanwhile, for any reader.
 	BytesSource int64 `json:"bytesSource"`
 	// Rate is the bytes a second that became done lately; in the last line, those that came from
 	// the source, over the whole time.

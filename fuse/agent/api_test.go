@@ -238,7 +238,7 @@ func TestOthersAreRefused(t *testing.T) {
 		t.Skip("needs root, to be somebody else")
 	}
 	w := newWorld(t, map[string]int{"a": 10})
-	// As if somebody had opened the way to the socket by mistake.
+	// As if the way to the socket were open by mistake.
 	for _, p := range []string{filepath.Dir(filepath.Dir(w.socket)), filepath.Dir(w.socket), w.socket} {
 		if err := os.Chmod(p, 0o777); err != nil {
 			t.Fatal(err)

@@ -56,7 +56,7 @@ func plain(h http.Handler) func(http.ResponseWriter, *http.Request) error {
 	}
 }
 
-// handler is the whole API: who may ask, what exists, and errors as JSON.
+// handler is the whole API: callers that may ask, what exists, and errors as JSON.
 func (s *Server) handler() http.Handler {
 	table := map[string]route{}
 	for _, rt := range s.routes() {

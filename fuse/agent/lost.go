@@ -14,7 +14,8 @@ func (s *Server) setLost(pods []handover.LostPod) {
 	s.lost = pods
 }
 
-// lostHandler tells of the pods that have to be restarted, since they began with a mount that nobody serves any more.
+// lostHandler tells of the pods that have to be restarted, since they began with a mount that no process serves any
+// more.
 func (s *Server) lostHandler(w http.ResponseWriter, _ *http.Request) error {
 	s.mu.RLock()
 	pods := slices.Clone(s.lost)

@@ -15,7 +15,7 @@ import (
 const (
 	// probeTimeout bounds an answer, which is short.
 	probeTimeout = 10 * time.Second
-	// probeConns bounds those who ask at a time: they share descriptors and memory with the mounts.
+	// probeConns bounds the probes at a time: they share descriptors and memory with the mounts.
 	probeConns = 64
 )
 

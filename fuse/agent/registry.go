@@ -22,7 +22,7 @@ import (
 	"millrace.io/millrace/fuse/socket"
 )
 
-// runtimeVar names the runtime directory, for tests and for those who run several of us.
+// runtimeVar names the runtime directory, for tests and for several agents side by side.
 const runtimeVar = "MILLRACE_RUNTIME_DIR"
 
 // Entry is one mount in the registry, and one JSON file in the runtime directory.
@@ -34,7 +34,7 @@ type Entry struct {
 	Keeper  int       `json:"keeper,omitempty"`
 	Source  string    `json:"source"`
 	Started time.Time `json:"started"`
-	// Dead says that the process has gone and left its mount behind, and nobody replaces it. It is found out
+	// Dead says that the process has gone and left its mount behind, and no other replaces it. It is found out
 	// when the entry is read, not written.
 	Dead bool `json:"-"`
 }
@@ -47,8 +47,8 @@ type Registry struct {
 
 // RuntimeDir gives the directory for registry entries, sockets and logs, and makes it,
 // 0700, where it is missing: $MILLRACE_RUNTIME_DIR, else /run/millrace for root, else
-// $XDG_RUNTIME_DIR/millrace, else /tmp/millrace-UID. A directory that belongs to somebody else,
-// or that others may write to, is an error: whoever owns it could answer in our name.
+// $XDG_RUNTIME_DIR/millrace, else /tmp/millrace-UID. A directory that belongs to another user,
+// or that others may write to, is an error: its owner could answer in our name.
 func RuntimeDir() (string, error) {
 	dir := runtimeDir(os.Getenv, os.Geteuid())
 	if !filepath.IsAbs(dir) {
@@ -74,7 +74,7 @@ func runtimeDir(env func(string) string, uid int) string {
 	}
 }
 
-// PrivateDir makes sure that dir is a directory of this user that nobody else may write
+// PrivateDir makes sure that dir is a directory of this user that no other may write
 // to, making it 0700 where it is missing.
 func PrivateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

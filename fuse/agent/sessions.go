@@ -150,7 +150,7 @@ func same(a, b handover.Volume) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// start makes the session of a volume that was reserved, and tells who waits for it.
+// start makes the session of a volume that was reserved, and tells those that wait for it.
 func (s *Sessions) start(ctx context.Context, h *hosted, device, saved *os.File) {
 	defer close(h.ready)
 	fail := func(err error) {
@@ -192,7 +192,7 @@ func (s *Sessions) start(ctx context.Context, h *hosted, device, saved *os.File)
 	go s.await(h)
 }
 
-// errNotOurs answers those who ask the agent to unmount.
+// errNotOurs answers requests that the agent unmount.
 var errNotOurs = errors.New("the mount belongs to the driver: delete the pods that use the volume")
 
 // config is the session's, from the volume's description.
@@ -231,7 +231,7 @@ func asHandover(err error) error {
 	return handover.Errorf(handover.CodeInvalid, "%w", err)
 }
 
-// await gives everything back when the session ends, whoever ended it.
+// await gives everything back when the session ends, whatever ended it.
 func (s *Sessions) await(h *hosted) {
 	defer s.ending.Done()
 	if err := h.session.Wait(); err != nil {
@@ -257,7 +257,7 @@ func clientKey(v handover.Volume) string {
 	return string(key)
 }
 
-// acquire is the client of a volume, opened by the first who wants it.
+// acquire is the client of a volume, opened for the first session that needs it.
 func (s *Sessions) acquire(ctx context.Context, v handover.Volume, resumed bool) (*sharedClient, error) {
 	key := clientKey(v)
 	s.mu.Lock()
@@ -345,7 +345,7 @@ func (s *Sessions) list() []string {
 }
 
 // detach returns when the session, whose mount is gone, has ended. One that does not end by itself, because
-// somebody still has a file open or a request hangs, is severed.
+// a file is still open or a request hangs, is severed.
 func (s *Sessions) detach(ctx context.Context, id string) error {
 	h, err := s.find(id)
 	if err != nil {

@@ -90,7 +90,7 @@ func (n *node) start(t *testing.T) {
 	})
 }
 
-// mount makes a mount that nobody serves yet.
+// mount makes a mount that no process serves yet.
 func (n *node) mount(t *testing.T, id string) (handover.Volume, *os.File) {
 	t.Helper()
 	v := handover.Volume{ID: id, Dir: filepath.Join(n.base, "mnt-"+id), Source: filepath.Join(n.base, "source")}
@@ -415,7 +415,7 @@ func TestManyAttachments(t *testing.T) {
 	})
 }
 
-// TestNonsenseOnTheWire: who sends anything else than a request gets an error or a closed connection, and the
+// TestNonsenseOnTheWire: anything else than a request gets an error or a closed connection, and the
 // agent goes on.
 func TestNonsenseOnTheWire(t *testing.T) {
 	n := newNode(t)

@@ -48,7 +48,7 @@ func (s *Server) traceHandler(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// streamTrace writes events line by line as they come. The header goes out first: who has it misses nothing.
+// streamTrace writes events line by line as they come. The header goes out first: a client that has it misses nothing.
 func streamTrace(ctx context.Context, w http.ResponseWriter, events <-chan fuse.Event) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out, control := json.NewEncoder(w), http.NewResponseController(w)

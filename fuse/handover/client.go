@@ -98,7 +98,7 @@ func (c *Client) Stats(ctx context.Context, id string) (Stats, error) {
 }
 
 // Watch connects to the agent and calls connected, then waits until the agent has ended or closed the
-// connection. It returns an error where nobody answers, or ctx ended.
+// connection. It returns an error where no process answers, or ctx ended.
 func (c *Client) Watch(ctx context.Context, connected func()) error {
 	return Await(ctx, agentSocket, c.path, version, Request{Op: OpWatch}, nil, connected)
 }

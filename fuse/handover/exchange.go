@@ -13,7 +13,7 @@ import (
 	"millrace.io/millrace/fuse/socket"
 )
 
-// connect dials a socket, which errors call what, and makes sure that the other end is who it should be. The
+// connect dials a socket, which errors call what, and makes sure that the other end is the user that it should be. The
 // connection's calls end with the context.
 func connect(ctx context.Context, what, path string) (conn *net.UnixConn, done func(), err error) {
 	c, err := socket.Dial(ctx, path)
@@ -33,7 +33,7 @@ func connect(ctx context.Context, what, path string) (conn *net.UnixConn, done f
 }
 
 // trusted reports whether the process behind a socket may have our volumes: one of this process's user, or root's. A
-// holder that is root also trusts an agent without privilege, where nobody but that user and root can have made the
+// holder that is root also trusts an agent without privilege, where only that user and root can have made the
 // socket.
 func trusted(peer *unix.Ucred, path string) bool {
 	if socket.MayAsk(peer) {
@@ -68,7 +68,7 @@ func Exchange(
 }
 
 // Await sends a request, receives the answer into reply, where that is not nil, calls connected, and returns when the
-// other side has ended or closed the connection. It returns an error where nobody is there, or the context ended.
+// other side has ended or closed the connection. It returns an error where no process is there, or the context ended.
 func Await(ctx context.Context, what, path string, version byte, request, reply any, connected func()) error {
 	conn, done, err := connect(ctx, what, path)
 	if err != nil {
@@ -86,7 +86,7 @@ func Await(ctx context.Context, what, path string, version byte, request, reply 
 		}
 	}
 	connected()
-	// Whatever comes, an end or a byte that nobody should send, the other side is no longer the one we knew.
+	// Whatever comes, an end or a byte that is not sent, the other side is no longer the one we knew.
 	_, _ = conn.Read(make([]byte, 1))
 	return ctx.Err()
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Policy is what the operator of a node lets volumes name of that node. Who asks for a volume is not who runs
+// Policy is what the operator of a node lets volumes name of that node. The author of a volume does not run
 // the node, so both processes check it: the holder to refuse early, the agent because it opens the paths.
 type Policy struct {
 	// TierDirs are the directories that a volume's tier may be in or below.

@@ -18,7 +18,7 @@ type Volume struct {
 	Dir string `json:"dir"`
 	// Source is a URL or the absolute path of a directory, without secrets.
 	Source string `json:"source"`
-	// Options are the options of the source by rclone's names, and Secrets those of them that nobody may
+	// Options are the options of the source by rclone's names, and Secrets those of them that none may
 	// see.
 	Options map[string]string `json:"options,omitempty"`
 	Secrets map[string]string `json:"secrets,omitempty"`

@@ -35,7 +35,7 @@ type Request struct {
 	Files  []*os.File `json:"-"`
 }
 
-// LostPod is a pod that began with a mount which nobody serves any more. It is also an element of what the agent
+// LostPod is a pod that began with a mount that no process serves any more. It is also an element of what the agent
 // answers about them (fuse/agent), hence an ABI.
 type LostPod struct {
 	// Volume is the volume's id.

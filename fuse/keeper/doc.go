@@ -2,7 +2,7 @@
 //
 // A mount of `millrace mount` is two processes: the keeper, and its child, which mounts and serves. The child gives the
 // keeper copies of the connection's device and of its state, over a socket. A child that dies without a farewell is
-// replaced by another one, which gets both back as the descriptors behind that socket, and whoever reads the mount
+// replaced by another one, which gets both back as the descriptors behind that socket, and a reader of the mount
 // meanwhile waits.
 //
 // The keeper has next to nothing to do, so it is a program of its own where that is installed, millrace-keeper, which

@@ -6,7 +6,7 @@ type EndedError struct {
 	Code int
 	// Sentence says why, for the user.
 	Sentence string
-	// Told says that whoever reads standard error, or the log, has the sentence already.
+	// Told says that standard error, or the log, has the sentence already.
 	Told bool
 }
 

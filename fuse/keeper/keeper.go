@@ -169,7 +169,7 @@ func (k *keeper) clear() {
 	}
 }
 
-// giveUp ends a mount that nobody serves any more.
+// giveUp ends a mount that no process serves any more.
 func (k *keeper) giveUp(o outcome) error {
 	if err := mountpoint.Unmount(k.order.Dir, true); err != nil {
 		k.log.Error("the mount could not be ended", "dir", k.order.Dir, "error", err)

@@ -32,7 +32,7 @@ type Order struct {
 	// LogLevel and LogFormat are how the keeper logs.
 	LogLevel  string `json:"logLevel"`
 	LogFormat string `json:"logFormat"`
-	// Detached says that nobody looks at the keeper's standard error, which is a log.
+	// Detached says that the keeper's standard error is a log.
 	Detached bool `json:"detached"`
 
 	// Args are the command, which the children get too.

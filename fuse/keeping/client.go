@@ -63,7 +63,7 @@ func (c *Client) Leave(ctx context.Context) error {
 }
 
 // Watch connects to the keeper and calls connected, then waits until the keeper has ended or closed the connection. It
-// returns an error where nobody answers, or the context ended.
+// returns an error where no process answers, or the context ended.
 func (c *Client) Watch(ctx context.Context, connected func()) error {
 	return handover.Await(ctx, keeperSocket, c.path, version, request{Op: opWatch}, &reply{}, connected)
 }

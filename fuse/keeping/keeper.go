@@ -133,7 +133,7 @@ func (k *Keeper) leave() error {
 	return nil
 }
 
-// end notes that this process is to end, and reports whether it may: somebody else has all that is kept.
+// end notes that this process is to end, and reports whether it may: another process has all that is kept.
 func (k *Keeper) end() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -157,7 +157,7 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestSilence: connections that say nothing keep nobody else away for longer than a request may take.
+// TestSilence: connections that say nothing keep no other away for longer than a request may take.
 func TestSilence(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes more than two seconds: make test")

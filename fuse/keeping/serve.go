@@ -12,7 +12,7 @@ import (
 	"millrace.io/millrace/fuse/socket"
 )
 
-// Patience is how long a keeper that was asked to end stays for what nobody else has.
+// Patience is how long a keeper that was asked to end stays for what no other process has.
 const Patience = 20 * time.Second
 
 const (

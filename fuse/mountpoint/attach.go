@@ -20,7 +20,7 @@ const capSysAdmin = 21
 type Options struct {
 	// Dir is the mount point, as Prepare gave it.
 	Dir string
-	// Source is shown in mountinfo, to everybody: no secrets in it.
+	// Source is shown in mountinfo, to all users: no secrets in it.
 	Source string
 	// AllowOther lets other users than the process's own in; permissions count as usual.
 	AllowOther bool
@@ -49,8 +49,8 @@ func Prepare(dir string) (string, error) {
 	return resolved, nil
 }
 
-// Attach mounts a new connection on the directory and returns its device. Until somebody answers
-// the connection's INIT, whoever asks the mount for anything waits.
+// Attach mounts a new connection on the directory and returns its device. Until a process answers
+// the connection's INIT, every question to the mount waits.
 func Attach(ctx context.Context, opts Options) (*os.File, error) {
 	if !HasSysAdmin() {
 		return attachUnprivileged(ctx, opts)

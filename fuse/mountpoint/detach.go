@@ -18,7 +18,7 @@ var ErrBusy = errors.New("the mount is in use")
 // fusermountTime bounds a run of fusermount3.
 const fusermountTime = 20 * time.Second
 
-// Unmount unmounts the directory, whoever serves it. It returns ErrBusy where the mount is
+// Unmount unmounts the directory, whichever process serves it. It returns ErrBusy where the mount is
 // in use, unless force is set: then the mount goes at once, and what is being read from
 // it fails. A user who is not root unmounts through fusermount3.
 func Unmount(dir string, force bool) error {

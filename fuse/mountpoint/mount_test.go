@@ -13,7 +13,7 @@ import (
 	"millrace.io/millrace/sanity/pace"
 )
 
-// TestAttachAndDetach: a mount that nobody serves is found without asking it, is stale once its device is closed, and
+// TestAttachAndDetach: a mount without a server is found without asking it, is stale once its device is closed, and
 // goes. A lazy unmount takes one in use out of sight.
 func TestAttachAndDetach(t *testing.T) {
 	needRoot(t)

@@ -30,7 +30,7 @@ const (
 var ErrInUse = errors.New("another process answers on it")
 
 // Listen makes a unix socket at path that only its owner and root can connect to. It is bound
-// in a fresh directory that nobody else can enter, made 0600 there, and then renamed, so it is
+// in a fresh directory that no other user can enter, made 0600 there, and then renamed, so it is
 // never reachable with wider permissions. A socket that is left there by a process
 // that has gone is replaced; one that answers is ErrInUse; anything else at path is
 // fs.ErrExist. Paths may be longer than sockaddr_un allows. Closing the listener removes the
@@ -98,7 +98,7 @@ func bindIn(private string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// clearSocket makes sure that path is free, removing a socket on which nobody answers.
+// clearSocket makes sure that path is free, removing a socket on which no process answers.
 func clearSocket(path string) error {
 	st, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +117,7 @@ func clearSocket(path string) error {
 }
 
 // Answers reports whether a process listens on the socket at path. It is false only when the
-// kernel says that nobody does: a process that is too slow to accept is there.
+// kernel says that none does: a process that is too slow to accept is there.
 func Answers(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -164,7 +164,7 @@ func (l *listener) Close() error {
 // Addr is the socket's name.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Peer is who is at the other end of a unix connection, as the kernel knows it (SO_PEERCRED,
+// Peer is the user and the process at the other end of a unix connection, as the kernel knows it (SO_PEERCRED,
 // unix(7)): the credentials at the time of connect, which the peer cannot forge. It is nil where that
 // cannot be told.
 func Peer(c net.Conn) *unix.Ucred {
