@@ -221,9 +221,11 @@ generate-check: ## fail if what is generated is not what make generate would wri
 	@deploy/render.sh -check
 
 .PHONY: lint
-lint: generate-check ## golangci-lint, which also checks who may import whom; generate-check
+lint: generate-check ## golangci-lint, which also checks who may import whom; what locks guard; generate-check
 	@$(PROGRESS) 'linting' '2 min; 8 min where the linter is built first' -- $(TOOL) golangci-lint run ./...
 	cd .tools/protogen && $(GO) tool -modfile=../go.mod golangci-lint run --config ../../.golangci.yml ./...
+	cd .tools/guards && $(GO) tool -modfile=../go.mod golangci-lint run --config ../../.golangci.yml ./...
+	$(GO) -C .tools/guards test ./... && $(GO) -C .tools/guards build -o ../../bin/guards . && bin/guards ./...
 
 .PHONY: fmt
 fmt: ## format the code in place
@@ -233,6 +235,7 @@ fmt: ## format the code in place
 tidy-check: ## fail if go.mod or go.sum are not what `go mod tidy` would write
 	$(GO) mod tidy -diff
 	$(GO) -C .tools/protogen mod tidy -diff
+	$(GO) -C .tools/guards mod tidy -diff
 	$(GO) -C .tools/controllergen mod verify >/dev/null
 	$(GO) -C .tools/helm mod tidy -diff
 	$(GO) -C .tools/release mod tidy -diff

@@ -30,22 +30,24 @@ const (
 type custody struct {
 	agent *handover.Client
 	log   *slog.Logger
-	// wake has a token when there is work for whoever keeps the volumes attached.
+	// wake has a token when there is work for the goroutine that keeps the volumes attached.
 	wake chan struct{}
 
-	mu    sync.Mutex
-	held  map[string]*held // guarded by mu
-	up    bool             // guarded by mu; an agent is connected
-	since time.Time        // guarded by mu; when up changed
-	// generation counts the agents that were connected; guarded by mu.
+	// mu guards the rest.
+	mu   sync.Mutex
+	held map[string]*held
+	// up says that an agent is connected, since when that changed.
+	up    bool
+	since time.Time
+	// generation counts the agents that were connected.
 	generation int
-	// changed is closed, and replaced, when up changes; guarded by mu.
+	// changed is closed, and replaced, when up changes.
 	changed chan struct{}
 }
 
 // held is one volume's connection.
 type held struct {
-	// volume's secrets are guarded by mu.
+	// volume's secrets change with mu held.
 	volume handover.Volume
 	// mount is the name of this mount of the volume, which the record has too.
 	mount string
@@ -53,7 +55,7 @@ type held struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	// mu guards what follows, and is held while the files are being attached.
+	// mu guards the rest, and is held while the files are being attached.
 	mu     sync.Mutex
 	device *os.File
 	state  *os.File

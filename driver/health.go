@@ -35,8 +35,10 @@ type condition struct {
 
 // usage remembers what the agent said last of each volume, for the time when there is none.
 type usage struct {
-	mu   sync.Mutex
-	last map[string]handover.Stats // guarded by mu; by volume id
+	// mu guards last.
+	mu sync.Mutex
+	// last is by volume id.
+	last map[string]handover.Stats
 }
 
 func newUsage() *usage { return &usage{last: make(map[string]handover.Stats)} }

@@ -12,8 +12,10 @@ import (
 // locks lets one operation at a time work on a volume. Repairs in the background give way to what takes a
 // volume away, which has to end in bounded time whatever hangs.
 type locks struct {
-	mu      sync.Mutex
-	volumes map[string]*volumeLock // guarded by mu; those that somebody holds or waits for
+	// mu guards volumes.
+	mu sync.Mutex
+	// volumes are the locks that an operation holds or waits for.
+	volumes map[string]*volumeLock
 }
 
 // volumeLock is the lock of one volume.

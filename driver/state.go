@@ -98,8 +98,10 @@ func (r record) with(t target) record {
 type shelf[T any] struct {
 	dir string
 
-	mu    sync.RWMutex
-	items map[string]T // guarded by mu; by id
+	// mu guards items.
+	mu sync.RWMutex
+	// items are by id.
+	items map[string]T
 	// damaged are the files that could not be read, which were put aside; they do not change.
 	damaged []string
 }

@@ -40,11 +40,12 @@ type thirdHand struct {
 	answered chan struct{}
 	once     sync.Once
 
+	// mu guards the rest.
 	mu sync.Mutex
-	// generation counts the keepers that were connected, up says that the last still is; both guarded by mu.
+	// generation counts the keepers that were connected, up says that the last still is.
 	generation int
 	up         bool
-	// refused is what the keeper said last to a put, to log it once; guarded by mu.
+	// refused is what the keeper said last to a put, to log it once.
 	refused string
 }
 

@@ -57,7 +57,7 @@ type dirHandle struct {
 // dirTable holds the directories that are open, by node id, and their handles, which it keeps in the state.
 type dirTable struct {
 	state *stateFile
-	// mu guards the maps, and what they hold.
+	// mu guards the rest, and what the maps hold.
 	mu      sync.Mutex
 	dirs    map[uint64]*directory
 	handles map[uint64]*dirHandle

@@ -45,7 +45,7 @@ type inflight struct {
 	// watching counts the goroutines that look at interrupted callers. Each ends with its request.
 	watching sync.WaitGroup
 
-	// mu guards calls and what in them may change.
+	// mu guards calls, and what in them may change.
 	mu    sync.Mutex
 	calls map[uint64]*call
 }

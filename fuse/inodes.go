@@ -19,7 +19,7 @@ const unknownNumber = 1<<32 - 1
 // D-172 says why.
 type inodeNumbers struct {
 	state *stateFile
-	// mu guards the maps.
+	// mu guards the rest.
 	mu sync.Mutex
 	// owner is which identity has a number, moved the number of an identity that does not have its own.
 	owner map[uint32]uint64

@@ -21,7 +21,7 @@ type lane struct {
 	// place has a token while a turn is taken.
 	place chan struct{}
 
-	// mu guards what follows, and the turns.
+	// mu guards the rest, and the turns.
 	mu sync.Mutex
 	// waiting is how many wait, and crowd the most that did since the lane was empty.
 	waiting, crowd int

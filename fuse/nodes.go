@@ -106,7 +106,7 @@ func newNode(parent *node, name string, info cacheclient.Info) *node {
 // nodeTable holds the nodes that the kernel knows, by id, and keeps them in the state.
 type nodeTable struct {
 	state *stateFile
-	// mu guards the maps, and what of the nodes may change.
+	// mu guards the rest, and what of the nodes may change.
 	mu    sync.RWMutex
 	nodes map[uint64]*node
 	// listed is, for each directory whose entries the kernel may have cached, the version of

@@ -28,7 +28,7 @@ type openFile struct {
 // openTable holds the open nodes, by node id, and their handles, which it keeps in the state.
 type openTable struct {
 	state *stateFile
-	// mu guards the maps and the fields of what they hold.
+	// mu guards the rest, and the fields of what the maps hold.
 	mu    sync.RWMutex
 	files map[uint64]*openFile
 	// handles are by number, resent those of an earlier process by the request that opened them.

@@ -98,7 +98,7 @@ type quarantine struct {
 	// refused is the number of questions in poisons, so that others need no lock.
 	refused atomic.Int32
 
-	// mu guards the maps and what is in them.
+	// mu guards the rest, and what is in the maps.
 	mu       sync.Mutex
 	suspects map[uint64]*suspect
 	poisons  map[question]*poison

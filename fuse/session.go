@@ -129,7 +129,7 @@ type Session struct {
 	devNumber uint64
 	resumes   int64
 
-	// handles guards the device and the state against being closed while they are copied.
+	// handles serializes the copying and the closing of the device and the state.
 	handles sync.Mutex
 
 	// endOnce guards err, why the session ended; over is closed then.

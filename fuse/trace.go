@@ -50,7 +50,7 @@ type tracer struct {
 	listening atomic.Int32
 	slow      slowest
 
-	// mu guards listeners and what is in them.
+	// mu guards listeners, and what is in them.
 	mu        sync.Mutex
 	listeners map[*listener]struct{}
 }

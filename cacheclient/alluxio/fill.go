@@ -47,6 +47,8 @@ type fill struct {
 	end   context.CancelFunc
 	// ready is closed when there is a file.
 	ready chan struct{}
+	// ended is closed when the fill has ended.
+	ended chan struct{}
 
 	// mu guards the rest.
 	mu sync.Mutex
@@ -67,9 +69,8 @@ type fill struct {
 	cursor  int
 	started bool
 	err     error
-	// over says that the fill has ended, and ended is closed then.
-	over  bool
-	ended chan struct{}
+	// over says that the fill has ended.
+	over bool
 }
 
 // pieceState is what is known of a piece.

@@ -40,6 +40,7 @@ type push struct {
 	err          error
 }
 
+// wake has those that wait look again; mu is held.
 func (p *push) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})

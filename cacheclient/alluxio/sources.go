@@ -61,7 +61,7 @@ type sources struct {
 	// openURL is for tests, nil for ufs.Open.
 	openURL func(ctx context.Context, url string, opts ufs.Options) (ufs.Store, error)
 
-	// following is held while a mount table is followed: what that opens may hang.
+	// following serializes the following of a mount table: what that opens may hang.
 	following sync.Mutex
 
 	// mu guards the rest.
@@ -101,7 +101,7 @@ func (s *sources) Notes() []string {
 	return all
 }
 
-// open opens what the user gave.
+// open opens what the user gave. It needs no mu: no other goroutine has s yet.
 func (s *sources) open(ctx context.Context) error {
 	for _, g := range s.given {
 		store, err := s.openStore(ctx, g.URL, g.Options)

@@ -46,6 +46,8 @@ type stream struct {
 	k      int
 	end    int64
 	cancel context.CancelFunc
+	// checked says that a worker reads the source.
+	checked bool
 
 	// mu guards the rest.
 	mu sync.Mutex
@@ -57,8 +59,6 @@ type stream struct {
 	// visible is up to where readers may have the bytes: head, but for a worker that reads the source, whose
 	// bytes are shown when the source is known to have the version still.
 	visible int64
-	// checked does not change: it is a worker that reads the source.
-	checked bool
 	// want is the furthest byte that was asked for, ahead how far beyond to receive, in bytes, and began where the
 	// stream began.
 	want, ahead, began int64

@@ -298,6 +298,7 @@ func (c *Cache) confirmedAt(id uint64) int64 {
 	return 0
 }
 
+// indexAt takes a file that was found into the index and its level's account; mu is held.
 func (c *Cache) indexAt(f found, last bool) {
 	l := c.levels[f.level]
 	l.used += f.charged

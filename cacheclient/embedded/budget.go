@@ -33,9 +33,8 @@ type Budget struct {
 	// names and listed bound what the caches remember of the source.
 	names, listed bound
 
+	// mu guards the rest.
 	mu sync.Mutex
-	// The rest is guarded by mu.
-
 	// used is how many blocks the members hold, most the largest value that it had. spare are buffers
 	// that no member holds: used and they are together no more than total.
 	used, most int

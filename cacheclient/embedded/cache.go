@@ -103,9 +103,17 @@ type Cache struct {
 	// unopened says that the last cached file could not be opened.
 	unopened atomic.Bool
 
-	// mu guards the index and the accounts of the levels. Nothing is read, written or removed with it held.
-	mu     sync.Mutex
+	// gate guards closed, after which no work begins. It is taken last.
+	gate   sync.Mutex
+	closed bool
+
+	// levels are the tiers; which they are does not change after New.
 	levels []*level
+	// left is what an earlier process left.
+	left *adoption
+
+	// mu guards the rest, and the accounts of the levels. Nothing is read, written or removed with it held.
+	mu sync.Mutex
 	// entries are the versions that are in use, and those that were a moment ago; shelf has the others.
 	entries map[uint64]*entry
 	shelf   shelf
@@ -115,16 +123,10 @@ type Cache struct {
 	claims map[uint64]chan struct{}
 	// idle are entries without references, whose files are open, the one used longest ago first.
 	idle queue
-	// left is what an earlier process left.
-	left *adoption
 	// shut says that the tiers may be another's now: no file is removed any more.
 	shut bool
 	// elsewhere is how many bytes of listings are in files outside of the levels.
 	elsewhere int64
-
-	// gate guards closed, after which no work begins. It is taken last.
-	gate   sync.Mutex
-	closed bool
 }
 
 // begin counts a goroutine that Close waits for; false when it is too late to start one.

@@ -43,14 +43,13 @@ type entry struct {
 	// idle is the place in Cache.idle, nil while there are references.
 	idle *list.Element
 
-	// admit is held while files are made or opened, before Cache.mu. It guards unkept, which says that no tier can
-	// keep the file.
+	// admit guards unkept, which says that no tier can keep the file. It is held while files are made or opened, and
+	// taken before Cache.mu.
 	admit  sync.Mutex
 	unkept bool
 
-	mu sync.Mutex
-	// The rest is guarded by mu. Files are read and written with it, so that it is not taken with Cache.mu held.
-
+	// mu guards the rest. Files are read and written with it, so that it is not taken with Cache.mu held.
+	mu    sync.Mutex
 	data  *os.File
 	state *stateFile
 	// sealed is the data file's time of change when it was sealed, 0 where it is not.

@@ -31,7 +31,8 @@ type fakeStore struct {
 
 	opens, stats, sent, confirms atomic.Int64
 
-	mu sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu sync.Mutex
 	// files has the content of each path, and marks its version.
 	files map[string][]byte
 	marks map[string]string

@@ -330,7 +330,8 @@ func (f *fetch) fill(ctx context.Context, body io.Reader, end int64, patience ti
 	return nil
 }
 
-// write puts p into the block b at f.at.
+// write puts p into the block b at f.at. It needs no mu for the entry's data file, which stays while a fetch writes to
+// it.
 func (f *fetch) write(p []byte, b, blockEnd int64) error {
 	e := f.e
 	at := f.at + int64(len(p))

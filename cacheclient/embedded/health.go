@@ -34,9 +34,8 @@ const (
 // counts against that path.
 // D-024 and D-144 say why.
 type health struct {
+	// mu guards the rest.
 	mu sync.Mutex
-	// The rest is guarded by mu.
-
 	// down says that the source did not answer the last time, and since when it has not.
 	down  bool
 	since time.Time

@@ -10,8 +10,8 @@ import (
 // listeners wait for the answer to a question that is being asked. They hear of each part of it that comes, so that it
 // may take as long as it comes.
 type listeners struct {
+	// mu guards of.
 	mu sync.Mutex
-	// of is guarded by mu.
 	of map[string]map[*context.Context]struct{}
 }
 

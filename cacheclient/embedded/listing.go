@@ -39,9 +39,8 @@ type listed struct {
 // listings remembers the directories that were read lately. Long ones are in files (listingfile.go), whose bytes are
 // bounded and count against the quota (spill.go).
 type listings struct {
-	mu sync.Mutex
-	// The rest is guarded by mu.
-
+	// mu guards the rest.
+	mu   sync.Mutex
 	lru  *simplelru.LRU[string, listed]
 	part part
 	// spilled is what is in files, in bytes, and mostSpilled bounds it.
@@ -86,7 +85,7 @@ func (ls *listings) account(dir string, l *listing, sign int64) {
 	}
 }
 
-// unlock lets mu go, and closes what was dropped: that may take a while.
+// unlock lets go of mu, with mu held, and closes what was dropped: that may take a while.
 func (ls *listings) unlock() {
 	dropped := ls.dropped
 	ls.dropped = nil
@@ -174,6 +173,7 @@ func (ls *listings) dropOldest(spilled bool) bool {
 	return true
 }
 
+// peek is what is remembered of a directory, with mu held.
 func (ls *listings) peek(dir string) listed {
 	l, _ := ls.lru.Peek(dir)
 	return l

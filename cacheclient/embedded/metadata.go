@@ -30,9 +30,8 @@ type metadata struct {
 	// ttl and nameTTL are durations; Retune changes them.
 	ttl, nameTTL atomic.Int64
 
-	mu sync.Mutex
-	// The rest is guarded by mu.
-
+	// mu guards the rest.
+	mu           sync.Mutex
 	lru          *simplelru.LRU[string, record]
 	files, bytes int64
 	part         part

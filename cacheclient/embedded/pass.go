@@ -26,7 +26,8 @@ const maxPaused = 4
 // pausedPasses are the passes of a cache that wait for their readers, the longest first. Together they have no more
 // than a quarter of the connections, for others need some.
 type pausedPasses struct {
-	mu sync.Mutex // guards the rest
+	// mu guards the rest.
+	mu sync.Mutex
 	// most is how many there may be.
 	most int
 	all  []*fetch

@@ -18,7 +18,8 @@ import (
 // mute is a store that does not answer questions about names while it is shut.
 type mute struct {
 	ufs.Store
-	mu   sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu   sync.Mutex
 	shut chan struct{}
 	// late is how long each answer takes.
 	late time.Duration

@@ -16,8 +16,8 @@ import (
 // to no file: no reader has them, no block is vouched for, and so neither this process nor the kernel can keep what
 // turns out to be another version's. D-140 says why.
 type proof struct {
-	// mu is held by the goroutine of the fetch but while it waits for the body, and guards the rest and fetch.at against
-	// the one that asks in pauses.
+	// mu serializes the goroutine of the fetch, which lets it go while it waits for the body, and the one that asks in
+	// pauses: what is below, and fetch.at, is of the one that has it.
 	mu sync.Mutex
 	// failed is what the question in a pause found.
 	failed error
@@ -70,7 +70,8 @@ func (f *fetch) vouch(b int64) error {
 	return f.set(b, f.sum)
 }
 
-// set has the state vouch for a block, and then the entry.
+// set has the state vouch for a block, and then the entry. It needs no mu for the entry's state file, which stays while
+// a fetch runs.
 func (f *fetch) set(b int64, sum uint32) error {
 	if err := f.e.state.set(b, sum); err != nil {
 		return fmt.Errorf("%w: %w", errTierWrite, err)

@@ -30,9 +30,8 @@ type slots struct {
 	most    int
 	timeout time.Duration
 
+	// mu guards the rest.
 	mu sync.Mutex
-	// The rest is guarded by mu.
-
 	// held are the fetches that have one, and what they had brought when they were looked at last.
 	held map[*fetch]progress
 	// left counts how often one was given back.

@@ -21,7 +21,8 @@ import (
 // servers and Alluxio do.
 type noted struct {
 	ufs.Store
-	mu     sync.Mutex // guards listed
+	// mu guards listed.
+	mu     sync.Mutex
 	listed []string
 }
 

@@ -7,7 +7,8 @@ const mostNoted = 4096
 
 // noted are the paths of which something was logged, so that it is said once and not with each request.
 type noted struct {
-	mu   sync.Mutex // guards said
+	// mu guards said.
+	mu   sync.Mutex
 	said map[string]bool
 }
 

@@ -38,7 +38,8 @@ type odd struct {
 	confirm func(context.Context) error
 
 	// lists counts listings by directory.
-	mu    sync.Mutex // guards lists
+	// mu guards lists.
+	mu    sync.Mutex
 	lists map[string]int
 }
 

@@ -29,7 +29,8 @@ type Renewed struct {
 	open func(context.Context) (ufs.Store, error)
 	log  *slog.Logger
 
-	mu sync.RWMutex // guards what follows
+	// mu guards the rest.
+	mu sync.RWMutex
 	// store is nil where the options are not good for one, which err says.
 	store ufs.Store
 	err   error

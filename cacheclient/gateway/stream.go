@@ -50,7 +50,8 @@ type stream struct {
 	broken   int
 	brokenAt int64
 
-	mu sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu sync.Mutex
 	// stall calls release, from sendTo until the stream has ended.
 	stall *time.Timer
 	ended bool
@@ -171,7 +172,7 @@ func (s *stream) drop() {
 	s.dropLocked()
 }
 
-// dropLocked is drop for who holds mu.
+// dropLocked is drop where mu is held.
 func (s *stream) dropLocked() {
 	if s.body == nil {
 		return

@@ -64,7 +64,8 @@ const (
 
 // verdicts remember what a check found out.
 type verdicts struct {
-	mu sync.Mutex // held by who asks the source, and guards what follows
+	// mu guards the rest. It is held while the source is asked.
+	mu sync.Mutex
 	at time.Time
 	// took is how long the source's last good answer took.
 	took time.Duration
@@ -116,7 +117,8 @@ func (g *Gateway) tell(before, now Verdict) {
 	}
 }
 
-// fresh reports whether the last verdict holds still; answered is when the source last gave what it was asked for.
+// fresh reports whether the last verdict holds still; mu is held. answered is when the source last gave what it was
+// asked for.
 func (v *verdicts) fresh(answered time.Time) bool {
 	if v.last.State != Reached {
 		return time.Since(v.at) < troubleLife && answered.Before(v.at)

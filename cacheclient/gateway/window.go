@@ -78,7 +78,7 @@ type windows struct {
 	// odd are the directories whose names were told to be left out.
 	odd noted
 
-	// mu guards what follows.
+	// mu guards the rest.
 	mu sync.Mutex
 	// kept are windows by directory, and keptSize the sum of their sizes.
 	kept     *lru.LRU[string, *window]
@@ -220,7 +220,7 @@ func (ws *windows) keep(dir string, w *window) {
 	}
 }
 
-// dropOldest forgets one window. The caller holds mu.
+// dropOldest forgets one window; mu is held.
 func (ws *windows) dropOldest() {
 	if _, old, ok := ws.kept.RemoveOldest(); ok {
 		ws.keptSize -= old.size

@@ -20,9 +20,8 @@ const mostTold = 1 << 15
 type toldDirs struct {
 	seed maphash.Seed
 
-	mu sync.Mutex
-	// The rest is guarded by mu.
-
+	// mu guards the rest.
+	mu         sync.Mutex
 	young, old map[uint64]struct{}
 }
 

@@ -183,8 +183,9 @@ func (s *httpStore) sameBytes(
 
 // turns has one caller at a time for each path.
 type turns struct {
+	// mu guards held.
 	mu   sync.Mutex
-	held map[string]chan struct{} // guarded by mu
+	held map[string]chan struct{}
 }
 
 // enter waits for the turn of a caller, at whose end leave is to be called.

@@ -17,9 +17,8 @@ type notes struct {
 	log    *slog.Logger
 	source string
 
-	mu sync.Mutex
-	// The rest is guarded by mu.
-
+	// mu guards the rest.
+	mu              sync.Mutex
 	keys, sentences []string
 }
 

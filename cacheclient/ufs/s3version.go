@@ -28,8 +28,9 @@ const (
 // doubts are the objects whose ETags name no version: listings and responses tell different ones, or servers behind one
 // name do. What one object shows takes nothing from others. D-227 says why.
 type doubts struct {
+	// mu guards of.
 	mu sync.Mutex
-	of *simplelru.LRU[string, struct{}] // guarded by mu
+	of *simplelru.LRU[string, struct{}]
 }
 
 // has reports whether the ETags of a path name no version.

@@ -37,7 +37,7 @@ type backend struct {
 	caches caches
 	log    *slog.Logger
 
-	// pruning is held by who prunes; pruned counts the goroutines that do.
+	// pruning serializes prunings; pruned counts their goroutines.
 	pruning sync.Mutex
 	pruned  sync.WaitGroup
 }

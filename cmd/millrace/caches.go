@@ -30,7 +30,7 @@ type sharedCache struct {
 	closing bool
 	// gone is closed when the cache has been closed.
 	gone chan struct{}
-	// tuning is held while the settings change, so that the last change counts.
+	// tuning serializes changes of the settings, so that the last one counts.
 	tuning sync.Mutex
 }
 

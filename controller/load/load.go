@@ -41,7 +41,8 @@ type Reconciler struct {
 	// Life ends all loads.
 	Life context.Context
 
-	mu sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu sync.Mutex
 	// runs are the loads under way or ended whose end is not in the status yet.
 	runs map[types.NamespacedName]*run
 }
@@ -54,7 +55,8 @@ type run struct {
 	begun  time.Time
 	cancel context.CancelFunc
 
-	mu       sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu       sync.Mutex
 	progress masters.Progress
 	ended    time.Time
 	err      error

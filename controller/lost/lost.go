@@ -69,8 +69,9 @@ type Watcher struct {
 	// Every is the time between two rounds; 5 s if 0.
 	Every time.Duration
 
+	// mu guards byDataset.
 	mu sync.Mutex
-	// byDataset are the names of the pods by the Dataset whose claim they use; guarded by mu.
+	// byDataset are the names of the pods by the Dataset whose claim they use.
 	byDataset map[types.NamespacedName][]string
 
 	// said is when a pod was warned of last, by its UID and volume. The goroutine of Start alone uses it.

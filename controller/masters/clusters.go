@@ -94,10 +94,12 @@ type Clusters struct {
 	// and a round after it fit within the 15 s after which a condition is to name what is wrong.
 	Probe time.Duration
 
-	mu sync.Mutex // guards what follows
+	// mu guards life and byKey.
+	mu sync.Mutex
 	// life is the context of Start, nil before it.
 	life  context.Context
 	byKey map[types.NamespacedName]*cluster
+
 	// places bounds the rounds, walks the walks, and asks the questions about sources that run at a time.
 	places, walks, asks chan struct{}
 	// gateways asks gateways.
@@ -124,7 +126,8 @@ type cluster struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu    sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu    sync.Mutex
 	want  Want
 	state State
 	// walked is when the last walk ended well, walking says that one is under way, draining the same of a drain.

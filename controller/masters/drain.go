@@ -68,7 +68,8 @@ type drain struct {
 	stay []*rpc.Worker
 	tell func(Drain)
 
-	mu sync.Mutex // guards what follows
+	// mu guards at and room.
+	mu sync.Mutex
 	at Drain
 	// room are the bytes that are free on those that stay.
 	room map[*rpc.Worker]int64
@@ -89,6 +90,7 @@ func (d *drain) count(change func(*Drain)) {
 	d.tell(d.at)
 }
 
+// run copies the blocks and drops them. It needs no mu for room before the copies begin.
 func (d *drain) run(ctx context.Context, c *Clusters, want Want) error {
 	conn, err := connect(want, c.Log)
 	if err != nil {

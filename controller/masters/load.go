@@ -103,7 +103,8 @@ type load struct {
 	conn *rpc.Cluster
 	tell func(Progress)
 
-	mu sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu sync.Mutex
 	at Progress
 	// leftOut are the directories that could not be listed.
 	leftOut map[string]bool
@@ -129,19 +130,27 @@ func (l *load) each(ctx context.Context, t Target, fn func(*wire.FileInfo) error
 
 // leaveOut counts a directory that cannot be listed, once.
 func (l *load) leaveOut(dir string, err error) {
+	if !l.first(dir) {
+		return
+	}
 	l.count(func(p *Progress) {
-		if l.leftOut[dir] {
-			return
-		}
-		if l.leftOut == nil {
-			l.leftOut = make(map[string]bool)
-		}
-		l.leftOut[dir] = true
 		p.Failed++
 		if p.FirstFailure == "" {
 			p.FirstFailure = dir + " cannot be listed: " + err.Error()
 		}
 	})
+}
+
+// first reports whether a directory was not left out before, and notes that it is.
+func (l *load) first(dir string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leftOut == nil {
+		l.leftOut = make(map[string]bool)
+	}
+	known := l.leftOut[dir]
+	l.leftOut[dir] = true
+	return !known
 }
 
 // endsLoad reports whether an error is none of one path: the load was given up, or no master answers.

@@ -14,7 +14,8 @@ import (
 
 // emptying remembers since when caches are being emptied. A controller that starts anew begins anew.
 type emptying struct {
-	mu    sync.Mutex // guards since
+	// mu guards since.
+	mu    sync.Mutex
 	since map[types.NamespacedName]time.Time
 }
 

@@ -17,7 +17,8 @@ import (
 // secretCache remembers Secrets for a while. Watching them would need the right to list all Secrets there are.
 // D-080 says why.
 type secretCache struct {
-	mu sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu sync.Mutex
 	// known are Secrets that were read, and those that were not there (nil).
 	known map[types.NamespacedName]readSecret
 	// made are keys that were made and are perhaps not stored yet.

@@ -39,7 +39,8 @@ func (t troubles) worst(w *world) (worst trouble.Trouble, away bool) {
 
 // warnings remembers the Events of Datasets whose pods are late.
 type warnings struct {
-	mu    sync.Mutex // guards byKey
+	// mu guards byKey.
+	mu    sync.Mutex
 	byKey map[types.NamespacedName]lastWarnings
 }
 
@@ -128,7 +129,8 @@ func (v verdict) told(t trouble.Trouble, away bool) verdict {
 // told remembers which trouble was told last of each condition of a Dataset and its runtime: what a cache has of them
 // may be older.
 type told struct {
-	mu    sync.Mutex // guards byKey
+	// mu guards byKey.
+	mu    sync.Mutex
 	byKey map[types.NamespacedName]map[string]string
 }
 

@@ -13,7 +13,8 @@ import (
 
 // words remembers which pods were told that their labels and annotations do nothing.
 type words struct {
-	mu    sync.Mutex // guards byKey
+	// mu guards byKey.
+	mu    sync.Mutex
 	byKey map[types.NamespacedName]map[types.UID]bool
 }
 

@@ -7,7 +7,8 @@ import (
 
 // Part is what a step is at, said by the step and read by the line that tells of it. The zero value says nothing.
 type Part struct {
-	mu   sync.Mutex // guards text
+	// mu guards text.
+	mu sync.Mutex
 	text string
 }
 

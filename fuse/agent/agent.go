@@ -81,10 +81,13 @@ type Mount struct {
 type Server struct {
 	log *slog.Logger
 
-	mu     sync.RWMutex
-	mounts []Mount // guarded by mu; in order of Dir
-	socket string  // guarded by mu; where Serve answers
-	// lost are the pods that have to be restarted; guarded by mu.
+	// mu guards the rest.
+	mu sync.RWMutex
+	// mounts are in order of Dir.
+	mounts []Mount
+	// socket is where Serve answers.
+	socket string
+	// lost are the pods that have to be restarted.
 	lost []handover.LostPod
 }
 

@@ -45,7 +45,7 @@ type Sessions struct {
 	server *Server
 	log    *slog.Logger
 
-	// mu guards the maps and what they hold.
+	// mu guards sessions, clients and closed, and what the maps hold.
 	mu       sync.Mutex
 	sessions map[string]*hosted
 	clients  map[string]*sharedClient

@@ -97,10 +97,13 @@ type warmer struct {
 	begun  time.Time
 	before int64 // bytes from the source when it began
 
-	mu      sync.Mutex
-	state   WarmProgress // guarded by mu
-	samples []int64      // guarded by mu; BytesDone at the last warmWindow ticks
-	failed  error        // guarded by mu; the first failure of a file or directory
+	// mu guards the rest.
+	mu    sync.Mutex
+	state WarmProgress
+	// samples are BytesDone at the last warmWindow ticks.
+	samples []int64
+	// failed is the first failure of a file or directory.
+	failed error
 }
 
 func newWarmer(client cacheclient.Client, jobs int) *warmer {
@@ -175,10 +178,8 @@ func (w *warmer) unlisted(ctx context.Context, dir string, err error) error {
 			// A copy: lines of progress have the former.
 			p.FailedDirs = append(slices.Clone(p.FailedDirs), "/"+dir)
 		}
-		if w.failed == nil {
-			w.failed = err
-		}
 	})
+	w.failedBy(err)
 	return nil
 }
 
@@ -197,19 +198,26 @@ func (w *warmer) fetch(ctx context.Context, f cacheclient.Info) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if err != nil {
+		w.update(func(p *WarmProgress) { p.FilesFailed++ })
+		w.failedBy(fmt.Errorf("%s: %w", f.Path, err))
+		return nil
+	}
 	w.update(func(p *WarmProgress) {
-		if err != nil {
-			p.FilesFailed++
-			if w.failed == nil {
-				w.failed = fmt.Errorf("%s: %w", f.Path, err)
-			}
-			return
-		}
 		p.FilesDone++
 		p.BytesDone += max(f.Size-done, 0)
 		done = max(f.Size, done)
 	})
 	return nil
+}
+
+// failedBy keeps the first failure.
+func (w *warmer) failedBy(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed == nil {
+		w.failed = err
+	}
 }
 
 // update changes the state under the lock.

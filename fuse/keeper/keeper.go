@@ -31,15 +31,16 @@ type keeper struct {
 	// files are the device and the state, none before the mount was made. Only the goroutine of Keep uses them.
 	files []*os.File
 
-	// mu guards what follows, which the goroutine that passes signals on uses too.
+	// asking has a token when a signal came.
+	asking chan struct{}
+
+	// mu guards the rest, which the goroutine that passes signals on uses too.
 	mu    sync.Mutex
 	child *os.Process
 	// asked is when a signal asked for the end the last time.
 	asked time.Time
 	// pending is a signal that came between two children.
 	pending os.Signal
-	// asking has a token when a signal came; it is not guarded.
-	asking chan struct{}
 }
 
 // Keep starts the child that mounts and serves, and its successors, until the mount has ended. An error that is an

@@ -18,11 +18,13 @@ type Keeper struct {
 	log  *slog.Logger
 	most int
 
-	mu   sync.Mutex
-	kept map[string]*kept // guarded by mu; by the volume's id
-	// watcher is the driver that watches now, 0 for none, watchers how many did; both guarded by mu.
+	// mu guards the rest.
+	mu sync.Mutex
+	// kept are the sessions by the volume's id.
+	kept map[string]*kept
+	// watcher is the driver that watches now, 0 for none, watchers how many did.
 	watcher, watchers int
-	// ending says that this process was asked to end; guarded by mu.
+	// ending says that this process was asked to end.
 	ending bool
 }
 

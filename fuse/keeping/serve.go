@@ -87,9 +87,10 @@ func (k *Keeper) awaitEnd(patience time.Duration) {
 
 // connections are those that are open.
 type connections struct {
+	// mu guards the rest.
 	mu     sync.Mutex
-	conns  map[net.Conn]bool // guarded by mu
-	closed bool              // guarded by mu
+	conns  map[net.Conn]bool
+	closed bool
 }
 
 // add reports whether the connection may be used.

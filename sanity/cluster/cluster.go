@@ -27,7 +27,8 @@ type Cluster struct {
 	masters, workers []*Server
 	janitor          *janitor.Janitor
 
-	mu     sync.Mutex // guards what follows; taken after a Server's
+	// mu guards ended and mounts. It is taken after a Server's.
+	mu     sync.Mutex
 	ended  bool
 	mounts []*Fuse
 

@@ -40,9 +40,10 @@ type Shared struct {
 	// Config is the cluster to start.
 	Config Config
 
-	mu      sync.Mutex // guards what follows
-	cluster *Cluster   // nil before the first test that asks, and after a failure
-	err     error      // why it could not be started
+	// mu guards the rest.
+	mu      sync.Mutex
+	cluster *Cluster // nil before the first test that asks, and after a failure
+	err     error    // why it could not be started
 }
 
 // Run runs the tests and then stops the cluster. It returns the exit code.

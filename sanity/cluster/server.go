@@ -45,9 +45,10 @@ type Server struct {
 	rpc, web, raft int               // ports; raft is a master's
 	proxy          *faultproxy.Proxy // nil without one
 
-	mu     sync.Mutex // guards what follows
-	proc   *process   // nil before the first start
-	killed bool       // the process was ended by Kill
+	// mu guards the rest.
+	mu     sync.Mutex
+	proc   *process // nil before the first start
+	killed bool     // the process was ended by Kill
 	paused bool
 }
 

@@ -19,7 +19,8 @@ import (
 type killer struct {
 	next http.RoundTripper
 
-	mu sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu sync.Mutex
 	// left is how many writes may pass.
 	left int
 	// wrote has a token after a write.

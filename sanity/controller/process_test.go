@@ -45,7 +45,8 @@ type process struct {
 	health, metrics string
 	ended           chan error
 
-	mu  sync.Mutex // guards log
+	// mu guards log.
+	mu  sync.Mutex
 	log []string
 }
 

@@ -71,7 +71,8 @@ func grant(t *testing.T, c client.Client, user, file string) {
 
 // warnings are what the API server says beside its answers.
 type warnings struct {
-	mu    sync.Mutex // guards texts
+	// mu guards texts.
+	mu    sync.Mutex
 	texts []string
 }
 

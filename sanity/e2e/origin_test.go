@@ -28,7 +28,8 @@ type origin struct {
 	// token is what the header X-Token has to be, "" for anything.
 	token atomic.Value
 
-	mu     sync.Mutex // guards server
+	// mu guards server.
+	mu     sync.Mutex
 	server *http.Server
 }
 

@@ -22,7 +22,8 @@ type link struct {
 	ended context.Context // ends with the link
 	end   context.CancelFunc
 
-	mu    sync.Mutex // guards conns
+	// mu guards conns.
+	mu    sync.Mutex
 	conns []net.Conn // the client's, then the target's
 	over  bool       // reset
 }

@@ -44,7 +44,8 @@ type Proxy struct {
 
 	accepted, up, down atomic.Int64
 
-	mu       sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu       sync.Mutex
 	faults   Faults
 	changed  chan struct{} // closed when faults change
 	listener net.Listener  // nil while refusing, and after Close

@@ -26,7 +26,8 @@ type stage struct {
 	err  error // why there is none
 	bed  *testbed.Bed
 
-	mu      sync.Mutex               // guards what follows
+	// mu guards the rest.
+	mu      sync.Mutex
 	sites   map[string]*serve.Server // what the web server has, by scene
 	results map[string]bool          // whether a document held, by its name
 }

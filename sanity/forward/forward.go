@@ -20,8 +20,10 @@ type Proxy struct {
 	// Dial connects; the process's own network if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	mu    sync.Mutex
-	asked map[string]int // by host:port, guarded by mu
+	// mu guards asked.
+	mu sync.Mutex
+	// asked is by host:port.
+	asked map[string]int
 }
 
 // Asked is how many requests came for a host:port.

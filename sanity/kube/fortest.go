@@ -47,9 +47,10 @@ type Shared struct {
 	// Options are of the server to start.
 	Options Options
 
-	mu     sync.Mutex // guards what follows
-	server *Server    // nil before the first test that asks, and after a failure
-	err    error      // why it could not be started
+	// mu guards the rest.
+	mu     sync.Mutex
+	server *Server // nil before the first test that asks, and after a failure
+	err    error   // why it could not be started
 }
 
 // Run runs the tests and then stops the server. It returns the exit code.

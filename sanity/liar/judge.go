@@ -59,11 +59,14 @@ type Judge struct {
 	// Calls counts the calls that were judged, Refused those of them that failed as they may.
 	Calls, Refused atomic.Int64
 
+	// mu guards the rest.
 	mu     sync.Mutex
-	faults []Fault         // guarded by mu
-	seen   map[string]bool // guarded by mu: rules and paths that are told already
-	count  map[string]int  // guarded by mu: faults of each rule
-	ended  bool            // guarded by mu: the mount is being taken away
+	faults []Fault
+	// seen are rules and paths that are told already, count the faults of each rule.
+	seen  map[string]bool
+	count map[string]int
+	// ended says that the mount is being taken away.
+	ended bool
 }
 
 // NewJudge judges by that world.

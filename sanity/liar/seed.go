@@ -24,8 +24,9 @@ func (s Seed) Dice(words ...any) *rand.Rand {
 
 // Ordinals count what came for each key, so that the n-th request for a path draws the same in each run.
 type Ordinals struct {
+	// mu guards n.
 	mu sync.Mutex
-	n  map[string]int // guarded by mu
+	n  map[string]int
 }
 
 // Next is the number of this one, from 0 on.

@@ -10,7 +10,8 @@ type watch struct {
 	judge *Judge
 	limit time.Duration
 
-	mu   sync.Mutex    // guards what follows
+	// mu guards the rest.
+	mu   sync.Mutex
 	last int           // the number of the last call
 	open map[int]timed // calls that have not ended
 }

@@ -113,8 +113,9 @@ type World struct {
 	// epoch is the time that versions are dated from.
 	epoch time.Time
 
+	// mu guards the rest.
 	mu    sync.RWMutex
-	files map[string]*File // guarded by mu, as all below
+	files map[string]*File
 	dirs  map[string]*Dir
 	truce bool
 	told  []string

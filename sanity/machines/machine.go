@@ -24,8 +24,9 @@ type Machine struct {
 	config Config
 	env    []string
 
-	mu         sync.Mutex // guards what follows
-	supervisor *exec.Cmd  // nil without power
+	// mu serializes orders, the loss of power and its return.
+	mu         sync.Mutex
+	supervisor *exec.Cmd // nil without power
 	stderr     *bytes.Buffer
 	orders     io.WriteCloser
 	control    net.Conn

@@ -31,7 +31,8 @@ const stopPatience = 10 * time.Second
 
 // services are what the first process has started.
 type services struct {
-	mu      sync.Mutex              // guards what follows
+	// mu guards the rest.
+	mu      sync.Mutex
 	running map[string]*process     // by the name of the service
 	ended   map[int]chan<- struct{} // by process id; closed by the reaper
 }

@@ -83,8 +83,10 @@ type runner struct {
 	out   io.Writer
 	began time.Time
 
-	mu    sync.Mutex // guards what follows, and writing to out
-	spoke time.Time  // when the last line was printed
+	// mu guards the rest, and writing to out.
+	mu sync.Mutex
+	// spoke is when the last line was printed.
+	spoke time.Time
 	log   eventLog
 }
 

@@ -56,7 +56,8 @@ type Server struct {
 
 	requests, heads, lists, bodyBytes atomic.Int64
 
-	mu   sync.Mutex   // guards http
+	// mu guards http.
+	mu   sync.Mutex
 	http *http.Server // nil while stopped
 }
 

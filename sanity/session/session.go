@@ -23,7 +23,8 @@ type Session struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu   sync.Mutex // guards undo
+	// mu guards undo.
+	mu   sync.Mutex
 	undo []func()
 }
 

@@ -86,7 +86,8 @@ type storm struct {
 	settings
 	begun time.Time
 
-	mu             sync.Mutex               // guards what follows
+	// mu guards the rest.
+	mu             sync.Mutex
 	running        map[liar.Seed]liar.Plan  // what runs now
 	faults         map[string][]liar.Report // by rule and themes
 	done, failed   int

@@ -121,7 +121,8 @@ const mostNoted = 1024
 
 // noted remembers what was logged, so that it is said once.
 type noted struct {
-	mu sync.Mutex // guards said
+	// mu guards said.
+	mu sync.Mutex
 	// said are the directories.
 	said map[string]bool
 }

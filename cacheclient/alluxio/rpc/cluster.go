@@ -30,6 +30,7 @@ type Cluster struct {
 
 // clusters are those in use.
 var clusters = struct {
+	// mu guards the rest.
 	mu    sync.Mutex
 	byKey map[string]*Cluster
 }{byKey: make(map[string]*Cluster)}

@@ -21,7 +21,8 @@ type load struct {
 	// away counts the calls that failed because an election had become an outage.
 	away atomic.Int64
 
-	mu     sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu     sync.Mutex
 	done   int
 	errs   []error
 	ends   []time.Time

@@ -86,7 +86,8 @@ func testLog(tb testing.TB) *slog.Logger {
 }
 
 type testWriter struct {
-	mu sync.Mutex // guards t
+	// mu guards t.
+	mu sync.Mutex
 	t  testing.TB // nil when the test is over
 }
 

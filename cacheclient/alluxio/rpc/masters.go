@@ -42,7 +42,7 @@ type Masters struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	// mu guards the search for the leader.
+	// mu guards search, the search for the leader.
 	mu sync.Mutex
 	search
 }

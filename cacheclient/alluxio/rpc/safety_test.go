@@ -22,7 +22,8 @@ import (
 
 // recorder is a gRPC server that answers every call with an empty message, and keeps what it was asked.
 type recorder struct {
-	mu    sync.Mutex // guards asked
+	// mu guards asked.
+	mu    sync.Mutex
 	asked map[string][]byte
 }
 

@@ -96,7 +96,8 @@ type dice struct {
 	seed  uint64
 	world *world
 
-	mu sync.Mutex // guards n
+	// mu guards n.
+	mu sync.Mutex
 	n  map[string]uint64
 }
 
@@ -129,7 +130,8 @@ type run struct {
 	*world
 	client *alluxio.Client
 
-	mu     sync.Mutex // guards faults
+	// mu guards faults.
+	mu     sync.Mutex
 	faults []string
 }
 
@@ -469,7 +471,8 @@ func (r *run) present(t *testing.T, path string) error {
 
 // locked writes what many goroutines write.
 type locked struct {
-	mu sync.Mutex // guards to
+	// mu guards to.
+	mu sync.Mutex
 	to *bytes.Buffer
 }
 
