@@ -5,7 +5,7 @@
 //
 //  1. NodeStageVolume: the volume's lock is taken (locks.go), its attributes and mount options are read into a
 //     handover.Volume (volume.go, mountoptions.go) and held against what the operator allows.
-//  2. A record goes to disk with the phase "partial" (state.go). Whoever finds one after a crash undoes it.
+//  2. A record goes to disk with the phase "partial" (state.go). A process that finds one after a crash undoes it.
 //  3. mount(2) on the staging path; the agent gets the device and the description, answers INIT, and gives back
 //     the state that a successor of it needs; the mount is asked for its root; the record becomes "staged" (stage.go).
 //  4. Custody keeps copies of the device and the state (custody.go), and has the keeper keep others (thirdhand.go).
@@ -18,14 +18,14 @@
 //     than five seconds: plainly, then lazily or by force, then by an abort of the connection (unmount.go).
 //
 // When this process starts it reads the records and, as soon as an agent is there, goes through them (recover.go):
-// what the keeper or the agent has is taken back from it; what nobody has is mounted anew and bound to every
+// what the keeper or the agent has is taken back from it; what no process has is mounted anew and bound to every
 // target that is still there; what was interrupted is undone; sessions that no record knows are ended. The same
 // round runs whenever an agent appears, and every few seconds. Calls do not wait for it: each brings its own
 // volume in order first.
 //
 // Stopping leaves every mount in place.
 //
-// What guards what: locks.go lets one operation work on a volume, and whoever holds a volume's lock may write its
+// What guards what: locks.go lets one operation work on a volume, and the holder of a volume's lock may write its
 // record and change its mounts. custody.mu guards what is held, held.mu the files of one volume. Nothing asks a
 // mount for anything without a deadline and a goroutine of its own, because a mount answers when its server does.
 package driver

@@ -20,7 +20,7 @@ type locks struct {
 
 // volumeLock is the lock of one volume.
 type volumeLock struct {
-	// held has a token while nobody works on the volume.
+	// held has a token while no operation works on the volume.
 	held chan struct{}
 	// users is how many hold it or wait for it, and urgent those of them that no repair may delay; guarded by
 	// locks.mu.
@@ -31,7 +31,7 @@ type volumeLock struct {
 
 func newLocks() *locks { return &locks{volumes: make(map[string]*volumeLock)} }
 
-// take waits until nobody else works on the volume. Where the context ends first, the error is a status of
+// take waits until no other operation works on the volume. Where the context ends first, the error is a status of
 // Aborted, which tells the orchestrator to come back later.
 func (l *locks) take(ctx context.Context, id string) (release func(), err error) {
 	v := l.enter(id)
@@ -106,7 +106,7 @@ func (l *locks) enter(id string) *volumeLock {
 	return v
 }
 
-// leave counts a user out, who gives the lock back where he had it.
+// leave counts a user out, which gives the lock back where it had it.
 func (l *locks) leave(id string, v *volumeLock, held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,7 +36,7 @@ func podOf(values map[string]string) pod {
 	return pod{Namespace: values[podNamespaceKey], Name: values[podNameKey], UID: values[podUIDKey]}
 }
 
-// lost is a mount that a pod still has and nobody serves.
+// lost is a mount that a pod still has and no process serves.
 type lost struct {
 	// Connection tells by its end that no pod has the mount any more; zero where the kernel does not tell.
 	Connection mountpoint.Connection `json:"connection,omitzero"`
@@ -102,7 +102,7 @@ func (d *Driver) tellLost(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	// One of an earlier build does not know the request, and tells nobody.
+	// One of an earlier build does not know the request, and tells nothing.
 	if err := d.agent.Lost(ctx, now.pods); err != nil && handover.CodeOf(err) != handover.CodeInvalid {
 		return err
 	}

@@ -15,7 +15,7 @@ type mountSettings struct {
 	seLinuxContext string
 }
 
-// The permissions where the source tells none, of which a umask takes bits away. Nobody may write.
+// The permissions where the source tells none, of which a umask takes bits away. No user may write.
 const (
 	fileBits = 0o444
 	dirBits  = 0o555
@@ -85,6 +85,6 @@ func masked(bits, mask uint32) uint32 {
 // parseID reads the number of a user or group.
 func parseID(s string) (uint32, bool) {
 	v, err := strconv.ParseUint(s, 10, 32)
-	// The highest number stands for nobody at all (chown(2)).
+	// The highest number stands for no user at all (chown(2)).
 	return uint32(v), err == nil && v != 1<<32-1
 }

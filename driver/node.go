@@ -329,7 +329,7 @@ func checkPath(name, path string) error {
 	return nil
 }
 
-// checkCapability checks how a volume is to be used. Every access mode will do: nobody can write.
+// checkCapability checks how a volume is to be used. Every access mode will do: no pod can write.
 func checkCapability(c *csi.VolumeCapability) error {
 	switch {
 	case c == nil:

@@ -20,7 +20,7 @@ const (
 	roundTime     = 2 * time.Second
 	shortestRetry = 50 * time.Millisecond
 	longestRetry  = 2 * time.Second
-	// lockPatience is how long a repair waits for a volume that somebody works on: he may do what is needed, or
+	// lockPatience is how long a repair waits for a volume that another operation works on: that may do what is needed, or
 	// take long, and other volumes wait behind.
 	lockPatience = 100 * time.Millisecond
 	// askTime bounds questions that the agent answers from its memory.
@@ -54,7 +54,7 @@ func (d *Driver) keep(ctx context.Context) {
 }
 
 // round gives the agent what this process holds and the agent does not serve, takes from keeper and agent what the
-// records know and this process does not hold, makes anew what nobody has, and ends what no record knows.
+// records know and this process does not hold, makes anew what no process has, and ends what no record knows.
 // D-038 says why.
 func (d *Driver) round(ctx context.Context) error {
 	lost, err := d.custody.reattach(ctx)
@@ -125,7 +125,7 @@ func (d *Driver) ensure(ctx context.Context, rec record) (record, error) {
 		return rec, err
 	}
 	if d.custody.holds(id) {
-		// Somebody may have unmounted the staging path alone: the targets keep the connection alive.
+		// The staging path alone may have been unmounted by hand: the targets keep the connection alive.
 		if ok, err := restoreStaging(rec); ok || err != nil {
 			return rec, err
 		}
@@ -181,7 +181,7 @@ func (d *Driver) restore(ctx context.Context, rec record) (record, bool, error) 
 	if err != nil || !ok {
 		return rec, false, err
 	}
-	// Whoever made the volume anew may not have come to this.
+	// The repair that made the volume anew may not have come to this.
 	rec, _ = presentTargets(rec)
 	return rec, true, d.rebind(ctx, rec)
 }
@@ -255,7 +255,7 @@ func (d *Driver) recover(ctx context.Context, rec record) (record, error) {
 	return rec, nil
 }
 
-// rebind shows the volume's mount at all its targets, but for those that somebody has mounted something else on.
+// rebind shows the volume's mount at all its targets, but for those that have something else mounted on them.
 func (d *Driver) rebind(ctx context.Context, rec record) error {
 	var errs []error
 	for _, t := range rec.Targets {
@@ -278,7 +278,7 @@ func presentTargets(rec record) (record, bool) {
 	return rec, len(rec.Targets) > 0
 }
 
-// endOrphan ends a session that no record knows: its holder was killed in the midst of an attach that nobody asked
+// endOrphan ends a session that no record knows: its holder was killed in the midst of an attach that no caller asked
 // for again.
 func (d *Driver) endOrphan(ctx context.Context, id string) error {
 	if _, ok := d.records.get(id); ok || len(d.records.damaged) > 0 {

@@ -33,7 +33,7 @@ func (d *Driver) stage(ctx context.Context, rec record) (record, error) {
 			return old, err
 		}
 		if !reflect.DeepEqual(old.Volume.Secrets, rec.Volume.Secrets) {
-			// They were rotated. Who mounts the volume anew needs the present ones.
+			// They were rotated. A repair that mounts the volume anew needs the present ones.
 			old.Volume.Secrets = rec.Volume.Secrets
 			if err := d.records.put(old.Volume.ID, old); err != nil {
 				return old, err

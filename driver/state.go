@@ -65,7 +65,7 @@ type target struct {
 	Alone bool `json:"alone,omitempty"`
 	// Pod is whose volume it is, where the orchestrator told.
 	Pod pod `json:"pod,omitzero"`
-	// Lost is about the mount that the pod began with, where nobody serves that any more.
+	// Lost is about the mount that the pod began with, where no process serves that any more.
 	Lost lost `json:"lost,omitzero"`
 }
 
@@ -116,7 +116,7 @@ type stored[T any] struct {
 const damagedSuffix = ".damaged"
 
 // openShelf reads the files of the directory, which it makes where it is missing. A file that cannot be read
-// is put aside: the volumes in the others must not wait for somebody to mend it.
+// is put aside: the volumes in the others must not wait until it is mended.
 func openShelf[T any](dir string) (*shelf[T], error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -130,7 +130,7 @@ func openShelf[T any](dir string) (*shelf[T], error) {
 		path := filepath.Join(dir, e.Name())
 		switch {
 		case strings.HasPrefix(e.Name(), tempPrefix):
-			// Whoever wrote it was killed before it counted.
+			// The process that wrote it was killed before it counted.
 			_ = os.Remove(path)
 		case strings.HasSuffix(e.Name(), damagedSuffix):
 			s.damaged = append(s.damaged, path)
@@ -195,7 +195,7 @@ func (s *shelf[T]) ids() []string {
 	return ids
 }
 
-// put keeps the item. Callers see to it that nobody else puts or drops the same id meanwhile.
+// put keeps the item. Callers see to it that no other puts or drops the same id meanwhile.
 func (s *shelf[T]) put(id string, item T) error {
 	text, err := json.Marshal(stored[T]{ID: id, Item: item})
 	if err == nil {

@@ -61,7 +61,7 @@ func unmountAll(ctx context.Context, path string, busy mountpoint.Way) error {
 			if m.FsType != mountpoint.FSType {
 				return fmt.Errorf("unmounting %s: %w: %s", path, errForeign, m.FsType)
 			}
-			// EINVAL is a mount that somebody else took away meanwhile.
+			// EINVAL is a mount that was taken away meanwhile.
 			if err := unmountOne(path, busy); err != nil && !errors.Is(err, unix.EINVAL) {
 				return err
 			}

@@ -182,7 +182,7 @@ func sameMount(staged, asked record) bool {
 		a.UID == b.UID && a.GID == b.GID && a.FileMode == b.FileMode && a.DirMode == b.DirMode
 }
 
-// viewOf is the record of the view that shows what is asked for, with an id and a directory that all who ask for the
+// viewOf is the record of the view that shows what is asked for, with an id and a directory that all that ask for the
 // same have. It has the secrets of the staged volume only where it is of the same PersistentVolume.
 func viewOf(stateDir string, staged, asked record) (record, error) {
 	view := record{

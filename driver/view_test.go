@@ -13,8 +13,9 @@ import (
 	"millrace.io/millrace/fuse/handover"
 )
 
-// TestWhichMountAPublishShows: the volume's own mount is shown to who asks for what was staged, a view of the same
-// PersistentVolume to who asks for another group, and a view without its secrets to another PersistentVolume.
+// TestWhichMountAPublishShows: the volume's own mount is shown to a publish that asks for what was staged, a view of
+// the same PersistentVolume to one that asks for another group, and a view without its secrets to another
+// PersistentVolume.
 func TestWhichMountAPublishShows(t *testing.T) {
 	const own, view, stranger = "own", "view", "stranger"
 	values := map[string]string{"source": "s3://bucket/a", "option.endpoint": "https://one", namespaceKey: "ta"}

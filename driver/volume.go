@@ -302,7 +302,7 @@ func isProxy(name string) bool {
 	return name == "https_proxy" || name == "http_proxy" || name == "no_proxy" || name == "proxy"
 }
 
-// sourceFits reports whether the source can be shown to everybody, as mountinfo and logs do. Whether it is a source
+// sourceFits reports whether the source can be shown to all users, as mountinfo and logs do. Whether it is a source
 // at all is checked by the policy, and by the agent.
 func sourceFits(s string) bool {
 	if s == "" || !printable(s) {

@@ -67,7 +67,7 @@ func TestModeZero(t *testing.T) {
 		if err := os.Chmod(path, 0); err != nil {
 			t.Fatal(err)
 		}
-		// A directory without rights cannot be removed by a user who is not root.
+		// A directory without rights cannot be removed by a user that is not root.
 		t.Cleanup(func() { _ = os.Chmod(path, 0o700) })
 	}
 	for _, silent := range []bool{false, true} {

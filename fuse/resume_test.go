@@ -244,7 +244,7 @@ func TestSuccessor(t *testing.T) {
 }
 
 // TestKilledWhileReading kills the server with -9 again and again under readers of both modes, a walker and an
-// opener, who see pauses and no error. $MILLRACE_SOAK makes it longer.
+// opener, which see pauses and no error. $MILLRACE_SOAK makes it longer.
 func TestKilledWhileReading(t *testing.T) {
 	notShort(t)
 	length := 2 * time.Second

@@ -23,7 +23,7 @@ import (
 type Config struct {
 	// Client is what the mount shows. The session does not close it.
 	Client cacheclient.Client
-	// Source is shown as the mount's source in mountinfo, to everybody: no secrets in it.
+	// Source is shown as the mount's source in mountinfo, to all users: no secrets in it.
 	Source string
 	// Dir is the mount point. Mount wants an empty directory; Serve uses it as a name only.
 	Dir string

@@ -296,7 +296,7 @@ func TestLargeRequests(t *testing.T) {
 	}
 }
 
-// TestUnprivileged mounts as a user who is not root, through fusermount3. A mount namespace of
+// TestUnprivileged mounts as a user that is not root, through fusermount3. A mount namespace of
 // the test's own gives that user a /dev/fuse, wherever the machine keeps it for root.
 func TestUnprivileged(t *testing.T) {
 	needMount(t)

@@ -16,7 +16,7 @@ import (
 )
 
 // WaitingThreads is how many threads of a session wait in read(2) at the most. Each may keep one of Go's
-// processors (GOMAXPROCS) for up to 10 ms before the runtime takes it back, and meanwhile nobody
+// processors (GOMAXPROCS) for up to 10 ms before the runtime takes it back, and meanwhile no goroutine
 // looks at the network: a process that serves one session wants so many processors more.
 // D-029 says why.
 const WaitingThreads = 4

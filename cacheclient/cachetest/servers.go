@@ -47,7 +47,7 @@ func ServeS3(t *testing.T, dir, etags, cacheTime string) (endpoint string) {
 // quiet has rclone log nothing but errors.
 var quiet = sync.OnceFunc(func() { rclone.GetConfig(context.Background()).LogLevel = rclone.LogLevelError })
 
-// FreeAddress is one on the loopback that nobody listens on.
+// FreeAddress is one on the loopback that no server listens on.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

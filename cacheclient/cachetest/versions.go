@@ -99,7 +99,7 @@ func (s *suite) restart() {
 	}
 }
 
-// resumed changes files at the source between two processes: who had them open reads on what is cached.
+// resumed changes files at the source between two processes: handles that are open read on what is cached.
 func (s *suite) resumed() {
 	s.beforeResume()
 	for _, name := range []string{"big.bin", "block and a byte"} {

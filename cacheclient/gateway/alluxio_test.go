@@ -209,7 +209,7 @@ func (m *alluxioMount) together(t *testing.T) {
 	}
 }
 
-// pages are the MiB of a file, each of which somebody reads.
+// pages are the MiB of a file, each of which a reader reads.
 type pages struct {
 	next atomic.Int64
 	// done are closed when a page is here.
@@ -224,7 +224,7 @@ func newPages(size int64) *pages {
 	return p
 }
 
-// read reads what nobody else does by a handle of its own.
+// read reads what no other reader does by a handle of its own.
 func (p *pages) read(ctx context.Context, client cacheclient.Client, info cacheclient.Info) error {
 	f, err := client.Open(ctx, info)
 	if err != nil {

@@ -67,7 +67,7 @@ func slowDown(message string, after time.Duration) *s3Error {
 }
 
 // asS3 says what an error of the source or of a wait means to a client. What the source said is in the log: it is
-// not for everybody who has the keys to know how it is reached.
+// not for all that have the keys to know how it is reached.
 func asS3(err error) *s3Error {
 	var own *s3Error
 	var status *ufs.StatusError

@@ -280,7 +280,7 @@ func TestEachBlockIsConfirmed(t *testing.T) {
 	}
 }
 
-// TestChanged replaces a file: who knows it from before gets the new one whole.
+// TestChanged replaces a file: a client that knows it from before gets the new one whole.
 func TestChanged(t *testing.T) {
 	overSources(t, func(s *subject) {
 		t, dir, r := s.T, s.dir, s.r

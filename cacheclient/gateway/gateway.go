@@ -14,7 +14,7 @@ import (
 
 // Config says what a gateway shows and within which limits. Zero values stand for the defaults.
 type Config struct {
-	// Store is the source. It belongs to the caller, who closes it after Serve has returned.
+	// Store is the source. It belongs to the caller, which closes it after Serve has returned.
 	Store ufs.Store
 	// Bucket is the name of the one bucket; DefaultBucket if "".
 	Bucket string

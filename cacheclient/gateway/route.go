@@ -43,7 +43,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handle finds out what is asked for, and has it done.
 func (g *Gateway) handle(w *response, r *http.Request) (op string, err error) {
 	if r.ContentLength != 0 {
-		// The connection is not kept for the sake of a body that nobody reads.
+		// The connection is not kept for the sake of a body that is not read.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 		w.Header().Set("Connection", "close")
 	}

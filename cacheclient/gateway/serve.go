@@ -19,7 +19,7 @@ const (
 	adminConnections = 32
 	// headTimeout is how long a request's head may take.
 	headTimeout = 15 * time.Second
-	// bodyTimeout is how long a request's body may take that nobody asked for. Nothing of it is used.
+	// bodyTimeout is how long a request's body may take that was not asked for. Nothing of it is used.
 	bodyTimeout = 5 * time.Second
 	// idleTimeout is how long a connection may be without a request. Alluxio's S3 client keeps idle ones for a minute.
 	idleTimeout = 90 * time.Second

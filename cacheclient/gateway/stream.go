@@ -25,7 +25,8 @@ const (
 	deadlineStep = 10 * time.Second
 	// boundaryPause is how long a read without an end waits at the boundary of a block for its client to end it. What the
 	// client has not read by then, at most some megabytes in buffers, it reads at 4 MB/s in this time: slower clients than
-	// that were seen, on machines whose processors are all taken. A read pauses once, so who reads on loses no more.
+	// that were seen, on machines whose processors are all taken. A read pauses once, so a reader that goes on loses no
+	// more.
 	boundaryPause = 1500 * time.Millisecond
 	// resumeBytes is how much must have come since the source last broke off for the attempts to be counted anew.
 	resumeBytes = 1 << 20

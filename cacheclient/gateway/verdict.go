@@ -24,7 +24,7 @@ const (
 	Reached State = "reached"
 	// Unreached says that no answer comes, or none that a source gives that works.
 	Unreached State = "unreached"
-	// Untrusted says that nobody whom the gateway trusts vouches for the source's certificate.
+	// Untrusted says that no authority that the gateway trusts vouches for the source's certificate.
 	Untrusted State = "untrusted"
 	// Refused says that the source does not accept the keys, or wants some.
 	Refused State = "refused"
@@ -43,7 +43,7 @@ type Verdict struct {
 	busy bool
 }
 
-// Fingerprint tells options apart. It is keyed with the gateway's secret, so that nobody who sees it can try passwords.
+// Fingerprint tells options apart. It is keyed with the gateway's secret, so that no reader of it can try passwords.
 func Fingerprint(keys Keys, options []byte) string {
 	sum := hmac.New(sha256.New, []byte(keys.SecretAccessKey))
 	_, _ = sum.Write(options)

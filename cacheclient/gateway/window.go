@@ -27,7 +27,7 @@ const (
 	// entryBytes is what an entry takes beside its path and version.
 	entryBytes = 128
 	// pageLife is how long the pages of one listing may go on with the window of the first, and a directory is read
-	// on for who may ask again; abandonedEvery is how many entries come between two looks whether somebody does.
+	// on for clients that may ask again; abandonedEvery is how many entries come between two looks whether one does.
 	pageLife       = time.Minute
 	abandonedEvery = 4096
 	// mostEntries is how many entries of one directory are read.

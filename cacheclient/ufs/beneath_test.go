@@ -17,7 +17,7 @@ import (
 	"millrace.io/millrace/sanity/pace"
 )
 
-// escape is a source with links out of it, beside a directory that nobody may see.
+// escape is a source with links out of it, beside a directory that no client may see.
 func escape(t *testing.T) (source, secret string) {
 	t.Helper()
 	base := t.TempDir()
@@ -102,7 +102,7 @@ func readBody(t *testing.T, store Store, path string) string {
 }
 
 // TestLinksThatAreSwapped has a file and a directory become links out and back again all the time, under readers
-// who must get what is in the source, or nothing.
+// which must get what is in the source, or nothing.
 func TestLinksThatAreSwapped(t *testing.T) {
 	source, secret := escape(t)
 	mod := time.Unix(1, 0)

@@ -12,7 +12,7 @@ var keyReasons = []string{
 	"TokenRefreshRequired",
 }
 
-// RefusesCredentials reports whether an error is the source's word that it does not know who asks, which says nothing
+// RefusesCredentials reports whether an error is the source's word that it does not know the user, which says nothing
 // of what was asked for: keys and passwords are rotated, and those of before end.
 func RefusesCredentials(err error) bool {
 	var status *StatusError

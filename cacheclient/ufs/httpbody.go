@@ -35,7 +35,7 @@ type patientReader struct {
 	epoch   time.Time
 	// since is when the present Read began, in nanoseconds after epoch, 0 when there is none.
 	since atomic.Int64
-	// armed says that the timer runs. It is set by the one who starts the timer and cleared
+	// armed says that the timer runs. It is set by the goroutine that starts the timer and cleared
 	// by the timer before it looks at since, so that a Read is never unwatched.
 	armed atomic.Bool
 }

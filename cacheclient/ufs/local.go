@@ -106,7 +106,7 @@ func (s *localStore) Stat(ctx context.Context, path string) (cacheclient.Info, e
 }
 
 // stat follows links where the options say so. A link to a directory that
-// holds it is as one that leads nowhere: who walks the tree would walk for ever.
+// holds it is as one that leads nowhere: a walk of the tree would not end.
 func (s *localStore) stat(t *root, path string) (unix.Stat_t, error) {
 	st, err := t.stat(path, unix.O_NOFOLLOW)
 	if err != nil || !isKind(&st, unix.S_IFLNK) {

@@ -27,7 +27,7 @@ type Options struct {
 	// Secrets are more options, which came another way than by arguments and may be secrets. They win over Values.
 	Secrets map[string]string
 	// File is the path of a file of more options, one name = value a line, "" for none.
-	// Secrets belong there, and then nobody else may read it. Values win over it.
+	// Secrets belong there, and then no other user may read it. Values win over it.
 	File string
 	// ResponseTimeout is the longest wait for a connection, for the head of a response, and between
 	// bytes of a body; 10 s if 0.
@@ -36,7 +36,7 @@ type Options struct {
 	// 0. A listing has a connection of its own while it is read.
 	MaxConns int
 	// Deferred has Open send nothing to the source: whether it is there and answers turns out with the first
-	// request, which fails as requests do, with ErrUnavailable where nobody answers.
+	// request, which fails as requests do, with ErrUnavailable where no server answers.
 	Deferred bool
 	// Within are the directories that a local source must be in, or be; any place will do if there are none. Other
 	// sources have no use for it.

@@ -17,8 +17,8 @@ var ownSources = map[string]string{"http": "https://host/path/", "s3": "s3://buc
 // remoteKinds are the backends that a connection string may name. Another one is an import in remote.go away.
 var remoteKinds = []string{"sftp", "webdav"}
 
-// remoteRefused are the options of rclone's backends that are not for a source, and why. Who names a source may be
-// another than who runs the process, so that an option must not run a program.
+// remoteRefused are the options of rclone's backends that are not for a source, and why. The user that names a source
+// may be another than the one that runs the process, so that an option must not run a program.
 var remoteRefused = map[string]string{ //nolint:gosec // Names of options, no secrets.
 	"ssh": "it runs a program", "bearer_token_command": "it runs a program", "server_command": "it runs a program",
 	"ask_password": "nobody is there to ask",
@@ -73,7 +73,7 @@ func remoteTable(backend *fs.RegInfo) fs.Options {
 		return remoteRefused[o.Name] != "" || strings.HasSuffix(o.Name, "sum_command")
 	})
 	for i := range table {
-		// rclone hides them in what people post; they are no secret to who may see the process.
+		// rclone hides them in what people post; they are no secret to users that may see the process.
 		if name := table[i].Name; name == "host" || name == "user" {
 			table[i].Sensitive = false
 		}

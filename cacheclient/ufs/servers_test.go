@@ -96,7 +96,7 @@ http {
 	}
 }
 
-// nginxUser keeps workers the user of the test, who may read its files.
+// nginxUser keeps workers the user of the test, which may read its files.
 func nginxUser() string {
 	if u, err := user.Current(); err == nil && u.Uid == "0" {
 		return "user root;"

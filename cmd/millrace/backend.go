@@ -19,7 +19,7 @@ import (
 type backend struct {
 	// tierDirs are where volumes may cache; the first is for those that name none.
 	tierDirs []string
-	// quota is the tier of a volume that names none, and keep what the caches of one tier directory that nobody uses
+	// quota is the tier of a volume that names none, and keep what the caches of one tier directory that no volume uses
 	// any more may take with the others, in bytes; 0 stands for half of its file system.
 	quota, keep int64
 	// allowLocal are the directories that local sources must be in.

@@ -50,7 +50,7 @@ func startInBackground(c *mountConfig, order *keeper.Order) error {
 		return err
 	}
 	// Descriptors that our starter left open, an ssh session's for one, must not live on in
-	// the background: whoever waits for their end would wait for the mount's.
+	// the background: a process that waits for their end would wait for the mount's.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("close-on-exec: %w", err)
 	}
@@ -134,7 +134,7 @@ func serveAsChild(c *mountConfig, k *keeper.Child) error {
 	}
 	report := func(r readyReport) {
 		if pipe != nil {
-			// Whoever waited may be gone; the mount stays.
+			// The process that waited may be gone; the mount stays.
 			_ = json.NewEncoder(pipe).Encode(r)
 			_ = pipe.Close()
 			pipe = nil

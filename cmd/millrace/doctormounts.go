@@ -182,7 +182,7 @@ func mountFindings(probes []mountProbe) []finding {
 	return findings
 }
 
-// checkSockets asks every server, and looks at who else could. It also gives the mount points that are answered for.
+// checkSockets asks every server, and looks at what else could. It also gives the mount points that are answered for.
 func checkSockets(servers []server) (findings []finding, served []string) {
 	well := 0
 	for _, s := range servers {

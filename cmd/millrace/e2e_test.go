@@ -93,7 +93,7 @@ func TestBackgroundOverHTTP(t *testing.T) {
 	r.ok("unmount", r.dir)
 }
 
-// ended fails unless the process has ended by now, be it that nobody has reaped it.
+// ended fails unless the process has ended by now, be it that it is not reaped.
 func (r *rig) ended(pid int) {
 	r.t.Helper()
 	if ended, err := processEnded(pid, 0); err != nil || !ended {
@@ -317,7 +317,7 @@ func (r *rig) killAll() {
 	})
 }
 
-// TestServerDiesUnseen: the process that serves is killed again and again, and who reads sees nothing of it.
+// TestServerDiesUnseen: the process that serves is killed again and again, and readers see nothing of it.
 func TestServerDiesUnseen(t *testing.T) {
 	r := newRig(t)
 	data := r.write("a", 4<<20)

@@ -163,7 +163,7 @@ func TestAgentProbes(t *testing.T) {
 	}
 }
 
-// freeAddress is one on which nobody listens.
+// freeAddress is one on which no server listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")

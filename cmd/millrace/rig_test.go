@@ -213,7 +213,7 @@ func (r result) lines() []string {
 	return strings.FieldsFunc(r.errOut, func(c rune) bool { return c == '\n' })
 }
 
-// run runs millrace to its end. It also waits until nobody holds its output any more.
+// run runs millrace to its end. It also waits until no process holds its output any more.
 func (r *rig) run(args ...string) result {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience())

@@ -367,7 +367,7 @@ func (m *served) end() {
 	m.drain()
 }
 
-// wait blocks until the mount has ended: somebody unmounted it, or a signal asked for
+// wait blocks until the mount has ended: it was unmounted, or a signal asked for
 // that. SIGINT asks politely and, the second time, insists; SIGTERM asks once and then insists.
 func (m *served) wait(signals <-chan os.Signal) error {
 	insist := false
@@ -414,7 +414,7 @@ func (m *served) stop(sig os.Signal, insist bool) (done bool, err error) {
 	return true, nil
 }
 
-// force detaches the mount, whoever uses it. A session whose end does not come is left to
+// force detaches the mount, whatever uses it. A session whose end does not come is left to
 // the end of the process, which ends it for the kernel.
 func (m *served) force() error {
 	forced, session := make(chan error, 1), m.session

@@ -143,7 +143,7 @@ type refusal struct{ error }
 
 func (r *refusal) Unwrap() error { return r.error }
 
-// create makes the volume, unless somebody who was stopped before he could tell has made it.
+// create makes the volume, unless a controller made it that was stopped before it could tell.
 func (r *Reconciler) create(ctx context.Context, volume *corev1.PersistentVolume) error {
 	err := r.Client.Create(ctx, volume)
 	if apierrors.IsInvalid(err) {
@@ -198,7 +198,7 @@ func note(err error) string {
 	return text
 }
 
-// release deletes a volume that is not needed any more. Somebody who changes it meanwhile, to keep it perhaps, makes
+// release deletes a volume that is not needed any more. A change of it meanwhile, to keep it perhaps, makes
 // this a conflict, after which it is looked at again.
 func (r *Reconciler) release(ctx context.Context, name string) error {
 	volume := &corev1.PersistentVolume{}

@@ -30,11 +30,11 @@ const (
 	annotationWord   = "pvc.annotations['"
 )
 
-// volumeName is the name of the volume for a claim, the same whoever makes it.
+// volumeName is the name of the volume for a claim, the same by whatever process.
 func volumeName(claim *corev1.PersistentVolumeClaim) string { return "pvc-" + string(claim.UID) }
 
 // volumeFor is the volume that a class has for a claim. An error is a sentence that names what is not accepted, and
-// what is. Any access mode is: nobody can write.
+// what is. Any access mode is: no pod can write.
 func volumeFor(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (*corev1.PersistentVolume, error) {
 	if err := checkClaim(claim); err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
-// Package lost tells of pods whose mount nobody serves any more: those that ran when driver, agent and keeper of their
-// node were gone at once. They have to be restarted, and only the driver knows them. It tells the node's agent, which
-// answers whoever asks, so that neither needs rights on the API server.
+// Package lost tells of pods whose mount no agent serves any more: those that ran when driver, agent and keeper of
+// their node were gone at once. They have to be restarted, and only the driver knows them. It tells the node's agent,
+// which answers every caller, so that neither needs rights on the API server.
 //
 // The agents are found by the name of their Service, which has the address of each. All are asked every few seconds. A
 // pod gets a warning when it is first named, and again each half hour for as long as it runs. The Dataset of its claim

@@ -18,11 +18,11 @@ import (
 type Want struct {
 	// Masters are host:port.
 	Masters []string
-	// User is whom the masters run as, who may do everything.
+	// User is the name that the masters run as, which may do everything.
 	User string
 	// Mounts are all mounts; they may have secrets.
 	Mounts []rpc.Mount
-	// Idle says that no pod runs that could answer, so that nobody is asked.
+	// Idle says that no pod runs that could answer, so that no master is asked.
 	Idle bool
 	// Sizes asks for the sizes of the sources.
 	Sizes bool

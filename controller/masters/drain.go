@@ -22,7 +22,7 @@ type Drain struct {
 	// Done says that it has ended: all was copied that there is room for, and the leaving workers have dropped their
 	// blocks.
 	Done bool
-	// Moved blocks are with others now, of the Only ones that nobody but the leaving workers had.
+	// Moved blocks are with others now, of the Only ones that the leaving workers alone had.
 	Only, Moved int
 	MovedBytes  int64
 	// Why is the first reason why a block was not copied, "" for none.

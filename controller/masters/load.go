@@ -42,7 +42,7 @@ const (
 	attempts      = 3
 )
 
-// ErrUnknown says that nobody has told what the Dataset's Alluxio is.
+// ErrUnknown says that the reconciler has not told yet what the Dataset's Alluxio is.
 var ErrUnknown = errors.New("the Dataset has no Alluxio yet")
 
 // Load has workers read what is not cached, block by block, from the sources. With metadata, the leader compares what

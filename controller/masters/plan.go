@@ -16,11 +16,11 @@ type plan struct {
 	unmount []string
 	update  []rpc.Mount
 	mount   []rpc.Mount
-	// stay are the mounts that are there before and after, those that somebody made by hand among them.
+	// stay are the mounts that are there before and after, those that were made by hand among them.
 	stay []string
 }
 
-// planned compares a mount table with what is wanted. A mount that somebody made by hand, which has no hash, stays,
+// planned compares a mount table with what is wanted. A mount that was made by hand, which has no hash, stays,
 // unless it is where one is wanted. Alluxio makes and takes away no mount that has another inside: where an outer one
 // comes or goes, the inner ones go before and come again.
 func planned(table map[string]*wire.MountPointInfo, wanted []rpc.Mount) plan {

@@ -144,7 +144,7 @@ func TestAbove(t *testing.T) {
 	}
 }
 
-// TestNotedIn has a note be read that somebody else wrote: what is no directory below the root is left out, and it is
+// TestNotedIn has a note be read that another program wrote: what is no directory below the root is left out, and it is
 // bounded.
 func TestNotedIn(t *testing.T) {
 	got := notedIn([]byte("/a\n\n/\nb\n/a/b"))

@@ -86,7 +86,7 @@ func (c *Clusters) round(ctx context.Context, cl *cluster) next {
 	state.Sized, state.Total, state.Files, state.Drain = cl.state.Sized, cl.state.Total, cl.state.Files, cl.state.Drain
 	state.Sources = cl.state.Sources
 	if state.Err != "" {
-		// What was known stays known while nobody answers.
+		// What was known stays known while no master answers.
 		state.Capacity, state.Used, state.Mounted, state.Reads = before.Capacity, before.Used, before.Mounted,
 			before.Reads
 	}

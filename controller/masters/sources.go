@@ -152,7 +152,7 @@ func (t turns) wait(sources []objects.Source) time.Duration {
 	for i := range sources {
 		next, asked := t[sources[i].Path]
 		if !asked {
-			// Nobody can be asked about it yet.
+			// No gateway or master can be asked about it yet.
 			next.due = time.Now().Add(sourcesIll)
 		}
 		wait = min(wait, max(time.Until(next.due), sourcesIll/4))
@@ -172,7 +172,7 @@ func pauseAfter(source *objects.Source, v SourceVerdict, before time.Duration) t
 	return sourcesIll
 }
 
-// askAll asks about sources side by side. One that nobody can be asked about now is not among the verdicts.
+// askAll asks about sources side by side. One that cannot be asked about now is not among the verdicts.
 func (c *Clusters) askAll(
 	ctx context.Context, sources []*objects.Source, want Want, host string, mounted bool, n int,
 ) map[string]SourceVerdict {

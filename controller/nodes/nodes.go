@@ -40,7 +40,7 @@ type Reconciler struct {
 	Log    *slog.Logger
 }
 
-// CheckTaint tells whether a text can be the key of a taint.
+// CheckTaint reports whether a text can be the key of a taint.
 func CheckTaint(key string) error {
 	if len(validation.IsQualifiedName(key)) > 0 {
 		return errors.New("not the key of a taint: accepted is one such as csi.millrace.io/not-ready")
@@ -85,7 +85,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !r.serves(registered) {
 		return ctrl.Result{}, nil
 	}
-	// The list of taints is one value: whoever changed it meanwhile makes this a conflict, after which all is looked at
+	// The list of taints is one value: a change of it meanwhile makes this a conflict, after which all is looked at
 	// again.
 	before := node.DeepCopy()
 	node.Spec.Taints = slices.DeleteFunc(slices.Clone(node.Spec.Taints), r.ours)
@@ -99,7 +99,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 func (r *Reconciler) ours(t corev1.Taint) bool { return t.Key == r.Taint }
 
-// serves tells whether the driver has registered with the node's kubelet.
+// serves reports whether the driver has registered with the node's kubelet.
 func (r *Reconciler) serves(n *storagev1.CSINode) bool {
 	return slices.ContainsFunc(n.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == r.Driver })
 }

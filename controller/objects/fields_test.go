@@ -13,7 +13,7 @@ import (
 )
 
 // TestNoFieldIsIgnored sets each field of the specs, one at a time, in several pairs of specs. In one of them at least
-// it must change the plan, or be refused, or be named as one without effect. A new field that nobody reads fails here.
+// it must change the plan, or be refused, or be named as one without effect. A new field that no code reads fails here.
 func TestNoFieldIsIgnored(t *testing.T) {
 	for kind, typ := range map[string]reflect.Type{
 		"Dataset":        reflect.TypeFor[v1alpha1.DatasetSpec](),

@@ -243,8 +243,8 @@ var directNames = map[string]string{
 	"alluxio.underfs.s3.region": "region",
 }
 
-// nodeCredentials are what a node needs to read the source without Alluxio. With several mounts nobody could tell which
-// one they are for, so there are none.
+// nodeCredentials are what a node needs to read the source without Alluxio. With several mounts nothing could tell
+// which one they are for, so there are none.
 func (b *builder) nodeCredentials() map[string][]byte {
 	if len(b.mounts) == 0 {
 		return map[string][]byte{"may_be_empty": []byte("true")}

@@ -285,7 +285,7 @@ func mountPath(m *v1alpha1.Mount) string {
 	return "/" + strings.Trim(m.Name, "/")
 }
 
-// writing reports whether somebody asked for a volume that can be written.
+// writing reports whether a volume is asked for that can be written.
 func writing(modes []corev1.PersistentVolumeAccessMode) bool {
 	return slices.ContainsFunc(modes,
 		func(m corev1.PersistentVolumeAccessMode) bool { return m != corev1.ReadOnlyMany })

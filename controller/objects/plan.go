@@ -79,7 +79,7 @@ type Plan struct {
 	Sources []Source
 	// SourcesHash tells what the gateways' Secret has, "" where there are none. Pods have it as an annotation.
 	SourcesHash string
-	// User is whom the masters run as, who may do everything in Alluxio.
+	// User is the name that the masters run as, which may do everything in Alluxio.
 	User string
 	// Pinned keeps what is cached from being evicted.
 	Pinned bool

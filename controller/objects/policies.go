@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// networkPolicies let only those in who need to: whoever reaches a worker's port can plant content in the cache. They
+// networkPolicies let only those in that need to: what reaches a worker's port can plant content in the cache. They
 // hold for pods with a network of their own.
 func (b *builder) networkPolicies() []Object {
 	return []Object{b.networkPolicy(b.names.masters(), RoleMaster), b.networkPolicy(b.names.workers(), RoleWorker)}

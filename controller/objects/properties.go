@@ -61,7 +61,7 @@ func (b *builder) common() map[string]string {
 		"alluxio.master.journal.folder":                     journalDir,
 		"alluxio.master.metastore.dir":                      journalDir + "/metastore",
 		"alluxio.security.authorization.permission.enabled": "false",
-		// Nobody has to authenticate again while his connection lives.
+		// No client has to authenticate again while its connection lives.
 		"alluxio.security.stale.channel.purge.interval": "365d",
 		// The leader would call out to the Internet.
 		"alluxio.master.update.check.enabled": "false",
@@ -109,8 +109,8 @@ const (
 )
 
 // elections has a leader that is gone be followed by another in less than half of the 20 s and more that Alluxio's 10
-// to 20 s take. Below some seconds, masters on busy machines take each other for dead. Who sets one of the two means
-// Alluxio's other one.
+// to 20 s take. Below some seconds, masters on busy machines take each other for dead. A user that sets one of the two
+// means Alluxio's other one.
 func (b *builder) elections() map[string]string {
 	if masterCount(b.spec) == 1 {
 		return nil
@@ -127,8 +127,8 @@ func (b *builder) elections() map[string]string {
 func (b *builder) workerProperties() string {
 	p := map[string]string{
 		// A worker whose leader dies while it registers waits twice the first of these for the rest of it, though the stream
-		// has broken (CW/block/RegisterStreamer.java): by default 20 minutes, in which nobody knows of its blocks. A million
-		// blocks are one message, which the master answers within seconds.
+		// has broken (CW/block/RegisterStreamer.java): by default 20 minutes, in which no master knows of its blocks. A
+		// million blocks are one message, which the master answers within seconds.
 		"alluxio.worker.register.stream.response.timeout": "15s",
 		"alluxio.worker.register.stream.complete.timeout": "30s",
 		"alluxio.worker.register.stream.deadline":         "3min",

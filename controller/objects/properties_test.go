@@ -7,7 +7,7 @@ import (
 )
 
 // TestElections has masters elect sooner than Alluxio's, except where a runtime says something of it, or there is
-// nobody to elect.
+// no leader to elect.
 func TestElections(t *testing.T) {
 	walkthrough := read(t, "testdata/walkthrough.yaml")
 	for name, tc := range map[string]struct {

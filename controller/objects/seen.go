@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// unseen says which tiers the agents of nodes do not see, and what mends that, "" where they see all, or where nobody
+// unseen says which tiers the agents of nodes do not see, and what mends that, "" where they see all, or where none
 // said what they see. What is cached there is read from a worker by network, also on the worker's own node.
 func (b *builder) unseen() string {
 	if len(b.Settings.TierDirs) == 0 {

@@ -16,7 +16,7 @@ func (b *builder) workerSet() Object {
 	spec := b.podSpec(part, workerProperties, Registered)
 	grace := workerGrace
 	spec.TerminationGracePeriodSeconds = &grace
-	// The node's address says who is near, the pod's where to connect.
+	// The node's address says what is near, the pod's where to connect.
 	identity := "-Dalluxio.worker.hostname=$(HOST_IP) -Dalluxio.worker.container.hostname=$(POD_IP)"
 	c := b.container(workerContainer, []string{"worker-only", "--no-format"}, "ALLUXIO_WORKER_JAVA_OPTS", identity,
 		part)
@@ -116,7 +116,7 @@ func (b *builder) tierVolumes() ([]corev1.Volume, []corev1.VolumeMount) {
 	return volumes, mounts
 }
 
-// addOwnership gives the directories on the node to a user who is not root.
+// addOwnership gives the directories on the node to a user that is not root.
 func (b *builder) addOwnership(spec *corev1.PodSpec, image string, mounts []corev1.VolumeMount) {
 	as := b.spec.RunAs
 	if as == nil || len(mounts) == 0 {

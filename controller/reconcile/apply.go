@@ -21,14 +21,14 @@ import (
 )
 
 const (
-	// FieldOwner is who the API server says has set a field.
+	// FieldOwner is the name by which the API server says that we have set a field.
 	FieldOwner = "millrace"
 	// desiredAnnotation is the hash of what an object was applied from. With it a controller that starts anew knows
 	// without asking that an object is what it would apply.
 	desiredAnnotation = "millrace.io/desired"
 )
 
-// taken says that an object of that name is somebody else's.
+// taken says that an object of that name is another's.
 type taken struct{ what string }
 
 func (e *taken) Error() string {
@@ -56,7 +56,7 @@ func (r *Reconciler) apply(ctx context.Context, key types.NamespacedName, wanted
 		}
 		options := []client.ApplyOption{client.FieldOwner(FieldOwner)}
 		if live != nil {
-			// It is ours: what somebody else has set is set back. What is not known to be ours must not be taken over.
+			// It is ours: what another has set is set back. What is not known to be ours must not be taken over.
 			options = append(options, client.ForceOwnership)
 		}
 		err = r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(want), options...)
@@ -141,8 +141,8 @@ func dropNulls(v any) {
 	}
 }
 
-// same reports whether applying want would change nothing: it was made from the same, and nobody has changed what it
-// says since.
+// same reports whether applying want would change nothing: it was made from the same, and no other client has changed
+// what it says since.
 func same(want *unstructured.Unstructured, live client.Object) bool {
 	if live.GetAnnotations()[desiredAnnotation] != want.GetAnnotations()[desiredAnnotation] {
 		return false

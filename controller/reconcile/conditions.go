@@ -67,7 +67,7 @@ func (c *conditions) unsupported(plan *objects.Plan) {
 	}
 }
 
-// tiers says whether agents open the tiers; without a plan nothing is known.
+// tiers reports whether agents open the tiers; without a plan nothing is known.
 func (c *conditions) tiers(plan *objects.Plan) {
 	if plan != nil {
 		seen := plan.Unseen == ""
@@ -94,7 +94,7 @@ func (c *conditions) restarts(pods []string) {
 			"keeper of their node were gone at once; delete them: "+strings.Join(pods, ", "))
 }
 
-// part says whether all of a part are ready, and returns why not: the trouble of its pods, else what more is known.
+// part reports whether all of a part are ready, and returns why not: the trouble of its pods, else what more is known.
 func (c *conditions) part(kind, what string, ready, desired int32, t trouble.Trouble, more string) string {
 	message := fmt.Sprintf("%d of %d %s are ready", ready, desired, what)
 	if ready >= desired {
@@ -112,7 +112,7 @@ func (c *conditions) part(kind, what string, ready, desired int32, t trouble.Tro
 	return message
 }
 
-// applied says whether the objects are what they should be.
+// applied reports whether the objects are what they should be.
 func (c *conditions) applied(out *outcome) {
 	switch {
 	case out.waits != nil:

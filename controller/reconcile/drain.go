@@ -41,7 +41,7 @@ func (d *drain) hosts() []string {
 	return d.leaving
 }
 
-// drainOf says whether workers leave, and how far they are drained. When nobody tells for longer than a drain may take,
+// drainOf reports whether workers leave, and how far they are drained. When no drain tells for longer than one may take,
 // they go.
 func drainOf(w *world, now time.Time) *drain {
 	if w.workers == nil || w.workers.DeletionTimestamp != nil {

@@ -12,7 +12,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// phases counts the Datasets by their phases, from the cache, whenever somebody asks for metrics.
+// phases counts the Datasets by their phases, from the cache, whenever metrics are asked for.
 type phases struct{ reader client.Reader }
 
 var phasesDesc = prometheus.NewDesc("millrace_datasets", "Number of Datasets, by their phase.", []string{"phase"}, nil)

@@ -181,7 +181,7 @@ func (r *Reconciler) settings() (objects.Settings, error) {
 	return s, err
 }
 
-// want is what the Dataset's Alluxio is to have. Without a pod there is nobody to ask.
+// want is what the Dataset's Alluxio is to have. Without a pod there is no master to ask.
 func (r *Reconciler) want(w *world, plan *objects.Plan) masters.Want {
 	want := masters.Want{
 		User: plan.User, Mounts: plan.Mounts, Masters: plan.Masters, Sizes: plan.Sized, Pinned: plan.Pinned,

@@ -72,7 +72,7 @@ func nextToRoll(w *world, revisions map[string]string, leader string) *corev1.Po
 		}
 		if !ready(pod) {
 			if isOld {
-				// It serves nobody; its new spec may be what mends it.
+				// It serves no client; its new spec may be what mends it.
 				return pod
 			}
 			whole = false
@@ -84,8 +84,8 @@ func nextToRoll(w *world, revisions map[string]string, leader string) *corev1.Po
 	return slices.MinFunc(old, func(a, b *corev1.Pod) int { return rank(a, leader) - rank(b, leader) })
 }
 
-// leadingPod is the name of the pod of the leading master, "" where nobody knows. addresses are the masters', by their
-// ordinals.
+// leadingPod is the name of the pod of the leading master, "" where none is known to lead. addresses are the masters',
+// by their ordinals.
 func leadingPod(w *world, addresses []string) string {
 	for i := range w.pods {
 		pod := &w.pods[i]
@@ -97,7 +97,7 @@ func leadingPod(w *world, addresses []string) string {
 	return ""
 }
 
-// rank orders pods for a rollout: standby masters, workers, the leading master, of whom nothing is known where nobody
+// rank orders pods for a rollout: standby masters, workers, the leading master, of which nothing is known where none
 // leads.
 func rank(pod *corev1.Pod, leader string) int {
 	switch {

@@ -3,7 +3,7 @@
 //
 // Secrets: those that Datasets name are read one by one, those that are made are written; none are listed or watched.
 //
-// Pods are patched with an annotation by which their kubelet looks at their Secrets at once. Who may patch
+// Pods are patched with an annotation by which their kubelet looks at their Secrets at once. A right to patch
 // StatefulSets, as the controller may, could change pods anyway.
 //
 // Events are listed where pods are late, for what their statuses do not tell: a volume that cannot be mounted, a

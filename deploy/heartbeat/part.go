@@ -8,7 +8,7 @@ import (
 // Part is what a step is at, said by the step and read by the line that tells of it. The zero value says nothing.
 type Part struct {
 	// mu guards text.
-	mu sync.Mutex
+	mu   sync.Mutex
 	text string
 }
 

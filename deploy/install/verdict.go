@@ -21,7 +21,7 @@ type stuck struct {
 	pod, container string
 }
 
-// How long something may be so before nobody expects it to change.
+// How long something may be so before no change of it is expected.
 const (
 	pullTries    = 3
 	crashes      = 2

@@ -87,7 +87,7 @@ func (s *Server) handler() http.Handler {
 	})
 }
 
-// admit lets in the user who owns the process and root, and no browser.
+// admit lets in the user that owns the process and root, and no browser.
 func admit(r *http.Request) error {
 	if err := checkPeer(r.Context()); err != nil {
 		return err

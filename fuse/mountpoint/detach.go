@@ -20,7 +20,7 @@ const fusermountTime = 20 * time.Second
 
 // Unmount unmounts the directory, whichever process serves it. It returns ErrBusy where the mount is
 // in use, unless force is set: then the mount goes at once, and what is being read from
-// it fails. A user who is not root unmounts through fusermount3.
+// it fails. A user that is not root unmounts through fusermount3.
 func Unmount(dir string, force bool) error {
 	abs, err := Path(dir)
 	if err != nil {
@@ -66,7 +66,7 @@ const (
 )
 
 // Detach unmounts the uppermost mount of the directory. It returns ErrBusy where the mount is in use
-// and the way is Plainly. A user who is not root unmounts through fusermount3.
+// and the way is Plainly. A user that is not root unmounts through fusermount3.
 func Detach(dir string, way Way) error {
 	err := unix.Unmount(dir, int(way))
 	switch {

@@ -1,4 +1,4 @@
-// Package socket makes and dials the unix sockets of millrace: private to the user who made them from
+// Package socket makes and dials the unix sockets of millrace: private to the user that made them from
 // the first moment on, of any length of path, taking the place of those that a dead process left, and
 // with a peer whose credentials the kernel vouches for.
 package socket

@@ -111,7 +111,7 @@ func (b *bench) coldTraffic(system string, how reach, read func(file string) err
 	return float64(sent) / float64(b.cfg.size), err
 }
 
-// coldMount frees the file, and mounts for somebody who is about to read it.
+// coldMount frees the file, and mounts for a reader that is about to come.
 func (b *bench) coldMount(system string, how reach, file string) (*mount, error) {
 	if err := b.coolAlluxio(file); err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 )
 
 // spareBlocks maps the files of all blocks that workers have now, every page, until release: the kernel leaves pages
-// that somebody has mapped where they are when the page cache is dropped. The worker's files are a tmpfs, from which
+// that a process has mapped where they are when the page cache is dropped. The worker's files are a tmpfs, from which
 // dropping takes nothing, and would only be slower to map afterwards, for every system (freshCopy tells why).
 func (r *alluxioRig) spareBlocks() error {
 	for _, w := range r.cluster.Workers() {

@@ -122,7 +122,7 @@ func (b *bench) startServers() error {
 	return err
 }
 
-// wantsAny says whether one of the stage's cases was asked for.
+// wantsAny reports whether one of the stage's cases was asked for.
 func (b *bench) wantsAny(st stage) bool {
 	return slices.ContainsFunc(st.groups, func(g group) bool { return slices.ContainsFunc(g.cases, b.cfg.wants) })
 }
@@ -216,7 +216,7 @@ func (b *bench) turns(round int, systems ...string) []string {
 	return append(here[n:len(here):len(here)], here[:n]...)
 }
 
-// has says whether the system can be measured here, and once says why not.
+// has reports whether the system can be measured here, and once says why not.
 func (b *bench) has(system string) bool {
 	absent := system == rclone && b.rclone == "" || system == curl && lookUp("curl") == ""
 	if absent && !b.skipped[system] {

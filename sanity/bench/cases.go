@@ -139,7 +139,7 @@ func caseNames() []string {
 	return names
 }
 
-// met says whether the value reaches the target, other being the other system's value.
+// met reports whether the value reaches the target, other being the other system's value.
 func (t target) met(value, other float64) bool {
 	bound := t.bound
 	if t.of != "" {

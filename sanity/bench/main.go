@@ -102,7 +102,7 @@ func parse(args []string) (settings, error) {
 	return cfg, err
 }
 
-// wants says whether the case was asked for.
+// wants reports whether the case was asked for.
 func (c settings) wants(name string) bool { return c.cases[""] || c.cases[name] }
 
 // run measures, prints and writes.

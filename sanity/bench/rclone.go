@@ -43,7 +43,7 @@ func lookUp(program string) string {
 	return path
 }
 
-// installed says whether a program is there, and once says what is skipped when it is not.
+// installed reports whether a program is there, and once says what is skipped when it is not.
 func (b *bench) installed(program, needed string) bool {
 	if lookUp(program) != "" {
 		return true

@@ -41,7 +41,7 @@ func (r *results) report(w io.Writer) {
 	}
 }
 
-// any says whether any system has a value for the case.
+// any reports whether any system has a value for the case.
 func (r *results) any(name string) bool {
 	for _, system := range systems() {
 		if _, ok := r.find(name, system); ok {

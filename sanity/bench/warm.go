@@ -72,7 +72,7 @@ func (b *bench) measureWarm(round int) error {
 	return nil
 }
 
-// needsWarm says whether a case that was asked for reads the mount.
+// needsWarm reports whether a case that was asked for reads the mount.
 func (b *bench) needsWarm(key string) bool {
 	if key == rclone {
 		return b.has(rclone)
@@ -151,7 +151,7 @@ func (b *bench) warmOnce(c warmRead, system, file string) (float64, error) {
 // the kernel's list and marks them for reclaim. The next read of each pays for moving it back; and the mark
 // is also the one for read-ahead, so that the kernel maps such a page only by a fault of its own
 // instead of sixteen at a time. A file that has been through it is read a third and mapped four
-// times slower than before, which would flatter whoever is compared with it.
+// times slower than before, which would flatter what is compared with it.
 func (b *bench) freshCopy(c warmRead, file string) (string, error) {
 	name := filepath.Join(b.work, "native.bin")
 	if err := os.Remove(name); err != nil && !os.IsNotExist(err) {

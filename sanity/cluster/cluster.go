@@ -66,7 +66,7 @@ func start(ctx context.Context, cfg Config, flags ...string) (*Cluster, error) {
 		if err == nil {
 			return c, nil
 		}
-		// Somebody took one of our ports in the moment between us and the server.
+		// Another process took one of our ports in the moment between us and the server.
 		again := try < 3 && (c.addressInUse() || errors.Is(err, syscall.EADDRINUSE))
 		err = errors.Join(err, c.Stop())
 		if !again {

@@ -89,7 +89,7 @@ func Jars(ctx context.Context) (string, error) {
 	return dir, resolve(ctx, dir)
 }
 
-// complete says whether the directory is there; it gets its name when it is whole.
+// complete reports whether the directory is there; it gets its name when it is whole.
 func complete(dir string) bool {
 	info, err := os.Stat(dir)
 	return err == nil && info.IsDir()

@@ -40,7 +40,7 @@ func (c *Cluster) tell(tb testing.TB) {
 	}
 }
 
-// isComplaint says whether a line of a log is a warning or worse that means something.
+// isComplaint reports whether a line of a log is a warning or worse that means something.
 func isComplaint(line string) bool {
 	for _, word := range idle {
 		if strings.Contains(line, " "+word+" - ") {

@@ -10,8 +10,8 @@ import (
 	"strconv"
 )
 
-// The ports that servers get lie below those that the kernel gives to whoever asks for any, so that nobody is given
-// one of them by chance between our reservation and the server's start.
+// The ports that servers get lie below those that the kernel gives to those that ask for any, so that no process is
+// given one of them by chance between our reservation and the server's start.
 const (
 	lowestPort  = 20000
 	highestPort = 32000

@@ -46,7 +46,7 @@ func launch(cmd *exec.Cmd, log string) (*process, error) {
 // pid is the process id.
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// running says whether the process has not ended.
+// running reports whether the process has not ended.
 func (p *process) running() bool {
 	select {
 	case <-p.ended:

@@ -142,7 +142,7 @@ func liveWorkers(ctx context.Context, m *Server) (map[string]bool, error) {
 	return workers, nil
 }
 
-// listens says whether somebody accepts connections at the address.
+// listens reports whether a server accepts connections at the address.
 func listens(ctx context.Context, address string) bool {
 	dialer := net.Dialer{Timeout: answerLimit}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -153,7 +153,7 @@ func listens(ctx context.Context, address string) bool {
 	return true
 }
 
-// crashed is an error when a server ended that nobody killed, with what its log has as the cause.
+// crashed is an error when a server ended that was not killed, with what its log has as the cause.
 func (c *Cluster) crashed() error {
 	for _, s := range c.Servers() {
 		if s.crashed() {
@@ -163,7 +163,7 @@ func (c *Cluster) crashed() error {
 	return nil
 }
 
-// addressInUse says whether a server ended because another process had its port.
+// addressInUse reports whether a server ended because another process had its port.
 func (c *Cluster) addressInUse() bool {
 	for _, s := range c.Servers() {
 		if text, err := os.ReadFile(s.Log); err == nil && strings.Contains(string(text), "Address already in use") {

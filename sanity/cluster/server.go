@@ -80,7 +80,7 @@ func (s *Server) Pid() int {
 	return s.proc.pid()
 }
 
-// Running says whether the process is there, paused or not.
+// Running reports whether the process is there, paused or not.
 func (s *Server) Running() bool { return s.Pid() != 0 }
 
 // RSS is the resident memory of the process in bytes, 0 when it does not run.
@@ -143,7 +143,7 @@ func (s *Server) Kill() error {
 	return nil
 }
 
-// Pause stops the process with SIGSTOP: it keeps its connections and its port, and answers nobody.
+// Pause stops the process with SIGSTOP: it keeps its connections and its port, and answers nothing.
 func (s *Server) Pause() error { return s.signal("pause", syscall.SIGSTOP, true) }
 
 // Resume lets a paused process go on.
@@ -164,14 +164,14 @@ func (s *Server) signal(verb string, sig syscall.Signal, paused bool) error {
 
 var errNotRunning = errors.New("it does not run")
 
-// awake says whether the process runs and is not paused.
+// awake reports whether the process runs and is not paused.
 func (s *Server) awake() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proc != nil && s.proc.running() && !s.paused
 }
 
-// crashed says whether the process ended and nobody killed it.
+// crashed reports whether the process ended and was not killed.
 func (s *Server) crashed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,7 +25,7 @@ import (
 // The server of these tests has Kubernetes' own binder: it writes the annotations of claims, binds, and releases, as in
 // a cluster. There is no scheduler, so tests write the node that it would select.
 
-// class makes a StorageClass of a name that nobody else has, until the test ends. change is merged into it.
+// class makes a StorageClass of a name that no other has, until the test ends. change is merged into it.
 func class(t *testing.T, c client.Client, name, change string) *storagev1.StorageClass {
 	t.Helper()
 	o := &storagev1.StorageClass{}
@@ -218,7 +218,7 @@ func TestClaims(t *testing.T) {
 	if retained.DeletionTimestamp != nil {
 		t.Error("a volume whose class said Retain is being deleted")
 	}
-	// An administrator who is done with it may say so afterwards.
+	// An administrator that is done with it may say so afterwards.
 	must(t,
 		c.Patch(t.Context(), retained,
 			mergePatch(map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": "Delete"}})))
@@ -288,7 +288,7 @@ func TestClaimsRefused(t *testing.T) {
 	class(t, c, bad.Name, "{}")
 	bound(t, c, waits)
 
-	// A class that is somebody else's now is left to him, though the claim still names us.
+	// A class that is another's now is left to it, though the claim still names us.
 	must(t, c.Delete(t.Context(), option))
 	class(t, c, option.Name, "{provisioner: other.example.org}")
 	waits.Name = "option"
@@ -326,7 +326,7 @@ func TestClaimsWaitForFirstConsumer(t *testing.T) {
 	}
 }
 
-// TestClaimsFindVolumes has a volume that somebody made for the class: the claim takes that one, and none is made.
+// TestClaimsFindVolumes has a volume that was made for the class by hand: the claim takes that one, and none is made.
 func TestClaimsFindVolumes(t *testing.T) {
 	t.Parallel()
 	s, c := server(t)
@@ -353,7 +353,7 @@ func TestClaimsFindVolumes(t *testing.T) {
 }
 
 // TestClaimsKilled kills the controller between the volume and the Event, and finds what such a one left; and what
-// somebody else left under the same name.
+// another left under the same name.
 func TestClaimsKilled(t *testing.T) {
 	s, c := server(t)
 	ns := namespace(t, c)

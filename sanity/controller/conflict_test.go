@@ -16,7 +16,7 @@ import (
 	"millrace.io/millrace/controller/api/v1alpha1"
 )
 
-// TestConflicts has somebody else write to the specs and to what they become, all the time and faster than the
+// TestConflicts has another client write to the specs and to what they become, all the time and faster than the
 // controller can answer: whatever it read is old when it writes. It makes everything all the same, and what the others
 // wrote stays.
 func TestConflicts(t *testing.T) {

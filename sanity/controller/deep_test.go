@@ -218,7 +218,7 @@ func TestDeepMountsOfARealAlluxio(t *testing.T) {
 	d.mounted()
 	d.shows("")
 
-	// What somebody made by hand stays, and a mount made by hand keeps its parents.
+	// What was made by hand stays, and a mount made by hand keeps its parents.
 	must(t, d.conn.MakeDir(t.Context(), "/mine"))
 	d.want("/deep/x=one", "/mine/x=two")
 	d.mounted()

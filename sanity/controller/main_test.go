@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(inDirectory(m))
 }
 
-// sideBySide has more tests run at a time than there are processors, where nobody says otherwise: most of them wait for
-// the API server.
+// sideBySide has more tests run at a time than there are processors, where no flag says otherwise: most of them wait
+// for the API server.
 func sideBySide() {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {

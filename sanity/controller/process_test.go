@@ -99,7 +99,7 @@ func (p *process) kill() {
 	}
 }
 
-// free is an address that nobody listens on. Its host is one that others have no reason to take a port of meanwhile.
+// free is an address that no server listens on. Its host is one that others have no reason to take a port of meanwhile.
 func free(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp4",

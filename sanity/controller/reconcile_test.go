@@ -70,7 +70,7 @@ func TestWalkthroughBecomesObjects(t *testing.T) {
 	}
 }
 
-// settled are the versions once nobody writes any more.
+// settled are the versions once no writes come any more.
 func settled(t *testing.T, c client.Client, ns string) map[string]string {
 	t.Helper()
 	last, since := map[string]string{}, time.Now()
@@ -178,7 +178,7 @@ func TestProblemsEndInConditions(t *testing.T) {
 	})
 }
 
-// TestNameTaken has somebody else's volume, Service and claim where ours would be. They are named, and stay when the
+// TestNameTaken has another's volume, Service and claim where ours would be. They are named, and stay when the
 // Dataset goes.
 func TestNameTaken(t *testing.T) {
 	t.Parallel()

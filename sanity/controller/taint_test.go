@@ -17,7 +17,7 @@ import (
 
 const startupTaint = "csi.millrace.io/not-ready"
 
-// tainted makes a node that carries the startup taint and one of somebody else.
+// tainted makes a node that carries the startup taint and one of another program.
 func tainted(t *testing.T, c client.Client, name string) *corev1.Node {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{Taints: []corev1.Taint{
@@ -95,7 +95,7 @@ func TestStartupTaint(t *testing.T) {
 	free(late)
 	t.Logf("the taint went %v after the driver had registered", time.Since(begun).Round(time.Millisecond))
 
-	// Somebody puts it on again, for a reboot perhaps.
+	// An administrator puts it on again, for a reboot perhaps.
 	again := &corev1.Node{}
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(late), again))
 	again.Spec.Taints = append(slices.Clone(again.Spec.Taints),

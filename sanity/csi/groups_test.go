@@ -116,7 +116,7 @@ func orders(pods []showing) [][]showing {
 	return all
 }
 
-// TestGroupsOfOneVolume: pods with different groups and with none read, whoever came first, one after the other or at
+// TestGroupsOfOneVolume: pods with different groups and with none read, in each order, one after the other or at
 // once. Each is shown its own group, which decides where the source tells permissions.
 func TestGroupsOfOneVolume(t *testing.T) {
 	n := newNode(t)

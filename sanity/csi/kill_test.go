@@ -117,7 +117,7 @@ func TestBothKilled(t *testing.T) {
 	begin := time.Now()
 	n.startPlugin()
 	n.waitReady()
-	// With both gone nobody has the connections, and no mount can be well until the next two have made them anew: the
+	// With both gone no process has the connections, and no mount can be well until the next two have made them anew: the
 	// driver answers before that.
 	for _, id := range volumes {
 		for _, pod := range []string{"pod-1", "pod-2"} {
@@ -210,7 +210,7 @@ func TestOrphan(t *testing.T) {
 	n.takeDown("kept")
 }
 
-// TestAbortedConnection: a connection that somebody aborted is mounted anew, and published again.
+// TestAbortedConnection: a connection that was aborted is mounted anew, and published again.
 func TestAbortedConnection(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -60,7 +60,7 @@ func build() error {
 	const millrace = "millrace.io/millrace/cmd/millrace"
 	for out, args := range map[string][]string{
 		bin: {millrace},
-		// Without symbols, it is another build to everybody who looks.
+		// Without symbols, it is another build to all that look.
 		otherBin:  {"-ldflags=-s -w", millrace},
 		keeperBin: {"millrace.io/millrace/cmd/millrace-keeper"},
 		sanityBin: {"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"},

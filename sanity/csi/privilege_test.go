@@ -11,7 +11,7 @@ import (
 	"millrace.io/millrace/sanity/session"
 )
 
-// TestLeastPrivilege: an agent without any capability, as a user who is not root, on a file system that is read-only
+// TestLeastPrivilege: an agent without any capability, as a user that is not root, on a file system that is read-only
 // but for the tier and the sockets, and one with CAP_SYS_ADMIN alone, which passes files through.
 func TestLeastPrivilege(t *testing.T) {
 	for _, tool := range []string{"setpriv", "unshare"} {
@@ -62,7 +62,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 }
 
-// openPath lets everybody walk to the directory.
+// openPath lets all users walk to the directory.
 func (n *node) openPath(dir string) {
 	n.t.Helper()
 	for ; strings.HasPrefix(dir, base); dir = filepath.Dir(dir) {

@@ -307,7 +307,7 @@ func killServer(m mounted) <-chan killing {
 }
 
 // forgetPages drops the page cache, so that the second copy cannot come from what the kernel kept of
-// the first, and says whether it could.
+// the first, and reports whether it could.
 func forgetPages() string {
 	if err := session.DropPageCache(); err != nil {
 		return "the page cache kept (dropping it takes root)"

@@ -87,8 +87,8 @@ func inForce(t *testing.T, s *kube.Server, policy string) {
 	})
 }
 
-// TestSecretsOfVolumes makes PersistentVolumes that name their Secret for the stage alone. Who makes one is warned; and
-// where the API server has MutatingAdmissionPolicies, it is named for each publish too.
+// TestSecretsOfVolumes makes PersistentVolumes that name their Secret for the stage alone. A user that makes one is
+// warned; and where the API server has MutatingAdmissionPolicies, it is named for each publish too.
 func TestSecretsOfVolumes(t *testing.T) {
 	kube.Need(t)
 	s := shared.Get(t)

@@ -17,7 +17,7 @@ type faults struct {
 	readers []string // of node1 and of node2
 }
 
-// testFaults has parts of a cluster fail under readers, who must not see an error.
+// testFaults has parts of a cluster fail under readers, which must not see an error.
 func testFaults(t *testing.T) {
 	f := &faults{rig: get(t)}
 	f.begin(t)

@@ -29,7 +29,7 @@ metadata: {name: hands}
 spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 1Gi}}, storageClassName: "", volumeName: hands}
 `
 
-// hands are readers of a Dataset and of a static volume on both nodes, while who holds their mounts comes and goes.
+// hands are readers of a Dataset and of a static volume on both nodes, while the holders of their mounts come and go.
 type hands struct {
 	*rest
 	readers []string
@@ -37,7 +37,7 @@ type hands struct {
 	single time.Duration
 }
 
-// testHands has driver and agent killed and rolled at once under readers, who must not see an error, then the keeper;
+// testHands has driver and agent killed and rolled at once under readers, which must not see an error, then the keeper;
 // and all three, upon which the pods that have to be restarted are told of.
 func testHands(t *testing.T) {
 	h := &hands{rest: &rest{get(t)}}

@@ -88,7 +88,7 @@ func (o *origin) stop(t *testing.T) {
 	o.server = nil
 }
 
-// ownCertificate is one that nobody vouches for.
+// ownCertificate is one that no authority vouches for.
 func ownCertificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

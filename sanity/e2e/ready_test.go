@@ -33,7 +33,7 @@ func testReady(t *testing.T) {
 	})
 }
 
-// ready are Datasets whose sources are harmed: one with a token from a Secret, one with a certificate that nobody
+// ready are Datasets whose sources are harmed: one with a token from a Secret, one with a certificate that no authority
 // vouches for, and one of S3.
 type ready struct {
 	*rest
@@ -173,7 +173,7 @@ func (r *ready) keysRotated(t *testing.T) {
 	hasSmall(t, r.ran(t, "rotated"), "/live/one/")
 }
 
-// authority has a certificate that nobody vouches for be taken as it is.
+// authority has a certificate that no other authority vouches for be taken as it is.
 func (r *ready) authority(t *testing.T) {
 	r.told(t, "tls", "SourceUntrusted", func() {}, "https://"+mirrorName+":8443/two/ of the mount two is not trusted",
 		"ca_cert")

@@ -37,7 +37,7 @@ func testShown(t *testing.T) {
 	})
 }
 
-// groups has pods with different groups and with none read a Dataset on one node, whoever came first; the last comes
+// groups has pods with different groups and with none read a Dataset on one node, in each order; the last comes
 // when all run, and one has a directory of the volume alone.
 func (r *rest) groups(t *testing.T) {
 	r.apply(t, fmt.Sprintf(sharedDataset, "one", 1))

@@ -161,7 +161,7 @@ func (p *pipe) deliver(queue <-chan piece) {
 	}
 }
 
-// pause waits, and says whether the link has not ended meanwhile.
+// pause waits, and reports whether the link has not ended meanwhile.
 func (p *pipe) pause(d time.Duration) bool {
 	if d <= 0 {
 		return true

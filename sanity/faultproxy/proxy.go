@@ -20,7 +20,7 @@ type Faults struct {
 	// proxy accepts and never answers. What was held back is delivered when the stall ends.
 	StallUp, StallDown bool
 	// Chunk is how many bytes are written at a time at most, 0 is no limit, and Pause how long to wait after each time.
-	// Without a pause, who is slower than the proxy gets several chunks at once.
+	// Without a pause, a reader that is slower than the proxy gets several chunks at once.
 	Chunk int
 	Pause time.Duration
 	// ResetAfter resets a connection when it has delivered so many bytes down since it began; 0 is never. Of the
@@ -95,7 +95,7 @@ func (p *Proxy) Stats() Stats {
 	return Stats{Accepted: p.accepted.Load(), Open: int64(len(p.links)), Up: p.up.Load(), Down: p.down.Load()}
 }
 
-// Refuse closes the port: who connects is refused. Connections that there are go on.
+// Refuse closes the port: connections are refused. Connections that there are go on.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,5 +1,5 @@
 // Package forward is a forward proxy for tests, as companies have them: it connects for CONNECT, asks for plain
-// http://, wants a password where it has one, and knows names that nobody else does.
+// http://, wants a password where it has one, and knows names that no resolver does.
 package forward
 
 import (

@@ -40,7 +40,7 @@ func place() (string, error) {
 	return filepath.Join(cache, "millrace", "kube-"+kubernetesVersion), err
 }
 
-// Built reports whether all programs are there, so that nobody has to wait for them.
+// Built reports whether all programs are there, so that no test has to wait for them.
 func Built() bool {
 	dir, err := place()
 	return err == nil && len(missing(dir, []string{etcd, apiserver, kubectl, controllerManager})) == 0

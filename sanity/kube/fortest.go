@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Need skips a test, and says why, where the programs are not built yet and nobody has asked for that: it takes some
+// Need skips a test, and says why, where the programs are not built yet and that was not asked for: it takes some
 // minutes. `make test` builds them, and so does the first test that is run with MILLRACE_KUBE set.
 func Need(tb testing.TB) {
 	tb.Helper()

@@ -116,7 +116,7 @@ func (s *Server) start(ctx context.Context) error {
 	return s.startManager()
 }
 
-// freePort finds a port that nobody has, below those that the kernel gives away.
+// freePort finds a port that no process has, below those that the kernel gives away.
 func (s *Server) freePort(ctx context.Context) (int, error) {
 	var listen net.ListenConfig
 	for range 100 {
@@ -142,7 +142,7 @@ func (s *Server) StartAPI(ctx context.Context) error {
 		"--etcd-servers=http://"+s.at(s.etcdPort), "--bind-address="+s.host, "--secure-port="+itoa(s.apiPort),
 		"--advertise-address="+s.host, "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC", "--allow-privileged=true",
-		// There is nobody to make service accounts for the pods that tests make.
+		// Nothing makes service accounts for the pods that tests make.
 		"--disable-admission-plugins=ServiceAccount",
 		"--client-ca-file="+s.file("ca.crt"), "--tls-cert-file="+s.file("apiserver.crt"),
 		"--tls-private-key-file="+s.file("apiserver.key"),
@@ -195,7 +195,7 @@ func (s *Server) startManager() error {
 	return err
 }
 
-// Config is for a client who is that user, in those groups.
+// Config is for a client that is that user, in those groups.
 func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
 	cert, key, err := s.authority.Issue(pki.Subject{User: user, Groups: groups})
 	if err != nil {
@@ -208,10 +208,10 @@ func (s *Server) Config(user string, groups ...string) (*rest.Config, error) {
 	}, nil
 }
 
-// Admin is for a client who may do everything.
+// Admin is for a client that may do everything.
 func (s *Server) Admin() (*rest.Config, error) { return s.Config("admin", "system:masters") }
 
-// Kubeconfig writes a file for programs who are that user, in those groups, and names it.
+// Kubeconfig writes a file for programs that are that user, in those groups, and names it.
 func (s *Server) Kubeconfig(user string, groups ...string) (string, error) {
 	return s.authority.Kubeconfig(user, "https://"+s.at(s.apiPort), pki.Subject{User: user, Groups: groups})
 }

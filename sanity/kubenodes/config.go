@@ -76,7 +76,7 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available
 }
 
 func (c *Cluster) containerdConfig(name string) string {
-	// Without CAP_SYS_RESOURCE nobody may lower what a container is worth to the OOM killer.
+	// Without CAP_SYS_RESOURCE no process may lower what a container is worth to the OOM killer.
 	return fmt.Sprintf(`version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"

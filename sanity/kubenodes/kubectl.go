@@ -44,7 +44,7 @@ func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd 
 func (c *Cluster) file(name string) string    { return filepath.Join(c.dir, name) }
 func (c *Cluster) program(name string) string { return filepath.Join(c.bin, name) }
 
-// Dir is the directory of all that the cluster writes; who puts something there need not remove it.
+// Dir is the directory of all that the cluster writes; what is put there need not be removed.
 func (c *Cluster) Dir() string { return c.dir }
 
 // environment is what services and commands get.

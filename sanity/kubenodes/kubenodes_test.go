@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println("started", c.Dir())
-		// Until it is killed, or who started it has gone.
+		// Until it is killed, or the process that started it has gone.
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}

@@ -33,7 +33,7 @@ func (c *Cluster) StartService(ctx context.Context, m *machines.Machine, service
 func (c *Cluster) arguments(machine, service string) []string {
 	switch service {
 	case Etcd:
-		// On memory, and on the loopback of a machine that nobody else is on.
+		// On memory, and on the loopback of a machine of its own.
 		return []string{
 			"--name=ctl", "--data-dir=/run/etcd", "--unsafe-no-fsync", "--log-level=warn",
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",

@@ -40,7 +40,7 @@ func (c *Cluster) writeTerminal(dir, server string) error {
 		os.Symlink(c.program("kubectl"), filepath.Join(dir, "kubectl")))
 }
 
-// forward connects each who comes with the API server, until the listener is closed.
+// forward connects each client with the API server, until the listener is closed.
 func (c *Cluster) forward(ctx context.Context, listener net.Listener) {
 	for {
 		near, err := listener.Accept()

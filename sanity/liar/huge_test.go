@@ -29,8 +29,8 @@ func TestHugeFileAmongOthers(t *testing.T) {
 	}
 }
 
-// manyReads reads 1,000 files by 8 readers, who open a file of that claimed size too where it is given, and returns the
-// 99th percentile of the time that a file took.
+// manyReads reads 1,000 files by 8 readers, which open a file of that claimed size too where it is given, and returns
+// the 99th percentile of the time that a file took.
 func manyReads(t *testing.T, kind Kind, claims string) time.Duration {
 	t.Helper()
 	b := newBed(t, Plan{Kind: kind, Seed: 1}, func(w *World) {

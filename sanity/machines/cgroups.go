@@ -72,7 +72,7 @@ func (h hierarchy) enter(parent, name string) error {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		// A new cpuset has nothing, and nobody may move into it.
+		// A new cpuset has nothing, and no process may move into it.
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			value, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file))
 			if err != nil || h.fstype != "cgroup" {

@@ -20,7 +20,7 @@ const cutOrder = "cut"
 // controlFD is the descriptor of the connection on which the first process is told what to do.
 const controlFD = 3
 
-// supervise runs a machine until it is told to end it, or nobody is left to tell.
+// supervise runs a machine until it is told to end it, or no process is left to tell.
 func supervise(c Config) error {
 	// What a terminal sends is for the program that started us, and its end is what we wait for.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -47,7 +47,7 @@ func supervise(c Config) error {
 	return err
 }
 
-// run runs the first process until an order comes. It says whether the disk is to be kept.
+// run runs the first process until an order comes. It reports whether the disk is to be kept.
 func run(c Config) (keep bool, err error) {
 	first, died, err := startFirst()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package pattern is content for files that whoever reads a part of it can check without having the rest: a function of
+// Package pattern is content for files that a reader of a part can check without having the rest: a function of
 // the file's name and the place in it.
 package pattern
 

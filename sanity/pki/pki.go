@@ -28,7 +28,7 @@ type Authority struct {
 	cert *x509.Certificate
 }
 
-// Subject is whom a certificate is for: a user and his groups, and where it is a server's too, the names and addresses
+// Subject is what a certificate is for: a user and its groups, and where it is a server's too, the names and addresses
 // that it is reached by.
 type Subject struct {
 	User      string
@@ -106,7 +106,7 @@ func (a *Authority) Write(name string, s Subject) error {
 	return os.WriteFile(a.File(name+".key"), key, 0o600)
 }
 
-// Kubeconfig writes the file NAME.kubeconfig for programs who talk to the API at that address as that subject, and
+// Kubeconfig writes the file NAME.kubeconfig for programs that talk to the API at that address as that subject, and
 // names it.
 func (a *Authority) Kubeconfig(name, server string, s Subject) (string, error) {
 	cert, key, err := a.Issue(s)

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// serveDir answers if the path is a directory, and says whether it was. The page is what
+// serveDir answers if the path is a directory, and reports whether it was. The page is what
 // http.FileServer writes; that itself cannot be used, since it shows an index.html in place of
 // the directory that holds it.
 func (s *Server) serveDir(w http.ResponseWriter, r *http.Request) bool {

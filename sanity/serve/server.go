@@ -148,7 +148,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveFile answers if the path is a regular file, and says whether it was.
+// serveFile answers if the path is a regular file, and reports whether it was.
 func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) bool {
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if name == "" || strings.HasSuffix(name, "/") {
@@ -171,7 +171,7 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// sleep waits, and says whether the context outlived the wait.
+// sleep waits, and reports whether the context outlived the wait.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return true

@@ -29,7 +29,7 @@ func CanMount() string {
 	return ""
 }
 
-// Mounted says whether something is mounted on the directory itself. It asks mountinfo, not
+// Mounted reports whether something is mounted on the directory itself. It asks mountinfo, not
 // the mount, which may hang.
 func Mounted(dir string) bool {
 	found, err := mountpoint.Layers(dir)

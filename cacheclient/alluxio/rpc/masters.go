@@ -84,7 +84,7 @@ func (m *Masters) Leader(ctx context.Context) (string, error) {
 	return t.addr, nil
 }
 
-// repeat says whether a call that may have been carried out may be made again.
+// repeat reports whether a call that may have been carried out may be made again.
 type repeat bool
 
 const (

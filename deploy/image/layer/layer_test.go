@@ -68,7 +68,7 @@ func TestSameFilesSameImage(t *testing.T) {
 	}
 }
 
-// TestArchive reads an archive as who loads it does.
+// TestArchive reads an archive as a node loads it.
 func TestArchive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.tar")
 	if err := layer.Archive(path, "example.org/test:1", image(t, tree(t, 0))); err != nil {
