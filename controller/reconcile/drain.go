@@ -41,8 +41,8 @@ func (d *drain) hosts() []string {
 	return d.leaving
 }
 
-// drainOf reports whether workers leave, and how far they are drained. When no drain tells for longer than one may take,
-// they go.
+// drainOf reports whether workers leave, and how far they are drained. When no drain tells for longer than one may
+// take, they go.
 func drainOf(w *world, now time.Time) *drain {
 	if w.workers == nil || w.workers.DeletionTimestamp != nil {
 		return nil
