@@ -356,7 +356,7 @@ func (fs *filesystem) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.Ope
 	})
 	if o.joined {
 		if err = fs.stands(ctx, n); err != nil {
-			fs.release(o.handle)
+			fs.releaseHandle(o.handle)
 		}
 	}
 	if err != nil {
@@ -424,11 +424,11 @@ func (fs *filesystem) registerLocal(n *node, file cacheclient.File) int32 {
 
 // Release ends one handle.
 func (fs *filesystem) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
-	fs.release(in.Fh)
+	fs.releaseHandle(in.Fh)
 }
 
-// release ends one handle of a node, and gives the file back at the last one.
-func (fs *filesystem) release(handle uint64) { fs.giveBack(fs.opens.release(handle)) }
+// releaseHandle ends one handle of a node, and gives the file back at the last one.
+func (fs *filesystem) releaseHandle(handle uint64) { fs.giveBack(fs.opens.release(handle)) }
 
 // giveBack does what is left to do after a release.
 func (fs *filesystem) giveBack(r released) {

@@ -159,7 +159,7 @@ func Mount(ctx context.Context, cfg Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := serve(ctx, cfg, dev, nil, ownNamespace())
+	s, err := serveIn(ctx, cfg, dev, nil, ownNamespace())
 	if err != nil {
 		_ = mountpoint.Detach(cfg.Dir, mountpoint.Lazily)
 		return nil, err
@@ -178,11 +178,11 @@ func Mount(ctx context.Context, cfg Config) (*Session, error) {
 // Both files are the session's from then on, also where Serve fails. An error of ErrState says that the
 // connection cannot be taken over. The context bounds Serve only.
 func Serve(ctx context.Context, cfg Config, dev, saved *os.File) (*Session, error) {
-	return serve(ctx, cfg, dev, saved, 0)
+	return serveIn(ctx, cfg, dev, saved, 0)
 }
 
-// serve is Serve for a mount that was made in this namespace of process ids, 0 where that is not known.
-func serve(ctx context.Context, cfg Config, dev, saved *os.File, space uint64) (*Session, error) {
+// serveIn is Serve for a mount that was made in this namespace of process ids, 0 where that is not known.
+func serveIn(ctx context.Context, cfg Config, dev, saved *os.File, space uint64) (*Session, error) {
 	if err := cfg.complete(); err != nil {
 		_ = dev.Close()
 		if saved != nil {

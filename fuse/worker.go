@@ -259,7 +259,7 @@ func (w *worker) reply(h inHeader, reply []byte) {
 	}
 	switch h.op {
 	case opOpen:
-		w.s.fs.release(openHandle(reply))
+		w.s.fs.releaseHandle(openHandle(reply))
 	case opOpenDir:
 		w.s.fs.dirs.release(openHandle(reply))
 	case opLookup:

@@ -200,7 +200,7 @@ func (c *Client) start(ctx context.Context) error {
 	if c.direct, err = embedded.New(c.sources, cache); err != nil {
 		return err
 	}
-	if err := c.sources.open(ctx); err != nil {
+	if err := c.sources.openGiven(ctx); err != nil {
 		return err
 	}
 	if !c.cfg.Deferred {

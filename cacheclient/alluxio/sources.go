@@ -101,8 +101,8 @@ func (s *sources) Notes() []string {
 	return all
 }
 
-// open opens what the user gave. It needs no mu: no other goroutine has s yet.
-func (s *sources) open(ctx context.Context) error {
+// openGiven opens what the user gave. It needs no mu: no other goroutine has s yet.
+func (s *sources) openGiven(ctx context.Context) error {
 	for _, g := range s.given {
 		store, err := s.openStore(ctx, g.URL, g.Options)
 		if err != nil {

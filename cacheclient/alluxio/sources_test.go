@@ -290,7 +290,7 @@ func TestADirectoryOfTheMachineThatIsNotAllowed(t *testing.T) {
 		}
 	}
 	s.given = []Source{{URL: dir}}
-	if err := s.open(t.Context()); err == nil || !strings.Contains(err.Error(), "its operator allows none") {
+	if err := s.openGiven(t.Context()); err == nil || !strings.Contains(err.Error(), "its operator allows none") {
 		t.Errorf("given by the user: %v", err)
 	}
 }

@@ -340,7 +340,7 @@ func TestOpenOfWhatIsNotWholeAfterARestart(t *testing.T) {
 	if info, err := second.Stat(t.Context(), "f"); err != nil || info.ID != before.ID {
 		t.Fatalf("the word of the first process does not count: %+v, %v", info, err)
 	}
-	if f, err := second.open(t.Context(), before); !errors.Is(err, cacheclient.ErrStale) {
+	if f, err := second.openFile(t.Context(), before); !errors.Is(err, cacheclient.ErrStale) {
 		t.Errorf("%v, %v", f, err)
 	}
 	if info, err := second.Stat(t.Context(), "f"); err != nil || info.ID != after.ID {

@@ -317,7 +317,7 @@ func (c *Cache) Revalidate(ctx context.Context, info cacheclient.Info) error {
 	if c.ctx.Err() != nil {
 		return fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
 	}
-	return c.revalidate(ctx, info)
+	return c.checkVersion(ctx, info)
 }
 
 // Forget has the next question for a path, or for its directory, ask the source: the path has changed.
@@ -327,9 +327,9 @@ func (c *Cache) Forget(path string) {
 	c.outdated(path)
 }
 
-// revalidate makes sure that the source still has the version, as far as it can be known: a
+// checkVersion makes sure that the source still has the version, as far as it can be known: a
 // source that does not answer changes nothing.
-func (c *Cache) revalidate(ctx context.Context, info cacheclient.Info) error {
+func (c *Cache) checkVersion(ctx context.Context, info cacheclient.Info) error {
 	r, known := c.remember(info.Path)
 	if !known || !c.meta.fresh(r) {
 		var err error

@@ -33,21 +33,21 @@ var _ cacheclient.File = (*file)(nil)
 
 // Open implements cacheclient.Client.
 func (c *Cache) Open(ctx context.Context, info cacheclient.Info) (cacheclient.File, error) {
-	f, err := c.open(ctx, info)
+	f, err := c.openFile(ctx, info)
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-func (c *Cache) open(ctx context.Context, info cacheclient.Info) (*file, error) {
+func (c *Cache) openFile(ctx context.Context, info cacheclient.Info) (*file, error) {
 	if info.Dir {
 		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrIsDir)
 	}
 	if c.ctx.Err() != nil {
 		return nil, fmt.Errorf("open %q: %w", info.Path, cacheclient.ErrClosed)
 	}
-	if err := c.revalidate(ctx, info); err != nil {
+	if err := c.checkVersion(ctx, info); err != nil {
 		return nil, err
 	}
 	f, err := c.hold(ctx, info, true)

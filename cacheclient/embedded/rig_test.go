@@ -111,7 +111,7 @@ func cacheOf(t *testing.T, src ufs.Store, dir string, quota int64) *Cache {
 // openFile opens a version.
 func openFile(t *testing.T, c *Cache, info cacheclient.Info) *file {
 	t.Helper()
-	f, err := c.open(t.Context(), info)
+	f, err := c.openFile(t.Context(), info)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,10 +24,10 @@ func (c *Cache) Warm(ctx context.Context, path string, progress func(int64)) err
 	if err != nil {
 		return err
 	}
-	f, err := c.open(ctx, info)
+	f, err := c.openFile(ctx, info)
 	if errors.Is(err, cacheclient.ErrStale) {
 		if info, err = c.Stat(ctx, path); err == nil {
-			f, err = c.open(ctx, info)
+			f, err = c.openFile(ctx, info)
 		}
 	}
 	if err != nil {

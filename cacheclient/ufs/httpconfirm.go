@@ -29,7 +29,7 @@ func (s *httpStore) confirmation(
 			return stale(r, "it is a directory now")
 		case h.size >= 0 && h.size != want.Size:
 			return stale(r, "it has %d bytes, not %d", h.size, want.Size)
-		case h.shows(was, t), s.settle(ctx, r, want, h, whole):
+		case h.shows(was, t), s.settleAnswer(ctx, r, want, h, whole):
 			return nil
 		}
 		if how := h.differ(was, t); how != "" {

@@ -51,7 +51,7 @@ func (s *httpStore) Settle(ctx context.Context, was cacheclient.Info) {
 	if err != nil {
 		return
 	}
-	s.settle(ctx, r, was, now, false)
+	s.settleAnswer(ctx, r, was, now, false)
 }
 
 // byContentNow is the version that content names, where nothing else does any more: one that was compared whole has
@@ -74,7 +74,7 @@ func (s *httpStore) stands(
 ) bool {
 	var marks *otherMarksError
 	if errors.As(err, &marks) {
-		if s.settle(ctx, r, info, got, whole) {
+		if s.settleAnswer(ctx, r, info, got, whole) {
 			return true
 		}
 		s.doubtHeads(ctx, r, info)

@@ -25,12 +25,12 @@ const (
 	neverAgain = 3
 )
 
-// settle is called when an answer had other validators than the version. It reports whether they name the same
+// settleAnswer is called when an answer had other validators than the version. It reports whether they name the same
 // content: answers of servers behind one name, which come and go while the content stays. From then on only what
 // agrees counts for the file. Where that is the content alone, the version is named by it from then on. A file that
 // really changed does not show its former validators again. whole says that the bytes are all of the file, which are
 // no mix where the server tells the present for the time of the file. D-193 and D-220 say why.
-func (s *httpStore) settle(ctx context.Context, r request, want cacheclient.Info, seen head, whole bool) bool {
+func (s *httpStore) settleAnswer(ctx context.Context, r request, want cacheclient.Info, seen head, whole bool) bool {
 	before := s.trustOf(want.Path)
 	if s.fixed || before >= trustContent || seen.dir || seen.size >= 0 && seen.size != want.Size {
 		return false

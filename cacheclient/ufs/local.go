@@ -95,7 +95,7 @@ func (s *localStore) Stat(ctx context.Context, path string) (cacheclient.Info, e
 		return cacheclient.Info{}, err
 	}
 	defer t.close()
-	st, err := s.stat(t, path)
+	st, err := s.statLinked(t, path)
 	if err == nil && !s.shown(t, path, &st) {
 		err = fs.ErrNotExist
 	}
@@ -105,9 +105,9 @@ func (s *localStore) Stat(ctx context.Context, path string) (cacheclient.Info, e
 	return s.info(path, &st, func() (int, error) { return t.openat(path, unix.O_PATH) }), nil
 }
 
-// stat follows links where the options say so. A link to a directory that
+// statLinked follows links where the options say so. A link to a directory that
 // holds it is as one that leads nowhere: a walk of the tree would not end.
-func (s *localStore) stat(t *root, path string) (unix.Stat_t, error) {
+func (s *localStore) statLinked(t *root, path string) (unix.Stat_t, error) {
 	st, err := t.stat(path, unix.O_NOFOLLOW)
 	if err != nil || !isKind(&st, unix.S_IFLNK) {
 		return st, err
@@ -224,7 +224,7 @@ func (s *localStore) List(ctx context.Context, dir string, fn func(cacheclient.I
 // listError tells a file from a path that goes through one; both are ENOTDIR.
 func (s *localStore) listError(t *root, dir string, err error) error {
 	if errors.Is(err, syscall.ENOTDIR) {
-		if st, statErr := s.stat(t, dir); statErr == nil && !isKind(&st, unix.S_IFDIR) {
+		if st, statErr := s.statLinked(t, dir); statErr == nil && !isKind(&st, unix.S_IFDIR) {
 			return fmt.Errorf("%q: %w", dir, cacheclient.ErrNotDir)
 		}
 	}

@@ -96,15 +96,15 @@ func (s *s3Store) Open(ctx context.Context, info cacheclient.Info, off, length i
 	if s.doubts.has(info.Path) {
 		want.Version = ""
 	}
-	body, err := s.open(ctx, want, off, length)
+	body, err := s.get(ctx, want, off, length)
 	if errors.Is(err, cacheclient.ErrStale) && s.compare(ctx, want) {
 		want.Version = ""
-		body, err = s.open(ctx, want, off, length)
+		body, err = s.get(ctx, want, off, length)
 	}
 	return body, err
 }
 
-func (s *s3Store) open(ctx context.Context, want cacheclient.Info, off, length int64) (*Body, error) {
+func (s *s3Store) get(ctx context.Context, want cacheclient.Info, off, length int64) (*Body, error) {
 	r, err := s.client.get(ctx, s.key(want.Path), s.show(want.Path))
 	if err != nil {
 		return nil, err

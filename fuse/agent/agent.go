@@ -151,7 +151,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	watching.Go(func() { s.watch(watched) })
 	defer func() {
 		stop()
-		if !within(shutdownTimeout, watching.Wait) {
+		if !endsWithin(shutdownTimeout, watching.Wait) {
 			s.log.Warn("a mount does not tell how it is, and is left behind")
 		}
 	}()

@@ -51,7 +51,7 @@ func (s *Sessions) Serve(ctx context.Context, l net.Listener) error {
 		}
 		requests.Go(func() { s.converse(ctx, u, &watching) })
 	}
-	if !within(holderGrace, requests.Wait) {
+	if !endsWithin(holderGrace, requests.Wait) {
 		s.log.Warn("a holder's request does not end, and is left behind")
 	}
 	s.Close()
@@ -59,9 +59,9 @@ func (s *Sessions) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// within calls wait, and reports whether it returned in time. Its goroutine ends with what it waits for: a handler that
-// hangs in a system call ends with the process at the latest, and must hold up no handover.
-func within(grace time.Duration, wait func()) bool {
+// endsWithin calls wait, and reports whether it returned in time. Its goroutine ends with what it waits for: a handler
+// that hangs in a system call ends with the process at the latest, and must hold up no handover.
+func endsWithin(grace time.Duration, wait func()) bool {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

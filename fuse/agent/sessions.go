@@ -398,7 +398,7 @@ func (s *Sessions) Close() {
 	var leaving sync.WaitGroup
 	for _, h := range hosts {
 		leaving.Go(func() {
-			if !within(closeGrace, func() { <-h.ready }) || h.err != nil {
+			if !endsWithin(closeGrace, func() { <-h.ready }) || h.err != nil {
 				return
 			}
 			if err := h.session.Leave(); err != nil {
@@ -407,7 +407,7 @@ func (s *Sessions) Close() {
 		})
 	}
 	leaving.Wait()
-	if !within(closeGrace, s.ending.Wait) {
+	if !endsWithin(closeGrace, s.ending.Wait) {
 		s.log.Warn("a cache does not close, and is left to the end of this process")
 	}
 }

@@ -51,7 +51,7 @@ func above(mounts []mount.MountInfo, path string) *mount.MountInfo {
 	var best *mount.MountInfo
 	for i := range mounts {
 		m := &mounts[i]
-		if !within(path, m.MountPoint) {
+		if !below(path, m.MountPoint) {
 			continue
 		}
 		if best == nil || len(m.MountPoint) >= len(best.MountPoint) {
@@ -61,8 +61,8 @@ func above(mounts []mount.MountInfo, path string) *mount.MountInfo {
 	return best
 }
 
-// within reports whether a clean path is the directory dir or below it.
-func within(path, dir string) bool {
+// below reports whether a clean path is the directory dir or below it.
+func below(path, dir string) bool {
 	if dir == "/" {
 		return strings.HasPrefix(path, "/")
 	}
@@ -76,7 +76,7 @@ func Layers(dir string) ([]mount.MountInfo, error) {
 
 // Below are the mounts at the directory and below it.
 func Below(dir string) ([]mount.MountInfo, error) {
-	return Table(func(m *mount.MountInfo) bool { return within(m.MountPoint, dir) })
+	return Table(func(m *mount.MountInfo) bool { return below(m.MountPoint, dir) })
 }
 
 // At is the uppermost of the Layers of the directory, nil where there is none.

@@ -36,14 +36,14 @@ var ErrInUse = errors.New("another process answers on it")
 // fs.ErrExist. Paths may be longer than sockaddr_un allows. Closing the listener removes the
 // socket, unless another one has taken its place.
 func Listen(path string) (net.Listener, error) {
-	l, err := listen(path)
+	l, err := bind(path)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func listen(path string) (net.Listener, error) {
+func bind(path string) (net.Listener, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err
@@ -186,8 +186,8 @@ func Peer(c net.Conn) *unix.Ucred {
 }
 
 // MayAsk reports whether a peer is the user of this process, or root.
-func MayAsk(peer *unix.Ucred) bool { return mayAsk(peer, os.Geteuid()) }
+func MayAsk(peer *unix.Ucred) bool { return ownerOrRoot(peer, os.Geteuid()) }
 
-func mayAsk(peer *unix.Ucred, self int) bool {
+func ownerOrRoot(peer *unix.Ucred, self int) bool {
 	return peer != nil && (peer.Uid == 0 || int(peer.Uid) == self)
 }

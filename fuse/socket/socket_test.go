@@ -141,7 +141,7 @@ func TestMayAsk(t *testing.T) {
 		{nil, 0, false},
 	}
 	for _, c := range cases {
-		if got := mayAsk(c.peer, c.self); got != c.want {
+		if got := ownerOrRoot(c.peer, c.self); got != c.want {
 			t.Errorf("peer %+v of a process of %d: %v", c.peer, c.self, got)
 		}
 	}

@@ -105,7 +105,7 @@ func makeArchive(ctx context.Context, java, jars, archive string) error {
 
 // exercise starts a small cluster whose processes list the classes they load in files of the directory.
 func exercise(ctx context.Context, dir string) (err error) {
-	c, err := start(ctx, Config{Masters: 2, Workers: 1}, "-XX:DumpLoadedClassList="+filepath.Join(dir, "classes-%p"))
+	c, err := startWith(ctx, Config{Masters: 2, Workers: 1}, "-XX:DumpLoadedClassList="+filepath.Join(dir, "classes-%p"))
 	if err != nil {
 		return err
 	}

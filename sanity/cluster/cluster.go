@@ -41,10 +41,10 @@ const startLimit = 4 * time.Minute
 
 // Start starts a cluster, and returns when a master leads and all workers are registered with it. The context bounds
 // the start only. An error wraps ErrMissing where a program is not installed.
-func Start(ctx context.Context, cfg Config) (*Cluster, error) { return start(ctx, cfg) }
+func Start(ctx context.Context, cfg Config) (*Cluster, error) { return startWith(ctx, cfg) }
 
-// start is Start with further flags for every Java process.
-func start(ctx context.Context, cfg Config, flags ...string) (*Cluster, error) {
+// startWith is Start with further flags for every Java process.
+func startWith(ctx context.Context, cfg Config, flags ...string) (*Cluster, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err

@@ -23,12 +23,12 @@ var pages = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Ti
 
 // Leader finds the master that leads, and waits for one until the context ends.
 func (c *Cluster) Leader(ctx context.Context) (*Server, error) {
-	leader, _, err := c.leader(ctx)
+	leader, _, err := c.leads(ctx)
 	return leader, err
 }
 
-// leader finds the leader and the live workers that it knows, as host:port with the port of their pages.
-func (c *Cluster) leader(ctx context.Context) (*Server, map[string]bool, error) {
+// leads finds the leader and the live workers that it knows, as host:port with the port of their pages.
+func (c *Cluster) leads(ctx context.Context) (*Server, map[string]bool, error) {
 	for {
 		if leader, workers := c.askMasters(ctx); leader != nil {
 			return leader, workers, nil
@@ -47,7 +47,7 @@ func (c *Cluster) leader(ctx context.Context) (*Server, map[string]bool, error) 
 // them; one that ended by itself is an error.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	for {
-		_, known, err := c.leader(ctx)
+		_, known, err := c.leads(ctx)
 		if err != nil {
 			return err
 		}

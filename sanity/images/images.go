@@ -76,11 +76,11 @@ func Small(ctx context.Context, dir string) ([]string, error) {
 }
 
 func pause(ctx context.Context) (plan, error) {
-	return program(ctx, "millrace.io/millrace/sanity/kubenodes/pause")
+	return programOf(ctx, "millrace.io/millrace/sanity/kubenodes/pause")
 }
 
-// program is an image with a static program of this module.
-func program(ctx context.Context, pkg string) (plan, error) {
+// programOf is an image with a static program of this module.
+func programOf(ctx context.Context, pkg string) (plan, error) {
 	dir, err := os.MkdirTemp("", "millrace-program-*")
 	if err != nil {
 		return plan{}, err
@@ -169,7 +169,7 @@ func nginx(ctx context.Context) (plan, error) {
 
 // Program writes the archive of an image whose only content is a program of this module.
 func Program(ctx context.Context, dir, tag, pkg string) (archive string, err error) {
-	of := recipe{tag, func(ctx context.Context) (plan, error) { return program(ctx, pkg) }}
+	of := recipe{tag, func(ctx context.Context) (plan, error) { return programOf(ctx, pkg) }}
 	archives, err := write(ctx, dir, func(string, ...any) {}, of)
 	if err != nil {
 		return "", err

@@ -64,13 +64,13 @@ func Binaries(ctx context.Context, controllers bool) (string, error) {
 	if controllers {
 		programs = append(programs, controllerManager)
 	}
-	return built(func(dir string) error { return buildAPI(ctx, dir, programs) })
+	return isBuilt(func(dir string) error { return buildAPI(ctx, dir, programs) })
 }
 
 // NodeBinaries returns the directory of all that a cluster with nodes consists of, and builds what is not there: the
 // programs of Binaries and the scheduler, kubelet, kube-proxy and a CoreDNS, some more minutes.
 func NodeBinaries(ctx context.Context) (string, error) {
-	return built(func(dir string) error {
+	return isBuilt(func(dir string) error {
 		if err := buildAPI(ctx, dir, []string{
 			apiserver, kubectl, controllerManager, scheduler, kubelet,
 			proxy,
@@ -87,8 +87,8 @@ func NodesBuilt() bool {
 	return err == nil && Built() && len(missing(dir, []string{scheduler, kubelet, proxy, coredns})) == 0
 }
 
-// built has the programs made by one process at a time.
-func built(build func(dir string) error) (string, error) {
+// isBuilt has the programs made by one process at a time.
+func isBuilt(build func(dir string) error) (string, error) {
 	dir, err := place()
 	if err != nil {
 		return "", err

@@ -11,15 +11,16 @@ import (
 // Dial connects from within the machine's network. The address is one of an IP.
 func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var conn net.Conn
-	err := m.inNetwork(func() (err error) {
+	err := m.enterNetwork(func() (err error) {
 		conn, err = new(net.Dialer).DialContext(ctx, network, address)
 		return err
 	})
 	return conn, err
 }
 
-// inNetwork runs a function on a thread in the machine's network: a socket stays in the network in which it was made.
-func (m *Machine) inNetwork(do func() error) error {
+// enterNetwork runs a function on a thread in the machine's network: a socket stays in the network in which it was
+// made.
+func (m *Machine) enterNetwork(do func() error) error {
 	there, err := netns.GetFromPid(m.PID())
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func (m *Machine) inNetwork(do func() error) error {
 // Listen listens within the machine's network. The address is one of an IP.
 func (m *Machine) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	var listener net.Listener
-	err := m.inNetwork(func() (err error) {
+	err := m.enterNetwork(func() (err error) {
 		listener, err = new(net.ListenConfig).Listen(ctx, network, address)
 		return err
 	})

@@ -44,7 +44,7 @@ func (w *Worker) Locate(ctx context.Context, id int64) (string, error) {
 // are the worker's secret. length is exact: any other leaves a damaged block that looks like a good one.
 func (w *Worker) Cache(ctx context.Context, id, length int64, under UnderStore, async bool) error {
 	// With itself as the source it reads its under store.
-	return w.cache(ctx, w, &wire.CacheRequest{
+	return w.copyFrom(ctx, w, &wire.CacheRequest{
 		BlockId: &id, Length: &length, Async: &async,
 		OpenUfsBlockOptions: under.options(),
 	})
@@ -53,15 +53,15 @@ func (w *Worker) Cache(ctx context.Context, id, length int64, under UnderStore, 
 // Copy has a worker copy a block from another worker. It returns before that is done, and errors are the worker's
 // secret. length is exact.
 func (w *Worker) Copy(ctx context.Context, id, length int64, from *Worker) error {
-	return w.cache(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(true)})
+	return w.copyFrom(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(true)})
 }
 
 // Fetch has a worker copy a block from another worker, and returns when it has it, or the error. length is exact.
 func (w *Worker) Fetch(ctx context.Context, id, length int64, from *Worker) error {
-	return w.cache(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(false)})
+	return w.copyFrom(ctx, from, &wire.CacheRequest{BlockId: &id, Length: &length, Async: proto.Bool(false)})
 }
 
-func (w *Worker) cache(ctx context.Context, from *Worker, q *wire.CacheRequest) error {
+func (w *Worker) copyFrom(ctx context.Context, from *Worker, q *wire.CacheRequest) error {
 	at := from.named()
 	q.SourceHost, q.SourcePort = proto.String(reachableHost(at)), proto.Int32(at.GetDataPort())
 	return w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -73,14 +73,14 @@ func (w *Worker) cache(ctx context.Context, from *Worker, q *wire.CacheRequest) 
 // Remove drops a worker's copy of a block; one that it does not have is fs.ErrNotExist. A connection that breaks leaves
 // open whether it was done, so the worker is asked once more.
 func (w *Worker) Remove(ctx context.Context, id int64) error {
-	err := w.remove(ctx, id)
+	err := w.removeOnce(ctx, id)
 	if unavailable(err) && ctx.Err() == nil {
-		err = w.remove(ctx, id)
+		err = w.removeOnce(ctx, id)
 	}
 	return err
 }
 
-func (w *Worker) remove(ctx context.Context, id int64) error {
+func (w *Worker) removeOnce(ctx context.Context, id int64) error {
 	return w.do(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := wire.NewBlockWorkerClient(conn).RemoveBlock(ctx, &wire.RemoveBlockRequest{BlockId: &id})
 		return err

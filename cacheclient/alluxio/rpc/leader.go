@@ -96,11 +96,11 @@ func (m *Masters) noLeader(ctx context.Context, why error) error {
 	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errQuiet):
 		return fmt.Errorf("search for the leading master: %w", context.Canceled)
 	case why == nil:
-		return &Unreachable{Addr: m.names(), Why: "did not answer in time"}
+		return &Unreachable{Addr: m.addresses(), Why: "did not answer in time"}
 	case len(m.addrs) == 1:
 		return why
 	}
-	return &Unreachable{Addr: m.names(), Why: "have no master that leads: " + why.Error()}
+	return &Unreachable{Addr: m.addresses(), Why: "have no master that leads: " + why.Error()}
 }
 
 // forget has the next call search for a leader, if the term is still the one that is known.
@@ -199,7 +199,7 @@ func (m *Masters) conclude(heard map[*Endpoint]answer) (over bool) {
 	m.why, m.told = worst(m.endpoints, heard), time.Now()
 	if !m.warned && m.told.Sub(m.lost) > outagePatience {
 		m.warned = true
-		m.log.Warn("no master leads", "masters", m.names(), "since", m.lost, "error", m.why)
+		m.log.Warn("no master leads", "masters", m.addresses(), "since", m.lost, "error", m.why)
 	}
 	m.tell()
 	m.asking = m.waiting > 0 || m.told.Sub(m.wanted) < searchIdle
@@ -241,8 +241,8 @@ func (m *Masters) follow(e *Endpoint) {
 	m.tell()
 }
 
-// names are the masters' addresses.
-func (m *Masters) names() string { return strings.Join(m.addrs, ",") }
+// addresses are the masters' addresses.
+func (m *Masters) addresses() string { return strings.Join(m.addrs, ",") }
 
 // errStandby is what a master says that follows another.
 var errStandby = errors.New("is a standby master")

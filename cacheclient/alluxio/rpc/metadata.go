@@ -83,7 +83,7 @@ func (m *Masters) Reach(ctx context.Context, path string) error {
 func (m *Masters) List(
 	ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error,
 ) error {
-	return m.list(ctx, dir, &wire.ListStatusPOptions{
+	return m.listWith(ctx, dir, &wire.ListStatusPOptions{
 		LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
 	}, restart, fn)
 }
@@ -92,13 +92,13 @@ func (m *Masters) List(
 func (m *Masters) Names(
 	ctx context.Context, dir string, maxAge time.Duration, restart func() error, fn func(*wire.FileInfo) error,
 ) error {
-	return m.list(ctx, dir, &wire.ListStatusPOptions{
+	return m.listWith(ctx, dir, &wire.ListStatusPOptions{
 		LoadMetadataType: wire.LoadMetadataPType_ONCE.Enum(), CommonOptions: safe(maxAge),
 		ExcludeMountInfo: proto.Bool(true),
 	}, restart, fn)
 }
 
-func (m *Masters) list(ctx context.Context, dir string, options *wire.ListStatusPOptions, restart func() error,
+func (m *Masters) listWith(ctx context.Context, dir string, options *wire.ListStatusPOptions, restart func() error,
 	fn func(*wire.FileInfo) error,
 ) error {
 	// Not the call's error, which would be taken for the leader's.

@@ -95,7 +95,7 @@ func (w *Worker) Broken() bool {
 func (w *Worker) Failed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.failed()
+	w.countFailure()
 }
 
 // Stalled counts a stream that brought nothing while a reader waited for long: as many failures as it takes to leave
@@ -104,11 +104,11 @@ func (w *Worker) Stalled() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failures = max(w.failures, brokenAfter-1)
-	w.failed()
+	w.countFailure()
 }
 
-// failed counts a failure; mu is held. Many at once are one reason to leave the worker alone.
-func (w *Worker) failed() {
+// countFailure counts a failure; mu is held. Many at once are one reason to leave the worker alone.
+func (w *Worker) countFailure() {
 	w.failures++
 	if now := time.Now(); w.failures >= brokenAfter && now.After(w.until) {
 		w.until = now.Add(w.breaks.Next())

@@ -76,11 +76,11 @@ func reachableHost(a *wire.WorkerNetAddress) string {
 func (ws *Workers) At(a *wire.WorkerNetAddress) (*Worker, error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	return ws.at(a)
+	return ws.lookup(a)
 }
 
-// at is At with mu held.
-func (ws *Workers) at(a *wire.WorkerNetAddress) (*Worker, error) {
+// lookup is At with mu held.
+func (ws *Workers) lookup(a *wire.WorkerNetAddress) (*Worker, error) {
 	if len(a.GetHost()) > mostHostBytes || len(reachableHost(a)) > mostHostBytes {
 		return nil, fmt.Errorf("the masters name a worker by more than %d bytes", mostHostBytes)
 	}
@@ -217,7 +217,7 @@ func (ws *Workers) listed(infos []*wire.WorkerInfo) []*Worker {
 	live := make([]*Worker, 0, len(infos))
 	seen := make(map[*Worker]bool, len(infos))
 	for _, info := range infos {
-		w, err := ws.at(info.GetAddress())
+		w, err := ws.lookup(info.GetAddress())
 		if err != nil {
 			if ws.unusable.first(err.Error()) {
 				ws.masters.log.Warn("a worker cannot be used", "error", err)

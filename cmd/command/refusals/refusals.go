@@ -21,7 +21,7 @@ var wrong = []string{"", "no such value", "-1", "0", "99999999Ti", "x,content", 
 func Check(t *testing.T, root *cobra.Command) (refused int) {
 	t.Helper()
 	root.Flags().VisitAll(func(f *pflag.Flag) {
-		if check(t, root.Name(), f) {
+		if checkFlag(t, root.Name(), f) {
 			refused++
 		}
 	})
@@ -31,7 +31,7 @@ func Check(t *testing.T, root *cobra.Command) (refused int) {
 	return refused
 }
 
-func check(t *testing.T, command string, f *pflag.Flag) (refuses bool) {
+func checkFlag(t *testing.T, command string, f *pflag.Flag) (refuses bool) {
 	t.Helper()
 	for _, value := range wrong {
 		err := f.Value.Set(value)

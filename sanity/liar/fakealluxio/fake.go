@@ -137,8 +137,8 @@ func (f *Fake) refuses(call, path string) error {
 	return f.cfg.Refuses(call, path)
 }
 
-// address is the worker's.
-func (f *Fake) address() *wire.WorkerNetAddress {
+// workerAddress is the worker's.
+func (f *Fake) workerAddress() *wire.WorkerNetAddress {
 	return &wire.WorkerNetAddress{
 		Host: &f.cfg.Host, ContainerHost: proto.String("127.0.0.1"), RpcPort: &f.port,
 		DataPort: &f.port,
@@ -213,7 +213,7 @@ func (f *Fake) at(block int64) []*wire.BlockLocation {
 		return nil
 	}
 	return []*wire.BlockLocation{{
-		WorkerId: proto.Int64(1), WorkerAddress: f.address(), TierAlias: proto.String("MEM"),
+		WorkerId: proto.Int64(1), WorkerAddress: f.workerAddress(), TierAlias: proto.String("MEM"),
 		MediumType: proto.String("MEM"),
 	}}
 }

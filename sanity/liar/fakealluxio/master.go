@@ -184,7 +184,7 @@ func (f *Fake) GetWorkerInfoList(context.Context, *wire.GetWorkerInfoListPOption
 	*wire.GetWorkerInfoListPResponse, error,
 ) {
 	own := &wire.WorkerInfo{
-		Id: proto.Int64(1), Address: f.address(), CapacityBytes: proto.Int64(capacity),
+		Id: proto.Int64(1), Address: f.workerAddress(), CapacityBytes: proto.Int64(capacity),
 		UsedBytes: proto.Int64(0), State: proto.String("In Service"),
 	}
 	all := []*wire.WorkerInfo{own}
