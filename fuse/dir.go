@@ -45,12 +45,11 @@ func (fs *filesystem) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.
 	if err != nil {
 		return fs.fail(opOpenDir, n.path(), silence(ctx, err))
 	}
+	var keep bool
 	out.OpenFlags = gofuse.FOPEN_CACHE_DIR
-	same := fs.nodes.relist(n.id, page.Version)
-	if same {
+	if out.Fh, keep = fs.dirs.open(n.id, in.Unique, page.Version); keep {
 		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
 	}
-	out.Fh = fs.dirs.open(n.id, in.Unique, same)
 	return gofuse.OK
 }
 
@@ -120,7 +119,7 @@ func (fs *filesystem) list(
 		if err != nil {
 			return fs.fail(op, path, silence(ctx, err))
 		}
-		fs.nodes.mixed(dir.id, page.Version)
+		fs.dirs.mixed(dir.id, page.Version)
 		next := fs.dirs.first(dir.id, page)
 		for _, info := range page.Entries {
 			next++

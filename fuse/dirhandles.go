@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"millrace.io/millrace/cacheclient"
 )
@@ -31,12 +32,20 @@ const (
 	maxDirReplies = 1 << 20
 	// dirReplySize is what a reply takes beside its names, in bytes.
 	dirReplySize = 24
+	// dropPatience is how long the kernel is given to drop what it cached of a directory, after an open that tells it to.
+	dropPatience = 10 * time.Second
 )
 
 // directory is what the offsets of a directory mean that is open, or whose entries the kernel may have cached.
 type directory struct {
 	ranges []dirRange
 	opens  int
+	// listed is the version whose entries the kernel may have cached; 0 where they are of more than one.
+	listed uint64
+	// dropping are the handles whose open has the kernel drop what it cached, and when that was told. Their callers do so
+	// on their way out of open(2) (fs/fuse/file.c, fuse_finish_open), which may be long after that of a later open: until
+	// a handle is read, what is cached may be of the version before.
+	dropping map[uint64]time.Time
 	// replies are the places of former replies, the oldest first, while it is open, and replied what they take in bytes.
 	replies []dirPlaces
 	replied int
@@ -67,20 +76,24 @@ func newDirTable(state *stateFile) *dirTable {
 	return &dirTable{state: state, dirs: make(map[uint64]*directory), handles: make(map[uint64]*dirHandle)}
 }
 
-// open gives a handle of the directory. same says that the kernel may have cached entries, with their offsets. A
-// request that the kernel sent before, to a process that died over it, gets the handle that it got then.
-func (t *dirTable) open(id, unique uint64, same bool) (number uint64) {
+// open gives a handle of the directory, which is listed at that version. keep says that the kernel may go on with
+// entries that it has cached, which are of the same version. A request that the kernel sent before, to a process that
+// died over it, gets the handle that it got then.
+func (t *dirTable) open(id, unique, version uint64) (number uint64, keep bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if unique&uniqueResent != 0 {
 		for number, h := range t.handles {
 			if h.former && h.node == id && h.unique == shortUnique(unique) && !h.answered {
 				h.claimed = true
-				return number
+				t.directory(id).drops(number)
+				return number, false
 			}
 		}
 	}
 	d := t.directory(id)
+	same := version != 0 && d.listed == version
+	d.listed = version
 	if d.opens == 0 && !same {
 		d.ranges = nil
 	}
@@ -89,7 +102,38 @@ func (t *dirTable) open(id, unique uint64, same bool) (number uint64) {
 	h := &dirHandle{node: id, unique: shortUnique(unique)}
 	h.saved = t.state.saveDir(number, id, h.unique)
 	t.handles[number] = h
-	return number
+	if keep = same && !d.mayHold(time.Now()); !keep {
+		d.drops(number)
+	}
+	return number, keep
+}
+
+// drops notes that the opener of a handle has the kernel drop what it cached.
+func (d *directory) drops(number uint64) {
+	if d.dropping == nil {
+		d.dropping = make(map[uint64]time.Time)
+	}
+	d.dropping[number] = time.Now()
+}
+
+// mayHold reports whether the kernel may hold entries still that it was told to drop.
+func (d *directory) mayHold(now time.Time) bool {
+	for _, told := range d.dropping {
+		if now.Sub(told) < dropPatience {
+			return true
+		}
+	}
+	return false
+}
+
+// mixed notes that entries of this version go to the kernel: where the listing began at another one, what the kernel
+// caches is no version's.
+func (t *dirTable) mixed(id, version uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.directory(id); d.listed != version {
+		d.listed = 0
+	}
 }
 
 // directory is that of the node id; mu is held.
@@ -150,6 +194,7 @@ func (t *dirTable) take(number uint64) {
 	delete(t.handles, number)
 	t.state.release(h.saved)
 	if d := t.dirs[h.node]; d != nil {
+		delete(d.dropping, number)
 		if d.opens--; d.opens == 0 {
 			d.replies, d.replied = nil, 0
 		}
@@ -167,12 +212,16 @@ func (t *dirTable) forget(id uint64) {
 
 // cursor is the place that an offset means to a handle. It is ErrStale where that is not known any more.
 func (t *dirTable) cursor(number, id, offset uint64) (cacheclient.Cursor, error) {
-	if offset <= dotEntries {
-		return cacheclient.Cursor{}, nil
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	name, d := "", t.dirs[id]
+	if d != nil {
+		// What reads is past its open.
+		delete(d.dropping, number)
+	}
+	if offset <= dotEntries {
+		return cacheclient.Cursor{}, nil
+	}
 	// A handle that is not known had no room in the state; other handles may have been given the same offsets.
 	if h := t.handles[number]; h != nil {
 		name = h.places.name(offset)

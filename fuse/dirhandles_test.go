@@ -29,7 +29,7 @@ func TestDirectoryOffsets(t *testing.T) {
 		return p
 	}
 	const dir = 7
-	one, other := table.open(dir, 2, false), table.open(dir, 4, true)
+	one, other := openDir(table, dir, 2, 100), openDir(table, dir, 4, 100)
 	if got := table.first(dir, page(100, 0)); got != dotEntries {
 		t.Errorf("the first version begins at %d", got)
 	}
@@ -67,12 +67,12 @@ func TestDirectoryOffsets(t *testing.T) {
 	// Offsets that the kernel may have cached keep their meaning; others need not.
 	table.release(one)
 	table.release(other)
-	if got := table.open(dir, 6, true); table.first(dir, page(200, 0)) == dotEntries {
+	if got := openDir(table, dir, 6, 100); table.first(dir, page(200, 0)) == dotEntries {
 		t.Error("a version whose entries may be cached has other offsets")
 	} else {
 		table.release(got)
 	}
-	table.open(dir, 8, false)
+	openDir(table, dir, 8, 300)
 	if got := table.first(dir, page(300, 0)); got != dotEntries {
 		t.Errorf("a directory that was opened anew begins at %d", got)
 	}
@@ -83,7 +83,7 @@ func TestDirectoryOffsets(t *testing.T) {
 func TestPlacesOfOtherReaders(t *testing.T) {
 	table := newDirTable(testState(t))
 	const dir = 7
-	still, busy := table.open(dir, 2, false), table.open(dir, 4, true)
+	still, busy := openDir(table, dir, 2, 1), openDir(table, dir, 4, 1)
 	reply := func(version uint64) (at uint64) {
 		at = table.first(dir, cacheclient.Page{Version: version, Count: 1000}) + 1
 		places, _ := dirPlaces{}.with(0, dotEntries, "")
@@ -117,13 +117,13 @@ func TestPlacesOfOtherReaders(t *testing.T) {
 func TestDirectoriesOpenOnce(t *testing.T) {
 	state := testState(t)
 	table := newDirTable(state)
-	known, again, lost := table.open(7, 100, false), table.open(7, 102, true), table.open(8, 104, false)
+	known, again, lost := openDir(table, 7, 100, 1), openDir(table, 7, 102, 1), openDir(table, 8, 104, 1)
 	table.answering(known)
-	old := table.open(9, 106, false)
+	old := openDir(table, 9, 106, 1)
 	state.u32(uint64(table.handles[old].saved) + dirOpened).Store(0)
 
 	next := loadedDirs(t, mustSucceed(t, state))
-	if got := next.open(7, 102|uniqueResent, false); got != again {
+	if got := openDir(next, 7, 102|uniqueResent, 1); got != again {
 		t.Errorf("the handle %d, want %d", got, again)
 	}
 	if got := next.unclaimed(); !slices.Equal(got, []uint64{lost}) {
@@ -136,10 +136,62 @@ func TestDirectoriesOpenOnce(t *testing.T) {
 	}
 	// What was answered is another request's, whatever its number; so is what this process gave.
 	for _, unique := range []uint64{100, 104, 200} {
-		fresh := next.open(7, unique, true)
-		if got := next.open(7, unique|uniqueResent, true); got == fresh || got == known {
+		fresh := openDir(next, 7, unique, 1)
+		if got := openDir(next, 7, unique|uniqueResent, 1); got == fresh || got == known {
 			t.Errorf("the request %d got the handle %d of another", unique, got)
 		}
+	}
+}
+
+// openDir opens a directory that is at a version.
+func openDir(table *dirTable, id, unique, version uint64) (number uint64) {
+	number, _ = table.open(id, unique, version)
+	return number
+}
+
+// TestWhatTheKernelCachedIsKept: what the kernel cached of a directory is kept where it is of the version that is
+// there, and where no opener may still be about to drop it.
+func TestWhatTheKernelCachedIsKept(t *testing.T) {
+	const dir = 7
+	table := newDirTable(testState(t))
+	unique := uint64(0)
+	opens := func(what string, version uint64, want bool) (number uint64) {
+		t.Helper()
+		unique += 2
+		number, keep := table.open(dir, unique, version)
+		if keep != want {
+			t.Errorf("%s: kept is %v, want %v", what, keep, want)
+		}
+		return number
+	}
+	reads := func(number uint64) {
+		t.Helper()
+		if _, err := table.cursor(number, dir, 0); err != nil {
+			t.Error(err)
+		}
+		table.mixed(dir, table.dirs[dir].listed)
+	}
+	first := opens("a first listing", 5, false)
+	second := opens("the same version beside an opener that has read nothing", 5, false)
+	reads(first)
+	third := opens("the same version beside another such", 5, false)
+	reads(second)
+	table.release(third)
+	reads(opens("the same version, once all have read or ended", 5, true))
+	reads(opens("another version", 6, false))
+	table.mixed(dir, 7)
+	reads(opens("a mix of versions", 6, false))
+	idle := opens("a version after that", 8, false)
+	told := table.dirs[dir].dropping
+	told[idle] = told[idle].Add(-dropPatience)
+	opens("the same version beside an opener that reads nothing for long", 8, true)
+	again, keep := table.open(dir, unique+2, 8)
+	if !keep {
+		t.Error("an opener that keeps what is cached has the next one drop it")
+	}
+	table.handles[again].former = true
+	if _, keep := table.open(dir, (unique+2)|uniqueResent, 8); keep {
+		t.Error("an open whose answer may not have come keeps what it may have been told to drop")
 	}
 }
 

@@ -109,17 +109,13 @@ type nodeTable struct {
 	// mu guards the rest, and what of the nodes may change.
 	mu    sync.RWMutex
 	nodes map[uint64]*node
-	// listed is, for each directory whose entries the kernel may have cached, the version of
-	// the listing; 0 where what it cached is of more than one version.
-	listed map[uint64]uint64
 }
 
 func newNodeTable(state *stateFile) *nodeTable {
 	root := newNode(nil, "", cacheclient.Info{ID: rootID, Dir: true})
 	return &nodeTable{
-		state:  state,
-		nodes:  map[uint64]*node{rootID: root},
-		listed: make(map[uint64]uint64),
+		state: state,
+		nodes: map[uint64]*node{rootID: root},
 	}
 }
 
@@ -276,29 +272,8 @@ func (t *nodeTable) forget(id, count uint64) (dropped bool) {
 		return false
 	}
 	delete(t.nodes, id)
-	delete(t.listed, id)
 	t.drop(n)
 	return true
-}
-
-// relist notes that the directory is listed at this version, and reports whether what the kernel
-// has cached of it is of the same.
-func (t *nodeTable) relist(id, version uint64) (same bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	same = version != 0 && t.listed[id] == version
-	t.listed[id] = version
-	return same
-}
-
-// mixed notes that entries of this version go to the kernel: where the listing began at
-// another one, what the kernel caches is no version's.
-func (t *nodeTable) mixed(id, version uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.listed[id] != version {
-		t.listed[id] = 0
-	}
 }
 
 // ids are those of the nodes.

@@ -82,24 +82,6 @@ func TestNodeCollision(t *testing.T) {
 	}
 }
 
-func TestListedVersions(t *testing.T) {
-	table := newNodeTable(testState(t))
-	if table.relist(rootID, 5) {
-		t.Error("a first listing is taken for cached")
-	}
-	table.mixed(rootID, 5)
-	if !table.relist(rootID, 5) {
-		t.Error("the same version is not taken for cached")
-	}
-	if table.relist(rootID, 6) {
-		t.Error("another version is taken for cached")
-	}
-	table.mixed(rootID, 7)
-	if table.relist(rootID, 6) {
-		t.Error("a mix of versions is taken for cached")
-	}
-}
-
 // TestNodesAreSmall: 100,000 files that the kernel knows cost well under 40 MB.
 func TestNodesAreSmall(t *testing.T) {
 	const files = 100_000
