@@ -205,6 +205,8 @@ type Data struct {
 	Free func()
 	// Origin is which source served the bytes; "" where the backend does not tell.
 	Origin Origin
+	// Reader is which of the backend's readers served them, for people; "" where it has one alone.
+	Reader string
 }
 
 // Origin is a source that bytes were served by.

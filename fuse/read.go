@@ -83,7 +83,7 @@ func (w *worker) replyData(h inHeader, data cacheclient.Data, n int) {
 	}
 	putHeader(w.header[:], outHeaderSize+n, 0, h.unique)
 	w.iov = append(append(w.iov[:0], w.header[:]), parts...)
-	w.origin = data.Origin
+	w.origin, w.reader = data.Origin, data.Reader
 	if data.Origin != cacheclient.OriginWorker {
 		// What came over the network lies in memory that was written a moment ago.
 		populate(parts)

@@ -34,6 +34,8 @@ type Event struct {
 	// Source is which source served it: a cacheclient.Origin for a READ, SourcePassthrough for an open, "" for all
 	// others and where it is not known.
 	Source string
+	// Reader is which of the backend's readers served a READ, "" where the backend has one alone.
+	Reader string
 	// Dropped is how many events were lost between the one before and this one, because the listener was too slow.
 	Dropped int64
 }
@@ -155,7 +157,7 @@ func (w *worker) event(h inHeader, errno syscall.Errno, took time.Duration) Even
 			}
 		}
 		if e.Bytes > 0 {
-			e.Source = string(w.origin)
+			e.Source, e.Reader = string(w.origin), w.reader
 		}
 	case h.op == opOpen && errno == 0 && openFlags(w.small[:])&gofuse.FOPEN_PASSTHROUGH != 0:
 		e.Source = SourcePassthrough

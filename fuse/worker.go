@@ -51,8 +51,9 @@ type worker struct {
 	leaveLane func()
 	// answered reports whether the present request has had its reply.
 	answered bool
-	// origin is which source served the last READ that had bytes.
+	// origin is which source served the last READ that had bytes, and reader which of the backend's readers.
 	origin cacheclient.Origin
+	reader string
 }
 
 // pageSize is the kernel's, in bytes.

@@ -14,45 +14,6 @@ import (
 // errOther says that the source has another version than the one asked for, in a way that the masters do not see.
 var errOther = errors.New("the source tells of the file differently than Alluxio does")
 
-// cold reads a span that no worker has: from the source, by this process and into a worker on the way; or by a worker
-// where this machine does not reach the source, or cannot tell that it has the version. Last come the workers that have
-// it and failed a moment ago. tried is what failed before. D-053 says why.
-func (f *file) cold(ctx context.Context, s span, last []*rpc.Worker, tried []error) (cacheclient.Data, error) {
-	f.c.count.misses.Add(1)
-	info, err := f.source(ctx)
-	if err == nil {
-		d, sourceErr := f.ownTwice(ctx, s, info)
-		if sourceErr == nil || ctx.Err() != nil || errors.Is(sourceErr, cacheclient.ErrStale) {
-			return d, sourceErr
-		}
-		err = sourceErr
-	}
-	if errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
-		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, err)
-	}
-	tried = append(tried, err)
-	d, err := f.byWorker(ctx, s)
-	if err == nil || errors.Is(err, cacheclient.ErrStale) {
-		return d, err
-	}
-	tried = append(tried, err)
-	if len(last) > 0 && ctx.Err() == nil {
-		if d, err = f.remote(ctx, s, last, nil, nil); err == nil {
-			return d, nil
-		}
-		tried = append(tried, err)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, ctx.Err())
-	case f.life.Err() != nil:
-		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrClosed)
-	}
-	err = errors.Join(tried...)
-	f.c.log.Warn("nobody has a block", "path", f.info.Path, "block", f.l.block(s.k), "tried", err)
-	return cacheclient.Data{}, fmt.Errorf("read %q: %w: %w", f.info.Path, cacheclient.ErrUnavailable, err)
-}
-
 // askSource asks the source for the version in the background: a file that no worker has is opened to be read, and
 // then needs that, and the connection.
 func (f *file) askSource() {
@@ -155,40 +116,6 @@ func (f *file) outdated() {
 	f.c.names.Forget(f.info.Path)
 }
 
-// ownTwice is own, once more where the source says in the middle of the read that it has another version and then
-// that it has this one: one answer may be of a server that lags behind, or come in the middle of a rollout. When it
-// says so again the masters compare. D-182 says why.
-func (f *file) ownTwice(ctx context.Context, s span, info cacheclient.Info) (cacheclient.Data, error) {
-	d, err := f.own(ctx, s, info)
-	if !errors.Is(err, cacheclient.ErrStale) || ctx.Err() != nil {
-		return d, err
-	}
-	if info, err = f.source(ctx); err != nil {
-		return cacheclient.Data{}, err
-	}
-	if err = f.reopen(ctx, info); err == nil {
-		d, err = f.readDirect(ctx, s, info)
-	}
-	if errors.Is(err, cacheclient.ErrStale) {
-		return cacheclient.Data{}, f.compare(ctx, cacheclient.ErrStale)
-	}
-	return d, err
-}
-
-// own reads a span from the source by this process. The block goes into a worker on the way, if one has room for it.
-func (f *file) own(ctx context.Context, s span, info cacheclient.Info) (cacheclient.Data, error) {
-	if d, ok, err := f.c.fillFor(ctx, f, s, info); ok {
-		if err == nil || ctx.Err() != nil || errors.Is(err, cacheclient.ErrStale) {
-			return d, f.sourceChanged(err)
-		}
-	}
-	if p := f.c.pushFor(ctx, f, s.k, info); p != nil {
-		p.awaitPush(ctx, s)
-	}
-	d, err := f.readDirect(ctx, s, info)
-	return d, f.sourceChanged(err)
-}
-
 // sourceChanged has the masters learn of a change that a read from the source has met.
 func (f *file) sourceChanged(err error) error {
 	if errors.Is(err, cacheclient.ErrStale) {
@@ -276,43 +203,6 @@ func (f *file) reopened() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.former)
-}
-
-// byWorker has a worker read a span from its under store. Nothing of it is shown before the masters, asked to compare,
-// say that the source still has the version: the worker reads whatever is at the path.
-func (f *file) byWorker(ctx context.Context, s span) (cacheclient.Data, error) {
-	c := f.c
-	ask, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	now, err := c.cluster.Status(ask, c.store.absolute(f.info.Path), rpc.AlwaysSync)
-	switch {
-	case isGone(err):
-		f.outdated()
-		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrStale)
-	case err != nil:
-		return cacheclient.Data{}, err
-	case now.GetFileId() != f.l.fileID:
-		f.outdated()
-		return cacheclient.Data{}, fmt.Errorf("read %q: %w", f.info.Path, cacheclient.ErrStale)
-	}
-	under := f.l.underStore(s.k, now)
-	workers, err := c.rank(ask, f.l.block(s.k), f.l.length(s.k))
-	if err != nil {
-		return cacheclient.Data{}, err
-	}
-	if len(workers) == 0 {
-		return cacheclient.Data{}, &rpc.Unreachable{
-			Addr: f.c.cfg.Address.String(),
-			Why:  "has no worker that could read the block",
-		}
-	}
-	f.forget(s.k)
-	d, err := f.remote(ctx, s, workers, f.check, under)
-	if err == nil {
-		c.count.bytesSource.Add(s.n)
-		d.Origin = cacheclient.OriginSource
-	}
-	return d, err
 }
 
 // check is nil while the source has the version.

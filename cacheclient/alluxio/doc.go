@@ -1,26 +1,26 @@
 // Package alluxio is the backend of [cacheclient.Client] over an Alluxio cluster: masters that know the names and where
-// blocks are, workers that have blocks in memory, and the sources behind them. No JVM stands between a reader and his
+// blocks are, workers that have blocks in memory, and the sources behind them. No JVM stands between a reader and its
 // bytes where that can be helped.
 //
 // # The life of a read
 //
 // Names come from the leading master and are remembered as those of any other source (names.go, over
 // embedded.Cache). A version is a file id and a block size (layout.go): block ids follow from it, and a file that
-// changed at the source has another id. A read is cut at the borders of blocks (file.go), and each part comes from the
-// first of these that has it:
+// changed at the source has another id. A read is cut at the borders of blocks (file.go), and each part is
+// served by the first of the readers that has it (readers.go, and a file for each). They draw on:
 //
-//  1. A tier of this machine: the worker tells the block's file, which is opened, mapped and lent (local.go,
+//   - A tier of this machine: the worker tells the block's file, which is opened, mapped and lent (local.go,
 //     blockfile.go, held.go). A file of one block is given to the kernel as it is.
-//  2. A fill: a cold block that this process is bringing from the source into a worker of this machine (fill.go,
+//   - A fill: a cold block that this process is bringing from the source into a worker of this machine (fill.go,
 //     fillfile.go, fillrun.go). The first reader has its bytes while the worker still makes the file.
-//  3. A stream from a worker that has it (remote.go, stream.go): chunks ahead of the reader, never copied.
-//  4. The source (cold.go, sources.go), if what it tells of the file is the version that the masters know. On the way
+//   - A stream from a worker that has it (remote.go, stream.go): chunks ahead of the reader, never copied.
+//   - The source (cold.go, sources.go), if what it tells of the file is the version that the masters know. On the way
 //     the block goes into a worker: written into the tier's own file where the worker is of this machine, given to it
 //     by gRPC where it is of another (push.go). Either way the source is read once.
-//  5. A worker that reads its under store, where this machine does not reach the source. What it brings is shown only
+//   - A worker that reads its under store, where this machine does not reach the source. What it brings is shown only
 //     when the masters have compared the file with the source since.
 //
-// An error falls through to the next; when nobody has the block, one log line says what was tried.
+// An error passes the part on to the next reader. Where none has the block, one log line says what was tried.
 //
 // # While Alluxio is away
 //

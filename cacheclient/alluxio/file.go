@@ -174,11 +174,11 @@ func (f *file) Read(ctx context.Context, off int64, n int) (cacheclient.Data, er
 	}
 	spans := f.l.spans(off, length)
 	if len(spans) == 1 {
-		return f.readSpan(ctx, spans[0])
+		return f.serve(ctx, spans[0])
 	}
 	var all loans
 	for _, s := range spans {
-		d, err := f.readSpan(ctx, s)
+		d, err := f.serve(ctx, s)
 		if err != nil {
 			all.data().Release()
 			return cacheclient.Data{}, err
@@ -193,6 +193,7 @@ type loans struct {
 	parts  [][]byte
 	free   []func()
 	origin cacheclient.Origin
+	reader string
 }
 
 func (l *loans) add(d cacheclient.Data) {
@@ -203,77 +204,17 @@ func (l *loans) add(d cacheclient.Data) {
 	// The slowest origin is the one that the reader waited for.
 	if l.origin == "" || d.Origin == cacheclient.OriginSource ||
 		(d.Origin == cacheclient.OriginWorker && l.origin == cacheclient.OriginCache) {
-		l.origin = d.Origin
+		l.origin, l.reader = d.Origin, d.Reader
 	}
 }
 
 func (l *loans) data() cacheclient.Data {
 	free := l.free
-	return cacheclient.Data{Parts: l.parts, Origin: l.origin, Free: func() {
+	return cacheclient.Data{Parts: l.parts, Origin: l.origin, Reader: l.reader, Free: func() {
 		for _, f := range free {
 			f()
 		}
 	}}
-}
-
-// readSpan reads a part of one block from the first source that can serve it: a tier of this machine, a fill that is
-// under way, a worker that has it, and what is cold from wherever that may come.
-func (f *file) readSpan(ctx context.Context, s span) (cacheclient.Data, error) {
-	id := f.l.block(s.k)
-	if b := f.c.held.get(id); b != nil {
-		return f.lend(b, s), nil
-	}
-	// A fill that met another version says nothing for good: the source is asked again (cold).
-	if d, ok, err := f.c.filled(ctx, id, s); ok && !errors.Is(err, cacheclient.ErrStale) {
-		return d, err
-	}
-	if d, ok, err := f.streamed(ctx, s); ok && err == nil {
-		return d, nil
-	}
-	where, err := f.locate(ctx, s)
-	if err != nil {
-		return cacheclient.Data{}, err
-	}
-	if where.local != nil {
-		return f.lend(where.local, s), nil
-	}
-	well, broken := f.c.sortOut(where.workers, id)
-	var tried []error
-	if len(well) > 0 {
-		d, err := f.remote(ctx, s, well, nil, nil)
-		if err == nil || ctx.Err() != nil {
-			return d, err
-		}
-		tried = append(tried, err)
-		f.forget(s.k)
-	}
-	d, err := f.cold(ctx, s, broken, tried)
-	if err != nil && where.unasked && ctx.Err() == nil && !errors.Is(err, cacheclient.ErrStale) {
-		// The masters may not have known of it.
-		if b := f.c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
-			return f.lend(b, s), nil
-		}
-	}
-	return d, err
-}
-
-// sortOut tells workers that may be asked for a block from those that are left alone at the moment, which come last.
-func (c *Client) sortOut(workers []*rpc.Worker, id int64) (well, broken []*rpc.Worker) {
-	for _, w := range workers {
-		if w.Broken() || c.bad.was(id) {
-			broken = append(broken, w)
-		} else {
-			well = append(well, w)
-		}
-	}
-	return well, broken
-}
-
-// lend gives bytes of a local block, and its reference, away.
-func (f *file) lend(b *blockFile, s span) cacheclient.Data {
-	f.c.count.hits.Add(1)
-	f.c.count.bytesLocal.Add(s.n)
-	return cacheclient.Data{Parts: [][]byte{b.bytes(s.off, s.n)}, Free: b.release, Origin: cacheclient.OriginCache}
 }
 
 // found is where a block is: open on this machine, or at workers, or nowhere.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"sync"
 	"time"
@@ -84,49 +83,11 @@ const (
 
 func pieces(length int64) int { return int((length + pieceSize - 1) / pieceSize) }
 
-// filled reads a span of a block that is being filled; false if it is not.
-func (c *Client) filled(ctx context.Context, id int64, s span) (cacheclient.Data, bool, error) {
-	fl := c.filling(id)
-	if fl == nil {
-		return cacheclient.Data{}, false, nil
-	}
-	d, err := fl.read(ctx, s)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, cacheclient.ErrStale) {
-		// The block may be had otherwise.
-		return d, false, nil
-	}
-	return d, true, err
-}
-
 // filling is the fill of a block, nil where there is none.
 func (c *Client) filling(id int64) *fill {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.fills[id]
-}
-
-// fillFor begins to fill the block that the span is of, if there is a worker of this machine with room for it and
-// not too much under way, and reads the span from it. It is false where no fill can be had.
-func (c *Client) fillFor(ctx context.Context, f *file, s span, info cacheclient.Info) (cacheclient.Data, bool, error) {
-	id := f.l.block(s.k)
-	if d, ok, err := c.filled(ctx, id, s); ok {
-		return d, true, err
-	}
-	fl, err := c.fillOf(ctx, f, s.k, info)
-	if err != nil {
-		return cacheclient.Data{}, false, err
-	}
-	d, err := fl.read(ctx, s)
-	switch {
-	case err == nil || ctx.Err() != nil || errors.Is(err, cacheclient.ErrStale):
-		return d, true, err
-	case errors.Is(err, errOver) || errors.Is(err, fs.ErrExist):
-		// All of it is here, or somebody else was faster.
-		if b := c.localBlock(ctx, id, f.l.length(s.k)); b != nil {
-			return f.lend(b, s), true, nil
-		}
-	}
-	return cacheclient.Data{}, false, nil
 }
 
 var (

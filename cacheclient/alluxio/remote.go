@@ -87,8 +87,9 @@ func (f *file) remote(
 	at := int64(s.k)*f.l.blockSize + s.off
 	goesOn := f.sequential(at, s.n)
 	if under != nil {
-		// A worker caches what it reads of its source from the block's beginning, so that is where the stream begins; a range
-		// of its own costs the source the bytes once more.
+		// A worker caches what it reads of its source from the block's beginning, so that is where the stream begins. A range
+		// of its own costs the source the bytes once more. Another read may have opened the stream since runningStream
+		// looked: the masters were asked meanwhile.
 		goesOn = (f.streams.follows(at, s.n) || goesOn) && s.off <= slack
 		if d, ok, err := f.streamed(ctx, s); ok && err == nil {
 			return d, nil
@@ -100,7 +101,8 @@ func (f *file) remote(
 			defer unclaim()
 			break
 		}
-		// Whoever is opening a stream may find nobody who has the block; then it is tried here.
+		// Another read is opening the stream of this block: its stream is shared. Where it finds no worker that has the
+		// block, this read looks for itself.
 		d, ok, err := f.streamed(ctx, s)
 		if ok && err == nil {
 			return d, nil
@@ -257,7 +259,7 @@ func (f *file) prefetch(s span) {
 	}()
 }
 
-// openNext opens the stream of a block for a reader that is about to come. What fails, the reader finds out.
+// openNext opens the stream of a block for a reader that is about to come, which meets the error of one that fails.
 func (f *file) openNext(s span) {
 	life := f.streams.life
 	where, err := f.locate(life, s)
@@ -271,7 +273,7 @@ func (f *file) openNext(s span) {
 	if w.Broken() {
 		return
 	}
-	// Whoever comes to the block waits for this one: for a worker that hangs no longer than he would himself.
+	// A read of the block waits for this stream: for a worker that hangs no longer than it would by itself.
 	r, err := f.openStream(life, w, s, f.l.length(s.k), nil)
 	if err != nil {
 		f.blame(life, w, s.k, err)

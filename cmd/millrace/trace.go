@@ -173,6 +173,9 @@ func eventText(e agent.TraceEvent) string {
 	if e.Bytes > 0 {
 		text += fmt.Sprintf("  %s at %d", commandline.FormatSize(e.Bytes), e.Offset)
 	}
+	if e.Reader != "" {
+		text += "  by " + e.Reader
+	}
 	if e.Errno != "" {
 		text += "  " + e.Errno
 	}

@@ -129,6 +129,9 @@ type TraceEvent struct {
 	// Source is which source served it: cache, staging, worker or source for a read, passthrough for an open after which
 	// the kernel reads by itself; absent for all others.
 	Source string `json:"source,omitempty"`
+	// Reader is which of the backend's readers served a read, such as "new fill" (docs/alluxio.md lists them); absent
+	// where the backend has one alone.
+	Reader string `json:"reader,omitempty"`
 	// Dropped is how many events were lost before this one, because the client was too slow; absent for none.
 	Dropped int64 `json:"dropped,omitempty"`
 }

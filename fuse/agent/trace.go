@@ -127,7 +127,7 @@ func traceFilter(query url.Values, prefix string) (func(fuse.Event) bool, error)
 func traceEvent(e fuse.Event) TraceEvent {
 	t := TraceEvent{
 		Time: e.Time.UTC(), Mount: e.Mount, Op: e.Op, Path: e.Path, Offset: e.Offset, Bytes: e.Bytes,
-		LatencyNs: e.Took.Nanoseconds(), Source: e.Source, Dropped: e.Dropped,
+		LatencyNs: e.Took.Nanoseconds(), Source: e.Source, Reader: e.Reader, Dropped: e.Dropped,
 	}
 	if e.Errno != 0 {
 		if t.Errno = unix.ErrnoName(e.Errno); t.Errno == "" {
