@@ -104,7 +104,7 @@ func TestAReaderThatFailedComesLast(t *testing.T) {
 		c.Timeout = pace.Limit(2 * time.Second)
 	})
 	f := open(t, client, v.path)
-	id := f.(*file).l.block(0) //nolint:forcetypeassert // as the client opens it
+	id := f.(*file).l.block(0)
 	client.bad.first(id, time.Hour)
 	if by := byReader(t, f, v, mib, 4096); by != (directSource{}).name() {
 		t.Errorf("with a source the block was served by %q", by)

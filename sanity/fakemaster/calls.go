@@ -60,7 +60,7 @@ func (m *Master) GetMountTable(context.Context, *wire.GetMountTablePRequest) (*w
 	return &wire.GetMountTablePResponse{MountPoints: table}, nil
 }
 
-// Mount makes a mount, where there is nothing and the directory around it is there.
+// Mount makes a mount, where there is nothing and the directory around it is there. It does so with mu held.
 func (m *Master) Mount(_ context.Context, q *wire.MountPRequest) (*wire.MountPResponse, error) {
 	at := q.GetAlluxioPath()
 	return &wire.MountPResponse{}, m.change("mount", at, func() error {
@@ -82,7 +82,7 @@ func pointOf(source string, o *wire.MountPOptions) *wire.MountPointInfo {
 	}
 }
 
-// UpdateMount gives a mount other properties.
+// UpdateMount gives a mount other properties. It does so with mu held.
 func (m *Master) UpdateMount(_ context.Context, q *wire.UpdateMountPRequest) (*wire.UpdateMountPResponse, error) {
 	at := q.GetAlluxioPath()
 	return &wire.UpdateMountPResponse{}, m.change("update", at, func() error {
@@ -94,7 +94,7 @@ func (m *Master) UpdateMount(_ context.Context, q *wire.UpdateMountPRequest) (*w
 	})
 }
 
-// Unmount takes a mount away.
+// Unmount takes a mount away. It does so with mu held.
 func (m *Master) Unmount(_ context.Context, q *wire.UnmountPRequest) (*wire.UnmountPResponse, error) {
 	at := q.GetAlluxioPath()
 	return &wire.UnmountPResponse{}, m.change("unmount", at, func() error {
@@ -106,7 +106,7 @@ func (m *Master) Unmount(_ context.Context, q *wire.UnmountPRequest) (*wire.Unmo
 	})
 }
 
-// CreateDirectory makes a directory of its own root.
+// CreateDirectory makes a directory of its own root. It does so with mu held.
 func (m *Master) CreateDirectory(_ context.Context, q *wire.CreateDirectoryPRequest) (
 	*wire.CreateDirectoryPResponse, error,
 ) {
@@ -116,7 +116,7 @@ func (m *Master) CreateDirectory(_ context.Context, q *wire.CreateDirectoryPRequ
 	})
 }
 
-// Remove removes a directory of its own root.
+// Remove removes a directory of its own root. It does so with mu held.
 func (m *Master) Remove(_ context.Context, q *wire.DeletePRequest) (*wire.DeletePResponse, error) {
 	return &wire.DeletePResponse{}, m.change("rmdir", q.GetPath(), func() error {
 		if !m.dirs[q.GetPath()] {
@@ -127,7 +127,7 @@ func (m *Master) Remove(_ context.Context, q *wire.DeletePRequest) (*wire.Delete
 	})
 }
 
-// SetAttribute pins a path, or keeps notes with the root.
+// SetAttribute pins a path, or keeps notes with the root. It does so with mu held.
 func (m *Master) SetAttribute(_ context.Context, q *wire.SetAttributePRequest) (*wire.SetAttributePResponse, error) {
 	o := q.GetOptions()
 	if o.Pinned == nil {
@@ -146,7 +146,7 @@ func (m *Master) SetAttribute(_ context.Context, q *wire.SetAttributePRequest) (
 	})
 }
 
-// Free has the workers hold nothing.
+// Free has the workers hold nothing. It does so with mu held.
 func (m *Master) Free(_ context.Context, q *wire.FreePRequest) (*wire.FreePResponse, error) {
 	return &wire.FreePResponse{}, m.change("free", q.GetPath(), func() error {
 		for _, w := range m.workers {

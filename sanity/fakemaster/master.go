@@ -28,7 +28,8 @@ type Master struct {
 	served  chan struct{}
 	address string
 
-	mu      sync.Mutex // guards what follows
+	// mu guards the rest.
+	mu      sync.Mutex
 	follows bool
 	workers []*wire.WorkerInfo
 	mounts  map[string]*wire.MountPointInfo
