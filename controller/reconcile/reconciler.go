@@ -103,8 +103,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		want := r.want(w, out.plan)
 		want.Leaving = out.drain.hosts()
 		r.Clusters.Want(w.key, want)
-		// What was known before may be about other mounts.
-		w.clusters = r.Clusters.State(w.key)
 		out.failure = r.apply(ctx, w.key, out.plan.Objects)
 		if out.failure == nil {
 			out.failure = r.renew(ctx, w, out.plan.SourcesHash)
